@@ -1,0 +1,101 @@
+"""Every error this package raises on purpose.
+
+    GuardrailError
+    ├── UsageError                the caller's mistake: wrong argument, wrong setting
+    │   └── ConfigError           a key or value of a policy or configuration is wrong
+    ├── BlockedError              a policy with block="raise" stopped a text; carries the outcome
+    └── FailureError              something outside the caller's code did not work
+        ├── MissingExtraError     an optional dependency is not installed; names the extra
+        ├── ModelFileError        a model file is missing, altered or unreadable
+        │   ├── ModelMissingError     it is not on this machine; names the command that fetches it
+        │   └── ManifestError         its manifest is missing, malformed or for another base
+        └── PluginError           a detector, rewriter or embedder broke its contract
+            └── DeadlineError     ... or did not answer in time
+
+No message ever contains text that was moderated: evidence travels in attributes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guardrail.outcome import Outcome
+
+__all__ = [
+    "BlockedError",
+    "ConfigError",
+    "DeadlineError",
+    "FailureError",
+    "GuardrailError",
+    "ManifestError",
+    "MissingExtraError",
+    "ModelFileError",
+    "ModelMissingError",
+    "PluginError",
+    "UsageError",
+]
+
+
+class GuardrailError(Exception):
+    """The root of all errors of this package."""
+
+
+class UsageError(GuardrailError, ValueError):
+    """The caller passed something that cannot work; the message says what would."""
+
+
+class ConfigError(UsageError):
+    """A policy or configuration value is wrong; the message names the key."""
+
+
+class BlockedError(GuardrailError):
+    """A text was blocked under ``Policy(block="raise")``.
+
+    ``outcome`` holds what happened, with the clean prefix in ``outcome.text``.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(
+            f"text blocked after {len(outcome.text)} released characters; the details are in .outcome"
+        )
+        self.outcome = outcome
+
+
+class FailureError(GuardrailError, RuntimeError):
+    """Something outside the caller's code failed."""
+
+
+class MissingExtraError(FailureError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, *, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'detox-guardrail[{extra}]'")
+        self.extra = extra
+
+
+class ModelFileError(FailureError):
+    """A model file is missing, altered or unreadable."""
+
+
+class ModelMissingError(ModelFileError):
+    """A model is not on this machine and downloading was not allowed."""
+
+
+class ManifestError(ModelFileError):
+    """A manifest is missing, malformed, or says that two files do not belong together."""
+
+
+class PluginError(FailureError):
+    """A detector, rewriter or embedder raised, or returned something that its contract forbids.
+
+    ``reason`` is a stable token for ``Outcome.degraded``; the plug-in's own exception is ``__cause__``.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class DeadlineError(PluginError):
+    """A model call did not return before its deadline, or the circuit is open after two such calls."""

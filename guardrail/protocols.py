@@ -1,0 +1,48 @@
+"""The extension points. Each has one method; batch in, batch out, equal lengths.
+
+Any callable of the same shape will do: ``Guard(detector=lambda texts: [...])``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.outcome import Verdict
+
+__all__ = ["Detector", "Embedder", "Embeddings", "Rewriter"]
+
+Embeddings = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Judges texts."""
+
+    def detect(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict per text, in order. A text's verdict must not depend on the others in the batch."""
+        ...
+
+
+@runtime_checkable
+class Rewriter(Protocol):
+    """Proposes neutral versions of toxic segments."""
+
+    def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
+        """Up to ``n`` candidates per segment, best first; an empty list where it has none.
+
+        Candidates must depend on the segment alone, not on the batch, the call order or global random state.
+        """
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Places texts in a space where cosine means closeness of meaning."""
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[Any]:
+        """Shape (n, d), float32, rows of unit length."""
+        ...
