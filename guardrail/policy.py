@@ -23,7 +23,8 @@ class Policy:
     """How a guard decides. Every field has a safe default; a wrong value is a ConfigError that names the field.
 
     threshold        a segment is flagged if any score is at or above it, 0..1; None: as the detector decides
-    thresholds       the same per label, in place of ``threshold`` for those labels
+    thresholds       the same per label, in place of ``threshold`` for those labels; beside ``threshold=None``
+                     they add to what the detector flags
     meaning_floor    least cosine between a rewrite and its original, -1..1
     length_ratio     least and greatest length of a rewrite in units of its original's, after two spare words
     negation_change  greatest difference in the number of negations
@@ -87,14 +88,11 @@ class Policy:
 
     def flags(self, verdict: Verdict) -> bool:
         """True where this policy does not tolerate the verdict."""
-        if self.threshold is None and not self.thresholds:
-            return verdict.flagged
         for label, score in verdict.scores.items():
             limit = self.thresholds.get(label, self.threshold)
             if limit is not None and score >= limit:
                 return True
-        # Labels without a limit of the policy's own stay with the detector's decision.
-        return self.threshold is None and verdict.flagged and not set(verdict.scores) & set(self.thresholds)
+        return self.threshold is None and verdict.flagged
 
     def digest(self) -> str:
         """A short stable hash of all settings, for audit rows."""
