@@ -1,0 +1,43 @@
+# `make demo` and `make test` need nothing but Python 3.10 or newer and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench format
+
+help:
+	@echo "make demo    see the guard at work on a dozen texts"
+	@echo "make test    lint, types, every test, the wheel's contents"
+	@echo "make bench   speed of detector, guard overhead and batches, into benchmarks/results/"
+	@echo "make format  put the code into the house layout"
+
+demo: .venv/installed-rewrite
+	$(BIN)/guardrail models pull
+	$(BIN)/python examples/demo.py
+
+test: lint types
+	$(BIN)/guardrail models pull
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/guardrail models pull
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/detector.py
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/installed-%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) '.[$*]'
+	@touch $@
