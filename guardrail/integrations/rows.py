@@ -1,0 +1,49 @@
+"""Verdicts and outcomes as JSON objects, for files and terminals that were asked to hold text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guardrail.outcome import Edit, Outcome, Verdict
+
+__all__ = ["outcome_row", "verdict_row"]
+
+
+def verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """``scores`` per label in 0..1, ``flagged``, ``spans`` as ``[start, end)`` pairs, ``unsupported``."""
+    return {
+        "scores": {label: round(float(score), 6) for label, score in verdict.scores.items()},
+        "flagged": verdict.flagged,
+        "spans": [[span.start, span.end] for span in verdict.spans],
+        "unsupported": verdict.unsupported,
+    }
+
+
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """The whole outcome with its texts; timings in milliseconds."""
+    timings = outcome.timings
+    return {
+        "action": str(outcome.action),
+        "text": outcome.text,
+        "degraded": list(outcome.degraded),
+        "verdict": verdict_row(outcome.verdict),
+        "verdict_after": verdict_row(outcome.verdict_after),
+        "edits": [_edit_row(edit) for edit in outcome.edits],
+        "milliseconds": {
+            name: round(1000 * getattr(timings, name), 3) for name in ("detect", "rewrite", "embed", "total")
+        },
+    }
+
+
+def _edit_row(edit: Edit) -> dict[str, Any]:
+    return {
+        "start": edit.start,
+        "end": edit.end,
+        "action": str(edit.action),
+        "before": edit.before,
+        "after": edit.after,
+        "similarity": None if edit.similarity is None else round(float(edit.similarity), 6),
+        "failed_checks": list(edit.failed_checks),
+        "verdict": verdict_row(edit.verdict),
+        "verdict_after": None if edit.verdict_after is None else verdict_row(edit.verdict_after),
+    }
