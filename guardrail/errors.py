@@ -28,6 +28,7 @@ __all__ = [
     "DeadlineError",
     "FailureError",
     "GuardrailError",
+    "GuardrailWarning",
     "ManifestError",
     "MissingExtraError",
     "ModelFileError",
@@ -89,13 +90,19 @@ class ManifestError(ModelFileError):
 class PluginError(FailureError):
     """A detector, rewriter or embedder raised, or returned something that its contract forbids.
 
-    ``reason`` is a stable token for ``Outcome.degraded``; the plug-in's own exception is ``__cause__``.
+    ``reason`` is a stable token for ``Outcome.degraded``. ``original`` is the plug-in's own exception; it is not
+    chained, because its message may quote the text and tracebacks are logged.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str, original: Exception | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.original = original
 
 
 class DeadlineError(PluginError):
     """A model call did not return before its deadline, or the circuit is open after two such calls."""
+
+
+class GuardrailWarning(UserWarning):
+    """Something works less well than it could; the message says what would mend it."""

@@ -1,0 +1,47 @@
+"""The one flow: read, detect, rewrite, verify, release.
+
+``moderate`` is a generator. It yields steps, is sent the replies, and returns an Outcome; a plug-in's failure is
+thrown into it. It has no I/O, no clock and no model, so it can be driven by hand:
+
+    flow = moderate(Policy())
+    next(flow)                                  # Read()
+    flow.send("What a lovely day it is today.") # Read(): nothing confirms yet that the sentence is over
+    flow.send(None)                             # Detect(texts=("What a lovely day it is today.",))
+
+Segments are judged in groups, but what becomes of one depends on itself and on earlier text only: a group of
+one gives the same outcome as a group of many.
+"""
+
+from __future__ import annotations
+
+from guardrail.ladder import mend
+from guardrail.outcome import Action
+from guardrail.policy import Policy
+from guardrail.record import Record
+from guardrail.scoring import judge
+from guardrail.segment import Segmenter
+from guardrail.steps import Flow, Read, Release
+
+__all__ = ["moderate"]
+
+
+def moderate(policy: Policy) -> Flow:
+    """A flow that moderates one text under a policy and returns its Outcome."""
+    record = Record(policy)
+    segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
+    group = max(1, policy.batch // 2)  # a segment is scored alone and with its context
+    reading = True
+    while reading:
+        chunk = yield Read()
+        reading = chunk is not None
+        segments = segmenter.feed(chunk) if reading else segmenter.close()
+        for start in range(0, len(segments), group):
+            cases = record.open(segments[start : start + group])
+            yield from judge(policy, cases)
+            yield from mend(policy, [case for case in cases if case.flagged], record)
+            for case in cases:
+                if released := record.close(case):
+                    yield Release(released)
+                if case.action is Action.BLOCKED:
+                    return record.outcome()
+    return record.outcome()

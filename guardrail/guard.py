@@ -1,0 +1,247 @@
+"""Guard: detector, rewriter, embedder and word list under one policy, and every way to ask it for an outcome."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from guardrail.calls import Calls, Models
+from guardrail.drive import adrive, drive, drive_many
+from guardrail.errors import (
+    BlockedError,
+    FailureError,
+    GuardrailWarning,
+    MissingExtraError,
+    ModelMissingError,
+    PluginError,
+    UsageError,
+)
+from guardrail.events import OutcomeHook, log_outcome
+from guardrail.flow import moderate
+from guardrail.outcome import Action, Outcome, Verdict
+from guardrail.policy import Policy
+from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
+from guardrail.steps import Detect, Embed
+from guardrail.wrap import wrap
+
+if TYPE_CHECKING:
+    from guardrail.detectors.lexicon import Lexicon
+    from guardrail.detectors.onnx import OnnxDetector
+    from guardrail.rewriters.lora import LoraRewriter
+
+__all__ = ["Guard"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
+Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
+Embed_ = Callable[[Sequence[str]], Any]
+WINDOW = 256
+"""Texts advanced together by ``check_many``: enough to fill model calls, few enough to bound memory."""
+
+
+class Guard:
+    """Moderates texts. Cheap to make: shipped models are loaded at first use and shared by all guards.
+
+    policy      what is tolerated and tried; the default policy if omitted
+    detector    a Detector or a callable of its shape; default: the shipped one
+    rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base; None starts at mask
+    embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
+    lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
+    on_outcome  called with every outcome before its text is returned
+    download    fetch the rewriter's base now if it is not on this machine
+
+    Safe to share between threads and event loops.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy | None = None,
+        detector: Detector | Detect_ | None = None,
+        rewriter: Rewriter | Rewrite_ | Literal["shipped"] | None = "shipped",
+        embedder: Embedder | Embed_ | None = None,
+        lexicon: Detector | Detect_ | None = None,
+        on_outcome: OutcomeHook | None = None,
+        download: bool = False,
+    ) -> None:
+        policy = policy or Policy()
+        if rewriter is None:
+            policy = replace(policy, ladder=tuple(rung for rung in policy.ladder if rung != "rewrite"))
+        if download and rewriter == "shipped":
+            from guardrail import models
+
+            models.ensure(models.REWRITER_BASE)
+        self.policy = policy
+        self._parts = {"detector": detector, "rewriter": rewriter, "embedder": embedder, "lexicon": lexicon}
+        self._on_outcome = on_outcome
+        embeds = embedder or (detector if hasattr(detector, "embed") else None)
+        self._calls = Calls(
+            Models(
+                detect=_method(detector, "detect", lambda texts: _shipped_detector().detect(texts)),
+                lexicon=_method(lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
+                rewrite=_method(None if rewriter == "shipped" else rewriter, "rewrite", _shipped_rewrite),
+                embed=_method(embeds, "embed", lambda texts: _shipped_detector().embed(texts)),
+            ),
+            policy,
+        )
+
+    def check(self, text: str) -> Outcome:
+        """The outcome of one text.
+
+        Raises TypeError for anything but a str, and BlockedError under ``Policy(block="raise")``.
+        """
+        try:
+            outcome = drive(moderate(self.policy), _require_str(text), self._calls)
+        except (FailureError, TypeError) as error:
+            # The frames it came through hold the text, and tracebacks that show locals are common.
+            raise error.with_traceback(None) from None
+        finally:
+            del text
+        return self._settle(outcome)
+
+    async def acheck(self, text: str) -> Outcome:
+        """The same without blocking the event loop: models run in threads."""
+        try:
+            outcome = await adrive(moderate(self.policy), _require_str(text), self._calls)
+        except (FailureError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del text
+        return self._settle(outcome)
+
+    def check_many(self, texts: Sequence[str]) -> list[Outcome]:
+        """One outcome per text, in order, equal to what ``check`` gives, with shared model calls.
+
+        A blocked text never raises here, so that the other outcomes are not lost: look at ``action``.
+        """
+        outcomes: list[Outcome] = []
+        try:
+            for window in _windows(texts):
+                flows = [moderate(self.policy) for _ in window]
+                outcomes += drive_many(flows, window, self._calls, batch=self.policy.batch)
+        except (FailureError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del texts
+        for outcome in outcomes:
+            self._announce(outcome)
+        return outcomes
+
+    def detect(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict per text, each text as a whole; ``flagged`` is the policy's decision."""
+        verdicts: list[Verdict] = []
+        try:
+            for window in _windows(texts):
+                verdicts += self._calls.answer(Detect(window))
+        except (FailureError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del texts
+        return [replace(verdict, flagged=self.policy.flags(verdict)) for verdict in verdicts]
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine."""
+        try:
+            windows = [self._calls.answer(Embed(window)) for window in _windows(texts) or [()]]
+        except (FailureError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del texts
+        return np.concatenate(windows)
+
+    def wrap(self, function: F) -> F:
+        """A function of the same kind and signature whose returned text is moderated by this guard."""
+        return wrap(function, check=self.check, acheck=self.acheck)
+
+    def with_adapter(self, path: str | Path) -> Guard:
+        """A guard that rewrites with the adapter in this folder and shares all else with this one.
+
+        Raises ManifestError where the adapter is for another base, ModelMissingError where the base is missing.
+        """
+        current = self._parts["rewriter"]
+        rewriter = _shipped_rewriter() if current == "shipped" else current
+        if not hasattr(rewriter, "with_adapter"):
+            raise UsageError(f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter")
+        parts = self._parts | {"rewriter": rewriter.with_adapter(path)}
+        return Guard(policy=self.policy, on_outcome=self._on_outcome, **parts)
+
+    def _settle(self, outcome: Outcome) -> Outcome:
+        self._announce(outcome)
+        if outcome.action is Action.BLOCKED and self.policy.block == "raise":
+            raise BlockedError(outcome)
+        return outcome
+
+    def _announce(self, outcome: Outcome) -> None:
+        log_outcome(outcome)
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None)
+        return f"Guard(policy={self.policy.digest()}, {chosen})"
+
+
+def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+    """The part's method, or the part itself where it is a plain callable, or the default where there is none."""
+    if part is None:
+        return default
+    method = getattr(part, name, part)
+    if not callable(method):
+        raise UsageError(f"expected an object with a method {name}() or a callable, got {type(part).__name__}")
+    return partial(method)
+
+
+def _require_str(text: object) -> str:
+    if isinstance(text, str):
+        return text
+    raise TypeError(f"expected str, got {type(text).__name__}")
+
+
+def _windows(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """The texts in groups of WINDOW, once all of them are known to be str."""
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"expected a sequence of str, got one {type(texts).__name__}; put it in a list")
+    whole = tuple(_require_str(text) for text in texts)
+    return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
+
+
+@cache
+def _shipped_detector() -> OnnxDetector:
+    from guardrail.detectors.onnx import OnnxDetector
+
+    return OnnxDetector.shipped()
+
+
+@cache
+def _shipped_lexicon() -> Lexicon:
+    from guardrail.detectors.lexicon import Lexicon
+
+    return Lexicon.shipped()
+
+
+@cache
+def _shipped_rewriter() -> LoraRewriter:
+    from guardrail.rewriters.lora import LoraRewriter
+
+    return LoraRewriter.shipped()
+
+
+def _shipped_rewrite(segments: Sequence[str], n: int) -> list[list[str]]:
+    """Candidates of the shipped rewriter; where it cannot run, the flow hears so and masks."""
+    try:
+        rewriter = _shipped_rewriter()
+    except (ModelMissingError, MissingExtraError) as error:
+        _warn_once(str(error))
+        raise PluginError(f"no rewriter: {error}", reason="rewriter_missing", original=error) from None
+    return rewriter.rewrite(segments, n)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(f"toxic text is masked instead of rewritten: {message}", GuardrailWarning, stacklevel=2)

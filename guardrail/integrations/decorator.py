@@ -1,0 +1,50 @@
+"""@detox_guard: moderates what a function returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar, overload
+
+from guardrail.errors import UsageError
+from guardrail.events import OutcomeHook
+from guardrail.guard import Guard
+from guardrail.policy import Policy
+
+__all__ = ["detox_guard"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def detox_guard(function: F, /) -> F: ...
+@overload
+def detox_guard(
+    *, policy: Policy | None = None, guard: Guard | None = None, on_outcome: OutcomeHook | None = None
+) -> Callable[[F], F]: ...
+def detox_guard(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    policy: Policy | None = None,
+    guard: Guard | None = None,
+    on_outcome: OutcomeHook | None = None,
+) -> Any:
+    """Decorates a function, coroutine function or method so that only moderated text leaves it.
+
+    ``@detox_guard`` alone uses one default guard for the whole process, whose models load at the first call.
+    ``guard`` is used as it is; otherwise ``policy`` and ``on_outcome`` make a guard of their own.
+    """
+    if function is not None:
+        return _default_guard().wrap(function)
+    if guard is not None and (policy is not None or on_outcome is not None):
+        raise UsageError("pass either guard, or policy and on_outcome: a guard already has its own")
+    if guard is None:
+        chosen = policy is not None or on_outcome is not None
+        guard = Guard(policy=policy, on_outcome=on_outcome) if chosen else _default_guard()
+    return guard.wrap
+
+
+@cache
+def _default_guard() -> Guard:
+    return Guard()

@@ -1,0 +1,146 @@
+"""Takes flagged segments down the ladder: rewrite and verify, else mask, else block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guardrail.checks import Proposal, failed, protected_spans
+from guardrail.errors import DeadlineError, PluginError
+from guardrail.outcome import Action, Verdict
+from guardrail.policy import Policy
+from guardrail.record import CLEAN, Case, Record
+from guardrail.rewriters.mask import mask_spans, mask_whole
+from guardrail.scoring import detect, jointly
+from guardrail.steps import Embed, Rewrite, Steps
+
+__all__ = ["mend"]
+
+ELLIPSIS = "..."
+
+
+def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
+    """Settles every case on the first rung of the policy's ladder that holds."""
+    if "rewrite" in policy.ladder:
+        yield from _rewrite(policy, [case for case in cases if _may_rewrite(case, record)])
+    if "mask" in policy.ladder:
+        yield from _mask(policy, [case for case in cases if not case.settled])
+    for case in cases:
+        if not case.settled:
+            case.settle(Action.BLOCKED, "", CLEAN)
+
+
+def _may_rewrite(case: Case, record: Record) -> bool:
+    """True where the rewriter is asked; the reason is noted where it is not."""
+    if case.blind:
+        return False  # no candidate could be verified
+    if case.segment.kind == "code":
+        case.refuse("rewrite:code")
+        return False
+    untouchable = protected_spans(case.body)
+    spans = case.verdict.spans
+    if spans and all(any(u.start <= s.start and s.end <= u.end for u in untouchable) for s in spans):
+        case.refuse("rewrite:protected")
+        return False
+    if record.rewrites_left == 0:
+        case.refuse("rewrite:budget")
+        case.degrade("rewrite_budget")
+        return False
+    record.rewrites_left -= 1
+    return True
+
+
+def _rewrite(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
+    """Settles cases that have a verified candidate; a failure leaves them for the next rung."""
+    if not cases:
+        return
+    try:
+        proposed: list[list[str]] = yield Rewrite(tuple(case.body for case in cases), policy.candidates)
+        proposals = yield from _propose(policy, cases, proposed)
+    except PluginError as error:
+        if len(cases) > 1 and not isinstance(error, DeadlineError):
+            for case in cases:
+                yield from _rewrite(policy, [case])
+            return
+        for case in cases:
+            case.refuse(error.reason)
+            case.degrade(error.reason)
+        return
+    for case, tried in zip(cases, proposals, strict=True):
+        _accept_best(policy, case, tried)
+
+
+def _propose(
+    policy: Policy, cases: Sequence[Case], proposed: Sequence[Sequence[str]]
+) -> Steps[list[list[tuple[Proposal, Verdict]]]]:
+    """Every candidate with all that its checks need to know."""
+    pairs = [(case, text) for case, texts in zip(cases, proposed, strict=True) for text in dict.fromkeys(texts)]
+    owners, texts = [case for case, _ in pairs], [text for _, text in pairs]
+    if not texts:
+        return [[] for _ in cases]
+    verdicts = yield from detect(policy, texts)
+    listed = yield from detect(policy, texts, lexicon=True)
+    guilty = yield from jointly(policy, owners, texts)
+    vectors = yield Embed((*(case.body for case in cases), *texts))
+    sources = {id(case): vectors[i] for i, case in enumerate(cases)}
+    result: dict[int, list[tuple[Proposal, Verdict]]] = {id(case): [] for case in cases}
+    for i, (case, text) in enumerate(pairs):
+        verdict = guilty[i] or verdicts[i]
+        proposal = Proposal(
+            source=case.body,
+            candidate=text,
+            spans=case.verdict.spans,
+            similarity=float(sources[id(case)] @ vectors[len(cases) + i]),
+            flagged=verdict.flagged,
+            listed=listed[i].flagged,
+        )
+        result[id(case)].append((proposal, verdict))
+    return [result[id(case)] for case in cases]
+
+
+def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
+    """Settles the case on the candidate that is cleanest and closest among those that pass every check."""
+    best = 0.0
+    if not tried:
+        case.refuse("rewrite:none")
+    for proposal, verdict in tried:
+        for name in (names := failed(proposal, policy)):
+            case.refuse(name)
+        worth = (1.0 - verdict.score) * (1.0 + proposal.similarity)
+        if not names and worth > best:
+            best = worth
+            case.settle(Action.REWRITTEN, proposal.candidate, verdict, proposal.similarity)
+
+
+def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
+    """Masks the toxic spans; all words where there are no spans or what stays readable is still toxic."""
+    partly = [case for case in cases if case.verdict.spans]
+    try:
+        verdicts = yield from _readable(policy, [case for case in partly if not case.blind])
+        verdicts |= yield from _readable(policy, [case for case in partly if case.blind], blind=True)
+    except PluginError as error:
+        verdicts = {}
+        for case in partly:
+            case.degrade(error.reason)
+    for case in cases:
+        verdict = verdicts.get(id(case))
+        if verdict is not None and not verdict.flagged:
+            case.settle(Action.MASKED, mask_spans(case.body, case.verdict.spans, template=policy.mask), verdict)
+        else:
+            if verdict is not None:
+                case.refuse("mask:toxic")
+            case.settle(Action.MASKED, mask_whole(case.body, template=policy.mask), CLEAN)
+
+
+def _readable(policy: Policy, cases: Sequence[Case], *, blind: bool = False) -> Steps[dict[int, Verdict]]:
+    """Verdicts by id of case on what a reader could still read with the spans masked.
+
+    The masked words are left out: a detector that sees through stars would only judge its own guess.
+    """
+    visible = [mask_spans(case.body, case.verdict.spans, template=ELLIPSIS) for case in cases]
+    listed = yield from detect(policy, visible, lexicon=True)
+    if blind:
+        return {id(case): verdict for case, verdict in zip(cases, listed, strict=True)}
+    verdicts = yield from detect(policy, visible)
+    guilty = yield from jointly(policy, cases, visible)
+    strict = zip(cases, verdicts, listed, guilty, strict=True)
+    return {id(case): joint or (word if word.flagged else verdict) for case, verdict, word, joint in strict}

@@ -1,0 +1,159 @@
+"""What has been read, decided and released of one text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from guardrail.outcome import Action, Edit, Outcome, Verdict
+from guardrail.policy import Policy
+from guardrail.segment import Segment
+
+__all__ = ["CLEAN", "Case", "Record"]
+
+CLEAN = Verdict({}, False)
+
+
+@dataclass(slots=True)
+class Case:
+    """One segment on its way through the flow.
+
+    ``context`` is the earlier text that it is judged with once more. ``tried`` collects what was refused and
+    why, ``degraded`` why the segment did not get a full pass; ``blind`` is true once its classifier failed.
+    """
+
+    segment: Segment
+    context: str
+    verdict: Verdict = CLEAN
+    flagged: bool = False
+    blind: bool = False
+    action: Action = Action.PASSED
+    after: str = ""
+    verdict_after: Verdict = CLEAN
+    similarity: float | None = None
+    tried: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+    @property
+    def body(self) -> str:
+        """The characters that are judged."""
+        return self.segment.body
+
+    @property
+    def settled(self) -> bool:
+        """True once a rung of the ladder held."""
+        return self.action is not Action.PASSED
+
+    def refuse(self, reason: str) -> None:
+        """Notes why something was not done."""
+        if reason not in self.tried:
+            self.tried += (reason,)
+
+    def degrade(self, reason: str) -> None:
+        """Notes why this is less than a full pass."""
+        if reason not in self.degraded:
+            self.degraded += (reason,)
+
+    def settle(self, action: Action, after: str, verdict_after: Verdict, similarity: float | None = None) -> None:
+        """Fixes what becomes of the segment."""
+        self.action, self.after, self.verdict_after, self.similarity = action, after, verdict_after, similarity
+
+
+class Record:
+    """One text's cases in order, its released pieces, and in the end its outcome."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.rewrites_left = policy.max_rewrites
+        self._tail = ""
+        self._released: list[str] = []
+        self._edits: list[Edit] = []
+        self._degraded: dict[str, None] = {}
+        self._before: list[Verdict] = []
+        self._after: list[Verdict] = []
+
+    def open(self, segments: Sequence[Segment]) -> list[Case]:
+        """Cases for the next segments."""
+        cases = []
+        for segment in segments:
+            earlier = self._tail + segment.text[: segment.core.start]
+            cases.append(Case(segment, _context(earlier, self.policy.context)))
+            # One character more than the context shows whether the cut falls inside a word.
+            self._tail = (self._tail + segment.text)[-(self.policy.context + 1) :]
+        return cases
+
+    def close(self, case: Case) -> str:
+        """Takes note of a settled case and returns the text to release for it."""
+        self._degraded.update(dict.fromkeys(case.degraded))
+        offset = case.segment.start + case.segment.core.start
+        verdict = replace(case.verdict, spans=tuple(span.shifted(offset) for span in case.verdict.spans))
+        self._before.append(verdict)
+        text = case.segment.text
+        if case.settled:
+            after, text = self._replacement(case)
+            self._after.append(case.verdict_after)
+            self._edits.append(
+                Edit(
+                    start=offset,
+                    end=offset + len(case.body),
+                    before=case.body,
+                    after=after,
+                    action=case.action,
+                    verdict=verdict,
+                    verdict_after=case.verdict_after,
+                    similarity=case.similarity,
+                    failed_checks=case.tried,
+                )
+            )
+        else:
+            self._after.append(verdict)
+        self._released.append(text)
+        return text
+
+    def _replacement(self, case: Case) -> tuple[str, str]:
+        """What stands for the core, and the whole text to release for the segment."""
+        text, core = case.segment.text, case.segment.core
+        if case.action is not Action.BLOCKED:
+            return case.after, text[: core.start] + case.after + text[core.end :]
+        if self.policy.block == "raise":
+            return "", ""
+        return self.policy.refusal, text[: core.start] + self.policy.refusal
+
+    def outcome(self) -> Outcome:
+        """What happened to the text as far as it was read."""
+        action = max((edit.action for edit in self._edits), key=lambda action: action.rank, default=Action.PASSED)
+        refused = action is Action.BLOCKED and self.policy.block == "whole"
+        return Outcome(
+            text=self.policy.refusal if refused else "".join(self._released),
+            action=action,
+            verdict=_strongest(self._before),
+            verdict_after=_strongest(self._after),
+            edits=tuple(self._edits),
+            degraded=tuple(self._degraded),
+        )
+
+
+def _context(earlier: str, limit: int) -> str:
+    """The last ``limit`` characters, from a word's start on, or nothing if they are blank."""
+    if limit == 0:
+        return ""
+    tail = earlier[-limit:]
+    if len(earlier) > limit and not earlier[-limit - 1].isspace():
+        head, space, rest = tail.partition(" ")
+        tail = rest if space else head
+    return tail if tail.strip() else ""
+
+
+def _strongest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The highest score per label, with all flags and spans."""
+    verdicts = list(verdicts)
+    scores: dict[str, float] = {}
+    for verdict in verdicts:
+        for label, score in verdict.scores.items():
+            scores[label] = max(score, scores.get(label, 0.0))
+    return Verdict(
+        scores=scores,
+        flagged=any(verdict.flagged for verdict in verdicts),
+        spans=tuple(span for verdict in verdicts for span in verdict.spans),
+        unsupported=any(verdict.unsupported for verdict in verdicts),
+    )

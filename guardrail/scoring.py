@@ -1,0 +1,87 @@
+"""Judges segments alone and jointly with earlier text, and decides what a detector failure does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from guardrail.errors import DeadlineError, PluginError
+from guardrail.outcome import Action, Span, Verdict
+from guardrail.policy import Policy
+from guardrail.record import CLEAN, Case
+from guardrail.steps import Detect, Steps
+
+__all__ = ["detect", "judge", "jointly"]
+
+
+def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
+    """Fills in each case's verdict and whether it is flagged."""
+    unread = [case for case in cases if case.body]
+    try:
+        yield from _score(policy, unread)
+    except PluginError as error:
+        if len(unread) == 1 or isinstance(error, DeadlineError):
+            yield from _fail(policy, unread, error)
+        else:  # one text that breaks the detector must not decide for its companions
+            for case in unread:
+                yield from judge(policy, [case])
+
+
+def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> Steps[list[Verdict]]:
+    """Verdicts whose ``flagged`` is the policy's decision; nothing is asked for no texts."""
+    if not texts:
+        return []
+    verdicts: list[Verdict] = yield Detect(tuple(texts), lexicon)
+    if lexicon:
+        return verdicts
+    return [v if v.flagged is policy.flags(v) else replace(v, flagged=not v.flagged) for v in verdicts]
+
+
+def jointly(policy: Policy, cases: Sequence[Case], bodies: Sequence[str]) -> Steps[list[Verdict | None]]:
+    """For each body in place of its case's: the verdict of context and body if the body made it toxic, else None."""
+    asked = [i for i, case in enumerate(cases) if case.context]
+    joint = yield from detect(policy, [cases[i].context + bodies[i] for i in asked])
+    suspects = {i: verdict for i, verdict in zip(asked, joint, strict=True) if verdict.flagged}
+    earlier = yield from detect(policy, [cases[i].context for i in suspects])
+    found: list[Verdict | None] = [None] * len(cases)
+    for (i, verdict), before in zip(suspects.items(), earlier, strict=True):
+        if not before.flagged:
+            found[i] = replace(verdict, spans=_after(verdict.spans, len(cases[i].context)))
+    return found
+
+
+def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
+    verdicts = yield from detect(policy, [case.body for case in cases])
+    for case, verdict in zip(cases, verdicts, strict=True):
+        case.verdict, case.flagged = verdict, verdict.flagged
+        if verdict.unsupported:
+            case.degrade("unsupported_text")
+    doubtful = [case for case in cases if not case.flagged]
+    guilty = yield from jointly(policy, doubtful, [case.body for case in doubtful])
+    for case, joint in zip(doubtful, guilty, strict=True):
+        if joint is not None:
+            case.verdict, case.flagged = joint, True
+
+
+def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[None]:
+    """The error policy, for the cases that no verdict flagged before the failure."""
+    unread = [case for case in cases if not case.flagged]
+    verdicts = [CLEAN] * len(unread)
+    closed = policy.on_error == "closed"
+    if policy.on_error == "lexicon":
+        try:
+            verdicts = yield from detect(policy, [case.body for case in unread], lexicon=True)
+        except PluginError as second:
+            error, closed = second, True
+    for case, verdict in zip(unread, verdicts, strict=True):
+        case.blind = True
+        case.degrade(error.reason)
+        case.verdict, case.flagged = verdict, verdict.flagged
+        if closed:
+            case.refuse(error.reason)
+            case.settle(Action.BLOCKED, "", CLEAN)
+
+
+def _after(spans: Sequence[Span], offset: int) -> tuple[Span, ...]:
+    """The parts of spans that lie behind an offset, measured from it."""
+    return tuple(Span(max(span.start - offset, 0), span.end - offset) for span in spans if span.end > offset)

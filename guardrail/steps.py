@@ -1,0 +1,55 @@
+"""What a flow may ask of its driver. Each request names the reply that it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar, Union
+
+from guardrail.outcome import Outcome
+
+__all__ = ["Detect", "Embed", "Flow", "ModelCall", "Read", "Release", "Request", "Rewrite", "Steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The next chunk is wanted. Reply: str, or None at the end of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """Verdicts are wanted, from the classifier or from the word list. Reply: list[Verdict], same length."""
+
+    texts: tuple[str, ...]
+    lexicon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Candidates are wanted. Reply: list[list[str]], one list of up to ``n`` per segment."""
+
+    texts: tuple[str, ...]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Embeddings are wanted. Reply: array (len(texts), d), rows of unit length."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """This text may be shown now. Reply: None."""
+
+    text: str
+
+
+# typing.Union because these aliases are evaluated at import time on Python 3.10 beside a TypeVar.
+ModelCall = Union[Detect, Rewrite, Embed]
+Request = Union[Read, ModelCall, Release]
+T = TypeVar("T")
+Steps = Generator[Request, Any, T]
+"""A part of a flow that ends with a T."""
+Flow = Generator[Request, Any, Outcome]

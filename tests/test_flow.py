@@ -1,0 +1,322 @@
+"""The flow driven by hand: every step it asks for, every decision it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardrail import Action, Outcome, Policy, Span, Verdict
+from guardrail.errors import DeadlineError, PluginError
+from guardrail.flow import moderate
+from guardrail.steps import Detect, Embed, Read, Release, Request, Rewrite
+from tests.fakes import BAD, BagEmbedder, WordDetector, WordRewriter
+
+TOXIC = "The driver of that bus is an idiot."
+CLEAN = "The weather in the valley is fine today."
+
+
+class Hand:
+    """Drives a flow, answers with fakes, and keeps what was asked and released."""
+
+    def __init__(self, policy: Policy | None = None, **answers: Callable[[Any], Any]) -> None:
+        self.policy = policy or Policy()
+        self.answers = answers
+        self.asked: list[Request] = []
+        self.released: list[str] = []
+
+    def run(self, *chunks: str) -> Outcome:
+        flow = moderate(self.policy)
+        source = iter(chunks)
+        reply: Any = None
+        failure: PluginError | None = None
+        try:
+            while True:
+                request = flow.throw(failure) if failure else flow.send(reply)
+                failure, reply = None, None
+                self.asked.append(request)
+                if isinstance(request, Read):
+                    reply = next(source, None)
+                elif isinstance(request, Release):
+                    self.released.append(request.text)
+                else:
+                    try:
+                        reply = self.answer(request)
+                    except PluginError as error:
+                        failure = error
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+    def answer(self, request: Request) -> Any:
+        name = type(request).__name__.lower()
+        if isinstance(request, Detect) and request.lexicon:
+            name = "lexicon"
+        if name in self.answers:
+            return self.answers[name](request)
+        if isinstance(request, Detect):
+            return WordDetector().detect(request.texts)
+        if isinstance(request, Rewrite):
+            return WordRewriter().rewrite(request.texts, request.n)
+        assert isinstance(request, Embed)
+        return BagEmbedder().embed(request.texts)
+
+
+def broken(reason: str) -> Callable[[Any], Any]:
+    def answer(request: Any) -> Any:
+        raise PluginError("broken", reason=reason)
+
+    return answer
+
+
+def test_clean_text_comes_out_as_it_went_in() -> None:
+    text = f"# Title\n\n- {CLEAN}\n\n\t{CLEAN}  \r\n"
+    outcome = Hand().run(text)
+    assert outcome.text == text
+    assert outcome.action is Action.PASSED
+    assert not outcome.edits
+    assert not outcome.degraded
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n\t"])
+def test_blank_text_passes_without_a_model_call(text: str) -> None:
+    hand = Hand()
+    assert hand.run(text).text == text
+    assert all(isinstance(request, (Read, Release)) for request in hand.asked)
+
+
+def test_only_the_flagged_segment_changes() -> None:
+    outcome = Hand().run(f"> - {CLEAN} {TOXIC}\n\n{CLEAN}")
+    assert outcome.text == f"> - {CLEAN} {TOXIC.replace('idiot', 'person')}\n\n{CLEAN}"
+    assert outcome.action is Action.REWRITTEN
+    (edit,) = outcome.edits
+    assert f"> - {CLEAN} {TOXIC}\n\n{CLEAN}"[edit.start : edit.end] == edit.before == TOXIC
+    assert edit.similarity is not None
+    assert edit.similarity > 0.8
+
+
+def test_the_outcome_names_the_checks_that_refused_other_candidates() -> None:
+    (edit,) = Hand().run(TOXIC).edits
+    assert {"toxic", "lexicon", "copy"} <= set(edit.failed_checks)
+
+
+def test_verdicts_before_and_after_are_the_strongest_of_all_segments() -> None:
+    outcome = Hand().run(f"{CLEAN} {TOXIC}")
+    assert outcome.verdict.flagged
+    assert outcome.verdict.scores["toxicity"] == pytest.approx(0.9)
+    (span,) = outcome.verdict.spans
+    assert f"{CLEAN} {TOXIC}"[span.start : span.end] == "idiot"
+    assert not outcome.verdict_after.flagged
+
+
+def test_without_a_passing_candidate_the_spans_are_masked() -> None:
+    outcome = Hand(rewrite=lambda request: [["You damn idiot."]]).run(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert outcome.text == TOXIC.replace("idiot", "i****")
+
+
+def test_a_mask_template_replaces_the_words() -> None:
+    outcome = Hand(Policy(mask="[removed]", ladder=("mask", "block"))).run(TOXIC)
+    assert outcome.text == TOXIC.replace("idiot", "[removed]")
+
+
+def test_a_segment_flagged_without_spans_is_masked_as_a_whole() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        return [Verdict({"toxicity": 0.9}, "idiot" in text) for text in request.texts]
+
+    outcome = Hand(detect=detect, rewrite=lambda request: [[]]).run(f"{CLEAN} {TOXIC}")
+    assert outcome.text.startswith(CLEAN)
+    assert "idiot" not in outcome.text
+    assert "driver" not in outcome.text
+    assert outcome.edits[0].failed_checks == ("rewrite:none",)
+
+
+def test_what_stays_toxic_around_the_masked_spans_is_masked_as_a_whole() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        return [
+            Verdict({"toxicity": 0.9}, True, (Span(0, 3),)) if "driver" in text else Verdict({}, False)
+            for text in request.texts
+        ]
+
+    outcome = Hand(Policy(ladder=("mask", "block")), detect=detect).run(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert "driver" not in outcome.text
+    assert outcome.edits[0].failed_checks == ("mask:toxic",)
+
+
+def test_block_keeps_earlier_output_and_releases_nothing_after_it() -> None:
+    hand = Hand(Policy(ladder=("block",), refusal="[no]"))
+    outcome = hand.run(f"{CLEAN} - {TOXIC} {CLEAN}")
+    assert outcome.action is Action.BLOCKED
+    assert outcome.text.endswith("[no]")
+    assert outcome.text.count(CLEAN) == 1
+    assert "".join(hand.released) == outcome.text
+
+
+def test_block_whole_replaces_the_whole_text() -> None:
+    outcome = Hand(Policy(ladder=("block",), block="whole", refusal="[no]")).run(f"{CLEAN} {TOXIC}")
+    assert outcome.text == "[no]"
+
+
+def test_raise_carries_the_clean_prefix_without_a_refusal() -> None:
+    outcome = Hand(Policy(ladder=("block",), block="raise")).run(f"{CLEAN} {TOXIC} {CLEAN}")
+    assert outcome.text == f"{CLEAN} "
+
+
+def test_code_is_masked_and_never_rewritten() -> None:
+    text = f"{CLEAN}\n```\nprint('what an idiot he is, really')\n```\n"
+    hand = Hand()
+    outcome = hand.run(text)
+    assert outcome.text == text.replace("idiot", "i****")
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+    assert "rewrite:code" in outcome.edits[0].failed_checks
+
+
+def test_a_toxic_quotation_is_masked_and_never_rewritten() -> None:
+    text = 'He stood up in the hall and said "you are an idiot" to all of them.'
+    hand = Hand()
+    assert hand.run(text).text == text.replace("idiot", "i****")
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+
+
+def test_words_split_over_short_lines_are_judged_together() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        return [Verdict({"toxicity": 1.0}, "".join(text.split()).count("idiot") > 0) for text in request.texts]
+
+    assert Hand(detect=detect).run("you\nare\nan\nid\niot\n").action is not Action.PASSED
+
+
+def test_a_segment_is_flagged_for_what_it_adds_to_earlier_text() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        return [Verdict({"toxicity": 0.9}, "First half of it" in t and "second half" in t) for t in request.texts]
+
+    first, second = "First half of it stands here.", "And the second half stands here."
+    outcome = Hand(Policy(ladder=("mask", "block")), detect=detect).run(f"{first} {second} {CLEAN}")
+    assert [edit.before for edit in outcome.edits] == [second]
+
+
+def test_a_segment_is_not_flagged_for_toxic_text_before_it() -> None:
+    outcome = Hand(Policy(ladder=("mask", "block"))).run(f"{TOXIC} {CLEAN} {CLEAN}")
+    assert [edit.before for edit in outcome.edits] == [TOXIC]
+
+
+def test_a_candidate_must_be_clean_after_the_earlier_text_too() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        return [Verdict({"toxicity": 0.9}, "idiot" in t or ("valley" in t and "person" in t)) for t in request.texts]
+
+    assert Hand(detect=detect).run(f"{CLEAN} {TOXIC}").action is Action.MASKED
+
+
+def test_flagged_segments_beyond_the_budget_start_at_mask() -> None:
+    outcome = Hand(Policy(max_rewrites=1)).run(f"{TOXIC} {TOXIC}")
+    assert [edit.action for edit in outcome.edits] == [Action.REWRITTEN, Action.MASKED]
+    assert outcome.degraded == ("rewrite_budget",)
+
+
+@pytest.mark.parametrize(
+    ("on_error", "action", "kept"), [("closed", "blocked", ""), ("open", "passed", TOXIC), ("lexicon", "masked", "")]
+)
+def test_a_detector_failure_takes_the_error_policy(on_error: Any, action: str, kept: str) -> None:
+    hand = Hand(Policy(on_error=on_error), detect=broken("detector_error"))
+    outcome = hand.run(TOXIC)
+    assert outcome.action == action
+    assert kept in outcome.text
+    assert ("idiot" in outcome.text) is (on_error == "open")
+    assert outcome.degraded == ("detector_error",)
+
+
+def test_a_failing_word_list_behind_a_failing_detector_blocks() -> None:
+    hand = Hand(Policy(on_error="lexicon"), detect=broken("detector_error"), lexicon=broken("lexicon_error"))
+    outcome = hand.run(TOXIC)
+    assert outcome.action is Action.BLOCKED
+    assert outcome.degraded == ("lexicon_error",)
+
+
+def test_text_known_to_be_toxic_never_passes_because_a_later_call_failed() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        if len(request.texts) == 1 and request.texts[0] == TOXIC:
+            return WordDetector().detect(request.texts)
+        raise PluginError("broken", reason="detector_error")
+
+    outcome = Hand(Policy(on_error="open", batch=1), detect=detect).run(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert "idiot" not in outcome.text
+
+
+def test_a_text_that_breaks_the_detector_does_not_decide_for_its_companions() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        if any("poison" in text for text in request.texts):
+            raise PluginError("broken", reason="detector_error")
+        return WordDetector().detect(request.texts)
+
+    poison = "This one has poison in it, sadly."
+    text = f"{TOXIC}\n\n{CLEAN}\n\n{poison}"
+    outcome = Hand(Policy(on_error="open", context=0), detect=detect).run(text)
+    assert outcome.text == text.replace("idiot", "person")
+
+
+@pytest.mark.parametrize("stage", ["rewrite", "embed", "lexicon"])
+def test_a_failure_behind_the_detector_leads_to_mask(stage: str) -> None:
+    outcome = Hand(**{stage: broken(f"{stage}_down")}).run(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert "idiot" not in outcome.text
+    assert outcome.degraded == (f"{stage}_down",)
+
+
+def test_a_deadline_is_not_tried_again_segment_by_segment() -> None:
+    calls = []
+
+    def late(request: Detect) -> Any:
+        calls.append(request)
+        raise DeadlineError("late", reason="detector_deadline")
+
+    outcome = Hand(Policy(on_error="open"), detect=late).run(f"{CLEAN} {CLEAN} {CLEAN}")
+    assert len(calls) == 1
+    assert outcome.degraded == ("detector_deadline",)
+
+
+def test_unsupported_text_passes_as_degraded() -> None:
+    outcome = Hand(detect=lambda request: [Verdict({}, False, unsupported=True) for _ in request.texts]).run(CLEAN)
+    assert outcome.action is Action.PASSED
+    assert outcome.degraded == ("unsupported_text",)
+
+
+def test_the_cleanest_and_closest_of_the_passing_candidates_wins() -> None:
+    far = "The driver of that bus is a nobody in the end."
+    near = "The driver of that bus is a person."
+    outcome = Hand(Policy(meaning_floor=-1.0), rewrite=lambda request: [[far, near]]).run(TOXIC)
+    assert outcome.text == near
+
+
+def test_a_vector_far_away_fails_the_meaning_check() -> None:
+    def embed(request: Embed) -> Any:
+        return np.eye(len(request.texts), dtype=np.float32)
+
+    outcome = Hand(embed=embed).run(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert "meaning" in outcome.edits[0].failed_checks
+
+
+WORDS = st.sampled_from([*BAD, "the", "cat.", "sat!", "on", "a\n", "mat?", "\n\n", "- x", "`code`", "Dr.", "e.g.", "3.14"])
+
+
+@given(st.lists(WORDS, max_size=40), st.data())
+def test_every_way_of_cutting_a_text_into_chunks_gives_the_same_outcome(words: list[str], data: st.DataObject) -> None:
+    text = " ".join(words)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    policy = Policy(segment_min=4, segment_max=60, max_rewrites=2)
+    whole, cut = Hand(policy), Hand(policy)
+    assert whole.run(text) == cut.run(*pieces)
+    assert "".join(whole.released) == "".join(cut.released)
+
+
+@given(st.text(max_size=200))
+def test_text_without_toxic_words_is_returned_byte_for_byte(text: str) -> None:
+    clean = WordDetector().judge(text)
+    if not clean.flagged:
+        assert Hand(Policy(segment_min=4, segment_max=60)).run(text).text == text
