@@ -1,0 +1,1 @@
+"""Trains the detector and the rewriter's adapters that ``guardrail`` serves."""

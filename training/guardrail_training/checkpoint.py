@@ -1,0 +1,93 @@
+"""The state of a run on disk, written so that a killed run continues bit for bit, and the signals that stop one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guardrail.errors import ConfigError
+
+__all__ = ["FILENAME", "StopRequest", "load_checkpoint", "save_checkpoint", "stop_on_signals"]
+
+FILENAME = "checkpoint.pt"
+
+
+def save_checkpoint(
+    folder: str | Path, *, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+) -> Path:
+    """Writes trainable weights, optimizer, random state and position; replaces the last one in a single move.
+
+    The learning rate and the order of the examples are functions of step and seed, so they need no state.
+    ``fingerprint`` names the settings and data that the run depends on.
+    """
+    path = Path(folder) / FILENAME
+    part = path.with_suffix(".part")
+    state = {
+        "step": step,
+        "fingerprint": fingerprint,
+        "weights": dict(_trainable(model)),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    return path
+
+
+def load_checkpoint(
+    folder: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+) -> int:
+    """Puts the saved state back and returns the step it was taken after; 0 where there is no checkpoint.
+
+    Raises ConfigError where the checkpoint belongs to other settings or data.
+    """
+    path = Path(folder) / FILENAME
+    if not path.is_file():
+        return 0
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state["fingerprint"] != fingerprint:
+        raise ConfigError(f"{path} belongs to a run with other settings or data; choose another --out or remove it")
+    with torch.no_grad():
+        for name, parameter in _trainable(model):
+            parameter.copy_(state["weights"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return int(state["step"])
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Whether a signal asked the run to stop after the step it is in."""
+
+    signal: str | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turns SIGINT and SIGTERM into a request while inside, then restores what was there."""
+    request = StopRequest()
+
+    def note(number: int, _frame: object) -> None:
+        request.signal = signal.Signals(number).name
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,206 @@
+"""Base models, LoRA adapters and the tensors that go through them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from guardrail.errors import ConfigError, ModelMissingError
+from guardrail.manifest import Encoder, Template
+from guardrail_training.losses import IGNORED
+
+__all__ = [
+    "LINEAR_LAYERS",
+    "Batch",
+    "Example",
+    "add_lora",
+    "autocast",
+    "collate",
+    "encode_example",
+    "load_base",
+    "load_tokenizer",
+    "resolve_dtype",
+    "save_adapter",
+    "target_logits",
+    "trainable_parameters",
+]
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of one prompt and its target; the target ends with the end-of-text id."""
+
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded ids and labels, both ``(batch, time)`` int64; only target positions carry labels.
+
+    The first ``shared`` ids are equal in all rows and end before the last id of any prompt.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    shared: int
+
+    @property
+    def target_tokens(self) -> int:
+        """How many positions carry a label."""
+        return int((self.labels != IGNORED).sum())
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """The dtype to train in: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where the CPU multiplies in it."""
+    if name == "auto":
+        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+    if name not in ("float32", "bfloat16"):
+        raise ConfigError(f"dtype must be auto, float32 or bfloat16, got {name!r}")
+    return torch.float32 if name == "float32" else torch.bfloat16
+
+
+def _cpu_has_bfloat16() -> bool:
+    # Without the instructions bfloat16 is emulated, and slower than float32.
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a base folder; no code from the folder runs and nothing is downloaded."""
+    _require_folder(folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def load_base(folder: str | Path, *, dtype: torch.dtype) -> nn.Module:
+    """The causal language model of a base folder, frozen, without dropout."""
+    _require_folder(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    model.config.use_cache = False
+    model.requires_grad_(False)
+    return model.eval()  # type: ignore[no-any-return]  # transformers is untyped here
+
+
+def _require_folder(folder: str | Path) -> None:
+    if not (Path(folder) / "config.json").is_file():
+        raise ModelMissingError(f"no base model in {folder}; fetch it with 'guardrail models pull'")
+
+
+def add_lora(model: nn.Module, *, rank: int, alpha: int, dropout: float, targets: Sequence[str]) -> PeftModel:
+    """The model with a fresh adapter: a no-op until trained, in float32 whatever the base is held in."""
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=True)  # type: ignore[arg-type, return-value]
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimizer should move, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def autocast(dtype: torch.dtype) -> Iterator[None]:
+    """Matrix products in ``dtype`` while inside; nothing changes for float32."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        yield
+
+
+def encode_example(tokenizer: Any, template: Template, *, source: str, target: str) -> Example:
+    """Ids of one pair: the prompt as it is served, the target ending in the end-of-text id.
+
+    Control tokens that occur in either text are split into ordinary pieces.
+    """
+    encoder: Encoder = tokenizer
+    ids = encoder.encode(target, add_special_tokens=False, split_special_tokens=True)
+    return Example(prompt=tuple(template.encode(encoder, source)), target=(*ids, tokenizer.eos_token_id))
+
+
+def collate(examples: Sequence[Example], *, pad_id: int) -> Batch:
+    """One right-padded batch; labels are the target's ids at the target's own positions."""
+    longest = max(len(example) for example in examples)
+    input_ids = torch.full((len(examples), longest), pad_id, dtype=torch.int64)  # (batch, time)
+    labels = torch.full((len(examples), longest), IGNORED, dtype=torch.int64)
+    for row, example in enumerate(examples):
+        input_ids[row, : len(example)] = torch.tensor(example.prompt + example.target)
+        labels[row, len(example.prompt) : len(example)] = torch.tensor(example.target)
+    return Batch(input_ids=input_ids, labels=labels, shared=_shared_ids(examples))
+
+
+def _shared_ids(examples: Sequence[Example]) -> int:
+    # The last id of a prompt predicts the first target, so it always belongs to the part that rows have alone.
+    opening = os.path.commonprefix([example.prompt[:-1] for example in examples])
+    return len(opening)
+
+
+def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits ``(tokens, vocabulary)`` and targets ``(tokens,)`` of the labelled positions only.
+
+    The position before a label predicts it. Two savings that change no number but for rounding: the opening
+    ids that all rows share run through the model once, gradients included, and the product with the
+    vocabulary's 49k rows is taken at labelled positions alone. No attention mask is passed: padding is on the
+    right, so causal attention already keeps it from every real position.
+    """
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    ids, labels, shared = batch.input_ids[:, :-1], batch.labels[:, 1:], batch.shared
+    cache = None
+    if shared:
+        cache = DynamicCache(config=causal.config)
+        causal.model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(ids))
+    states = causal.model(
+        input_ids=ids[:, shared:], past_key_values=cache, use_cache=cache is not None
+    ).last_hidden_state  # (batch, time - shared - 1, width)
+    labels = labels[:, shared:]
+    labelled = labels != IGNORED
+    return causal.lm_head(states[labelled]), labels[labelled]
+
+
+def save_adapter(model: PeftModel, folder: str | Path) -> list[Path]:
+    """Writes ``adapter_model.safetensors`` in float16 and ``adapter_config.json``; returns their paths.
+
+    Both are written here rather than by ``save_pretrained``, which records the path of the base on this machine.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "adapter_model.safetensors"
+    state = {name: value.to(torch.float16).contiguous() for name, value in get_peft_model_state_dict(model).items()}
+    save_file(state, weights, metadata={"format": "pt"})
+    config = model.peft_config["default"]
+    content = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": sorted(config.target_modules),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return [weights, path]

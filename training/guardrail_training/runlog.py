@@ -1,0 +1,91 @@
+"""What a run leaves beside its adapter: run.json, metrics.jsonl and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MetricLog", "git_commit", "package_versions", "write_run"]
+
+PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+
+
+class MetricLog:
+    """Appends metrics to ``metrics.jsonl`` and, where it is installed, to TensorBoard.
+
+    A resumed run passes the step it continues from: later rows of the interrupted run are dropped first.
+    """
+
+    def __init__(self, folder: str | Path, *, resumed_from: int = 0) -> None:
+        self.path = Path(folder) / "metrics.jsonl"
+        kept = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        kept = [line for line in kept if json.loads(line)["step"] <= resumed_from]
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._writer = _tensorboard(folder, purge_step=resumed_from + 1)
+
+    def add(self, values: Mapping[str, float], *, step: int) -> None:
+        """Writes one row; it is on disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            if self._writer is not None:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes the TensorBoard events."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _tensorboard(folder: str | Path, *, purge_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # optional: metrics.jsonl holds the same numbers
+        return None
+    return SummaryWriter(log_dir=str(folder), purge_step=purge_step)
+
+
+def write_run(folder: str | Path, *, settings: Any, facts: Mapping[str, Any]) -> Path:
+    """Writes ``run.json``: the settings dataclass, versions, git commit, and the given facts."""
+    path = Path(folder) / "run.json"
+    content = {
+        "settings": asdict(settings),
+        "versions": package_versions(),
+        "git": git_commit(),
+        **facts,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree, with ``-dirty`` where tracked files differ; None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit = _git("rev-parse", "HEAD", folder=here)
+        dirty = _git("status", "--porcelain", "--untracked-files=no", folder=here)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}-dirty" if dirty else commit
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
