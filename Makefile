@@ -29,9 +29,9 @@ types: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/guardrail models pull
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/batch.py
-	$(BIN)/python benchmarks/detector.py
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.batch
+	$(BIN)/python -m benchmarks.detector
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

@@ -1,0 +1,235 @@
+"""The command line: results on standard output, all else on standard error, one line for an error."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import guardrail
+from guardrail import Guard, Verdict
+from guardrail.errors import ModelFileError, UsageError
+from guardrail.integrations.cli import app
+from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+
+CLEAN = "The meeting starts at nine in the small room."
+TOXIC = "You are a moron and everybody here knows that."
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command with a guard whose models are small functions."""
+    parts = {"detector": WordDetector(), "lexicon": WordDetector(), "rewriter": WordRewriter()}
+    monkeypatch.setattr(guardrail, "Guard", functools.partial(Guard, **parts, embedder=BagEmbedder()))
+    return functools.partial(CliRunner().invoke, app)
+
+
+def write_lines(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_check_prints_the_rewritten_text_alone_on_standard_output(run: Run) -> None:
+    result = run(["check", TOXIC])
+    assert result.exit_code == 0
+    assert result.stdout == "You are a person and everybody here knows that.\n"
+
+
+def test_the_summary_of_check_names_action_score_and_similarity_but_no_text(run: Run) -> None:
+    summary = run(["check", TOXIC]).stderr
+    assert "rewritten: toxicity 0.900" in summary
+    assert "similarity 0." in summary
+    assert "moron" not in summary
+
+
+def test_check_json_prints_one_outcome(run: Run) -> None:
+    row = json.loads(run(["check", "--json", TOXIC]).stdout)
+    assert row["action"] == "rewritten"
+    assert row["text"] == "You are a person and everybody here knows that."
+    assert row["degraded"] == []
+    assert row["verdict"]["scores"] == {"toxicity": 0.9}
+    assert row["verdict"]["flagged"] is True
+    (edit,) = row["edits"]
+    assert TOXIC[edit["start"] : edit["end"]] == edit["before"]
+    assert edit["after"] == "You are a person and everybody here knows that."
+    assert edit["action"] == "rewritten"
+    assert 0.5 < edit["similarity"] < 1.0
+    assert len(edit["failed_checks"]) == 1, "the first candidate was a copy"
+
+
+@pytest.mark.parametrize(
+    "source", [b"two lines\r\nand no end", b"", b"\xef\xbb\xbfmark", b"not \xff UTF-8\n"]
+)
+def test_standard_input_that_passes_comes_out_byte_for_byte(run: Run, source: bytes) -> None:
+    result = run(["check", "-"], input=source)
+    assert result.exit_code == 0
+    assert result.stdout_bytes == source
+
+
+def test_check_json_stays_valid_for_bytes_that_are_not_text(run: Run) -> None:
+    assert (
+        json.loads(run(["check", "--json", "-"], input=b"odd \xff byte").stdout)["text"] == "odd \udcff byte"
+    )
+
+
+def test_detect_keeps_every_field_and_adds_the_verdict(run: Run, tmp_path: Path) -> None:
+    source = write_lines(
+        tmp_path / "in.jsonl",
+        json.dumps({"id": 1, "text": CLEAN, "tags": ["a"]}).encode(),
+        json.dumps({"id": 2, "text": TOXIC}).encode(),
+    )
+    result = run(["detect", str(source), str(tmp_path / "out.jsonl")])
+    assert result.exit_code == 0
+    clean, toxic = read_rows(tmp_path / "out.jsonl")
+    assert {key: clean[key] for key in ("id", "text", "tags")} == {"id": 1, "text": CLEAN, "tags": ["a"]}
+    assert clean["verdict"]["flagged"] is False
+    assert toxic["verdict"] == {
+        "scores": {"toxicity": 0.9},
+        "flagged": True,
+        "spans": [[TOXIC.index("moron"), TOXIC.index("moron") + 5]],
+        "unsupported": False,
+    }
+    assert "2 rows judged, 1 flagged" in result.stderr
+
+
+def test_detect_reads_standard_input_and_writes_standard_output(run: Run) -> None:
+    result = run(["detect", "-", "-", "--field", "body"], input=json.dumps({"body": CLEAN}))
+    assert json.loads(result.stdout)["verdict"]["flagged"] is False
+
+
+def test_the_order_of_rows_does_not_depend_on_the_batch_size(run: Run, tmp_path: Path) -> None:
+    rows = [json.dumps({"text": TOXIC if i % 3 else CLEAN, "i": i}).encode() for i in range(11)]
+    source = write_lines(tmp_path / "in.jsonl", *rows)
+    outputs = []
+    for batch in ("1", "4", "100"):
+        run(["detect", str(source), str(tmp_path / "out.jsonl"), "--batch", batch])
+        outputs.append(read_rows(tmp_path / "out.jsonl"))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert [row["i"] for row in outputs[0]] == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "cut', "not JSON"),
+        (b'{"text": "\xff"}', "not UTF-8 at byte 10"),
+        (b'["text"]', "expected a JSON object, got list"),
+        (b'{"body": "x"}', "no field 'text'"),
+        (b'{"text": 3}', "field 'text' must be a string, got int"),
+        (b'{"text": null}', "field 'text' must be a string, got NoneType"),
+        (b'{"text": "x", "verdict": 1}', "there is a field 'verdict' already"),
+        (b"[" * 100_000, "not usable JSON"),
+        (b"9" * 10_000, "not usable JSON"),
+    ],
+)
+def test_a_line_that_cannot_be_judged_keeps_its_place_and_its_content(
+    run: Run, tmp_path: Path, line: bytes, reason: str
+) -> None:
+    good = json.dumps({"text": CLEAN}).encode()
+    source = write_lines(tmp_path / "in.jsonl", good, line, b"", good)
+    result = run(["detect", str(source), str(tmp_path / "out.jsonl")])
+    assert result.exit_code == 1
+    assert "1 could not be judged (line 2)" in result.stderr
+    first, bad, last = read_rows(tmp_path / "out.jsonl")
+    assert first == last
+    assert reason in bad["error"]
+    assert bad["line"] == 2
+    assert bad["source"].encode("utf-8", "surrogateescape") == line
+
+
+def test_a_row_with_half_a_surrogate_pair_survives(run: Run, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", rb'{"text": "half \ud83d pair"}')
+    assert run(["detect", str(source), str(tmp_path / "out.jsonl")]).exit_code == 0
+    assert read_rows(tmp_path / "out.jsonl")[0]["text"] == "half \ud83d pair"
+
+
+def test_detect_refuses_to_write_over_its_input(run: Run, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", b'{"text": "kept"}')
+    result = run(["detect", str(source), str(tmp_path / "." / "in.jsonl")])
+    assert result.exit_code == 2
+    assert "same file" in result.stderr
+    assert source.read_bytes() == b'{"text": "kept"}\n'
+
+
+def test_an_input_that_is_not_there_leaves_the_output_alone(run: Run, tmp_path: Path) -> None:
+    target = write_lines(tmp_path / "out.jsonl", b"earlier work")
+    assert run(["detect", str(tmp_path / "none.jsonl"), str(target)]).exit_code == 2
+    assert target.read_bytes() == b"earlier work\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ModelFileError("fetch it again"), 1), (UsageError("no such"), 2)]
+)
+def test_an_error_of_this_package_is_one_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("guardrail.models.pull", fail)
+    result = CliRunner().invoke(app, ["models", "pull", "x"])
+    assert result.exit_code == status
+    assert result.stderr == f"guardrail: {error}\n"
+    assert result.stdout == ""
+
+
+def test_no_traceback_shows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(texts: Sequence[str]) -> list[Verdict]:
+        raise KeyError(texts[0])
+
+    monkeypatch.setattr(guardrail, "Guard", functools.partial(Guard, detector=broken, rewriter=None))
+    result = CliRunner().invoke(app, ["check", "canary-7f3a is what this says"])
+    assert "canary" not in result.output
+
+
+def test_models_list_names_the_rewriters_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
+    result = CliRunner().invoke(app, ["models", "list"])
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if "smollm2-135m-instruct" in line]
+    assert "missing" in line
+
+
+def test_models_verify_fails_where_a_file_was_altered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
+    folder = tmp_path / "smollm2-135m-instruct"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"changed")
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {
+                "kind": "base",
+                "name": "smollm2-135m-instruct",
+                "version": "1",
+                "licence": "Apache-2.0",
+                "files": {"model.safetensors": "0" * 64},
+            }
+        )
+    )
+    result = CliRunner().invoke(app, ["models", "verify"])
+    assert result.exit_code == 1
+    assert "model.safetensors" in result.stderr
+
+
+def test_the_help_loads_no_model_library() -> None:
+    script = (
+        "import sys; from typer.testing import CliRunner; from guardrail.integrations.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print(sorted({'onnxruntime', 'tokenizers', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,66 @@
+"""The package as a whole: what importing it costs, which names it has, which way imports run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import statistics
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import guardrail
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(module.name for module in pkgutil.walk_packages(guardrail.__path__, "guardrail."))
+IMPORT_RUNS = 5
+IMPORT_RATIO = 2.5
+"""Where numpy takes 0.1 s to import, this is the 0.25 s that importing guardrail may take."""
+
+
+def seconds_to_import(name: str) -> float:
+    script = f"from time import perf_counter as now; start = now(); import {name}; print(now() - start)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_importing_the_package_loads_no_model_library_and_no_training_code() -> None:
+    script = "import sys, guardrail; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "peft", "guardrail_training", "onnxruntime", "tokenizers", "sklearn"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_importing_the_package_takes_little_longer_than_importing_numpy() -> None:
+    pairs = [(seconds_to_import("guardrail"), seconds_to_import("numpy")) for _ in range(IMPORT_RUNS)]
+    assert statistics.median(ours / numpys for ours, numpys in pairs) <= IMPORT_RATIO
+
+
+def test_public_names_are_sorted_and_nothing_else_leaks() -> None:
+    public = {
+        name
+        for name, value in vars(guardrail).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert guardrail.__all__ == sorted(guardrail.__all__)
+    assert public | {"__version__"} == set(guardrail.__all__)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_is_and_which_names_are_public(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__ or not vars(module).get("__all__"), "a module with names has a docstring"
+    for public in getattr(module, "__all__", ()):
+        assert hasattr(module, public), f"{name}.__all__ names {public}, which is not there"
+
+
+def test_the_package_never_imports_its_training_code() -> None:
+    for path in (ROOT / "guardrail").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.startswith("guardrail_training") for name in names), path.name
