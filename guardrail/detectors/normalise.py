@@ -1,0 +1,230 @@
+"""Undoes obfuscation: the text that a reader sees behind "1d10t", "i d i o t" and look-alike letters.
+
+Two steps. Folding works on single characters: case, accents, compatibility forms, invisible characters,
+letters of other scripts that stand in for Latin ones. Unmasking works on words: spaced letters, digits and
+symbols in place of letters, stretched letters. A symbol that hides a letter becomes a star ("f**k"), which
+the lexicon reads as a wildcard. Both steps take time linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from guardrail.outcome import Span
+
+__all__ = ["Normalised", "fold", "normalise", "second_reading"]
+
+# Cyrillic and Greek letters after case folding, each followed by the Latin letter it passes for. Variants of
+# Latin letters need no table: their Unicode names say which letter they are.
+_PAIRS = (
+    "аa вb гr еe ёe кk мm нh оo пn рp сc тt уy хx ьb яr іi їi јj ѕs һh ӏl ԁd ԛq ԝw "
+    "αa βb γy εe ηn ιi κk μu νv οo ρp σo τt υu χx ωw ϲc"
+)
+_LOOKALIKES = str.maketrans({pair[0]: pair[1] for pair in _PAIRS.split()})
+_LOOKALIKE = re.compile("[" + "".join(pair[0] for pair in _PAIRS.split()) + "]")
+_LATIN_NAME = re.compile(
+    r"(?:LATIN (?:SMALL |CAPITAL )?LETTER(?: SMALL CAPITAL)?|REGIONAL INDICATOR SYMBOL LETTER"
+    r"|(?:NEGATIVE )?(?:SQUARED|CIRCLED) LATIN CAPITAL LETTER) ([A-Z])(?: WITH .*)?"
+)
+# Blank on screen, yet no format characters: fillers, braille blank, grapheme joiner, variation selectors.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
+
+_WORD = re.compile(r"[^\W\d_]+")
+# Single characters with the same separator between all of them: "i d i o t", "i.d.i.o.t", "i - d - i - o -
+_SPACED = re.compile(
+    r"(?<![^\W_])[a-z0-9@$!](?P<gap> ?[._\-*~|/,] ?| )(?:[a-z0-9@$!](?P=gap))+[a-z0-9@$!](?![^\W_])"
+)
+_CHUNK = re.compile(r"\S+")
+_LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g"} | {
+    "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "¡": "i", "¢": "c"
+}  # fmt: skip
+_COVERS = "#%•●·∗"
+_DISGUISED = re.compile(rf"[a-z{re.escape(''.join(_LEET) + _COVERS)}*]+")
+_DISGUISE = re.compile(rf"[{re.escape(''.join(_LEET) + _COVERS)}]")
+_LONGEST_DISGUISE = 32
+_CLUSTER = re.compile(r"[bcfgps][aeiouy]")
+_STRETCHED = re.compile(r"([^\W\d_])\1{2,}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Normalised:
+    """A reading of a text: character ``i`` of it stands for ``starts[i]`` to ``ends[i]`` of the original."""
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def original(self, start: int, end: int) -> Span:
+        """The characters of the original behind a non-empty slice of ``text``."""
+        return Span(self.starts[start], self.ends[end - 1])
+
+
+def normalise(text: str) -> Normalised:
+    """The text in lower case with obfuscation undone; ordinary words, numbers, URLs and addresses stay."""
+    folded = fold(text)
+    spaced = _drop(folded, _gaps(folded.text), covered=False)
+    unmasked = Normalised(_unmask_chunks(spaced, text), spaced.starts, spaced.ends)
+    repeats = ((m.start() + 2, m.end()) for m in _STRETCHED.finditer(unmasked.text) if not _is_www(m))
+    return _drop(unmasked, repeats, covered=True)
+
+
+def second_reading(text: str) -> Normalised | None:
+    """The normalised text where an uncased encoder would not see it by itself, otherwise None."""
+    reading = normalise(text)
+    seen = text.lower() if text.isascii() else "".join(map(_uncased, text))
+    return None if reading.text.split() == seen.split() else reading
+
+
+def fold(text: str) -> Normalised:
+    """The text in lower case with look-alike, decorated and invisible characters resolved one by one."""
+    if text.isascii():
+        return Normalised(text.lower(), range(len(text)), range(1, len(text) + 1))
+    letters: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for index, character in enumerate(text):
+        folded = _folded(character)
+        is_mark = not character.isascii() and unicodedata.category(character)[0] == "M"
+        if is_mark and letters and letters[-1].isascii():
+            ends[-1] = index + 1
+            continue
+        letters += folded
+        starts += [index] * len(folded)
+        ends += [index + 1] * len(folded)
+    return Normalised(_latinised("".join(letters)), starts, ends)
+
+
+@lru_cache(maxsize=8192)
+def _folded(character: str) -> str:
+    """What one character stands for: "" if it is invisible, several letters for a ligature."""
+    if character.isascii():
+        return character.lower()
+    category = unicodedata.category(character)
+    if category == "Cf" or character in _BLANK:
+        return ""
+    if category[0] == "Z":
+        return " "
+    if named := _LATIN_NAME.fullmatch(unicodedata.name(character, "")):
+        return named[1].lower()
+    compatible = unicodedata.normalize("NFKC", character).casefold()
+    if category[0] not in "LN":
+        return compatible if len(compatible) == 1 else character
+    bare = "".join(c for c in unicodedata.normalize("NFKD", compatible) if not unicodedata.combining(c))
+    return bare if bare.isascii() and bare else compatible
+
+
+@lru_cache(maxsize=8192)
+def _uncased(character: str) -> str:
+    """One character as the tokenizer of an uncased BERT leaves it."""
+    category = unicodedata.category(character)
+    if category[0] == "C" and not character.isspace():
+        return ""
+    decomposed = unicodedata.normalize("NFD", character)
+    return "".join(c for c in decomposed if unicodedata.category(c) != "Mn").lower()
+
+
+def _latinised(text: str) -> str:
+    """Look-alikes replaced in partly Latin words; in mostly Latin text, also in words of nothing else."""
+    if not _LOOKALIKE.search(text):
+        return text
+    latin = sum("a" <= c <= "z" for c in text)
+    is_latin_text = 2 * latin > sum(map(str.isalpha, text))
+
+    def replaced(match: re.Match[str]) -> str:
+        word = match[0]
+        candidate = word.translate(_LOOKALIKES)
+        is_mixed = any("a" <= c <= "z" for c in word)
+        return candidate if candidate.isascii() and (is_mixed or is_latin_text) else word
+
+    return _WORD.sub(replaced, text)
+
+
+def _gaps(text: str) -> Iterable[tuple[int, int]]:
+    """The separators between spaced letters, as slices of ``text``."""
+    for match in _SPACED.finditer(text):
+        if sum(map(str.isalpha, match[0])) >= 2:
+            step = len(match["gap"])
+            for start in range(match.start() + 1, match.end(), step + 1):
+                yield start, start + step
+
+
+def _unmask_chunks(reading: Normalised, original: str) -> str:
+    """The reading with letters in place of digits and symbols, character for character."""
+    if not _DISGUISE.search(reading.text):
+        return reading.text
+
+    def replaced(match: re.Match[str]) -> str:
+        chunk = match[0]
+        if not _DISGUISE.search(chunk) or _is_address(chunk):
+            return chunk
+        is_upper = original[reading.starts[match.start()]].isupper()
+        return _DISGUISED.sub(lambda m: _unmasked(m[0], is_upper=is_upper), chunk)
+
+    return _CHUNK.sub(replaced, reading.text)
+
+
+def _is_address(chunk: str) -> bool:
+    """True for URLs, e-mail addresses and inline code, whose letters and digits mean what they say."""
+    name, at, domain = chunk.partition("@")
+    is_mail = bool(at) and name[-1:].isalnum() and domain[:1].isalnum() and "." in domain.rstrip(".,!?")
+    return is_mail or "://" in chunk or chunk.startswith("www.") or "`" in chunk
+
+
+def _unmasked(token: str, *, is_upper: bool) -> str:
+    """A run of letters, digits and symbols without its disguise, same length; unchanged if it has none."""
+    letters = [i for i, c in enumerate(token) if "a" <= c <= "z"]
+    if len(token) == 3 and token.endswith("$$") and letters == [0]:  # "a$$", too short for the rules below
+        return token[0] + "ss"
+    if len(letters) < 2 or len(token) > _LONGEST_DISGUISE or re.search(r"\$\d", token):
+        return token
+    first, last = letters[0], letters[-1]
+    inside, head, tail = token[first : last + 1], token[:first], token[last + 1 :].rstrip("!|*#%")
+    if is_upper and len(token) == 3 and inside[1].isdigit():  # a model number: "A5s", "F4G"
+        return token
+    # A sign in front is a price or a mention unless it completes a word; doubled letters never start a name.
+    is_disguised = bool(_DISGUISE.search(inside))
+    reads_head = is_disguised or head == "$" or (head == "@" and token[first] == token[first + 1])
+    reads_tail = is_disguised or tail in ("$", "$$")
+    start = first - (len(head) if reads_head and len(head) == 1 else 0)
+    end = last + 1 + (len(tail) if reads_tail and (len(tail) == 1 or tail == "$$") else 0)
+    return token[:start] + "".join(_letter(token, i) for i in range(start, end)) + token[end:]
+
+
+def _letter(token: str, index: int) -> str:
+    """The letter that a character of a disguised word stands for; a star where it hides any letter."""
+    character = token[index]
+    before, after = token[max(index - 1, 0) : index], token[index + 1 : index + 2]
+    if character == "1" and ("l" in (before, after) or _CLUSTER.fullmatch(before + after)):  # "ki1l", "s1ut"
+        return "l"
+    return "*" if character in _COVERS else _LEET.get(character, character)
+
+
+def _is_www(match: re.Match[str]) -> bool:
+    return match[0] == "www" and match.string[match.end() : match.end() + 1] == "."
+
+
+def _drop(reading: Normalised, slices: Iterable[tuple[int, int]], *, covered: bool) -> Normalised:
+    """The reading without some slices (in order, none first); the character before may cover each."""
+    pieces: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    kept = 0
+    for start, end in slices:
+        pieces.append(reading.text[kept:start])
+        starts += reading.starts[kept:start]
+        ends += reading.ends[kept:start]
+        if covered:
+            ends[-1] = reading.ends[end - 1]
+        kept = end
+    if not kept:
+        return reading
+    pieces.append(reading.text[kept:])
+    starts += reading.starts[kept:]
+    ends += reading.ends[kept:]
+    return Normalised("".join(pieces), starts, ends)
