@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from guardrail.deadline import Deadline
-from guardrail.errors import PluginError
+from guardrail.errors import ModelFileError, PluginError
+from guardrail.flow.steps import Detect, ModelCall, Rewrite
 from guardrail.outcome import Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Embeddings
-from guardrail.steps import Detect, ModelCall, Rewrite
 
 __all__ = ["Calls", "Models"]
 
@@ -42,26 +42,32 @@ class Calls:
         self._rewriter = Deadline(policy.rewrite_timeout, name="rewriter")
 
     def answer(self, call: ModelCall) -> Any:
-        """The reply to a step. Raises PluginError for any failure of the plug-in, DeadlineError for a late one."""
+        """The reply to a step; PluginError for any failure of the plug-in, DeadlineError for a late one."""
         if isinstance(call, Detect):
             if call.lexicon:  # the word list is pure and quick: it needs no deadline
                 return _guarded("lexicon", lambda: _verdicts(self.models.lexicon(call.texts), call.texts))
             run = self._detector.run
-            return _guarded("detector", lambda: _verdicts(run(lambda: self.models.detect(call.texts)), call.texts))
+            return _guarded(
+                "detector", lambda: _verdicts(run(lambda: self.models.detect(call.texts)), call.texts)
+            )
         if isinstance(call, Rewrite):
             texts, n = call.texts, call.n
             return _guarded(
-                "rewriter", lambda: _candidates(self._rewriter.run(lambda: self.models.rewrite(texts, n)), texts, n)
+                "rewriter",
+                lambda: _candidates(self._rewriter.run(lambda: self.models.rewrite(texts, n)), texts, n),
             )
-        return _guarded("embedder", lambda: _vectors(self._embedder.run(lambda: self.models.embed(call.texts)), call.texts))
+        return _guarded(
+            "embedder",
+            lambda: _vectors(self._embedder.run(lambda: self.models.embed(call.texts)), call.texts),
+        )
 
 
 def _guarded(name: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except PluginError:
+    except (PluginError, ModelFileError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # any failure of a plug-in becomes one kind
         # The plug-in's own message may quote the text, so only its type is passed on.
         failure = PluginError(f"{name} raised {type(error).__name__}", reason=f"{name}_error", original=error)
     raise failure
@@ -98,7 +104,9 @@ def _candidates(reply: Any, texts: Sequence[str], n: int) -> list[list[str]]:
 def _vectors(reply: Any, texts: Sequence[str]) -> Embeddings:
     vectors: Embeddings = np.asarray(reply, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts):
-        raise _invalid("embedder", f"shape {vectors.shape} for {len(texts)} texts, expected ({len(texts)}, d)")
+        raise _invalid(
+            "embedder", f"shape {vectors.shape} for {len(texts)} texts, expected ({len(texts)}, d)"
+        )
     if not np.isfinite(vectors).all():
         raise _invalid("embedder", "a value that is not finite")
     return vectors

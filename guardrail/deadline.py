@@ -38,7 +38,7 @@ class Deadline:
             return call()
         if self._late >= MOST_LATE:
             raise DeadlineError(
-                f"{self.name} is not called: {self._late} earlier calls are still running past their deadline",
+                f"{self.name} is not called while {self._late} earlier calls run past their deadline",
                 reason=f"{self.name}_circuit_open",
             )
         worker = self._worker()

@@ -13,8 +13,8 @@ from typing import Any
 
 from guardrail.calls import Calls
 from guardrail.errors import DeadlineError, PluginError
+from guardrail.flow.steps import Detect, Flow, ModelCall, Read, Release, Request, Rewrite
 from guardrail.outcome import Outcome, Timings
-from guardrail.steps import Detect, Flow, ModelCall, Read, Release, Request, Rewrite
 
 __all__ = ["adrive", "drive", "drive_many"]
 
@@ -83,7 +83,7 @@ def drive_many(flows: Sequence[Flow], texts: Sequence[str], calls: Calls, *, bat
 
 
 def _shared(runs: Sequence[Run], batch: int) -> Iterator[list[Run]]:
-    """Groups of runs whose calls are of one kind, of at most ``batch`` texts unless a single call has more."""
+    """Groups of runs whose calls are of one kind, of at most ``batch`` texts unless one call has more."""
     kinds: dict[object, list[Run]] = {}
     for run in runs:
         assert run.call is not None

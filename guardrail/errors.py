@@ -90,8 +90,8 @@ class ManifestError(ModelFileError):
 class PluginError(FailureError):
     """A detector, rewriter or embedder raised, or returned something that its contract forbids.
 
-    ``reason`` is a stable token for ``Outcome.degraded``. ``original`` is the plug-in's own exception; it is not
-    chained, because its message may quote the text and tracebacks are logged.
+    ``reason`` is a stable token for ``Outcome.degraded``. ``original`` is the plug-in's own exception; it is
+    not chained, because its message may quote the text and tracebacks are logged.
     """
 
     def __init__(self, message: str, *, reason: str, original: Exception | None = None) -> None:

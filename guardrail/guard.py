@@ -1,4 +1,4 @@
-"""Guard: detector, rewriter, embedder and word list under one policy, and every way to ask it for an outcome."""
+"""Guard: detector, rewriter, embedder and word list under one policy, and the ways to ask it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from guardrail.errors import (
     UsageError,
 )
 from guardrail.events import OutcomeHook, log_outcome
-from guardrail.flow import moderate
+from guardrail.flow.moderate import moderate
+from guardrail.flow.steps import Detect, Embed
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
-from guardrail.steps import Detect, Embed
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
+REWRITER_BASE = "smollm2-135m-instruct"
 WINDOW = 256
 """Texts advanced together by ``check_many``: enough to fill model calls, few enough to bound memory."""
 
@@ -76,9 +77,15 @@ class Guard:
         if download and rewriter == "shipped":
             from guardrail import models
 
-            models.ensure(models.REWRITER_BASE)
+            if models.locate(REWRITER_BASE) is None:
+                models.pull(REWRITER_BASE)
         self.policy = policy
-        self._parts = {"detector": detector, "rewriter": rewriter, "embedder": embedder, "lexicon": lexicon}
+        self._parts: dict[str, Any] = {
+            "detector": detector,
+            "rewriter": rewriter,
+            "embedder": embedder,
+            "lexicon": lexicon,
+        }
         self._on_outcome = on_outcome
         embeds = embedder or (detector if hasattr(detector, "embed") else None)
         self._calls = Calls(
@@ -120,11 +127,8 @@ class Guard:
 
         A blocked text never raises here, so that the other outcomes are not lost: look at ``action``.
         """
-        outcomes: list[Outcome] = []
         try:
-            for window in _windows(texts):
-                flows = [moderate(self.policy) for _ in window]
-                outcomes += drive_many(flows, window, self._calls, batch=self.policy.batch)
+            outcomes = _drive_windows(texts, self.policy, self._calls)
         except (FailureError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -135,10 +139,8 @@ class Guard:
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, each text as a whole; ``flagged`` is the policy's decision."""
-        verdicts: list[Verdict] = []
         try:
-            for window in _windows(texts):
-                verdicts += self._calls.answer(Detect(window))
+            verdicts = [v for window in _windows(texts) for v in self._calls.answer(Detect(window))]
         except (FailureError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -162,13 +164,16 @@ class Guard:
     def with_adapter(self, path: str | Path) -> Guard:
         """A guard that rewrites with the adapter in this folder and shares all else with this one.
 
-        Raises ManifestError where the adapter is for another base, ModelMissingError where the base is missing.
+        Raises ManifestError for an adapter of another base, ModelMissingError where the base is missing.
         """
         current = self._parts["rewriter"]
         rewriter = _shipped_rewriter() if current == "shipped" else current
-        if not hasattr(rewriter, "with_adapter"):
-            raise UsageError(f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter")
-        parts = self._parts | {"rewriter": rewriter.with_adapter(path)}
+        take = getattr(rewriter, "with_adapter", None)
+        if take is None:
+            raise UsageError(
+                f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter"
+            )
+        parts = self._parts | {"rewriter": take(path)}
         return Guard(policy=self.policy, on_outcome=self._on_outcome, **parts)
 
     def _settle(self, outcome: Outcome) -> Outcome:
@@ -183,17 +188,21 @@ class Guard:
             self._on_outcome(outcome)
 
     def __repr__(self) -> str:
-        chosen = ", ".join(f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None)
+        chosen = ", ".join(
+            f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None
+        )
         return f"Guard(policy={self.policy.digest()}, {chosen})"
 
 
 def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-    """The part's method, or the part itself where it is a plain callable, or the default where there is none."""
+    """The part's method, the part itself where it is a plain callable, the default where there is none."""
     if part is None:
         return default
     method = getattr(part, name, part)
     if not callable(method):
-        raise UsageError(f"expected an object with a method {name}() or a callable, got {type(part).__name__}")
+        raise UsageError(
+            f"expected an object with a method {name}() or a callable, got {type(part).__name__}"
+        )
     return partial(method)
 
 
@@ -201,6 +210,13 @@ def _require_str(text: object) -> str:
     if isinstance(text, str):
         return text
     raise TypeError(f"expected str, got {type(text).__name__}")
+
+
+def _drive_windows(texts: Sequence[str], policy: Policy, calls: Calls) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for window in _windows(texts):
+        outcomes += drive_many([moderate(policy) for _ in window], window, calls, batch=policy.batch)
+    return outcomes
 
 
 def _windows(texts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -229,7 +245,7 @@ def _shipped_lexicon() -> Lexicon:
 def _shipped_rewriter() -> LoraRewriter:
     from guardrail.rewriters.lora import LoraRewriter
 
-    return LoraRewriter.shipped()
+    return LoraRewriter.load(Path(__file__).parent / "shipped" / "rewriter")
 
 
 def _shipped_rewrite(segments: Sequence[str], n: int) -> list[list[str]]:

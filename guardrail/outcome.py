@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 
 __all__ = ["LABELS", "Action", "Edit", "Outcome", "Span", "Timings", "Verdict"]
 
@@ -60,7 +59,7 @@ class Verdict:
     unsupported: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
+        object.__setattr__(self, "scores", dict(self.scores))
         object.__setattr__(self, "spans", tuple(self.spans))
 
     @property
@@ -73,9 +72,9 @@ class Verdict:
 class Edit:
     """One flagged segment and what became of it.
 
-    ``start`` and ``end`` are offsets into the original text. ``failed_checks`` names, for every candidate that
-    was refused, the check that refused it, and ``masked:`` or ``rewrite:`` reasons of rungs that were skipped.
-    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, or None where nothing was rewritten.
+    ``start`` and ``end`` are offsets into the original text. ``failed_checks`` names the checks that refused
+    candidates, and why rungs did not hold (``rewrite:budget``, ``mask:toxic``, a plug-in's failure).
+    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten.
     """
 
     start: int

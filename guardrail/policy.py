@@ -1,4 +1,4 @@
-"""What is tolerated, what is tried, and what happens when nothing works: a frozen value and its predicates."""
+"""What is tolerated, what is tried, and what happens when nothing works: one frozen value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Literal
 
 from guardrail.errors import ConfigError
@@ -20,7 +19,7 @@ LADDER: tuple[Rung, ...] = ("rewrite", "mask", "block")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How a guard decides. Every field has a safe default; a wrong value is a ConfigError that names the field.
+    """How a guard decides. Every field has a safe default; a wrong value is a ConfigError that names it.
 
     threshold        a segment is flagged if any score is at or above it, 0..1; None: as the detector decides
     thresholds       the same per label, in place of ``threshold`` for those labels; beside ``threshold=None``
@@ -64,7 +63,7 @@ class Policy:
     batch: int = 64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", MappingProxyType(dict(self.thresholds)))
+        object.__setattr__(self, "thresholds", dict(self.thresholds))
         object.__setattr__(self, "ladder", tuple(self.ladder))
         object.__setattr__(self, "length_ratio", tuple(self.length_ratio))
         for name, value in {"threshold": self.threshold, **self.thresholds}.items():
@@ -76,7 +75,12 @@ class Policy:
         is_skip = self.ladder == ("rewrite", "block")
         _require(is_run or is_skip, "ladder", f"a part of {LADDER} that ends with 'block'", self.ladder)
         _require(self.block in ("segment", "whole", "raise"), "block", "segment, whole or raise", self.block)
-        _require(self.on_error in ("closed", "open", "lexicon"), "on_error", "closed, open or lexicon", self.on_error)
+        _require(
+            self.on_error in ("closed", "open", "lexicon"),
+            "on_error",
+            "closed, open or lexicon",
+            self.on_error,
+        )
         for name in ("detect_timeout", "rewrite_timeout"):
             value = getattr(self, name)
             _require(value is None or value > 0, name, "None or more than 0 seconds", value)
@@ -84,7 +88,12 @@ class Policy:
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("candidates", "batch", "segment_min"):
             _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
-        _require(self.segment_max >= 4 * self.segment_min, "segment_max", "at least 4 x segment_min", self.segment_max)
+        _require(
+            self.segment_max >= 4 * self.segment_min,
+            "segment_max",
+            "at least 4 x segment_min",
+            self.segment_max,
+        )
 
     def flags(self, verdict: Verdict) -> bool:
         """True where this policy does not tolerate the verdict."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
+from guardrail.flow.record import CLEAN, Case, Record
+from guardrail.flow.scoring import detect, jointly
+from guardrail.flow.steps import Embed, Rewrite, Steps
 from guardrail.outcome import Action, Verdict
 from guardrail.policy import Policy
-from guardrail.record import CLEAN, Case, Record
 from guardrail.rewriters.mask import mask_spans, mask_whole
-from guardrail.scoring import detect, jointly
-from guardrail.steps import Embed, Rewrite, Steps
 
 __all__ = ["mend"]
 
@@ -73,7 +73,9 @@ def _propose(
     policy: Policy, cases: Sequence[Case], proposed: Sequence[Sequence[str]]
 ) -> Steps[list[list[tuple[Proposal, Verdict]]]]:
     """Every candidate with all that its checks need to know."""
-    pairs = [(case, text) for case, texts in zip(cases, proposed, strict=True) for text in dict.fromkeys(texts)]
+    pairs = [
+        (case, text) for case, texts in zip(cases, proposed, strict=True) for text in dict.fromkeys(texts)
+    ]
     owners, texts = [case for case, _ in pairs], [text for _, text in pairs]
     if not texts:
         return [[] for _ in cases]
@@ -124,7 +126,9 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     for case in cases:
         verdict = verdicts.get(id(case))
         if verdict is not None and not verdict.flagged:
-            case.settle(Action.MASKED, mask_spans(case.body, case.verdict.spans, template=policy.mask), verdict)
+            case.settle(
+                Action.MASKED, mask_spans(case.body, case.verdict.spans, template=policy.mask), verdict
+            )
         else:
             if verdict is not None:
                 case.refuse("mask:toxic")

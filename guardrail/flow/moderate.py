@@ -1,7 +1,7 @@
 """The one flow: read, detect, rewrite, verify, release.
 
-``moderate`` is a generator. It yields steps, is sent the replies, and returns an Outcome; a plug-in's failure is
-thrown into it. It has no I/O, no clock and no model, so it can be driven by hand:
+``moderate`` is a generator. It yields steps, is sent the replies, and returns an Outcome; a plug-in's failure
+is thrown into it. It has no I/O, no clock and no model, so it can be driven by hand:
 
     flow = moderate(Policy())
     next(flow)                                  # Read()
@@ -14,13 +14,13 @@ one gives the same outcome as a group of many.
 
 from __future__ import annotations
 
-from guardrail.ladder import mend
+from guardrail.flow.ladder import mend
+from guardrail.flow.record import Record
+from guardrail.flow.scoring import judge
+from guardrail.flow.steps import Flow, Read, Release
 from guardrail.outcome import Action
 from guardrail.policy import Policy
-from guardrail.record import Record
-from guardrail.scoring import judge
 from guardrail.segment import Segmenter
-from guardrail.steps import Flow, Read, Release
 
 __all__ = ["moderate"]
 

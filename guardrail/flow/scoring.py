@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from guardrail.errors import DeadlineError, PluginError
+from guardrail.flow.record import CLEAN, Case
+from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
-from guardrail.record import CLEAN, Case
-from guardrail.steps import Detect, Steps
 
-__all__ = ["detect", "judge", "jointly"]
+__all__ = ["detect", "jointly", "judge"]
 
 
 def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
@@ -38,7 +38,7 @@ def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> St
 
 
 def jointly(policy: Policy, cases: Sequence[Case], bodies: Sequence[str]) -> Steps[list[Verdict | None]]:
-    """For each body in place of its case's: the verdict of context and body if the body made it toxic, else None."""
+    """The verdict of each case's context followed by a body, if the body is what made it toxic; else None."""
     asked = [i for i, case in enumerate(cases) if case.context]
     joint = yield from detect(policy, [cases[i].context + bodies[i] for i in asked])
     suspects = {i: verdict for i, verdict in zip(asked, joint, strict=True) if verdict.flagged}

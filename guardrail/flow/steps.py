@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from guardrail.outcome import Outcome
 
@@ -46,9 +46,8 @@ class Release:
     text: str
 
 
-# typing.Union because these aliases are evaluated at import time on Python 3.10 beside a TypeVar.
-ModelCall = Union[Detect, Rewrite, Embed]
-Request = Union[Read, ModelCall, Release]
+ModelCall = Detect | Rewrite | Embed
+Request = Read | ModelCall | Release
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
 """A part of a flow that ends with a T."""

@@ -54,9 +54,16 @@ class Case:
         if reason not in self.degraded:
             self.degraded += (reason,)
 
-    def settle(self, action: Action, after: str, verdict_after: Verdict, similarity: float | None = None) -> None:
+    def settle(
+        self, action: Action, after: str, verdict_after: Verdict, similarity: float | None = None
+    ) -> None:
         """Fixes what becomes of the segment."""
-        self.action, self.after, self.verdict_after, self.similarity = action, after, verdict_after, similarity
+        self.action, self.after, self.verdict_after, self.similarity = (
+            action,
+            after,
+            verdict_after,
+            similarity,
+        )
 
 
 class Record:
@@ -121,7 +128,9 @@ class Record:
 
     def outcome(self) -> Outcome:
         """What happened to the text as far as it was read."""
-        action = max((edit.action for edit in self._edits), key=lambda action: action.rank, default=Action.PASSED)
+        action = max(
+            (edit.action for edit in self._edits), key=lambda action: action.rank, default=Action.PASSED
+        )
         refused = action is Action.BLOCKED and self.policy.block == "whole"
         return Outcome(
             text=self.policy.refusal if refused else "".join(self._released),

@@ -1,0 +1,110 @@
+"""What plug-ins may not do: raise, return the wrong length or type, or numbers that are none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guardrail import Policy, Span, Verdict
+from guardrail.calls import Calls, Models
+from guardrail.errors import DeadlineError, ManifestError, PluginError
+from guardrail.flow.steps import Detect, Embed, ModelCall, Rewrite
+from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+
+SECRET = "canary-5f2c"
+
+
+def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
+    words = WordDetector()
+    parts: dict[str, Any] = {
+        "detect": words.detect,
+        "lexicon": words.detect,
+        "rewrite": WordRewriter().rewrite,
+        "embed": BagEmbedder().embed,
+    }
+    return Calls(Models(**parts | models), policy or Policy(detect_timeout=None, rewrite_timeout=None))
+
+
+def failure(call: ModelCall, **models: Any) -> PluginError:
+    with pytest.raises(PluginError) as caught:
+        calls(**models).answer(call)
+    assert SECRET not in str(caught.value)
+    return caught.value
+
+
+def good(score: float = 0.1, *spans: Span) -> Verdict:
+    return Verdict({"toxicity": score}, False, spans)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [],
+        [good(), good()],
+        [None],
+        [good(math.nan)],
+        [good(1.5)],
+        [good(0.1, Span(0, 99))],
+        [good(0.1, Span(3, 3))],
+    ],
+    ids=["too few", "too many", "no verdict", "nan", "above one", "span outside", "empty span"],
+)
+def test_an_invalid_verdict_is_a_plugin_error(reply: Any) -> None:
+    assert failure(Detect((SECRET,)), detect=lambda texts: reply).reason == "detector_invalid"
+
+
+@pytest.mark.parametrize("reply", [[], [[1]], [["a"], ["b"]], None])
+def test_invalid_candidates_are_a_plugin_error(reply: Any) -> None:
+    assert failure(Rewrite((SECRET,), 2), rewrite=lambda s, n: reply).reason in {
+        "rewriter_invalid",
+        "rewriter_error",
+    }
+
+
+@pytest.mark.parametrize("reply", [np.zeros((2, 4)), np.zeros(4), np.full((1, 4), np.nan), "x"])
+def test_invalid_embeddings_are_a_plugin_error(reply: Any) -> None:
+    assert failure(Embed((SECRET,)), embed=lambda texts: reply).reason in {
+        "embedder_invalid",
+        "embedder_error",
+    }
+
+
+def test_what_a_plugin_raises_is_kept_as_an_attribute_and_out_of_the_message() -> None:
+    def detect(texts: Any) -> Any:
+        raise ValueError(texts[0])
+
+    error = failure(Detect((SECRET,)), detect=detect)
+    assert error.reason == "detector_error"
+    assert isinstance(error.original, ValueError)
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+def test_more_candidates_than_asked_for_are_cut() -> None:
+    reply = calls(rewrite=lambda s, n: [["a", "b", "c"]]).answer(Rewrite(("x",), 2))
+    assert reply == [["a", "b"]]
+
+
+def test_a_broken_model_file_is_not_a_plugin_error() -> None:
+    def detect(texts: Any) -> Any:
+        raise ManifestError("altered")
+
+    with pytest.raises(ManifestError):
+        calls(detect=detect).answer(Detect(("x",)))
+
+
+def test_detection_and_rewriting_have_deadlines_of_their_own() -> None:
+    import threading
+
+    release = threading.Event()
+    slow = calls(
+        policy=Policy(detect_timeout=10.0, rewrite_timeout=0.02), rewrite=lambda s, n: release.wait() and []
+    )
+    with pytest.raises(DeadlineError) as caught:
+        slow.answer(Rewrite(("x",), 1))
+    assert caught.value.reason == "rewriter_deadline"
+    assert len(slow.answer(Detect(("x",)))) == 1
+    release.set()

@@ -1,0 +1,77 @@
+"""Deadlines return, late calls are counted, the circuit opens at two and closes when they end."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import pytest
+
+from guardrail.deadline import Deadline
+from guardrail.errors import DeadlineError
+
+
+def test_a_call_in_time_gives_its_result() -> None:
+    assert Deadline(5.0, name="model").run(lambda: 7) == 7
+
+
+def test_a_call_without_deadline_runs_in_the_same_thread() -> None:
+    assert Deadline(None, name="model").run(threading.get_ident) == threading.get_ident()
+
+
+def test_an_exception_reaches_the_caller_as_it_was_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Deadline(5.0, name="model").run(lambda: 1 // 0)
+
+
+def test_a_late_call_returns_at_its_deadline() -> None:
+    release = threading.Event()
+    started = time.perf_counter()
+    with pytest.raises(DeadlineError) as caught:
+        Deadline(0.05, name="model").run(release.wait)
+    assert time.perf_counter() - started < 2.0
+    assert caught.value.reason == "model_deadline"
+    release.set()
+
+
+def test_the_circuit_opens_after_two_late_calls_and_closes_when_they_return() -> None:
+    release = threading.Event()
+    deadline = Deadline(0.02, name="model")
+    for _ in range(2):
+        with pytest.raises(DeadlineError, match="did not answer"):
+            deadline.run(release.wait)
+    with pytest.raises(DeadlineError) as caught:
+        deadline.run(lambda: 1)
+    assert caught.value.reason == "model_circuit_open"
+    release.set()
+    patience = Deadline(10.0, name="test")
+    assert patience.run(lambda: _first_success(deadline)) == 1
+
+
+def _first_success(deadline: Deadline) -> int:
+    while True:
+        try:
+            return deadline.run(lambda: 1)
+        except DeadlineError:
+            continue
+
+
+def test_concurrent_calls_do_not_wait_for_each_other() -> None:
+    deadline = Deadline(10.0, name="model")
+    both = threading.Barrier(2, timeout=10.0)
+    other = threading.Thread(target=lambda: deadline.run(both.wait))
+    other.start()
+    deadline.run(both.wait)
+    other.join()
+
+
+def test_a_worker_is_used_again_and_ends_with_its_deadline() -> None:
+    deadline = Deadline(10.0, name="model")
+    workers = {deadline.run(threading.current_thread) for _ in range(5)}
+    assert len(workers) == 1
+    del deadline
+    gc.collect()
+    (worker,) = workers
+    worker.join(timeout=10.0)
+    assert not worker.is_alive()

@@ -1,0 +1,208 @@
+"""Guard: what it accepts, what it refuses, and what it does with plug-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guardrail import Action, Guard, Outcome, Policy, Verdict
+from guardrail.errors import BlockedError, ConfigError, PluginError, UsageError
+from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+
+TOXIC = "The driver of that bus is an idiot."
+CLEAN = "The weather in the valley is fine today."
+FAKES: dict[str, Any] = {
+    "detector": WordDetector(),
+    "rewriter": WordRewriter(),
+    "embedder": BagEmbedder(),
+    "lexicon": WordDetector(),
+}
+
+
+def guard(policy: Policy | None = None, **parts: Any) -> Guard:
+    return Guard(policy=policy, **FAKES | parts)
+
+
+def test_plain_functions_will_do_for_every_plugin() -> None:
+    plain = guard(
+        detector=WordDetector().detect,
+        rewriter=lambda segments, n: WordRewriter().rewrite(segments, n),
+        embedder=lambda texts: BagEmbedder().embed(texts),
+        lexicon=WordDetector().detect,
+    )
+    assert plain.check(TOXIC).text == guard().check(TOXIC).text == TOXIC.replace("idiot", "person")
+
+
+@pytest.mark.parametrize("text", [None, 3, b"bytes", ["list"]])
+def test_anything_but_a_str_is_a_type_error_that_names_the_type(text: Any) -> None:
+    with pytest.raises(TypeError, match=type(text).__name__):
+        guard().check(text)
+    with pytest.raises(TypeError, match=type(text).__name__):
+        asyncio.run(guard().acheck(text))
+    with pytest.raises(TypeError, match=type(text).__name__):
+        guard().check_many([CLEAN, text])
+
+
+def test_one_str_in_place_of_many_is_a_type_error() -> None:
+    for method in (guard().check_many, guard().detect, guard().embed):
+        with pytest.raises(TypeError, match="put it in a list"):
+            method("text")
+
+
+def test_no_texts_give_no_results() -> None:
+    assert guard().check_many([]) == []
+    assert guard().detect([]) == []
+    assert guard().embed([]).shape == (0, 64)
+
+
+def test_detect_decides_by_the_policy() -> None:
+    (strict,) = guard(Policy(threshold=0.005)).detect([CLEAN])
+    (default,) = guard().detect([CLEAN])
+    (loose,) = guard(Policy(threshold=0.95)).detect([TOXIC])
+    assert (strict.flagged, default.flagged, loose.flagged) == (True, False, False)
+
+
+def test_a_threshold_of_one_label_adds_to_the_detectors_decision() -> None:
+    def detect(texts: Any) -> list[Verdict]:
+        return [Verdict({"toxicity": 0.2, "threat": 0.3}, False) for _ in texts]
+
+    assert guard(Policy(thresholds={"threat": 0.25}), detector=detect).detect([CLEAN])[0].flagged
+    assert not guard(Policy(thresholds={"insult": 0.1}), detector=detect).detect([CLEAN])[0].flagged
+
+
+def test_embeddings_are_rows_of_unit_length() -> None:
+    vectors = guard().embed([TOXIC, CLEAN])
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+def test_a_detector_that_embeds_is_the_embedder() -> None:
+    class Both(WordDetector, BagEmbedder):
+        pass
+
+    assert Guard(detector=Both(), lexicon=WordDetector()).embed([CLEAN]).shape == (1, 64)
+
+
+def test_without_a_rewriter_by_choice_nothing_is_degraded() -> None:
+    outcome = guard(rewriter=None).check(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert outcome.degraded == ()
+
+
+def test_a_missing_rewriter_masks_and_says_so() -> None:
+    def rewrite(segments: Any, n: int) -> Any:
+        raise PluginError("no base", reason="rewriter_missing")
+
+    outcome = guard(rewriter=rewrite).check(TOXIC)
+    assert outcome.text == TOXIC.replace("idiot", "i****")
+    assert outcome.degraded == ("rewriter_missing",)
+
+
+def test_raise_carries_the_outcome_and_no_text() -> None:
+    with pytest.raises(BlockedError) as caught:
+        guard(Policy(ladder=("block",), block="raise")).check(f"{CLEAN} {TOXIC}")
+    assert caught.value.outcome.text == CLEAN
+    assert "valley" not in str(caught.value)
+
+
+def test_check_many_never_raises_for_a_blocked_text() -> None:
+    outcomes = guard(Policy(ladder=("block",), block="raise")).check_many([TOXIC, CLEAN])
+    assert [outcome.action for outcome in outcomes] == [Action.BLOCKED, Action.PASSED]
+
+
+def test_the_hook_hears_every_outcome() -> None:
+    heard: list[Outcome] = []
+    listening = guard(on_outcome=heard.append)
+    listening.check(TOXIC)
+    listening.check_many([CLEAN, TOXIC])
+    asyncio.run(listening.acheck(CLEAN))
+    assert [outcome.action.value for outcome in heard] == ["rewritten", "passed", "rewritten", "passed"]
+
+
+def test_a_detector_that_hangs_is_blocked_in_time() -> None:
+    release = threading.Event()
+    hanging = guard(Policy(detect_timeout=0.05), detector=lambda texts: release.wait())
+    started = time.perf_counter()
+    outcome = hanging.check(CLEAN)
+    assert time.perf_counter() - started < 5.0
+    assert outcome.action is Action.BLOCKED
+    assert outcome.degraded == ("detector_deadline",)
+    release.set()
+
+
+@pytest.mark.parametrize("reply", [[], [Verdict({"toxicity": float("nan")}, False)]])
+def test_a_detector_that_returns_nonsense_blocks(reply: Any) -> None:
+    outcome = guard(detector=lambda texts: reply).check(CLEAN)
+    assert outcome.action is Action.BLOCKED
+    assert outcome.degraded == ("detector_invalid",)
+
+
+def test_a_plugin_of_no_shape_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="detect"):
+        guard(detector=object())
+
+
+def test_a_rewriter_that_takes_no_adapter_says_so() -> None:
+    with pytest.raises(UsageError, match="WordRewriter"):
+        guard().with_adapter("somewhere")
+
+
+def test_lone_surrogates_and_nul_come_back_as_they_were() -> None:
+    text = "\ud800 and \x00 and \udfff stand in this clean text."
+    assert guard().check(text).text == text
+
+
+def test_a_megabyte_of_toxic_sentences_is_bounded_by_the_budget() -> None:
+    rewriter = WordRewriter()
+    text = f"{TOXIC} " * (1_000_000 // len(TOXIC))
+    started = time.perf_counter()
+    outcome = guard(rewriter=rewriter).check(text)
+    assert time.perf_counter() - started < 60.0
+    assert sum(map(len, rewriter.calls)) == Policy().max_rewrites
+    assert "idiot" not in outcome.text
+    assert outcome.degraded == ("rewrite_budget",)
+    for edit in outcome.edits[:: len(outcome.edits) // 50]:
+        assert text[edit.start : edit.end] == edit.before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": 1.5},
+        {"thresholds": {"insult": -1}},
+        {"ladder": ("mask",)},
+        {"ladder": ()},
+        {"on_error": "ignore"},
+        {"block": "never"},
+        {"rewrite_timeout": 0},
+        {"batch": 0},
+        {"segment_min": 300},
+        {"length_ratio": (2.0, 3.0)},
+        {"meaning_floor": 2},
+    ],
+)
+def test_a_wrong_policy_value_is_an_error_that_names_it(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match="insult" if name == "thresholds" else name):
+        Policy(**wrong)
+
+
+def test_policies_with_equal_settings_have_equal_digests() -> None:
+    assert Policy().digest() == Policy().digest() != Policy(threshold=0.4).digest()
+
+
+def test_guards_are_shared_between_threads() -> None:
+    shared = guard()
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(shared.check(TOXIC).text)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(results) == {TOXIC.replace("idiot", "person")}
+    assert len(results) == 16
