@@ -1,4 +1,4 @@
-"""The state of a run on disk, written so that a killed run continues bit for bit, and the signals that stop one."""
+"""The state of a run on disk, from which it continues bit for bit, and the signals that stop one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def load_checkpoint(
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True)
     if state["fingerprint"] != fingerprint:
-        raise ConfigError(f"{path} belongs to a run with other settings or data; choose another --out or remove it")
+        raise ConfigError(
+            f"{path} belongs to a run with other settings or data; choose another --out or remove it"
+        )
     with torch.no_grad():
         for name, parameter in _trainable(model):
             parameter.copy_(state["weights"][name])

@@ -8,7 +8,11 @@ import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help="Train and measure the models of guardrail.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Train and measure the models of guardrail.",
+)
 
 Recipe = Annotated[Optional[str], typer.Option(help="TOML file with the settings of the run.")]  # noqa: UP045
 Text = Annotated[Optional[str], typer.Option()]  # noqa: UP045

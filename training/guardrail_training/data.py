@@ -77,8 +77,12 @@ def read_rows(path: str | Path) -> list[Row]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise TrainingRowError(f"no training file {path}: give its folder with --data or GUARDRAIL_DATA") from error
-    rows = [_parse_row(line, number=number, where=path) for number, line in enumerate(lines, 1) if line.strip()]
+        raise TrainingRowError(
+            f"no training file {path}: give its folder with --data or GUARDRAIL_DATA"
+        ) from error
+    rows = [
+        _parse_row(line, number=number, where=path) for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not rows:
         raise TrainingRowError(f"{path} holds no rows")
     return rows
@@ -103,7 +107,9 @@ def _checked_row(content: Mapping[str, Any], *, number: int, where: str) -> Row:
     if not isinstance(toxic, str) or not toxic.strip():
         raise TrainingRowError(f"{where} row {number}: field toxic must be a sentence, not empty")
     if not isinstance(neutral, list) or not neutral:
-        raise TrainingRowError(f"{where} row {number}: field neutral must be a list with at least one reference")
+        raise TrainingRowError(
+            f"{where} row {number}: field neutral must be a list with at least one reference"
+        )
     for position, reference in enumerate(neutral, 1):
         if not isinstance(reference, str) or not reference.strip():
             raise TrainingRowError(f"{where} row {number}: reference {position} of field neutral is empty")
@@ -138,7 +144,9 @@ def drop_copies(rows: Iterable[Row]) -> list[Row]:
     """
     kept = []
     for row in rows:
-        neutral = tuple(reference for reference in row.neutral if normalised(reference) != normalised(row.toxic))
+        neutral = tuple(
+            reference for reference in row.neutral if normalised(reference) != normalised(row.toxic)
+        )
         if neutral:
             kept.append(Row(number=row.number, toxic=row.toxic, neutral=neutral))
     return kept
@@ -169,7 +177,9 @@ def draw_references(rows: Iterable[Row], *, seed: int, pass_index: int) -> list[
     return pairs
 
 
-def bucketed_batches(lengths: Sequence[int], *, batch_size: int, seed: int, pass_index: int) -> list[list[int]]:
+def bucketed_batches(
+    lengths: Sequence[int], *, batch_size: int, seed: int, pass_index: int
+) -> list[list[int]]:
     """Every index exactly once, in batches of similar length whose order is random.
 
     Indices are shuffled, sorted by length within groups of 50 batches, cut, and the batches shuffled: little

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Batch:
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """The dtype to train in: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where the CPU multiplies in it."""
+    """The dtype to train in; ``auto`` is bfloat16 where the CPU multiplies in it, else float32."""
     if name == "auto":
         return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
     if name not in ("float32", "bfloat16"):
@@ -87,15 +87,15 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_base(folder: str | Path, *, dtype: torch.dtype) -> nn.Module:
+def load_base(folder: str | Path, *, dtype: torch.dtype) -> Any:
     """The causal language model of a base folder, frozen, without dropout."""
     _require_folder(folder)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     model.config.use_cache = False
     model.requires_grad_(False)
-    return model.eval()  # type: ignore[no-any-return]  # transformers is untyped here
+    return model.eval()
 
 
 def _require_folder(folder: str | Path) -> None:
@@ -103,7 +103,7 @@ def _require_folder(folder: str | Path) -> None:
         raise ModelMissingError(f"no base model in {folder}; fetch it with 'guardrail models pull'")
 
 
-def add_lora(model: nn.Module, *, rank: int, alpha: int, dropout: float, targets: Sequence[str]) -> PeftModel:
+def add_lora(model: Any, *, rank: int, alpha: int, dropout: float, targets: Sequence[str]) -> PeftModel:
     """The model with a fresh adapter: a no-op until trained, in float32 whatever the base is held in."""
     config = LoraConfig(
         r=rank,
@@ -113,7 +113,7 @@ def add_lora(model: nn.Module, *, rank: int, alpha: int, dropout: float, targets
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)  # type: ignore[arg-type, return-value]
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -150,9 +150,9 @@ def collate(examples: Sequence[Example], *, pad_id: int) -> Batch:
 
 
 def _shared_ids(examples: Sequence[Example]) -> int:
-    # The last id of a prompt predicts the first target, so it always belongs to the part that rows have alone.
-    opening = os.path.commonprefix([example.prompt[:-1] for example in examples])
-    return len(opening)
+    # A prompt's last id predicts the first target, so it stays in the part that each row has alone.
+    columns = zip(*(example.prompt[:-1] for example in examples), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -163,7 +163,7 @@ def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     vocabulary's 49k rows is taken at labelled positions alone. No attention mask is passed: padding is on the
     right, so causal attention already keeps it from every real position.
     """
-    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     ids, labels, shared = batch.input_ids[:, :-1], batch.labels[:, 1:], batch.shared
     cache = None
     if shared:
@@ -181,14 +181,16 @@ def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 def save_adapter(model: PeftModel, folder: str | Path) -> list[Path]:
     """Writes ``adapter_model.safetensors`` in float16 and ``adapter_config.json``; returns their paths.
 
-    Both are written here rather than by ``save_pretrained``, which records the path of the base on this machine.
+    Not by ``save_pretrained``, which would record the path of the base on this machine.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "adapter_model.safetensors"
-    state = {name: value.to(torch.float16).contiguous() for name, value in get_peft_model_state_dict(model).items()}
+    state = {
+        name: value.to(torch.float16).contiguous() for name, value in get_peft_model_state_dict(model).items()
+    }
     save_file(state, weights, metadata={"format": "pt"})
-    config = model.peft_config["default"]
+    config: Any = model.peft_config["default"]
     content = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

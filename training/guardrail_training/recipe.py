@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from guardrail.errors import ConfigError
 
@@ -20,25 +20,29 @@ __all__ = ["read_recipe"]
 Settings = TypeVar("Settings")
 
 
-def read_recipe(path: str | Path | None, *, settings: type[Settings], overrides: Mapping[str, Any]) -> Settings:
-    """Settings from a recipe, with the overrides that are not None laid over it; no path means overrides alone.
+def read_recipe(
+    path: str | Path | None, *, settings: type[Settings], overrides: Mapping[str, Any]
+) -> Settings:
+    """Settings from a recipe, under the overrides that are not None; without a path, from the overrides.
 
     Raises ConfigError for an unreadable file, and for an unknown, missing or wrongly typed key.
     """
     where = str(path) if path else "command line"
     values = _load(Path(path)) if path else {}
     values |= {key: value for key, value in overrides.items() if value is not None}
-    known = {field.name: field for field in fields(settings)}  # type: ignore[arg-type]  # a dataclass by contract
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}")
-    missing = sorted(
-        name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING and name not in values
-    )
-    if missing:
+    known = fields(settings)  # type: ignore[arg-type]  # a TypeVar cannot say that it is a dataclass
+    names = {field.name for field in known}
+    if unknown := sorted(set(values) - names):
+        raise ConfigError(
+            f"{where}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(names))}"
+        )
+    required = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(required - set(values)):
         raise ConfigError(f"{where}: missing key {', '.join(missing)}")
     hints = get_type_hints(settings)
-    return settings(**{key: _typed(value, key=key, hint=hints[key], where=where) for key, value in values.items()})
+    return settings(
+        **{key: _typed(value, hints[key], f"{where}: key {key}") for key, value in values.items()}
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -50,19 +54,21 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def _typed(value: Any, *, key: str, hint: Any, where: str) -> Any:
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    # TOML has no paths, no tuples, and writes 1.0 as 1 where its author is in a hurry.
+    accepted = get_args(hint) if type(None) in get_args(hint) else (hint,)
     if isinstance(value, list):
         value = tuple(value)
-    if hint is float and type(value) is int:
+    if Path in accepted and isinstance(value, str):
+        return Path(value)
+    if float in accepted and type(value) is int:
         return float(value)
-    accepted = {
-        int: type(value) is int,
-        float: type(value) is float,
-        bool: type(value) is bool,
-        str: isinstance(value, str),
-        tuple[str, ...]: isinstance(value, tuple) and all(isinstance(item, str) for item in value),
-    }
-    if accepted.get(hint, True):
-        return value
-    name = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
-    raise ConfigError(f"{where}: key {key} must be {name}, got {type(value).__name__}")
+    for kind in accepted:
+        if kind == tuple[str, ...] and isinstance(value, tuple) and all(isinstance(v, str) for v in value):
+            return value
+        if type(value) is kind:
+            return value
+    expected = " or ".join(
+        getattr(kind, "__name__", str(kind)) for kind in accepted if kind is not type(None)
+    )
+    raise ConfigError(f"{where} must be {expected}, got {type(value).__name__}")

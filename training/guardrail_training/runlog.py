@@ -1,4 +1,4 @@
-"""What a run leaves beside its adapter: run.json, metrics.jsonl and TensorBoard events."""
+"""What a run shows and leaves: progress bar, run.json, metrics.jsonl, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MetricLog", "git_commit", "package_versions", "write_run"]
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["MetricLog", "git_commit", "package_versions", "progress_bar", "write_run"]
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
 
@@ -65,7 +75,7 @@ def write_run(folder: str | Path, *, settings: Any, facts: Mapping[str, Any]) ->
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers; those not installed are left out."""
+    """Versions of Python and of the installed packages that decide a run's numbers."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -76,7 +86,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the source tree, with ``-dirty`` where tracked files differ; None outside a repository."""
+    """The commit of the sources, with ``-dirty`` where tracked files differ; None outside a repository."""
     here = Path(__file__).parent
     try:
         commit = _git("rev-parse", "HEAD", folder=here)
@@ -89,3 +99,16 @@ def git_commit() -> str | None:
 def _git(*arguments: str, folder: Path) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error with steps, elapsed and remaining time; its tasks carry the field ``loss``."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

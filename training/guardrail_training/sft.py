@@ -4,8 +4,8 @@ Run it with ``guardrail-train sft --recipe training/recipes/smollm2-paradetox.to
 --out runs/sft``; the same command continues an interrupted run. Each quarter of a pass leaves an adapter in
 ``<out>/step-N``; ``guardrail-train evaluate`` says which of them is best.
 
-LoRA is Hu et al. 2021 (arXiv 2106.09685) on every linear layer. Left out: dropout (two passes do not overfit),
-weight decay (the adapter is small), packing (short sentences in length buckets pad by about one percent).
+LoRA is Hu et al. 2021 (arXiv 2106.09685), on every linear layer. Left out: dropout (two passes do not
+overfit), weight decay (the adapter is small), packing (length buckets pad by about one percent).
 """
 
 from __future__ import annotations
@@ -14,26 +14,34 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from guardrail.errors import ConfigError
 from guardrail.manifest import FILENAME, Manifest, Template, sha256_of
 from guardrail_training import data, modeling
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.losses import token_cross_entropy
-from guardrail_training.runlog import MetricLog, git_commit, package_versions, write_run
+from guardrail_training.plan import encode_pairs, plan_passes
+from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
 
 __all__ = ["SftReport", "SftSettings", "learning_rate", "run"]
 
 TEMPLATE = "<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n"
 DEV_BATCH = 32
+COUNTS = (
+    "passes",
+    "batch_size",
+    "rank",
+    "alpha",
+    "max_tokens",
+    "checkpoint_every",
+    "evaluations_per_pass",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +50,8 @@ class SftSettings:
 
     ``base`` is a folder with config.json, safetensors and tokenizer; ``data`` a folder with
     ``paradetox/{train,dev}.jsonl`` (None: GUARDRAIL_DATA, else the hub). ``share`` is the part of the rows to
-    train on. ``warmup`` is the part of all steps over which the learning rate rises. ``dtype`` is auto, float32
-    or bfloat16. ``threads`` 0 leaves torch's own choice.
+    train on. ``warmup`` is the part of all steps over which the learning rate rises. ``dtype`` is auto,
+    float32 or bfloat16. ``threads`` 0 leaves torch's own choice.
     """
 
     base: str
@@ -69,11 +77,13 @@ class SftSettings:
     evaluations_per_pass: int = 4
 
     def __post_init__(self) -> None:
-        for key in ("passes", "batch_size", "rank", "alpha", "max_tokens", "checkpoint_every", "evaluations_per_pass"):
+        for key in COUNTS:
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
-            raise ConfigError(f"learning_rate must be positive and warmup in [0, 1), got {self.learning_rate}, {self.warmup}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup must be at least 0 and below 1, got {self.warmup}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +109,6 @@ def learning_rate(step: int, *, steps: int, warmup: float, peak: float) -> float
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """The encoded examples of every pass and the batches over them, in training order."""
-
-    examples: tuple[tuple[modeling.Example, ...], ...]
-    batches: tuple[tuple[int, tuple[int, ...]], ...]
-    evaluate_after: frozenset[int]
-
-    def batch(self, step: int) -> list[modeling.Example]:
-        """The examples of step ``step`` (from 0)."""
-        pass_index, indices = self.batches[step]
-        return [self.examples[pass_index][index] for index in indices]
-
-
 def run(settings: SftSettings) -> SftReport:
     """Trains, or continues, the run in ``settings.out`` and returns how it ended.
 
@@ -125,11 +121,22 @@ def run(settings: SftSettings) -> SftReport:
     dtype = modeling.resolve_dtype(settings.dtype)
     tokenizer = modeling.load_tokenizer(settings.base)
     rows = data.take_share(
-        data.drop_copies(data.load_paradetox(settings.data, split="train")), settings.share, seed=settings.seed
+        data.drop_copies(data.load_paradetox(settings.data, split="train")),
+        settings.share,
+        seed=settings.seed,
     )
-    plan = _plan(rows, tokenizer=tokenizer, template=template, settings=settings)
+    plan = plan_passes(
+        rows,
+        tokenizer=tokenizer,
+        template=template,
+        passes=settings.passes,
+        batch_size=settings.batch_size,
+        evaluations_per_pass=settings.evaluations_per_pass,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
     dev_pairs = data.draw_references(data.load_paradetox(settings.data, split="dev"), seed=0, pass_index=0)
-    dev = _encode(dev_pairs, tokenizer=tokenizer, template=template, settings=settings)
+    dev = encode_pairs(dev_pairs, tokenizer=tokenizer, template=template, max_tokens=settings.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
 
     # 2. Frozen base, fresh adapter, optimizer; then the state of an earlier run, if there is one.
@@ -138,24 +145,28 @@ def run(settings: SftSettings) -> SftReport:
     torch.manual_seed(settings.seed)
     model = modeling.add_lora(
         modeling.load_base(settings.base, dtype=dtype),
-        rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout, targets=settings.targets,
-    )  # fmt: skip
+        rank=settings.rank,
+        alpha=settings.alpha,
+        dropout=settings.dropout,
+        targets=settings.targets,
+    )
     parameters = modeling.trainable_parameters(model)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     fingerprint = _fingerprint(settings, rows)
     first = load_checkpoint(out, model=model, optimizer=optimizer, fingerprint=fingerprint)
-    steps = len(plan.batches)
+    steps = plan.steps
     log = MetricLog(out, resumed_from=first)
     manifest = _manifest(settings, rows)
-    write_run(out, settings=settings, facts=_facts(settings, rows=rows, steps=steps, dtype=dtype, fingerprint=fingerprint))
+    facts = _facts(settings, rows=rows, steps=steps, dtype=dtype, fingerprint=fingerprint)
+    write_run(out, settings=settings, facts=facts)
 
     # 3. Steps.
     dev_loss, step = None, first
-    with stop_on_signals() as stop, _progress() as progress:
+    with stop_on_signals() as stop, progress_bar() as progress:
         task = progress.add_task("sft", total=steps, completed=first, loss=float("nan"))
         for step in range(first + 1, steps + 1):
             started = time.perf_counter()
-            batch = modeling.collate(plan.batch(step - 1), pad_id=tokenizer.pad_token_id)
+            batch = modeling.collate(plan.batch(step), pad_id=tokenizer.pad_token_id)
             rate = learning_rate(step - 1, steps=steps, warmup=settings.warmup, peak=settings.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -169,7 +180,8 @@ def run(settings: SftSettings) -> SftReport:
             optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - started
             log.add(
-                {"loss": loss.item(), "lr": rate, "grad_norm": norm.item(), "seconds": round(seconds, 3)}, step=step
+                {"loss": loss.item(), "lr": rate, "grad_norm": norm.item(), "seconds": round(seconds, 3)},
+                step=step,
             )
             progress.update(task, completed=step, loss=loss.item())
 
@@ -199,39 +211,6 @@ def mean_loss(model: Any, examples: Sequence[modeling.Example], *, pad_id: int, 
             total += token_cross_entropy(logits, targets).item() * len(targets)
             tokens += len(targets)
     return total / tokens
-
-
-def _encode(
-    pairs: Sequence[data.Pair], *, tokenizer: Any, template: Template, settings: SftSettings
-) -> tuple[modeling.Example, ...]:
-    examples = []
-    for pair in pairs:
-        example = modeling.encode_example(tokenizer, template, source=pair.source, target=pair.target)
-        if len(example) > settings.max_tokens:
-            raise data.TrainingRowError(
-                f"row {pair.number}: {len(example)} tokens are more than max_tokens = {settings.max_tokens}; "
-                "nothing is cut silently: raise max_tokens or remove the row"
-            )
-        examples.append(example)
-    return tuple(examples)
-
-
-def _plan(rows: Sequence[data.Row], *, tokenizer: Any, template: Template, settings: SftSettings) -> _Plan:
-    if not rows:
-        raise data.TrainingRowError("no row is left to train on: every reference copies its source")
-    passes, batches, evaluate_after = [], [], set()
-    for pass_index in range(settings.passes):
-        pairs = data.draw_references(rows, seed=settings.seed, pass_index=pass_index)
-        examples = _encode(pairs, tokenizer=tokenizer, template=template, settings=settings)
-        cut = data.bucketed_batches(
-            [len(example) for example in examples],
-            batch_size=settings.batch_size, seed=settings.seed, pass_index=pass_index,
-        )  # fmt: skip
-        parts = settings.evaluations_per_pass
-        evaluate_after |= {len(batches) + math.ceil(len(cut) * part / parts) for part in range(1, parts + 1)}
-        passes.append(examples)
-        batches += [(pass_index, tuple(indices)) for indices in cut]
-    return _Plan(examples=tuple(passes), batches=tuple(batches), evaluate_after=frozenset(evaluate_after))
 
 
 def _fingerprint(settings: SftSettings, rows: Sequence[data.Row]) -> str:
@@ -267,7 +246,7 @@ def _data_sha256(settings: SftSettings) -> dict[str, str]:
 def _manifest(settings: SftSettings, rows: Sequence[data.Row]) -> Manifest:
     base = Path(settings.base)
     weights = sha256_of(base / "model.safetensors")
-    # A converted base names the file that it was converted from: that one is published, the conversion is not.
+    # A converted base names the file it was converted from: that one is published, the conversion is not.
     origin = Manifest.load(base, verify=False).trained_on if (base / FILENAME).is_file() else None
     return Manifest(
         kind="adapter",
@@ -279,8 +258,17 @@ def _manifest(settings: SftSettings, rows: Sequence[data.Row]) -> Manifest:
         compatible_bases={weights: "measured"} if origin else {},
         template=settings.template,
         scripts=("Latin",),
-        settings={key: value for key, value in asdict(settings).items() if key not in {"base", "out", "data"}},
-        data=[{"name": "paradetox", "split": "train", "rows": len(rows), "sha256": _data_sha256(settings).get("train")}],
+        settings={
+            key: value for key, value in asdict(settings).items() if key not in {"base", "out", "data"}
+        },
+        data=[
+            {
+                "name": "paradetox",
+                "split": "train",
+                "rows": len(rows),
+                "sha256": _data_sha256(settings).get("train"),
+            }
+        ],
         versions=package_versions(),
         seed=settings.seed,
         git=git_commit(),
@@ -294,15 +282,3 @@ def _keep_adapter(model: Any, folder: Path, *, manifest: Manifest, step: int, de
         files={path.name: sha256_of(path) for path in files},
         metrics={"step": step, "dev_loss": round(dev_loss, 4)},
     ).save(folder)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
