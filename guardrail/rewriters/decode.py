@@ -1,0 +1,214 @@
+"""N-best decoding of many prompts at once, one greedy and the rest sampled, the same whatever the batch.
+
+The noise of a sampled candidate is a hash of its prompt's seed, its number, the step and the token, so it
+depends on nothing else: not on batch companions, padding, call order or a random state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Decoding", "Prompt", "decode", "gumbel"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How candidates are drawn and how much is computed at once.
+
+    temperature, top_k, top_p   of the sampled candidates; the first one is greedy
+    length_ratio, spare_tokens  a candidate ends within ``length_ratio * source tokens + spare_tokens``
+    prompt_tokens               a longer prompt gets no candidates
+    rows, batch_tokens          greatest number of candidates, and of their tokens, in one forward pass
+    """
+
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 0.95
+    length_ratio: float = 1.5
+    spare_tokens: int = 8
+    prompt_tokens: int = 512
+    rows: int = 64
+    batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        for name in (
+            "temperature",
+            "top_k",
+            "top_p",
+            "length_ratio",
+            "prompt_tokens",
+            "rows",
+            "batch_tokens",
+        ):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"decoding {name} must be more than 0, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids to continue by at most ``limit`` tokens, with noise that depends on ``seed`` alone."""
+
+    ids: tuple[int, ...]
+    limit: int
+    seed: bytes
+
+
+@dataclass(slots=True)
+class _Row:
+    prompt: int
+    candidate: int
+    key: np.uint64
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+
+
+def decode(
+    model: Any, prompts: Sequence[Prompt], *, n: int, stop: frozenset[int], decoding: Decoding
+) -> list[list[list[int]]]:
+    """Up to ``n`` continuations per prompt, the greedy one first, each without its stop token.
+
+    A continuation that reaches its limit without stopping is cut off in mid-sentence and therefore dropped.
+    The prompts share one left-padded batch; the caller decides which prompts are worth decoding together.
+    """
+    import torch
+
+    rows = [
+        _Row(index, candidate, _key(prompt.seed, candidate), prompt.limit)
+        for index, prompt in enumerate(prompts)
+        for candidate in range(n)
+    ]
+    finished: list[_Row] = []
+    with torch.inference_mode():
+        state = _State.after_prompts(model, [prompt.ids for prompt in prompts], n)
+        while rows:
+            kept = []
+            chosen = _choose(state.logits, rows, decoding)
+            for index, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+                if token in stop:
+                    finished.append(row)
+                    continue
+                row.tokens.append(token)
+                if len(row.tokens) < row.limit:
+                    kept.append(index)
+            rows = [rows[index] for index in kept]
+            if rows:
+                state.advance(model, kept, [row.tokens[-1] for row in rows])
+    finished.sort(key=lambda row: (row.prompt, row.candidate))
+    return [[row.tokens for row in finished if row.prompt == index] for index in range(len(prompts))]
+
+
+class _State:
+    """What the model remembers of the live rows: key-value cache, attention mask, positions, next logits."""
+
+    __slots__ = ("cache", "logits", "mask", "positions")
+
+    def __init__(self, *, cache: Any, logits: Tensor, mask: Tensor | None, positions: Tensor) -> None:
+        self.cache = cache  # per layer: keys and values (rows, heads, time, head size)
+        self.logits = logits  # (rows, vocabulary)
+        self.mask = mask  # (rows, time), 0 on padding; None where there is no padding
+        self.positions = positions  # (rows,): of the last token
+
+    @classmethod
+    def after_prompts(cls, model: Any, prompts: Sequence[tuple[int, ...]], n: int) -> _State:
+        """Reads each prompt once, then gives each of its ``n`` candidates a row."""
+        import torch
+
+        lengths = torch.tensor([len(ids) for ids in prompts])
+        longest = int(lengths.max())
+        ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in prompts])  # (prompts, time)
+        padding = (longest - lengths)[:, None]
+        time = torch.arange(longest)[None, :]
+        mask = (time >= padding).long() if bool(padding.any()) else None
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(time - padding).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = out.past_key_values
+        cache.batch_repeat_interleave(n)
+        return cls(
+            cache=cache,
+            logits=out.logits[:, -1].repeat_interleave(n, dim=0),
+            mask=None if mask is None else mask.repeat_interleave(n, dim=0),
+            positions=(lengths - 1).repeat_interleave(n),
+        )
+
+    def advance(self, model: Any, kept: Sequence[int], tokens: Sequence[int]) -> None:
+        """Drops all rows but ``kept`` and reads one more token in each of those."""
+        import torch
+
+        if len(kept) < len(self.positions):
+            index = torch.tensor(kept)
+            self.cache.batch_select_indices(index)
+            self.positions = self.positions[index]
+            self.mask = None if self.mask is None else self.mask[index]
+        self.positions = self.positions + 1
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(kept), 1)], dim=1)
+        out = model(
+            input_ids=torch.tensor(tokens)[:, None],
+            attention_mask=self.mask,
+            position_ids=self.positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache, self.logits = out.past_key_values, out.logits[:, -1]
+
+
+def _choose(logits: Tensor, rows: Sequence[_Row], decoding: Decoding) -> list[int]:
+    """The next token of each row: the most likely for candidate 0, a sample by the Gumbel-max trick for
+    others.
+
+    Samples come from the ``top_k`` most likely tokens, cut to the smallest set that holds ``top_p`` of their
+    probability (nucleus sampling, https://arxiv.org/abs/1904.09751).
+    """
+    best = logits.topk(min(decoding.top_k, logits.shape[-1]), dim=-1)
+    tokens = best.indices.numpy()  # (rows, k), the most likely first
+    scores = best.values.double().numpy() / decoding.temperature
+    probabilities = np.exp(scores - scores[:, :1])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    outside = probabilities.cumsum(axis=1) - probabilities >= decoding.top_p
+    keys = np.array([row.key for row in rows], dtype=np.uint64)
+    steps = np.array([len(row.tokens) for row in rows], dtype=np.uint64)
+    noisy = np.where(outside, -np.inf, scores + gumbel(keys, steps, tokens.astype(np.uint64)))
+    choice = noisy.argmax(axis=1)
+    choice[[row.candidate == 0 for row in rows]] = 0
+    return [int(token) for token in tokens[np.arange(len(rows)), choice]]
+
+
+def gumbel(
+    keys: npt.NDArray[np.uint64], steps: npt.NDArray[np.uint64], tokens: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.float64]:
+    """Standard Gumbel noise, shape (rows, k), a pure function of key and step (rows,) and token (rows, k)."""
+    mixed = _splitmix(_splitmix(keys + steps * _GOLDEN)[:, None] + tokens * _GOLDEN)
+    uniform = ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # strictly between 0 and 1
+    return -np.log(-np.log(uniform))
+
+
+def _splitmix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); wraps around at 64 bits."""
+    values = values + _GOLDEN
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _key(seed: bytes, candidate: int) -> np.uint64:
+    digest = hashlib.sha256(candidate.to_bytes(4, "big") + seed).digest()
+    return np.uint64(int.from_bytes(digest[:8], "big"))
