@@ -1,7 +1,7 @@
 """Where a text may be cut: sentence ends, fences, list markers, and the last resort inside a long run.
 
 Pure functions over a buffer that may still grow. Each looks a bounded number of characters ahead and raises
-``Incomplete`` while the answer could still change; with ``final`` the end of the buffer is the end of the text.
+``IncompleteError`` while the answer could still change; with ``final`` the buffer ends where the text does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from guardrail.outcome import Span
 
 __all__ = [
+    "ABBREVIATIONS",
     "ENDS",
     "LINE_BREAKS",
     "LOOKAHEAD",
     "Fence",
-    "Incomplete",
+    "IncompleteError",
     "closing_fence",
     "core_of",
     "ends_sentence",
@@ -59,14 +60,14 @@ _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
 
 ABBREVIATIONS = frozenset(
-    "adm approx assoc ave bros capt cf cmdr co col corp dept dr ed eds est etc ex fr gen gov hon inc jr lt ltd "
-    "maj messrs mme mr mrs ms mt pres prof rep rev sen sgt sr st univ viz vs".split()
+    """adm approx assoc ave bros capt cf cmdr co col corp dept dr ed eds est etc ex fr gen gov hon inc jr lt ltd
+    maj messrs mme mr mrs ms mt pres prof rep rev sen sgt sr st univ viz vs""".split()  # noqa: SIM905 - readable
 )
-BEFORE_NUMBERS = frozenset("art ch eq fig no nos nr p par pp pt sec vol".split())
+BEFORE_NUMBERS = frozenset({"art", "ch", "eq", "fig", "no", "nos", "nr", "p", "par", "pp", "pt", "sec", "vol"})
 _WORD_WINDOW = 16
 
 
-class Incomplete(Exception):
+class IncompleteError(Exception):
     """More text, or the end of the text, is needed to decide."""
 
 
@@ -80,11 +81,14 @@ class Fence:
 
 
 def run_end(pattern: re.Pattern[str], text: str, at: int, *, final: bool) -> int:
-    """Where the run that starts at ``at`` ends. Raises Incomplete if it touches the end of an unfinished text."""
+    """Where the run that starts at ``at`` ends.
+
+    Raises IncompleteError if it touches the end of an unfinished text.
+    """
     match = pattern.match(text, at)
     end = match.end() if match else at
     if end >= len(text) and not final:
-        raise Incomplete
+        raise IncompleteError
     return end
 
 
@@ -114,12 +118,12 @@ def closing_fence(text: str, at: int, fence: Fence, *, final: bool) -> int | Non
 
 
 def sentence_run(text: str, at: int, *, final: bool) -> int:
-    """The end of the run of end marks, closing brackets, quotes and emoji that starts with the mark at ``at``."""
+    """The end of the run of end marks, closing brackets, quotes and emoji that starts at ``at``."""
     return run_end(_SENTENCE_RUN, text, at, final=final)
 
 
 def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> bool:
-    """True where the run ``text[at:end]`` of ``sentence_run`` ends a sentence of the segment from ``start``."""
+    """True where ``text[at:end]``, a run of ``sentence_run``, ends a sentence of the segment from ``start``."""
     run = text[at:end]
     if any(mark in run for mark in DENSE_ENDS) or end == len(text):
         return True
@@ -137,14 +141,17 @@ def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> b
     if not (mid_sentence_if_lower or number_may_follow):
         return True
     if end + 1 >= len(text) and not final:
-        raise Incomplete
+        raise IncompleteError
     following = text[end + 1 : end + 2]
     return not (following.islower() if mid_sentence_if_lower else following.isdigit())
 
 
 def lead_end(text: str, at: int, end: int, *, at_line_start: bool) -> int:
-    """Where white space ends that leads a segment, and at the start of a line the markers of lists, quotes,
-    headings and tables too. What was found for ``text[:end]`` still holds, as a place to go on from, for more."""
+    """Where a segment's leading white space ends, and at the start of a line the markers that follow it.
+
+    Markers are those of lists, quotes, headings and tables. An answer for ``text[:end]`` is a place to go on from
+    when there is more text.
+    """
     match = _LEAD_WITHIN_LINE.match(text, at, end)
     begin = match.end() if match else at
     if at_line_start or _HAS_BREAK.search(text, at, begin):
@@ -154,7 +161,7 @@ def lead_end(text: str, at: int, end: int, *, at_line_start: bool) -> int:
 
 
 def core_of(text: str, *, at_line_start: bool) -> Span:
-    """The part of a prose segment that is judged and rewritten: no leading markers, no white space at its ends."""
+    """The part of a prose segment that is judged and rewritten: no opening markers, no white space around."""
     begin = lead_end(text, 0, len(text), at_line_start=at_line_start)
     return Span(begin, max(begin, len(text.rstrip())))
 
@@ -166,8 +173,11 @@ def trimmed(text: str) -> Span:
 
 
 def last_resort(text: str, start: int, limit: int) -> int:
-    """A cut for text without a boundary: the last white space in the second half of ``start``..``limit``, or
-    ``limit`` itself, moved back where it would part a combined character. ``text[limit]`` must exist."""
+    """A cut for text without a boundary; ``text[limit]`` must exist.
+
+    It is the last white space in the second half of ``start``..``limit``, or ``limit`` itself, moved back where
+    it would part a combined character.
+    """
     half = start + (limit - start) // 2
     for cut in range(limit, half, -1):
         if text[cut].isspace() and not _joined(text, cut, start=start):

@@ -1,8 +1,8 @@
 """Chunks in, segments with exact offsets out; their texts join back to the input, always.
 
-A segment is about a sentence. It ends at a sentence end, at a line break outside inline code, or at the length
-bound. White space between two segments belongs to the later one, so a segment is complete as soon as the first
-space after its last mark arrives. What ends a segment never depends on how the text was cut into chunks.
+A segment is about a sentence. It ends at a sentence end, at a line break outside inline code, or at the
+length bound. White space between two segments belongs to the later one, so a segment is complete as soon as the
+first space after its last mark arrives. What ends a segment never depends on how the text was cut into chunks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from guardrail.boundaries import (
     ENDS,
     LINE_BREAKS,
     Fence,
-    Incomplete,
+    IncompleteError,
     closing_fence,
     core_of,
     ends_sentence,
@@ -42,10 +42,10 @@ _BACKTICKS = re.compile("`{1,32}")
 class Segment:
     """About a sentence of a text.
 
-    ``start`` is the offset of ``text`` in the whole; the next segment starts at ``end``. ``core`` is the part of
-    ``text`` that is judged and rewritten, offsets relative to ``text``: white space at both ends and the markers
-    that open a line are left out. It is empty where there is nothing to judge. ``kind`` is ``code`` for the lines
-    of a fenced code block, which are judged and never rewritten.
+    ``start`` is the offset of ``text`` in the whole; the next segment starts at ``end``. ``core`` is the part
+    of ``text`` that is judged and rewritten, offsets relative to ``text``: white space at both ends and the
+    markers that open a line are left out. It is empty where there is nothing to judge. ``kind`` is ``code`` for
+    the lines of a fenced code block, which are judged and never rewritten.
     """
 
     start: int
@@ -67,9 +67,10 @@ class Segment:
 class Segmenter:
     """Cuts one text, given in chunks, into segments.
 
-    No segment is longer than ``segment_max`` characters. A core shorter than ``segment_min`` takes what follows
-    into its segment, over line breaks too, unless that is a fenced code block, the length bound or the end. At
-    most ``segment_max + LOOKAHEAD`` characters are held back, and time is linear in the text for any chunking.
+    No segment is longer than ``segment_max`` characters. A core shorter than ``segment_min`` takes what
+    follows into its segment, over line breaks too, unless that is a fenced code block, the length bound or the
+    end. At most ``segment_max + LOOKAHEAD`` characters are held back, and time is linear in the text for any
+    chunking.
     """
 
     def __init__(self, *, segment_min: int, segment_max: int) -> None:
@@ -107,25 +108,20 @@ class Segmenter:
         try:
             while True:
                 segments.append(self._take(self._next_cut(final=final)))
-        except Incomplete:
+        except IncompleteError:
             self._compact()
         return segments
 
     def _next_cut(self, *, final: bool) -> int:
-        if self._kind == "code":
-            return self._code_cut(final=final)
-        while (cut := self._prose_step(final=final)) is None:
-            if self._kind == "code":
-                return self._code_cut(final=final)
+        cut = None
+        while cut is None:
+            cut = self._code_cut(final=final) if self._kind == "code" else self._prose_step(final=final)
         return cut
 
     def _take(self, cut: int) -> Segment:
         """The segment from the current start to ``cut``; reading goes on behind it."""
         text = self._buffer[self._start : cut]
-        if self._kind == "code":
-            core = trimmed(text)
-        else:
-            core = core_of(text, at_line_start=self._at_line_start)
+        core = trimmed(text) if self._kind == "code" else core_of(text, at_line_start=self._at_line_start)
         segment = Segment(self._origin + self._start, text, core, self._kind)
         self._at_line_start = text[-1] in LINE_BREAKS
         self._marks_may_lead = self._at_line_start
@@ -162,16 +158,17 @@ class Segmenter:
         if event.group() in LINE_BREAKS:
             return self._line_break(at, limit)
         if event.group() == "`":
-            return self._inline_code(at, final=final)
+            self._inline_code(at, final=final)
+            return None
         end = sentence_run(self._buffer, at, final=final)
-        if end <= limit and not self._backticks and self._is_long_enough(end):
-            if ends_sentence(self._buffer, at, end, start=self._start, final=final):
-                return end
+        may_end = end <= limit and not self._backticks and self._is_long_enough(end)
+        if may_end and ends_sentence(self._buffer, at, end, start=self._start, final=final):
+            return end
         self._scan = end
         return None
 
     def _enter(self, fence: Fence) -> int | None:
-        """Starts a code block: at once if nothing precedes it in this segment, else by a cut before its line."""
+        """Starts a code block: at once if nothing precedes it in this segment, else by a cut before it."""
         line, self._scan, self._fence = self._scan, fence.end, fence
         if self._buffer[self._start : line].strip():
             return line
@@ -209,7 +206,7 @@ class Segmenter:
 
     def _bound_cut(self, limit: int) -> int:
         if len(self._buffer) <= limit:
-            raise Incomplete
+            raise IncompleteError
         return self._read_again_from(last_resort(self._buffer, self._start, limit))
 
     def _read_again_from(self, cut: int) -> int:
@@ -237,7 +234,7 @@ class Segmenter:
 
     def _code_bound_cut(self, limit: int) -> int:
         if len(self._buffer) <= limit:
-            raise Incomplete
+            raise IncompleteError
         breaks = [self._buffer.rfind(mark, self._start + 1, limit + 1) for mark in "\n\r"]
         cut = max(breaks)
         if cut > self._start + 1 and self._buffer[cut - 1 : cut + 1] == "\r\n":
