@@ -66,7 +66,7 @@ def test_check_json_prints_one_outcome(run: Run) -> None:
     assert edit["after"] == "You are a person and everybody here knows that."
     assert edit["action"] == "rewritten"
     assert 0.5 < edit["similarity"] < 1.0
-    assert len(edit["failed_checks"]) == 1, "the first candidate was a copy"
+    assert "copy" in edit["failed_checks"], "the first candidate was one"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,9 @@ def test_detect_refuses_to_write_over_its_input(run: Run, tmp_path: Path) -> Non
 
 def test_an_input_that_is_not_there_leaves_the_output_alone(run: Run, tmp_path: Path) -> None:
     target = write_lines(tmp_path / "out.jsonl", b"earlier work")
-    assert run(["detect", str(tmp_path / "none.jsonl"), str(target)]).exit_code == 2
+    result = run(["detect", str(tmp_path / "none.jsonl"), str(target)])
+    assert result.exit_code == 2
+    assert "cannot read" in result.stderr
     assert target.read_bytes() == b"earlier work\n"
 
 

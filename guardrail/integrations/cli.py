@@ -86,22 +86,8 @@ def _summarise(outcome: Outcome) -> None:
 
 @app.command()
 def detect(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN",
-            help="JSON Lines, or - for standard input.",
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
-        ),
-    ],
-    target: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", help="JSON Lines, or - for standard output.", dir_okay=False, allow_dash=True
-        ),
-    ],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="JSON Lines, or - for standard input.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines, or - for standard output.")],
     *,
     field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
     into: Annotated[str, typer.Option(help="The field that receives the verdict.")] = "verdict",

@@ -73,13 +73,12 @@ def judge_lines(
 ) -> Report:
     """Judges every row of ``source`` (``-``: standard input) and writes it with its verdict to ``target``.
 
-    At most ``batch`` rows are held in memory. Raises UsageError where both are the same file.
+    At most ``batch`` rows are held in memory. Raises UsageError where both are the same file, or where one
+    cannot be opened.
     """
-    if str(source) != "-" and target.exists() and source.samefile(target):
-        raise UsageError(f"IN and OUT are the same file, {source}: it would be overwritten while it is read")
     judged, flagged = 0, 0
     bad: list[int] = []
-    with _reading(source) as raw, _writing(target) as out:
+    with _reading(source) as raw, _writing(target, source=source) as out:
         for lines in _batches(_parsed(raw, columns), batch):
             verdicts = iter(detect([line.text for line in lines if line.error is None]))
             for line in lines:
@@ -165,16 +164,26 @@ def _reading(source: Path) -> Iterator[Iterable[bytes]]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    with rich.progress.open(
-        source, "rb", description="judging", console=console, disable=not console.is_terminal
-    ) as file:
+    try:
+        opened = rich.progress.open(
+            source, "rb", description="judging", console=console, disable=not console.is_terminal
+        )
+    except OSError as error:
+        raise UsageError(f"cannot read {source}: {error.strerror}") from error
+    with opened as file:
         yield file
 
 
 @contextlib.contextmanager
-def _writing(target: Path) -> Iterator[BinaryIO]:
+def _writing(target: Path, *, source: Path) -> Iterator[BinaryIO]:
     if str(target) == "-":
         yield sys.stdout.buffer
         return
-    with target.open("wb") as file:
+    if str(source) != "-" and target.exists() and source.samefile(target):
+        raise UsageError(f"IN and OUT are the same file, {source}: it would be overwritten while it is read")
+    try:
+        opened = target.open("wb")
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    with opened as file:
         yield file

@@ -1,0 +1,138 @@
+"""What the documents say is true: their code runs, their tables and their file map match the code."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from guardrail import Outcome, Policy
+from guardrail.outcome import LABELS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
+MACHINE = re.compile(
+    "/" + r"(work|root|tmp|home)/\w|" + "pypi" + r"\.org|pythonhosted|" + "huggingface" + r"\.co\b"
+)
+MAP_LINE = re.compile(r"^(?P<path>\S+) {2,}(?P<purpose>\S.*)$")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The contents of fenced code blocks."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+
+
+def table(document: str, heading: str) -> list[list[str]]:
+    """The cells of the rows of the first table under a heading, without its header."""
+    section = document.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def project_files() -> list[str]:
+    """Every file of the project, new ones that are not ignored included."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    return sorted({name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()})
+
+
+def file_map() -> dict[str, str]:
+    """Path or pattern to purpose, as CONTRIBUTING lists them."""
+    section = CONTRIBUTING.partition("\n## File map\n")[2]
+    matches = [MAP_LINE.match(line) for line in "".join(blocks(section, "text")).splitlines()]
+    return {match["path"]: match["purpose"] for match in matches if match}
+
+
+def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> None:
+    commands = [line.split("#")[0].strip() for line in blocks(README, "bash")[0].splitlines()]
+    assert README.startswith("```bash\n")
+    assert commands == ["make demo", "make test"]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+@pytest.mark.base
+def test_the_python_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks(README, "python")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "idiot" not in done.stdout
+    assert "Please close the door behind you." in done.stdout
+
+
+@pytest.mark.base
+def test_the_shell_blocks_of_the_readme_run(tmp_path: Path) -> None:
+    scripts = [
+        block for block in blocks(README, "bash") if not re.search(r"^(make|pip) ", block, re.MULTILINE)
+    ]
+    assert scripts
+    for script in scripts:
+        done = run_shell(script, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_policy_table_lists_every_field_with_its_default() -> None:
+    told = {}
+    for names, defaults, _ in table(README, "Policy"):
+        told |= dict(zip(re.findall(r"`(\w+)`", names), re.findall(r"`(.+?)`", defaults), strict=True))
+    policy = Policy()
+    assert list(told) == [field.name for field in fields(Policy)]
+    for name, default in told.items():
+        value = getattr(policy, name)
+        actual = repr(dict(value) if name == "thresholds" else value).replace("'", '"')
+        assert default in (actual, '"[withheld: ...]"' if name == "refusal" else actual)
+
+
+def test_the_outcome_table_lists_every_field_and_all_labels_are_named() -> None:
+    told = [name for row in table(README, "What an outcome holds") for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(told) == sorted(field.name for field in fields(Outcome))
+    assert all(f"`{label}`" in README for label in LABELS)
+
+
+def test_every_file_has_one_line_in_the_file_map_and_every_line_a_file() -> None:
+    files, patterns = project_files(), file_map()
+    owners = {name: [pattern for pattern in patterns if fnmatch.fnmatch(name, pattern)] for name in files}
+    assert {name: found for name, found in owners.items() if len(found) != 1} == {}
+    assert [pattern for pattern in patterns if not fnmatch.filter(files, pattern)] == []
+
+
+def test_a_purpose_takes_at_most_eight_words() -> None:
+    assert [purpose for purpose in file_map().values() if len(purpose.split()) > 8] == []
+
+
+def test_no_file_names_a_machines_folders_or_a_registry() -> None:
+    found = []
+    for name in project_files():
+        content = (ROOT / name).read_bytes()
+        if b"\0" not in content and MACHINE.search(content.decode("utf-8", "replace")):
+            found.append(name)
+    assert found == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
