@@ -36,7 +36,7 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800
 )
 
 _WORD = re.compile(r"[^\W\d_]+")
-# Single characters with the same separator between all of them: "i d i o t", "i.d.i.o.t", "i - d - i - o -
+# Single characters with one and the same separator between them: "i d i o t", "i.d.i.o.t".
 _SPACED = re.compile(
     r"(?<![^\W_])[a-z0-9@$!](?P<gap> ?[._\-*~|/,] ?| )(?:[a-z0-9@$!](?P=gap))+[a-z0-9@$!](?![^\W_])"
 )

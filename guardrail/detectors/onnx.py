@@ -1,0 +1,247 @@
+"""The default detector: one small encoder in ONNX that scores, marks words and embeds in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.detectors.normalise import Normalised, second_reading
+from guardrail.detectors.recent import Recent
+from guardrail.detectors.scripts import is_unreadable
+from guardrail.detectors.windows import Encoding, Window, encode, windows
+from guardrail.errors import ManifestError, ModelFileError
+from guardrail.manifest import Manifest
+from guardrail.outcome import Span, Verdict
+from guardrail.protocols import Embeddings
+
+__all__ = ["OnnxDetector"]
+
+SHIPPED = Path(__file__).parent.parent / "shipped" / "detector"
+MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
+# Bounds the memory of one pass: padded tokens, that is rows times the longest row.
+_TOKENS_PER_PASS = 4096
+_WINDOW = 256
+_SPAN_THRESHOLD = 0.5
+_REMEMBERED = 512
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """What the encoder says of one window: per label, of the whole, per token."""
+
+    logits: Floats  # (labels,)
+    embedding: Floats  # (dimensions,)
+    token_logits: Floats  # (tokens,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """One way to read a text: as it stands (``normal`` is None), or with obfuscation undone."""
+
+    text: str
+    normal: Normalised | None
+    encoding: Encoding
+
+
+class OnnxDetector:
+    """Detector and embedder over a model folder.
+
+    The folder holds ``tokenizer.json``, the manifest that pins all files, and ``model.onnx``, which takes
+    ``input_ids`` and ``attention_mask`` and gives ``logits`` (batch, labels), ``embedding`` (batch, dimensions)
+    and ``token_logits`` (batch, time). Raises ManifestError before anything is opened if a file is missing or
+    altered, ModelFileError if one cannot be read. ``threads`` bounds the threads of a pass; by default there
+    are as many as physical cores.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        self.manifest = Manifest.load(folder)
+        _require(self.manifest, folder)
+        self._threshold = float(self.manifest.threshold or 0.0)
+        self._span_threshold = float(self.manifest.settings.get("span_threshold", _SPAN_THRESHOLD))
+        self._tokenizer = _tokenizer(Path(folder) / TOKENIZER)
+        self._cls, self._sep, self._pad, self._unknown = (
+            self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+        )
+        self._window = int(self.manifest.settings.get("window", _WINDOW)) - 2
+        self._session = _session(Path(folder) / MODEL, threads=threads)
+        calibration = [self.manifest.calibration[label] for label in self.manifest.labels]
+        self._slopes = np.array([c["a"] for c in calibration], dtype=np.float32)
+        self._offsets = np.array([c["b"] for c in calibration], dtype=np.float32)
+        self._recent = Recent(_REMEMBERED)
+
+    @classmethod
+    def shipped(cls, *, threads: int | None = None) -> OnnxDetector:
+        """The detector inside this package."""
+        return cls(SHIPPED, threads=threads)
+
+    def detect(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict per text; scores are calibrated, the maximum over windows and over both readings."""
+        readings = [list(self._readings(text)) for text in texts]
+        flat = [reading for of_text in readings for reading in of_text]
+        reads = iter(self._read([reading.encoding for reading in flat]))
+        verdicts = []
+        for text, of_text in zip(texts, readings, strict=True):
+            judged = [(reading, next(reads)) for reading in of_text]
+            self._recent[text] = _pooled(judged[0][1])
+            verdicts.append(self._verdict(judged))
+        return verdicts
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Shape (n, dimensions), float32, unit length; what ``detect`` has just read is not read again."""
+        found = {text: self._recent.get(text) for text in texts}
+        missing = [text for text, row in found.items() if row is None]
+        reads = self._read([encode(self._tokenizer, text) for text in missing])
+        for text, of_text in zip(missing, reads, strict=True):
+            self._recent[text] = found[text] = _pooled(of_text)
+        rows = [row for text in texts if (row := found[text]) is not None]
+        return np.stack(rows) if rows else np.zeros((0, self._dimensions), dtype=np.float32)
+
+    @property
+    def _dimensions(self) -> int:
+        return int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
+
+    def _readings(self, text: str) -> Iterator[_Reading]:
+        yield _Reading(text, None, encode(self._tokenizer, text))
+        if normal := second_reading(text):
+            yield _Reading(normal.text, normal, encode(self._tokenizer, normal.text))
+
+    def _read(self, encodings: Sequence[Encoding]) -> list[list[tuple[Window, _Read]]]:
+        """For each encoding its windows, each with what the encoder says of it."""
+        every = [w for owner, e in enumerate(encodings) for w in windows(e, owner=owner, size=self._window)]
+        by_length = sorted(range(len(every)), key=lambda i: len(every[i]))
+        answers: dict[int, _Read] = {}
+        for bucket in _buckets(by_length, [len(w) + 2 for w in every]):
+            rows = [encodings[every[i].owner].ids[every[i].start : every[i].end] for i in bucket]
+            answers.update(zip(bucket, self._pass(rows), strict=True))
+        grouped: list[list[tuple[Window, _Read]]] = [[] for _ in encodings]
+        for index, window in enumerate(every):
+            grouped[window.owner].append((window, answers[index]))
+        return grouped
+
+    def _pass(self, rows: Sequence[npt.NDArray[np.int64]]) -> Iterator[_Read]:
+        """One call of the model for windows of similar length."""
+        ids = np.full((len(rows), max(map(len, rows)) + 2), self._pad, dtype=np.int64)  # (batch, time)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row) + 2] = (self._cls, *row, self._sep)
+            mask[i, : len(row) + 2] = 1
+        names = ["logits", "embedding", "token_logits"]
+        logits, embeddings, token_logits = self._session.run(
+            names, {"input_ids": ids, "attention_mask": mask}
+        )
+        for i, row in enumerate(rows):
+            # A copy, or a remembered row would keep the whole batch alive.
+            yield _Read(logits[i], embeddings[i].copy(), token_logits[i, 1 : len(row) + 1])
+
+    def _verdict(self, judged: Sequence[tuple[_Reading, Sequence[tuple[Window, _Read]]]]) -> Verdict:
+        scores = np.zeros(len(self.manifest.labels), dtype=np.float32)
+        spans: list[Span] = []
+        for reading, reads in judged:
+            if len(reading.encoding):
+                logits = np.stack([read.logits for _, read in reads])  # (windows, labels)
+                scores = np.maximum(scores, _sigmoid(self._slopes * logits + self._offsets).max(axis=0))
+                spans += self._spans(reading, reads)
+        last = judged[-1][0]
+        return Verdict(
+            scores=dict(zip(self.manifest.labels, map(float, scores), strict=True)),
+            flagged=bool(scores.max() >= self._threshold),
+            spans=tuple(_joined(spans, judged[0][0].text)),
+            unsupported=is_unreadable(
+                last.text, last.encoding, scripts=self.manifest.scripts, unknown_id=self._unknown
+            ),
+        )
+
+    def _spans(self, reading: _Reading, reads: Sequence[tuple[Window, _Read]]) -> Iterator[Span]:
+        """The words with a token at or above the span threshold, in offsets of the original text."""
+        encoding = reading.encoding
+        scores = np.zeros(len(encoding), dtype=np.float32)
+        for window, read in reads:
+            part = scores[window.start : window.end]
+            np.maximum(part, _sigmoid(read.token_logits), out=part)
+        words = np.unique(encoding.words[scores >= self._span_threshold])
+        firsts = np.searchsorted(encoding.words, words, side="left")
+        lasts = np.searchsorted(encoding.words, words, side="right") - 1
+        for first, last in zip(firsts, lasts, strict=True):
+            start, end = int(encoding.starts[first]), int(encoding.ends[last])
+            yield reading.normal.original(start, end) if reading.normal else Span(start, end)
+
+
+def _require(manifest: Manifest, folder: str | Path) -> None:
+    """Raises ManifestError unless the manifest is a detector's with all that a verdict needs."""
+    lacking = [name for name in (MODEL, TOKENIZER) if name not in manifest.files]
+    lacking += [f"calibration of {label}" for label in manifest.labels if label not in manifest.calibration]
+    lacking += [name for name in ("labels", "scripts") if not getattr(manifest, name)]
+    lacking += ["threshold"] if manifest.threshold is None else []
+    if manifest.kind != "detector" or lacking:
+        raise ManifestError(f"{folder} is no complete detector: kind {manifest.kind!r}, lacking {lacking}")
+
+
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ModelFileError(f"{path} is not a tokenizer; fetch the model again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _session(path: Path, *, threads: int | None) -> Any:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelFileError(f"{path} cannot be loaded by onnxruntime; fetch the model again") from error
+
+
+def _buckets(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in order of length, in groups whose padded size stays within one pass."""
+    bucket: list[int] = []
+    for index in order:
+        if bucket and (len(bucket) + 1) * lengths[index] > _TOKENS_PER_PASS:
+            yield bucket
+            bucket = []
+        bucket.append(index)
+    if bucket:
+        yield bucket
+
+
+def _pooled(reads: Sequence[tuple[Window, _Read]]) -> Floats:
+    """The mean of the windows' embeddings weighted by their lengths, at unit length again."""
+    weights = np.array([max(len(window), 1) for window, _ in reads], dtype=np.float32)
+    mean = weights @ np.stack([read.embedding for _, read in reads])
+    return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    # tanh does not overflow where exp would.
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits), dtype=np.float32)
+
+
+def _joined(spans: Iterable[Span], text: str) -> Iterator[Span]:
+    """Spans in order, those that overlap or have only white space between them as one."""
+    current: Span | None = None
+    for span in sorted(spans, key=lambda s: (s.start, s.end)):
+        if current and (span.start <= current.end or text[current.end : span.start].isspace()):
+            current = Span(current.start, max(current.end, span.end))
+            continue
+        if current:
+            yield current
+        current = span
+    if current:
+        yield current

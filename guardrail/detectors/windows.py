@@ -1,0 +1,99 @@
+"""Texts as token ids with exact offsets, cut into windows that fit an encoder. Nothing is truncated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["Encoding", "Window", "encode", "windows"]
+
+Integers = npt.NDArray[np.int64]
+
+# WordPiece gives up on a run of more than 100 characters and calls all of it unknown.
+_LONGEST_RUN = 100
+_RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{_LONGEST_RUN + 1},}}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# A window starts at a word, unless the word began this many tokens earlier.
+_LONGEST_STEP_BACK = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """The tokens of one text without special ones.
+
+    ``ids``, ``starts``, ``ends`` and ``words`` have shape (tokens,): token ids, character offsets into the
+    text, and the number of the word that a token belongs to.
+    """
+
+    ids: Integers
+    starts: Integers
+    ends: Integers
+    words: Integers
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens ``start`` to ``end`` of the encoding number ``owner``."""
+
+    owner: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Encoding:
+    """The tokens of a text of any length and content; a lone surrogate counts as an unreadable character."""
+    # The replacement has the same length, so offsets stay exact.
+    text = _SURROGATE.sub("\ufffd", text)
+    spaced, inserted = _split_runs(text)
+    encoded = tokenizer.encode(spaced, add_special_tokens=False)
+    offsets = np.array(encoded.offsets, dtype=np.int64).reshape(-1, 2)
+    offsets -= np.searchsorted(inserted, offsets)
+    return Encoding(
+        ids=np.array(encoded.ids, dtype=np.int64),
+        starts=offsets[:, 0],
+        ends=offsets[:, 1],
+        words=np.array(encoded.word_ids, dtype=np.int64),
+    )
+
+
+def windows(encoding: Encoding, *, owner: int, size: int) -> Iterator[Window]:
+    """Windows of at most ``size`` tokens that overlap by a quarter; an empty one for no tokens."""
+    start, total = 0, len(encoding)
+    while start + size < total:
+        yield Window(owner, start, start + size)
+        start = _word_start(encoding, start + size - size // 4, floor=start + 1)
+    yield Window(owner, start, total)
+
+
+def _word_start(encoding: Encoding, position: int, *, floor: int) -> int:
+    for start in range(position, max(floor, position - _LONGEST_STEP_BACK) - 1, -1):
+        if encoding.words[start] != encoding.words[start - 1]:
+            return start
+    return position
+
+
+def _split_runs(text: str) -> tuple[str, Integers]:
+    """The text with a space after every 100 characters of a longer run, and the places of those spaces."""
+    inserted: list[int] = []
+    pieces: list[str] = []
+    done = 0
+    for match in _RUN.finditer(text):
+        for cut in range(match.start() + _LONGEST_RUN, match.end(), _LONGEST_RUN):
+            pieces += (text[done:cut], " ")
+            inserted.append(cut + len(inserted))
+            done = cut
+    return "".join((*pieces, text[done:])), np.array(inserted, dtype=np.int64)
