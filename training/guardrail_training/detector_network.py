@@ -1,0 +1,72 @@
+"""The detector's network: one encoder whose token states feed three outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import BertModel
+
+from guardrail.outcome import LABELS
+
+__all__ = ["DetectorNetwork", "Reading", "mean_embedding"]
+
+HIDDEN = 192  # width of the classifier's hidden layer
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the network says of a batch."""
+
+    logits: Tensor  # (batch, labels)
+    embedding: Tensor  # (batch, 384), unit length
+    token_logits: Tensor  # (batch, time)
+
+
+def mean_embedding(states: Tensor, mask: Tensor) -> Tensor:
+    """The sentence embedding of all-MiniLM-L6-v2: mean of the real tokens' states, scaled to unit length."""
+    real = mask.unsqueeze(-1).to(states.dtype)  # (batch, time, 1)
+    return nn.functional.normalize((states * real).sum(1) / real.sum(1), dim=-1)
+
+
+class DetectorNetwork(nn.Module):
+    """A BERT encoder with a classifier, a token scorer and the original mean-pooled embedding.
+
+    The classifier reads the first token, an attention-weighted mean and the maximum over tokens, and not the plain mean:
+    that one is held to the original embedding by distillation. All pooling is over real tokens only, so padding
+    changes nothing.
+    """
+
+    def __init__(self, encoder: BertModel) -> None:
+        super().__init__()
+        width = encoder.config.hidden_size
+        self.encoder = encoder
+        self.attention = nn.Linear(width, 1)
+        self.hidden = nn.Linear(3 * width, HIDDEN)
+        self.labels = nn.Linear(HIDDEN, len(LABELS))
+        self.tokens = nn.Linear(width, 1)
+
+    @classmethod
+    def from_base(cls, base: str | Path) -> DetectorNetwork:
+        """The network on a pretrained encoder folder, dropout off (one pass over augmented text does not overfit)."""
+        encoder = BertModel.from_pretrained(
+            str(base), add_pooling_layer=False, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        )
+        return cls(encoder)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Reading:
+        """Reads ids and mask, both (batch, time), mask 1 for real tokens."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        absent = attention_mask.unsqueeze(-1) == 0  # (batch, time, 1)
+        weights = self.attention(states).float().masked_fill(absent, -1e9).softmax(1)  # (batch, time, 1)
+        pooled = torch.cat(
+            [states[:, 0], (weights * states).sum(1), states.masked_fill(absent, -1e9).amax(1)], dim=-1
+        )  # (batch, 3 * width)
+        logits = self.labels(nn.functional.gelu(self.hidden(pooled)))
+        return Reading(
+            logits=logits.float(),
+            embedding=mean_embedding(states, attention_mask),
+            token_logits=self.tokens(states).squeeze(-1).float(),
+        )
