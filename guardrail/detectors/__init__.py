@@ -1,0 +1,1 @@
+"""Detectors: each takes texts and returns one verdict per text."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from guardrail.detectors.normalise import Normalised, second_reading
 from guardrail.detectors.recent import Recent
 from guardrail.detectors.scripts import is_unreadable
-from guardrail.detectors.windows import Encoding, Window, encode, windows
+from guardrail.detectors.windows import Encoding, Window, buckets, encode, windows
 from guardrail.errors import ManifestError, ModelFileError
 from guardrail.manifest import Manifest
 from guardrail.outcome import Span, Verdict
@@ -23,8 +23,6 @@ __all__ = ["OnnxDetector"]
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "detector"
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
-# Bounds the memory of one pass: padded tokens, that is rows times the longest row.
-_TOKENS_PER_PASS = 4096
 _WINDOW = 256
 _SPAN_THRESHOLD = 0.5
 _REMEMBERED = 512
@@ -54,10 +52,10 @@ class OnnxDetector:
     """Detector and embedder over a model folder.
 
     The folder holds ``tokenizer.json``, the manifest that pins all files, and ``model.onnx``, which takes
-    ``input_ids`` and ``attention_mask`` and gives ``logits`` (batch, labels), ``embedding`` (batch, dimensions)
-    and ``token_logits`` (batch, time). Raises ManifestError before anything is opened if a file is missing or
-    altered, ModelFileError if one cannot be read. ``threads`` bounds the threads of a pass; by default there
-    are as many as physical cores.
+    ``input_ids`` and ``attention_mask`` and gives ``logits`` (batch, labels), ``embedding``
+    (batch, dimensions) and ``token_logits`` (batch, time). ``threads`` bounds the threads of a pass; by
+    default there are as many as physical cores. Raises ManifestError before anything is opened if a file is
+    missing or altered, ModelFileError if one cannot be read.
     """
 
     def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
@@ -115,9 +113,8 @@ class OnnxDetector:
     def _read(self, encodings: Sequence[Encoding]) -> list[list[tuple[Window, _Read]]]:
         """For each encoding its windows, each with what the encoder says of it."""
         every = [w for owner, e in enumerate(encodings) for w in windows(e, owner=owner, size=self._window)]
-        by_length = sorted(range(len(every)), key=lambda i: len(every[i]))
         answers: dict[int, _Read] = {}
-        for bucket in _buckets(by_length, [len(w) + 2 for w in every]):
+        for bucket in buckets([len(w) + 2 for w in every]):
             rows = [encodings[every[i].owner].ids[every[i].start : every[i].end] for i in bucket]
             answers.update(zip(bucket, self._pass(rows), strict=True))
         grouped: list[list[tuple[Window, _Read]]] = [[] for _ in encodings]
@@ -207,18 +204,6 @@ def _session(path: Path, *, threads: int | None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(f"{path} cannot be loaded by onnxruntime; fetch the model again") from error
-
-
-def _buckets(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in order of length, in groups whose padded size stays within one pass."""
-    bucket: list[int] = []
-    for index in order:
-        if bucket and (len(bucket) + 1) * lengths[index] > _TOKENS_PER_PASS:
-            yield bucket
-            bucket = []
-        bucket.append(index)
-    if bucket:
-        yield bucket
 
 
 def _pooled(reads: Sequence[tuple[Window, _Read]]) -> Floats:

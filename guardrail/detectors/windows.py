@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Encoding", "Window", "encode", "windows"]
+__all__ = ["Encoding", "Window", "buckets", "encode", "split_runs", "windows"]
 
 Integers = npt.NDArray[np.int64]
 
@@ -21,6 +21,8 @@ Integers = npt.NDArray[np.int64]
 _LONGEST_RUN = 100
 _RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{_LONGEST_RUN + 1},}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Padded tokens in one pass of a model: rows times the longest row.
+_TOKENS_PER_PASS = 4096
 # A window starts at a word, unless the word began this many tokens earlier.
 _LONGEST_STEP_BACK = 16
 
@@ -56,9 +58,7 @@ class Window:
 
 def encode(tokenizer: Tokenizer, text: str) -> Encoding:
     """The tokens of a text of any length and content; a lone surrogate counts as an unreadable character."""
-    # The replacement has the same length, so offsets stay exact.
-    text = _SURROGATE.sub("\ufffd", text)
-    spaced, inserted = _split_runs(text)
+    spaced, inserted = split_runs(text)
     encoded = tokenizer.encode(spaced, add_special_tokens=False)
     offsets = np.array(encoded.offsets, dtype=np.int64).reshape(-1, 2)
     offsets -= np.searchsorted(inserted, offsets)
@@ -79,6 +79,18 @@ def windows(encoding: Encoding, *, owner: int, size: int) -> Iterator[Window]:
     yield Window(owner, start, total)
 
 
+def buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in order of length, in groups whose padded size bounds the memory of one pass."""
+    bucket: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if bucket and (len(bucket) + 1) * lengths[index] > _TOKENS_PER_PASS:
+            yield bucket
+            bucket = []
+        bucket.append(index)
+    if bucket:
+        yield bucket
+
+
 def _word_start(encoding: Encoding, position: int, *, floor: int) -> int:
     for start in range(position, max(floor, position - _LONGEST_STEP_BACK) - 1, -1):
         if encoding.words[start] != encoding.words[start - 1]:
@@ -86,8 +98,12 @@ def _word_start(encoding: Encoding, position: int, *, floor: int) -> int:
     return position
 
 
-def _split_runs(text: str) -> tuple[str, Integers]:
-    """The text with a space after every 100 characters of a longer run, and the places of those spaces."""
+def split_runs(text: str) -> tuple[str, Integers]:
+    """The text with a space after every 100 characters of a longer run, and the places of those spaces.
+
+    Lone surrogates, which tokenizers refuse, become replacement characters.
+    """
+    text = _SURROGATE.sub("\ufffd", text)
     inserted: list[int] = []
     pieces: list[str] = []
     done = 0

@@ -1,4 +1,4 @@
-"""A detector folder with the interface of the shipped one, made of a lookup table: its answers can be foretold."""
+"""A detector folder with the interface of the shipped one, made of a lookup table with known answers."""
 
 from __future__ import annotations
 
