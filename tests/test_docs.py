@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
-MACHINE = re.compile(
-    "/" + r"(work|root|tmp|home)/\w|" + "pypi" + r"\.org|pythonhosted|" + "huggingface" + r"\.co\b"
-)
+FOLDERS = "/" + r"(work|root|tmp|home)/\w"
+HOSTS = "|".join(f"{name}{dot_end}" for name, dot_end in [("pypi", r"\.org"), ("huggingface", r"\.co\b")])
+MACHINE = re.compile(f"{FOLDERS}|{HOSTS}")
 MAP_LINE = re.compile(r"^(?P<path>\S+) {2,}(?P<purpose>\S.*)$")
 
 
