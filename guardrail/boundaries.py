@@ -43,6 +43,8 @@ ENDS = SPACED_ENDS + DENSE_ENDS
 INDENT, FENCE_RUN, INFO, SENTENCE_RUN = 12, 32, 80, 16
 LOOKAHEAD = INDENT + FENCE_RUN + INFO + 1
 """Characters beyond a possible boundary that may have to arrive before it is decided."""
+VIRAMA = 9
+"""The combining class of the signs that bind two letters of an Indic script into one."""
 CLUSTER = 16
 """Characters that a cut inside a run without white space may move back to spare a combined character."""
 
@@ -59,11 +61,12 @@ _HAS_BREAK = re.compile(_BREAK)
 _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
 
-ABBREVIATIONS = frozenset(
-    """adm approx assoc ave bros capt cf cmdr co col corp dept dr ed eds est etc ex fr gen gov hon inc jr lt ltd
-    maj messrs mme mr mrs ms mt pres prof rep rev sen sgt sr st univ viz vs""".split()  # noqa: SIM905 - readable
+_SHORTENED = (
+    "adm approx assoc ave bros capt cf cmdr co col corp dept dr ed eds est etc ex fr gen gov hon inc jr lt "
+    "ltd maj messrs mme mr mrs ms mt pres prof rep rev sen sgt sr st univ viz vs"
 )
-BEFORE_NUMBERS = frozenset({"art", "ch", "eq", "fig", "no", "nos", "nr", "p", "par", "pp", "pt", "sec", "vol"})
+ABBREVIATIONS = frozenset(_SHORTENED.split())
+_BEFORE_NUMBERS = frozenset(["art", "ch", "eq", "fig", "no", "nos", "nr", "p", "pp", "pt", "sec", "vol"])
 _WORD_WINDOW = 16
 
 
@@ -123,7 +126,7 @@ def sentence_run(text: str, at: int, *, final: bool) -> int:
 
 
 def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> bool:
-    """True where ``text[at:end]``, a run of ``sentence_run``, ends a sentence of the segment from ``start``."""
+    """True where ``text[at:end]``, found by ``sentence_run``, ends a sentence of the segment at ``start``."""
     run = text[at:end]
     if any(mark in run for mark in DENSE_ENDS) or end == len(text):
         return True
@@ -137,7 +140,7 @@ def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> b
         word = match.group().lower() if match else ""
         if word in ABBREVIATIONS or (_INITIALS.match(word) and word != "i"):
             return False
-        number_may_follow = word in BEFORE_NUMBERS
+        number_may_follow = word in _BEFORE_NUMBERS
     if not (mid_sentence_if_lower or number_may_follow):
         return True
     if end + 1 >= len(text) and not final:
@@ -149,8 +152,8 @@ def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> b
 def lead_end(text: str, at: int, end: int, *, at_line_start: bool) -> int:
     """Where a segment's leading white space ends, and at the start of a line the markers that follow it.
 
-    Markers are those of lists, quotes, headings and tables. An answer for ``text[:end]`` is a place to go on from
-    when there is more text.
+    Markers are those of lists, quotes, headings and tables. An answer for ``text[:end]`` is a place to go on
+    from when there is more text.
     """
     match = _LEAD_WITHIN_LINE.match(text, at, end)
     begin = match.end() if match else at
@@ -175,8 +178,8 @@ def trimmed(text: str) -> Span:
 def last_resort(text: str, start: int, limit: int) -> int:
     """A cut for text without a boundary; ``text[limit]`` must exist.
 
-    It is the last white space in the second half of ``start``..``limit``, or ``limit`` itself, moved back where
-    it would part a combined character.
+    It is the last white space in the second half of ``start``..``limit``, or ``limit`` itself, moved back
+    where it would part a combined character.
     """
     half = start + (limit - start) // 2
     for cut in range(limit, half, -1):
@@ -200,6 +203,8 @@ def _joined(text: str, cut: int, *, start: int) -> bool:
         while first > start and _is_regional(text[first - 1]):
             first -= 1
         return (cut - first) % 2 == 1
+    if unicodedata.combining(before) == VIRAMA and after.isalpha():
+        return True
     continues = "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f"
     return continues or "\u1160" <= after <= "\u11ff" or unicodedata.category(after).startswith("M")
 

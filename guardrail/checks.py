@@ -151,7 +151,8 @@ def _name(proposal: Proposal, policy: Policy) -> bool:
 def _case_is_no_signal(text: str) -> bool:
     """True for shouting and Title Case, where a capital does not make a name."""
     words = _WORD.findall(text)[1:]
-    return 2 * sum(word[0].isupper() for word in words) > len(words) > 1
+    capitalised: int = sum(word[0].isupper() for word in words)
+    return text.isupper() or 2 * capitalised > len(words) > 3
 
 
 def _capitalised_inside(text: str) -> list[str]:

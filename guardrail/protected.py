@@ -25,8 +25,8 @@ class Item:
 
 # Each pattern can start only where a token does, or has bounded repeats: that is what keeps them linear.
 _COMMON_DOMAINS = (
-    "com|org|net|edu|gov|mil|int|info|biz|io|co|ai|app|dev|tech|xyz|top|site|online|club|shop|blog|cloud|tv|gg|ly"
-    "|uk|de|fr|es|ru|cn|jp|kr|eu|ca|au|nl|se|ch|at|pl|br|ua|ie|nz"
+    "com|org|net|edu|gov|mil|int|info|biz|io|co|ai|app|dev|tech|xyz|top|site|online|club|shop|blog|cloud|tv|gg"
+    "|ly|uk|de|fr|es|ru|cn|jp|kr|eu|ca|au|nl|se|ch|at|pl|br|ua|ie|nz"
 )
 _URL = re.compile(
     r"(?<![\w.@-])(?:"
@@ -44,7 +44,8 @@ _ADDRESS = re.compile(
     r"|\+\d[\d ().-]{6,18}\d"  # telephone, international
     r"|\(?\d{3}\)?[ .-]?\d{3}[ .-]\d{4}|\d{3}[.-]\d{4}|0\d{2,4}[ /-]\d{4,8}"  # telephone, national
     r"|\d{1,3}(?:\.\d{1,3}){3}(?!\.\d)"  # IPv4
-    r"|(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6}|::[0-9a-f]{1,4}"  # IPv6
+    r"|(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6}"  # IPv6
+    r"|::[0-9a-f]{1,4}"
     r")(?![\w@])",
     re.IGNORECASE,
 )
@@ -54,19 +55,29 @@ _PLACEHOLDER = re.compile(
     r"|<[A-Z][A-Z0-9_ -]{1,63}>|\[[A-Z][A-Z0-9_ -]{1,63}\]"
 )
 _MENTION = re.compile(r"(?<![\w@#/.&])(?:@\w+(?:[.-]\w+)*|#\d*[^\W\d]\w*)")
+_WORDED_UNITS = (
+    "degrees?|percent|per cent|kgs?|grams?|kilos?|lbs?|pounds?|ounces?|tons?|tonnes?|met(?:er|re)s?|miles?"
+    "|feet|foot|inch(?:es)?|yards?|mph|kph|lit(?:er|re)s?|secs?|seconds?|mins?|minutes?|hrs?|hours?|days?"
+    "|weeks?|months?|years?|yrs?|bits?|bytes?|watts?|volts?|thousand|million|billion|trillion"
+    "|usd|eur|gbp|dollars?|euros?|cents?|bucks"
+)
 _UNITS = (
-    "%|‰|°[cf]?|degrees?|percent|per cent|kg|kgs|mg|g|grams?|kilos?|lbs?|pounds?|oz|ounces?|tons?|tonnes?"
-    "|km|cm|mm|nm|m|meters?|metres?|miles?|mi|ft|feet|foot|inch(?:es)?|yards?|mph|kph|km/h|ml|l|lit(?:er|re)s?"
-    "|ms|s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?|weeks?|months?|years?|yrs?|am|pm"
-    "|hz|khz|mhz|ghz|[kmgt]b|bits?|bytes?|[kmgt]?w|kwh|v|volts?|ma|mah|k|mm?|bn|bln|thousand|million|billion|trillion"
-    "|usd|eur|gbp|dollars?|euros?|cents?|bucks|st|nd|rd|th"
+    "[%‰$€£¥]|°[cf]?|mg|g|oz|km/h|km|cm|mm?|nm|mi|ft|ml|l|ms|s|h|[ap]\\.m\\.?|[ap]m|[kmg]?hz|[kmgt]b|kwh"
+    f"|[kmgt]?w|v|mah?|k|bn|bln|st|nd|rd|th|{_WORDED_UNITS}"
 )
 _NUMBER = re.compile(
     r"(?<!\w)(?<!\d[.,:])(?P<sign>[-+−](?=[\d.$€£¥]))?(?P<currency>[$€£¥]\s?)?"
     r"(?P<value>\.?\d+(?:[.,:]\d+)*)"
-    rf"(?:\s?(?P<unit>{_UNITS})(?!\w)|(?!\w)|(?P<glued>(?=\w)))",
+    rf"(?:\s?(?P<unit>{_UNITS})(?!\w)"
+    rf"|\s[^\W\d_]{{2,24}}\s(?P<distant>{_WORDED_UNITS})(?!\w)"  # 51 damned years
+    r"|(?!\w)|(?P<glued>(?=\w)))",
     re.IGNORECASE,
 )
+_SAME_UNIT = {
+    "dollar": "$", "buck": "$", "usd": "$", "euro": "€", "eur": "€", "gbp": "£", "percent": "%",
+    "per cent": "%", "sec": "second", "min": "minute", "hr": "hour", "yr": "year", "lb": "pound",
+    "kilo": "kg", "foot": "feet", "inche": "inch", "metre": "meter", "litre": "liter", "tonne": "ton",
+}  # fmt: skip
 _THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
 _PLURAL = re.compile(r"(?<=..)s$")
 _BACKTICKS = re.compile("`+")
@@ -106,8 +117,9 @@ def _numbers(text: str) -> Iterator[Item]:
         if match["glued"] is not None:
             continue  # a part of a name or code such as 3D or 7zip
         sign, currency = (match["sign"] or "").replace("−", "-"), (match["currency"] or "").strip()
-        unit = _PLURAL.sub("", (match["unit"] or "").casefold())
-        yield Item(Span(*match.span()), f"{sign}{currency}{_THOUSANDS.sub('', match['value'])}{unit}")
+        unit = _PLURAL.sub("", (match["unit"] or match["distant"] or "").casefold().replace(".", ""))
+        value = _THOUSANDS.sub("", match["value"])
+        yield Item(Span(*match.span("value")), f"{sign}{value}{currency}{_SAME_UNIT.get(unit, unit)}")
 
 
 def _quotations(text: str) -> Iterator[Item]:

@@ -1,8 +1,9 @@
 """Chunks in, segments with exact offsets out; their texts join back to the input, always.
 
 A segment is about a sentence. It ends at a sentence end, at a line break outside inline code, or at the
-length bound. White space between two segments belongs to the later one, so a segment is complete as soon as the
-first space after its last mark arrives. What ends a segment never depends on how the text was cut into chunks.
+length bound. White space between two segments belongs to the later one, so a segment is complete as soon as
+the first space after its last mark arrives. What ends a segment never depends on how the text was cut into
+chunks.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Segment:
 
     ``start`` is the offset of ``text`` in the whole; the next segment starts at ``end``. ``core`` is the part
     of ``text`` that is judged and rewritten, offsets relative to ``text``: white space at both ends and the
-    markers that open a line are left out. It is empty where there is nothing to judge. ``kind`` is ``code`` for
-    the lines of a fenced code block, which are judged and never rewritten.
+    markers that open a line are left out. It is empty where there is nothing to judge. ``kind`` is ``code``
+    for the lines of a fenced code block, which are judged and never rewritten.
     """
 
     start: int
@@ -68,9 +69,9 @@ class Segmenter:
     """Cuts one text, given in chunks, into segments.
 
     No segment is longer than ``segment_max`` characters. A core shorter than ``segment_min`` takes what
-    follows into its segment, over line breaks too, unless that is a fenced code block, the length bound or the
-    end. At most ``segment_max + LOOKAHEAD`` characters are held back, and time is linear in the text for any
-    chunking.
+    follows into its segment, over line breaks too, unless that is a fenced code block, the length bound or
+    the end. At most ``segment_max + LOOKAHEAD`` characters are held back, and time is linear in the text for
+    any chunking.
     """
 
     def __init__(self, *, segment_min: int, segment_max: int) -> None:
@@ -199,7 +200,8 @@ class Segmenter:
         """True where a core that ended at ``end`` would have ``segment_min`` characters."""
         if end - self._lead < self._min:
             return False
-        lead = lead_end(self._buffer, self._lead, end, at_line_start=self._marks_may_lead)
+        # One character more, because a marker such as "1." is one only if white space follows.
+        lead = lead_end(self._buffer, self._lead, end + 1, at_line_start=self._marks_may_lead)
         self._marks_may_lead |= _LINE_BREAK.search(self._buffer, self._lead, lead) is not None
         self._lead = lead
         return len(self._buffer[lead:end].rstrip()) >= self._min
