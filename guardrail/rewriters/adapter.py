@@ -31,10 +31,11 @@ _IGNORED = {
 }  # fmt: skip
 # What these switch on would change the arithmetic, so they are known and must be off.
 _OFF = {
-    "alora_invocation_tokens", "alpha_pattern", "arrow_config", "corda_config", "eva_config", "exclude_modules",
-    "fan_in_fan_out", "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform", "loftq_config",
-    "lora_bias", "lora_ga_config", "megatron_config", "modules_to_save", "monteclora_config", "rank_pattern",
-    "target_parameters", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "velora_config",
+    "alora_invocation_tokens", "alpha_pattern", "arrow_config", "corda_config", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "kasa_config", "layer_replication", "layers_pattern",
+    "layers_to_transform", "loftq_config", "lora_bias", "lora_ga_config", "megatron_config",
+    "modules_to_save", "monteclora_config", "rank_pattern", "target_parameters",
+    "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "velora_config",
 }  # fmt: skip
 _LITERAL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
@@ -42,7 +43,7 @@ _TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factors:
-    """The two low-rank matrices of one layer: ``down`` is (r, inputs), ``up`` is (outputs, r), both float32."""
+    """The low-rank matrices of one layer: ``down`` is (r, inputs), ``up`` is (outputs, r), both float32."""
 
     down: Tensor
     up: Tensor

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardrail.convert import quiet_transformers
 from guardrail.errors import ManifestError, MissingExtraError, ModelFileError
 from guardrail.manifest import FILENAME, Manifest
 from guardrail.rewriters.adapter import Adapter, Factors
@@ -32,12 +33,13 @@ class Base:
         self.stop = frozenset(_control_tokens(tokenizer))
         self._model = model
         self._folder = folder
+        self._stored = frozenset(_stored_names(folder))
         self._lock = threading.RLock()
         self._attached: weakref.WeakSet[Adapter] = weakref.WeakSet()
         self._merged: Adapter | None = None
 
     def attach(self, adapter: Adapter) -> None:
-        """Counts the adapter among those in use until it is garbage. Raises ModelFileError if it does not fit."""
+        """Counts the adapter as in use until it is garbage. Raises ModelFileError if it does not fit."""
         for name, factors in adapter.layers.items():
             self._check_fit(name, factors)
         with self._lock:
@@ -72,6 +74,10 @@ class Base:
             raise ModelFileError(f"the adapter changes {name!r}, which the base does not have") from error
         if not isinstance(layer, nn.Linear):
             raise ModelFileError(f"the adapter changes {name!r}, which is not a linear layer of the base")
+        if f"{name}.weight" not in self._stored:
+            raise ModelFileError(
+                f"the adapter changes {name!r}, whose weight the base shares with another layer"
+            )
         shape = (factors.up.shape[0], factors.down.shape[1])
         if shape != tuple(layer.weight.shape):
             raise ModelFileError(f"the adapter's {name!r} is {shape}, the base's {tuple(layer.weight.shape)}")
@@ -86,7 +92,7 @@ class Base:
                 weight.addmm_(factors.up, factors.down, alpha=adapter.scale)
 
     def _unmerge(self, adapter: Adapter) -> None:
-        """Reads the original weights again: subtracting would leave rounding errors that grow with every turn."""
+        """Reads the original weights again: subtracting leaves rounding errors that grow with every turn."""
         import torch
         from safetensors import safe_open
 
@@ -96,7 +102,6 @@ class Base:
                 with safe_open(path, framework="pt") as file:
                     for name in wanted & set(file.keys()):
                         self._model.get_parameter(name).copy_(file.get_tensor(name))
-                        wanted.discard(name)
         self._merged = None
 
     def _add_beside(self, name: str, factors: Factors, scale: float) -> Any:
@@ -111,15 +116,14 @@ class Base:
 
 
 def open_base(folder: Path, *, for_adapter: Manifest) -> Base:
-    """The base of a verified folder. Raises ManifestError before loading it if the adapter is for another one."""
+    """The base of a verified folder. Raises ManifestError, before loading, if the adapter is for another."""
     manifest = Manifest.load(folder, verify=False)
     if manifest.kind != "base" or manifest.trained_on is None:
         raise ManifestError(f"{folder} holds a {manifest.kind}, expected a base model with its identity")
     for_adapter.check_base(manifest.trained_on)
     unlisted = sorted(path.name for path in folder.iterdir() if path.name not in {*manifest.files, FILENAME})
     if unlisted:
-        # transformers opens files by their names, an adapter_config.json for one: only verified ones may be
-        # there.
+        # transformers opens files by name, an adapter_config.json for one: only verified ones may be there.
         raise ManifestError(f"{folder} has files that its manifest does not list: {unlisted}; remove them")
     try:
         import torch
@@ -127,15 +131,26 @@ def open_base(folder: Path, *, for_adapter: Manifest) -> Base:
     except ImportError as error:
         raise MissingExtraError(feature="rewriting", extra="rewrite") from error
     options = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, **options
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{folder} cannot be opened as a causal language model: {error}") from error
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, **options
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{folder} is no causal language model that can be opened: {error}"
+            ) from error
     model.requires_grad_(False).train(False)
     return Base(model=model, tokenizer=tokenizer, identity=manifest.trained_on, folder=folder)
+
+
+def _stored_names(folder: Path) -> Iterator[str]:
+    from safetensors import safe_open
+
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            yield from file.keys()
 
 
 def _control_tokens(tokenizer: Any) -> Iterator[int]:

