@@ -42,12 +42,13 @@ _SPACED = re.compile(
 )
 _CHUNK = re.compile(r"\S+")
 _LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g"} | {
-    "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "¡": "i", "¢": "c"
+    "@": "a", "$": "s", "!": "i", "€": "e", "¡": "i", "¢": "c"
 }  # fmt: skip
 _COVERS = "#%•●·∗"
 _DISGUISED = re.compile(rf"[a-z{re.escape(''.join(_LEET) + _COVERS)}*]+")
 _DISGUISE = re.compile(rf"[{re.escape(''.join(_LEET) + _COVERS)}]")
 _LONGEST_DISGUISE = 32
+_ORDINARY = re.compile(r"\$\d|^[a-z]+\d+s$")  # a price, the plural of a name: "a$5", "mp3s"
 _CLUSTER = re.compile(r"[bcfgps][aeiouy]")
 _STRETCHED = re.compile(r"([^\W\d_])\1{2,}")
 
@@ -181,10 +182,10 @@ def _unmasked(token: str, *, is_upper: bool) -> str:
     letters = [i for i, c in enumerate(token) if "a" <= c <= "z"]
     if len(token) == 3 and token.endswith("$$") and letters == [0]:  # "a$$", too short for the rules below
         return token[0] + "ss"
-    if len(letters) < 2 or len(token) > _LONGEST_DISGUISE or re.search(r"\$\d", token):
+    if len(letters) < 2 or len(token) > _LONGEST_DISGUISE or _ORDINARY.search(token):
         return token
     first, last = letters[0], letters[-1]
-    inside, head, tail = token[first : last + 1], token[:first], token[last + 1 :].rstrip("!|*#%")
+    inside, head, tail = token[first : last + 1], token[:first], token[last + 1 :].rstrip("!*#%")
     if is_upper and len(token) == 3 and inside[1].isdigit():  # a model number: "A5s", "F4G"
         return token
     # A sign in front is a price or a mention unless it completes a word; doubled letters never start a name.

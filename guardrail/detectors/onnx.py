@@ -199,7 +199,7 @@ def _session(path: Path, *, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -39,7 +39,7 @@ def vocabulary() -> dict[str, int]:
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     letters = (*string.ascii_lowercase, *string.digits, *string.punctuation)
     pieces = (*special, *letters, *(f"##{c}" for c in letters), *WORDS)
-    return {piece: index for index, piece in enumerate(pieces)}
+    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
 
 
 def write_tokenizer(path: Path) -> None:

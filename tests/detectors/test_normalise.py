@@ -1,0 +1,155 @@
+"""Obfuscation is undone, ordinary text is not, and every character knows where it came from."""
+
+from __future__ import annotations
+
+import string
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardrail.detectors.normalise import fold, normalise, second_reading
+
+ANY_TEXT = st.text(st.characters(), max_size=200)
+TRICKY = st.text(
+    st.sampled_from("aàä idotfuckSH1t0!@$*#._-\u200b\u0301\u0361ѕһіо😀ﬁ２Ａ\ud800\0\n"), max_size=80
+)
+
+
+@pytest.mark.parametrize(
+    ("obfuscated", "plain"),
+    [
+        ("You IDIOT", "you idiot"),
+        ("1d10t", "idiot"),
+        ("sh!t", "shit"),
+        ("$hit", "shit"),
+        ("@ss", "ass"),
+        ("a$$", "ass"),
+        ("5h1t", "shit"),
+        ("ki1l", "kill"),
+        ("s1ut", "slut"),
+        ("d1ckh34d", "dickhead"),
+        ("f**k", "f**k"),
+        ("f#ck", "f*ck"),
+        ("i d i o t", "idiot"),
+        ("i.d.i.o.t", "idiot"),
+        ("i - d - i - o - t", "idiot"),
+        ("1 d 1 0 t", "idiot"),
+        ("shiiiiiit", "shiit"),
+        ("s\u035ch\u035ci\u035ct", "shit"),
+        ("id\u200bi\u2060o\u00adt", "idiot"),
+        ("\u202eidiot\u202c", "idiot"),
+        ("id\ufe0fiot", "idiot"),
+        ("ｉｄｉｏｔ", "idiot"),
+        ("𝓲𝓭𝓲𝓸𝓽 𝕚𝕕𝕚𝕠𝕥", "idiot idiot"),
+        ("🅸🅳🅸🅾🆃 ⓘⓓⓘⓞⓣ", "idiot idiot"),
+        ("ɪᴅɪᴏᴛ", "idiot"),
+        ("ïdîöt", "idiot"),
+        ("ѕһіt", "shit"),
+        ("ιdiοt", "idiot"),
+        ("what an іԁіот he is", "what an idiot he is"),
+        ("ﬁlthy", "filthy"),
+    ],
+)
+def test_obfuscation_is_undone(obfuscated: str, plain: str) -> None:
+    assert normalise(obfuscated).text == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the 1st, 2nd and 3rd of 1,000 cost $5, us$5, a$5 or 5€",
+        "mp3 mp3s b2b 4k 5g 1080p 3d covid19 50cent 4chan m8",
+        "c++ c# f# .net node.js",
+        "mail me at sh1t.head@example.com",
+        "see https://example.com/a55/sh1t?x=$hit and www.example.com",
+        "ask @user, @anna and @nobody42 about #topic",
+        "`a$$ sh1t`",
+        "call 555-1234 at 10:45 or 192.168.0.1",
+        "2 * 3 * 4 = 24 and 1 2 3 4 5",
+        "wow! really?! yes!!! no|maybe",
+        "see 12%, 100%!",
+        "an ordinary sentence, e.g. this one; i.e. nothing odd.",
+        "a b",
+        "book, assess, coffee, committee",
+        "привет, мир",
+        "γεια σου κόσμε",
+        "你好世界 مرحبا हिन्दी",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    assert normalise(text).text == text
+
+
+def test_model_numbers_in_capitals_are_not_words() -> None:
+    assert normalise("A5S, F4G and A55").text == "a5s, f4g and a55"
+
+
+@given(ANY_TEXT | TRICKY)
+def test_offsets_are_ordered_and_inside_the_text(text: str) -> None:
+    for reading in (fold(text), normalise(text)):
+        assert len(reading.text) == len(reading.starts) == len(reading.ends)
+        assert all(0 <= s < e <= len(text) for s, e in zip(reading.starts, reading.ends, strict=True))
+        assert list(reading.starts) == sorted(reading.starts)
+        assert list(reading.ends) == sorted(reading.ends)
+
+
+@given(ANY_TEXT | TRICKY)
+def test_a_character_of_the_reading_comes_from_its_place_in_the_text(text: str) -> None:
+    folded = fold(text)
+    for index, character in enumerate(folded.text):
+        if character in string.ascii_lowercase and text[folded.starts[index]].isascii():
+            assert text[folded.starts[index]].lower() == character
+
+
+@given(st.text(string.ascii_letters + " .,;:?'\"\n", max_size=200).filter(lambda t: " a" not in t))
+def test_text_of_plain_letters_keeps_its_words(text: str) -> None:
+    lowered = text.lower()
+    is_stretched = any(c.isalpha() and c * 3 in lowered for c in lowered)
+    has_single_letters = any(len(word) == 1 for word in lowered.replace(".", " ").replace(",", " ").split())
+    if not is_stretched and not has_single_letters:
+        assert normalise(text).text == lowered
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_stay(number: float) -> None:
+    assert normalise(f"it is {number} or ${number}").text == f"it is {number} or ${number}"
+
+
+@given(st.from_regex(r"\A[a-z]{2,8}[0-9]{1,4}\Z") | st.from_regex(r"\A[0-9]{1,4}[a-z]{1,8}\Z"))
+def test_words_with_a_number_at_one_end_stay(word: str) -> None:
+    if not any(c * 3 in word for c in string.ascii_lowercase):
+        assert normalise(f"the {word} one").text == f"the {word} one"
+
+
+def test_a_second_reading_is_offered_only_where_it_adds_something() -> None:
+    assert second_reading("A naïve Café,  with\u00a0spaces — and 3 dots…") is None
+    assert second_reading("привет") is None
+    reading = second_reading("you 1d10t")
+    assert reading is not None
+    assert reading.text == "you idiot"
+
+
+def test_a_span_of_the_reading_covers_the_obfuscated_word() -> None:
+    text = "oh i d i o o o o t!"
+    reading = normalise(text)
+    start = reading.text.index("idi")
+    span = reading.original(start, start + len("idioot"))
+    assert text[span.start : span.end] == "i d i o o o o t"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a*", "a ", "a.b ", "\u0301\u0316", "a1", "a1 ", "@", "1 ", "aaa ", "й", "ѕt ", "a b cd ", "$", "www."],
+)
+def test_time_grows_linearly_with_adversarial_text(unit: str) -> None:
+    short, long = (unit * (size // len(unit)) for size in (10_000, 80_000))
+    normalise(short)
+    assert _cpu_seconds(long) < 24 * max(_cpu_seconds(short), 0.005)
+
+
+def _cpu_seconds(text: str) -> float:
+    began = time.process_time()
+    normalise(text)
+    return time.process_time() - began
