@@ -1,0 +1,199 @@
+"""Result files as Markdown, and the marked blocks of model cards that hold it.
+
+Tables are made from the JSON alone, so a card can be filled again without measuring again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from guardrail.errors import UsageError
+
+__all__ = ["detector_tables", "fill_card", "judge_table", "rewriter_tables", "sample_listing", "table"]
+
+Result = Mapping[str, Any]
+BLOCK = "<!-- results:{name} -->", "<!-- /results:{name} -->"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; cells are put on one line and their bars escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+def _interval(value: Result) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def judge_table(result: Result) -> str:
+    """How the judges do on ParaDetox's two sides."""
+    rows = [
+        [
+            each["judge"],
+            part,
+            each["threshold"],
+            each["auc"],
+            f"{each['toxic_called_clean']:.3f} of {each['toxic']}",
+            f"{each['neutral_called_clean']:.3f} of {each['neutral']}",
+        ]
+        for part, reports in result["judges"].items()
+        for each in reports
+    ]
+    header = ["judge", "part", "threshold", "AUC", "toxic side called clean", "neutral side called clean"]
+    return table(header, rows)
+
+
+def detector_tables(result: Result) -> str:
+    """Ranking per source and label, flag rates, templates, embedding; cross-source figures if measured."""
+    pieces = ["### Ranking on dev sets\n", _ranking_table(result["rankings"])]
+    pieces += ["### Flagged at the default threshold\n", _rate_table(result["rates"])]
+    pooled = [{**each, "source": name} for name, each in result["pooled"].items()]
+    pieces += ["### All sources together, and the project's own template sentences\n", _ranking_table(pooled)]
+    rows = [[each["kind"], each["pairs"], each["spearman"]] for each in result["embedding"]]
+    header = ["sentence pairs", "n", "rank correlation with the original"]
+    pieces += ["### Embedding\n", table(header, rows)]
+    if result.get("cross_source"):
+        crossed = [
+            {
+                **each,
+                "source": f"{each['tested_on']} (trained without, {each['texts']} texts)",
+                "label": "toxicity",
+            }
+            for each in result["cross_source"]
+        ]
+        pieces += ["### Sources never seen in training\n", _ranking_table(crossed)]
+    return "\n".join(pieces)
+
+
+def _ranking_table(rows: Iterable[Result]) -> str:
+    header = [
+        "source",
+        "label",
+        "toxic",
+        "clean",
+        "AUC",
+        "AP",
+        "F1",
+        "recall at 1 % FPR",
+        "recall at 5 % FPR",
+    ]
+    names = ("positives", "negatives", "auc", "average_precision", "f1", "recall_at_1", "recall_at_5")
+    return table(
+        header, [[row["source"], row["label"], *(row["ranking"][name] for name in names)] for row in rows]
+    )
+
+
+def _rate_table(rates: Result) -> str:
+    rows = [
+        [kind, name, rate["n"], _interval(rate)]
+        for kind, sets in rates.items()
+        for name, rate in sets.items()
+    ]
+    return table(["should be", "set", "n", "flagged, with 95 % interval"], rows)
+
+
+def rewriter_tables(result: Result) -> str:
+    """Both blocks, overlap and toxicity, and the guard's advantage over every other row."""
+    pieces = []
+    titles = {
+        "all": "### All sentences\n",
+        "rewritten": "### Sentences that were to be rewritten; masked or refused counts as toxic\n",
+    }
+    for name, title in titles.items():
+        blocks = result["blocks"][name]
+        pieces += [title, _joint_table(blocks), _overlap_table(blocks)]
+    if result["advantages"]:
+        rows = [
+            [each["over"], each["j"]["n"], each["judge"], _interval(each["j"])]
+            for each in result["advantages"]
+        ]
+        header = ["over", "shared sentences", "judge", "difference in J, with 95 % interval"]
+        pieces += [f"### Paired advantage of {result['favourite']}\n", table(header, rows)]
+    return "\n".join(pieces)
+
+
+def _joint_table(blocks: Iterable[Result]) -> str:
+    header = [
+        "system",
+        "n",
+        "non-toxic (lower judge)",
+        "judge",
+        "SIM",
+        "J first reference",
+        "J best reference",
+    ]
+    rows = [
+        [
+            block["system"],
+            block["n"],
+            _interval(block["sta"][block["lower"]["sta"]]),
+            block["lower"]["sta"],
+            next(iter(block["similarity"].values())),
+            _interval(block["j_first"][block["lower"]["j_first"]]),
+            _interval(block["j_best"][block["lower"]["j_best"]]),
+        ]
+        for block in blocks
+    ]
+    return table(header, rows)
+
+
+def _overlap_table(blocks: Iterable[Result]) -> str:
+    blocks = list(blocks)
+    encoders = list(blocks[0]["similarity"]) if blocks else []
+    scorers = list(blocks[0]["toxicity"]) if blocks else []
+    header = [
+        "system",
+        *(f"SIM {name}" for name in encoders),
+        *(f"SIM to reference {name}" for name in encoders),
+    ]
+    header += ["BLEU", "corpus BLEU", "R1", "R2", "RL", "chrF first", "chrF best"]
+    header += [*(f"toxicity {name}, mean / std" for name in scorers), "perplexity ratio", "actions"]
+    names = ("bleu", "corpus_bleu", "rouge1", "rouge2", "rougeL", "chrf_first", "chrf_best")
+    rows = [
+        [
+            block["system"],
+            *(block["similarity"][name] for name in encoders),
+            *(block["reference_similarity"][name] for name in encoders),
+            *(block[name] for name in names),
+            *(
+                f"{block['toxicity'][name]['mean']:.3f} / {block['toxicity'][name]['std']:.3f}"
+                for name in scorers
+            ),
+            block["perplexity_ratio"],
+            ", ".join(f"{action} {count}" for action, count in sorted(block["actions"].items())) or None,
+        ]
+        for block in blocks
+    ]
+    return table(header, rows)
+
+
+def sample_listing(result: Result) -> str:
+    """The random outputs in full."""
+    rows = [[each["row"], each["action"], each["source"], each["output"]] for each in result["samples"]]
+    return table(["row", "action", "source", "output"], rows)
+
+
+def fill_card(card: str | Path, *, name: str, content: str) -> None:
+    """Replaces what stands between the markers of block ``name`` in a model card.
+
+    Raises UsageError where the card or its markers are missing; the message says what to add.
+    """
+    path = Path(card)
+    if not path.is_file():
+        raise UsageError(f"no model card {path}")
+    start, end = (marker.format(name=name) for marker in BLOCK)
+    before, opened, rest = path.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise UsageError(f"{path} has no block to fill: add the lines {start} and {end}")
+    path.write_text(f"{before}{start}\n{content.strip()}\n{end}{after}", encoding="utf-8")
