@@ -1,7 +1,7 @@
 """Other ways of writing a text: letter case, punctuation, frames around it, and spellings that hide words.
 
-Every change keeps, character by character, whether it lies in a toxic span. Both classes get the same changes, so that
-no style tells the label.
+Every change keeps, character by character, whether it lies in a toxic span. Both classes get the same
+changes, so that no style tells the label.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ __all__ = ["Marked", "concatenate", "frame", "obfuscate", "restyle"]
 CLEAN, TOXIC, UNKNOWN = 0, 1, 2
 
 LEET = {"a": "4@", "e": "3", "i": "1!", "o": "0", "s": "5$", "t": "7", "b": "8", "l": "1"}
-HOMOGLYPHS = {
-    "a": "а", "c": "с", "e": "е", "i": "і", "o": "о", "p": "р", "s": "ѕ", "x": "х", "y": "у", "h": "һ", "u": "υ", "n": "ո",
-}  # fmt: skip
+HOMOGLYPHS = dict(zip("aceiopsxyhun", "асеіорѕхуһυո", strict=True))
 ZERO_WIDTH = ("\u200b", "\u200c", "\u200d", "\u2060", "\u00ad")
 LEADS = (
-    "User: {}", "Assistant: {}", "A: {}", "B: {}", "Anna: {}", "#Person1#: {}", "> {}", "- {}", "* {}", "1. {}", "Q: {}",
-    "He said: {}", "Comment: {}", "Re: {}", "Update: {}", "Honestly, {}", "I mean, {}", "So, {}", "Well, {}", "lol {}",
-    "And {}", "But {}", "Ok, {}", "Look, {}", "Translate this: {}", "Continue this text: {}", "Summarise: {}",
-    "What do you think of this? {}", "Please fix the grammar: {}", "Sure, here it is: {}", "Here is my reply: {}",
-    "@user {}", "RT @user_77: {}", "\"{}\"", "{} Thoughts?", "{} #news", "{} http://t.co/a1b2c3", "{} lol", "{} ...",
-    "{} Why?", "{} :)", "{} \U0001f602", "{} right?", "{} (edited)", "{} Thanks.", "I was told: {}", "Line 4 says: {}",
+    "User: {}", "Assistant: {}", "A: {}", "B: {}", "Anna: {}", "#Person1#: {}", "> {}", "- {}", "* {}",
+    "1. {}", "Q: {}", "He said: {}", "Comment: {}", "Re: {}", "Update: {}", "Honestly, {}",
+    "I mean, {}", "So, {}", "Well, {}", "lol {}", "And {}", "But {}", "Ok, {}", "Look, {}",
+    "Translate this: {}", "Continue this text: {}", "Summarise: {}", "What do you think of this? {}",
+    "Please fix the grammar: {}", "Sure, here it is: {}", "Here is my reply: {}", "@user {}",
+    "RT @user_77: {}", "\"{}\"", "{} Thoughts?", "{} #news", "{} http://t.co/a1b2c3", "{} lol",
+    "{} ...", "{} Why?", "{} :)", "{} \U0001f602", "{} right?", "{} (edited)", "{} Thanks.",
+    "I was told: {}", "Line 4 says: {}",
 )  # fmt: skip
 
 
@@ -71,18 +71,26 @@ class Marked:
 
 def concatenate(parts: Sequence[Marked], joint: str) -> Marked:
     """The parts in order with ``joint`` between them."""
-    return Marked(joint.join(part.text for part in parts), bytes(len(joint)).join(part.marks for part in parts))
+    return Marked(
+        joint.join(part.text for part in parts), bytes(len(joint)).join(part.marks for part in parts)
+    )
 
 
 def _detach(text: Marked) -> Marked:
     """Punctuation set apart by blanks, as in tokenised corpora."""
-    spaced = text.sub(r"(?<=\w)(n't|'(?:s|re|ve|ll|m|d))\b", r" \1").sub(r"(?<=\S)([.,!?;:()\"])(?=\s|$|[.!?])", r" \1")
+    spaced = text.sub(r"(?<=\w)(n't|'(?:s|re|ve|ll|m|d))\b", r" \1").sub(
+        r"(?<=\S)([.,!?;:()\"])(?=\s|$|[.!?])", r" \1"
+    )
     return spaced.sub(r"(?<=\s)([(\"])(?=\S)", r"\1 ")
 
 
 def _attach(text: Marked) -> Marked:
     """Punctuation joined to its word again."""
-    joined = text.sub(r" +([.,!?;:)])", r"\1").sub(r" +(n't|'\s?(?:s|re|ve|ll|m|d|t)\b)", r"\1").sub(r"``\s?|\s?''", '"')
+    joined = (
+        text.sub(r" +([.,!?;:)])", r"\1")
+        .sub(r" +(n't|'\s?(?:s|re|ve|ll|m|d|t)\b)", r"\1")
+        .sub(r"``\s?|\s?''", '"')
+    )
     return joined.sub(r"'\s+(?=(?:s|re|ve|ll|m|d|t)\b)", "'")
 
 
@@ -112,7 +120,7 @@ def restyle(text: Marked, rng: random.Random) -> Marked:
 
 
 def frame(text: Marked, rng: random.Random) -> Marked:
-    """The text behind a speaker, a list mark or a request, or before an ending that says nothing of its class."""
+    """The text behind a speaker, a list mark or a request, or before an ending; none tells the class."""
     before, after = rng.choice(LEADS).split("{}")
     return Marked(before + text.text + after, bytes(len(before)) + text.marks + bytes(len(after)))
 
@@ -127,16 +135,22 @@ def obfuscate(text: Marked, rng: random.Random) -> Marked:
     for start, end in chosen:
         new = trick(text.text[start:end], rng)
         marks = bytes([max(text.marks[start:end])]) * len(new)
-        text = Marked(text.text[:start] + new + text.text[end:], text.marks[:start] + marks + text.marks[end:])
+        text = Marked(
+            text.text[:start] + new + text.text[end:], text.marks[:start] + marks + text.marks[end:]
+        )
     return text
 
 
 def _leet(word: str, rng: random.Random) -> str:
-    return "".join(rng.choice(LEET[c.lower()]) if c.lower() in LEET and rng.random() < 0.6 else c for c in word)
+    return "".join(
+        rng.choice(LEET[c.lower()]) if c.lower() in LEET and rng.random() < 0.6 else c for c in word
+    )
 
 
 def _homoglyph(word: str, rng: random.Random) -> str:
-    return "".join(HOMOGLYPHS[c.lower()] if c.lower() in HOMOGLYPHS and rng.random() < 0.5 else c for c in word)
+    return "".join(
+        HOMOGLYPHS[c.lower()] if c.lower() in HOMOGLYPHS and rng.random() < 0.5 else c for c in word
+    )
 
 
 def _zero_width(word: str, rng: random.Random) -> str:

@@ -1,7 +1,7 @@
 """Labelled texts for the detector, from a folder of JSON Lines or from a hub.
 
-A source gives votes where it has them; they become soft labels. A label that a source cannot know is ``None`` and is
-masked in the loss, never taken as zero.
+A source gives votes where it has them; they become soft labels. A label that a source cannot know is ``None``
+and is masked in the loss, never taken as zero.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ from typing import Any
 from guardrail.errors import MissingExtraError, UsageError
 from guardrail.outcome import LABELS
 
-__all__ = ["CLEAN", "HELD_OUT", "LICENCES", "Labelled", "Labels", "SOURCES", "fold", "load", "soft", "source_path"]
+__all__ = [
+    "CLEAN",
+    "HELD_OUT",
+    "LICENCES",
+    "SOURCES",
+    "Labelled",
+    "Labels",
+    "fold",
+    "load",
+    "soft",
+    "source_path",
+]
 
 Labels = tuple[float | None, ...]
 Row = Mapping[str, Any]
@@ -47,8 +58,9 @@ LICENCES = {
 class Labelled:
     """A text with its soft labels, in the order of ``LABELS``; ``None`` means that the source does not say.
 
-    ``spans`` are the toxic character ranges, empty for a clean text and ``None`` where nobody marked any. ``key`` names
-    the row it came from: everything made from one row stays on one side of the calibration split.
+    ``spans`` are the toxic character ranges, empty for a clean text and ``None`` where nobody marked any.
+    ``key`` names the row it came from: everything made from one row stays on one side of the calibration
+    split.
     """
 
     text: str
@@ -68,7 +80,7 @@ def soft(**shares: float) -> Labels:
 
 
 def fold(key: str) -> float:
-    """A number in 0..1 that depends on the key alone; below ``HELD_OUT`` the row calibrates and never trains."""
+    """A number in 0..1 that depends on the key alone; below ``HELD_OUT`` the row calibrates, never trains."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
 
 
@@ -77,12 +89,15 @@ def source_path(root: Path, source: str, part: str) -> Path:
     return root / source / ("valid.txt" if source == "wikitext2" else f"{part}.jsonl")
 
 
-def load(root: str | Path | None = None, *, part: str, sources: Sequence[str] | None = None) -> list[Labelled]:
+def load(
+    root: str | Path | None = None, *, part: str, sources: Sequence[str] | None = None
+) -> list[Labelled]:
     """Every text of one part (``train`` or ``dev``) of the named sources, all of them by default.
 
-    ``root`` is a folder with one subfolder per source; without it ``GUARDRAIL_DATA`` is taken, and without that the hub
-    for the sources it has. WikiText-2 has no labels and no dev part here: its ``valid.txt`` is clean training text.
-    Raises UsageError for a source that cannot be found or a row without its fields (with the row's number).
+    ``root`` is a folder with one subfolder per source; without it ``GUARDRAIL_DATA`` is taken, and without
+    that the hub for the sources it has. WikiText-2 has no labels and no dev part here: its ``valid.txt`` is
+    clean training text. Raises UsageError for a source that cannot be found or a row without its fields (with
+    the row's number).
     """
     if part not in ("train", "dev"):
         raise UsageError(f"part must be 'train' or 'dev', got {part!r}")
@@ -103,7 +118,9 @@ def _labelled(source: str, rows: Iterator[Row]) -> Iterator[Labelled]:
         try:
             yield from SOURCES[source](row, f"{source}:{number}")
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise UsageError(f"{source}, row {number}: unusable ({type(error).__name__}: {error.args[:1]})") from error
+            raise UsageError(
+                f"{source}, row {number}: unusable ({type(error).__name__}: {error.args[:1]})"
+            ) from error
 
 
 def _file_rows(root: Path, source: str, part: str) -> Iterator[Row]:
@@ -122,7 +139,7 @@ def _file_rows(root: Path, source: str, part: str) -> Iterator[Row]:
 
 
 def _hub_rows(source: str, part: str) -> Iterator[Row]:
-    """The same rows from the hub's column names; a hub has train alone, so dev is a twentieth of it by hash."""
+    """The same rows from a hub, which has train alone: dev is a twentieth of it by hash."""
     if source not in HUB:
         raise UsageError(f"{source!r} is read from a folder only; pass --data FOLDER or set GUARDRAIL_DATA")
     try:
@@ -138,7 +155,11 @@ def _from_hub(source: str, row: Row) -> Row:
     if source == "paradetox":
         return {"toxic": row["en_toxic_comment"], "neutral": [row["en_neutral_comment"]]}
     if source == "davidson":
-        votes = {"hate": "hate_speech_count", "offensive": "offensive_language_count", "neither": "neither_count"}
+        votes = {
+            "hate": "hate_speech_count",
+            "offensive": "offensive_language_count",
+            "neither": "neither_count",
+        }
         return {"text": row["tweet"], **{name: row[column] for name, column in votes.items()}}
     return {"text": row["text"], "label": "hate" if row["label"] == 1 else "noHate"}
 
@@ -146,8 +167,12 @@ def _from_hub(source: str, row: Row) -> Row:
 def _paradetox(row: Row, key: str) -> Iterator[Labelled]:
     toxic = row["toxic"]
     references = [text for text in row["neutral"] if _bare(text) != _bare(toxic)]
-    closest = max(references, key=lambda text: difflib.SequenceMatcher(None, toxic, text).ratio(), default=None)
-    yield Labelled(toxic, soft(toxicity=1), "paradetox_toxic", key, removed_spans(toxic, closest) if closest else None)
+    closest = max(
+        references, key=lambda text: difflib.SequenceMatcher(None, toxic, text).ratio(), default=None
+    )
+    yield Labelled(
+        toxic, soft(toxicity=1), "paradetox_toxic", key, removed_spans(toxic, closest) if closest else None
+    )
     for text in references:
         yield Labelled(text, CLEAN, "paradetox_neutral", key, (), 1 / len(references))
 
@@ -159,7 +184,8 @@ def _bare(text: str) -> str:
 def removed_spans(toxic: str, neutral: str) -> tuple[tuple[int, int], ...] | None:
     """The words of ``toxic`` that its neutral version dropped or replaced, as character ranges.
 
-    A weak mark of what was toxic; None where the rewrite changed more than four words in ten or nothing at all.
+    A weak mark of what was toxic; None where the rewrite changed more than four words in ten or nothing at
+    all.
     """
     words = list(re.finditer(r"[\w*@$#']*\w[\w*@$#']*", toxic))
     kept = re.findall(r"[\w*@$#']*\w[\w*@$#']*", neutral.lower())
@@ -187,8 +213,14 @@ def _stormfront(row: Row, key: str) -> Iterator[Labelled]:
     if row["label"] not in ("hate", "noHate"):
         raise ValueError(f"label {row['label']!r}")
     hate = row["label"] == "hate"
-    labels = soft(toxicity=1, identity_attack=1) if hate else soft(toxicity=0, identity_attack=0, sexual_explicit=0)
-    yield Labelled(row["text"], labels, "stormfront_hate" if hate else "stormfront_nohate", key, None if hate else ())
+    labels = (
+        soft(toxicity=1, identity_attack=1)
+        if hate
+        else soft(toxicity=0, identity_attack=0, sexual_explicit=0)
+    )
+    yield Labelled(
+        row["text"], labels, "stormfront_hate" if hate else "stormfront_nohate", key, None if hate else ()
+    )
 
 
 def _toxigen(row: Row, key: str) -> Iterator[Labelled]:
@@ -215,7 +247,9 @@ def _toxic_spans(row: Row, key: str) -> Iterator[Labelled]:
     if not spans:
         return
     for start, end in _sentences(text):
-        inside = tuple((max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and b > start)
+        inside = tuple(
+            (max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and b > start
+        )
         if inside:
             yield Labelled(text[start:end], soft(toxicity=share), "toxic_spans_sentence", key, inside, 0.7)
         elif end - start >= 25:
@@ -223,7 +257,7 @@ def _toxic_spans(row: Row, key: str) -> Iterator[Labelled]:
 
 
 def _type_shares(votes: Mapping[str, int], voters: int) -> dict[str, float]:
-    """Shares of the kinds that people named. Three of the annotators were asked for the kind, and keys are cut short."""
+    """Shares of the kinds that people named. Three annotators were asked for it, and keys are cut short."""
     names = {"Insult": "insult", "Threat": "threat", "Identity": "identity_attack", "Profane": "obscene"}
     counts = dict.fromkeys(names.values(), 0)
     for kind, count in votes.items():
@@ -243,7 +277,7 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _wikitext2(row: Row, key: str) -> Iterator[Labelled]:
-    """The sentences of a paragraph of the encyclopedia, its tokenisation marks undone; headings are left out."""
+    """The sentences of a paragraph of the encyclopedia, tokenisation marks undone; headings are left out."""
     paragraph = row["text"].strip()
     if not paragraph or paragraph.startswith("="):
         return

@@ -39,7 +39,6 @@ class Batch:
     labels: Tensor  # (batch, labels), NaN where masked
     marks: Tensor  # (batch, time), 2 where unknown or padding
     weight: Tensor  # (batch,)
-    positions: list[int]  # places of the rows in the sequence that was batched
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -67,7 +66,7 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, *, max_tokens: int
     return encoded
 
 
-def pad(rows: Sequence[Encoded], positions: Sequence[int]) -> Batch:
+def pad(rows: Sequence[Encoded]) -> Batch:
     """Rows padded to the longest of them."""
     size, time = len(rows), max(len(row.ids) for row in rows)
     ids = torch.zeros(size, time, dtype=torch.long)
@@ -83,18 +82,18 @@ def pad(rows: Sequence[Encoded], positions: Sequence[int]) -> Batch:
         labels=torch.tensor([row.labels for row in rows]).reshape(size, len(LABELS)),
         marks=marks,
         weight=torch.tensor([row.weight for row in rows]),
-        positions=list(positions),
     )
 
 
 def batches(rows: Sequence[Encoded], *, tokens: int, seed: int | None) -> list[list[int]]:
     """Positions of the rows of each batch: like lengths together, at most ``tokens`` padded tokens.
 
-    With a seed, rows of like length are shuffled and so are the batches; without, they run from short to long.
+    With a seed, rows of like length are shuffled and so are the batches; without, they run from short to
+    long.
     """
     rng = random.Random(seed)
-    jitter = (lambda: rng.uniform(0, 3)) if seed is not None else (lambda: 0.0)
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids) + jitter())
+    spread = 0.0 if seed is None else 3.0
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids) + rng.uniform(0, spread))
     groups: list[list[int]] = []
     longest = 0
     for place in order:

@@ -34,9 +34,9 @@ def mean_embedding(states: Tensor, mask: Tensor) -> Tensor:
 class DetectorNetwork(nn.Module):
     """A BERT encoder with a classifier, a token scorer and the original mean-pooled embedding.
 
-    The classifier reads the first token, an attention-weighted mean and the maximum over tokens, and not the plain mean:
-    that one is held to the original embedding by distillation. All pooling is over real tokens only, so padding
-    changes nothing.
+    The classifier reads the first token, an attention-weighted mean and the maximum over tokens, and not the
+    plain mean: that one is held to the original embedding by distillation. All pooling is over real tokens
+    only, so padding changes nothing.
     """
 
     def __init__(self, encoder: BertModel) -> None:
@@ -50,7 +50,7 @@ class DetectorNetwork(nn.Module):
 
     @classmethod
     def from_base(cls, base: str | Path) -> DetectorNetwork:
-        """The network on a pretrained encoder folder, dropout off (one pass over augmented text does not overfit)."""
+        """The network on a pretrained encoder, dropout off: one pass over augmented text does not overfit."""
         encoder = BertModel.from_pretrained(
             str(base), add_pooling_layer=False, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
         )

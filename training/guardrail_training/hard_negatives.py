@@ -1,9 +1,9 @@
 """Sentences from templates of our own: what a swear-word counter gets wrong, and their toxic counterparts.
 
-Each file of ``templates/`` holds families: templates that share labels. A template is a sentence with ``{slots}``; a slot
-is filled from ``slots.toml``, from the family's own lists, or with a sentence of the training sources (``{toxic}``,
-``{clean}``). Every family of one class has one of the other class built the same way, so that a template does not tell the
-label.
+Each file of ``templates/`` holds families: templates that share labels. A template is a sentence with
+``{slots}``; a slot is filled from ``slots.toml``, from the family's own lists, or with a sentence of the
+training sources (``{toxic}``, ``{clean}``). Every family of one class has one of the other class built the
+same way, so that a template does not tell the label.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Templates:
 
     @classmethod
     def load(cls) -> Templates:
-        """The families that come with the package. Raises ConfigError naming the family and the slot that is wrong."""
+        """The families of the package. Raises ConfigError naming the family and the slot that is wrong."""
         return cls(_shipped())
 
     def draw(self, rng: random.Random, pools: Mapping[str, Sequence[Labelled]]) -> Labelled:
-        """One sentence from a family drawn by weight; ``pools`` are source texts for the slots that quote one."""
+        """A sentence from a family drawn by weight; ``pools`` are source texts for slots that quote one."""
         family = rng.choices(self.families, self._weights)[0]
         template = rng.choice(family.templates)
         text = _fill(template, family, rng, pools)
@@ -66,7 +66,8 @@ class Templates:
 
     def split(self, *, held_out: float) -> tuple[Templates, Templates]:
         """Templates for training, and others of the same families (by hash) that training never sees."""
-        kept, apart = [], []
+        kept: list[Family] = []
+        apart: list[Family] = []
         for family in self.families:
             held = tuple(t for t in family.templates if fold(f"template:{t}") < held_out)
             rest = tuple(t for t in family.templates if t not in held)
@@ -84,7 +85,9 @@ def _fill(template: str, family: Family, rng: random.Random, pools: Mapping[str,
         name = match.group(1)
         if name not in chosen:
             base = name.rstrip("0123456789")
-            chosen[name] = _quoted(base, rng, pools) if base in ("toxic", "clean") else rng.choice(family.slots[base])
+            chosen[name] = (
+                _quoted(base, rng, pools) if base in ("toxic", "clean") else rng.choice(family.slots[base])
+            )
         return chosen[name]
 
     while SLOT.search(template):
@@ -107,13 +110,16 @@ def _quoted(kind: str, rng: random.Random, pools: Mapping[str, Sequence[Labelled
 @cache
 def _shipped() -> tuple[Family, ...]:
     folder = resources.files("guardrail_training").joinpath("templates")
-    tables = {path.name: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir(), key=str)}
+    tables = {
+        path.name: tomllib.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.iterdir(), key=str)
+    }
     shared = tables.pop("slots.toml")
     return tuple(_family(entry, shared) for table in tables.values() for entry in table["family"])
 
 
 def _family(entry: Mapping[str, Any], shared: Mapping[str, Sequence[str]]) -> Family:
-    """A family from its table. Unnamed labels of a toxic family are masked; a family without labels is clean."""
+    """A family from its table: unnamed labels are masked, and a family without any labels is clean."""
     slots = {**shared, **entry.get("slots", {})}
     named = {*slots, "toxic", "clean"}
     for text in (*entry["templates"], *(filler for fillers in slots.values() for filler in fillers)):

@@ -1,4 +1,4 @@
-"""What one pass of detector training reads: sources balanced, texts composed, restyled, framed and obfuscated."""
+"""What one pass of detector training reads: sources balanced, texts composed, restyled, obfuscated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from guardrail_training.hard_negatives import Templates
 
 __all__ = ["Example", "compose", "draw_pass", "highest"]
 
-# Rows per pass. Davidson's tweets, mostly one swear word, are held down; rare kinds are read in several styles.
+# Rows per pass. Davidson's tweets, mostly one swear word, are held down; rare kinds are read in several
+# styles.
 ROWS = {
     "paradetox_toxic": 10_400,
     "paradetox_neutral": 11_500,
@@ -31,7 +32,13 @@ ROWS = {
     "composed": 5_000,
 }
 CLEAN_SOURCES = ("paradetox_neutral", "davidson_neither", "stormfront_nohate", "wikitext2", "toxigen_neutral")
-TOXIC_SOURCES = ("paradetox_toxic", "davidson_toxic", "stormfront_hate", "toxigen_hate", "toxic_spans_sentence")
+TOXIC_SOURCES = (
+    "paradetox_toxic",
+    "davidson_toxic",
+    "stormfront_hate",
+    "toxigen_hate",
+    "toxic_spans_sentence",
+)
 OBFUSCATED, FRAMED = 0.13, 0.14
 
 
@@ -46,9 +53,12 @@ class Example:
 
 
 def draw_pass(
-    texts: Sequence[Labelled], templates: Templates, *, seed: int, share: float = 1.0, without_templates: bool = False
+    texts: Sequence[Labelled], templates: Templates | None, *, seed: int, share: float = 1.0
 ) -> list[Example]:
-    """One pass in random order, the same for the same seed; ``share`` scales every source alike."""
+    """One pass in random order, the same for the same seed; ``share`` scales every source alike.
+
+    Without ``templates`` there are no template sentences, for figures with and without them.
+    """
     rng = random.Random(seed)
     pools: dict[str, list[Labelled]] = defaultdict(list)
     for text in {(text.source, text.text): text for text in texts}.values():
@@ -57,7 +67,7 @@ def draw_pass(
     for source, rows in ROWS.items():
         count = round(rows * share)
         if source == "templates":
-            if not without_templates:
+            if templates is not None:
                 examples += [_dressed(templates.draw(rng, pools), rng) for _ in range(count)]
         elif source == "composed":
             examples += [compose(pools, rng) for _ in range(count) if pools]
@@ -92,7 +102,9 @@ def compose(pools: dict[str, list[Labelled]], rng: random.Random) -> Example:
     clean = [source for source in CLEAN_SOURCES if pools.get(source)]
     toxic = [source for source in TOXIC_SOURCES if pools.get(source)]
     register = rng.choice(clean) if clean else None
-    parts = [rng.choice(pools[register or rng.choice(toxic)]) for _ in range(rng.choice([1, 2, 2, 3, 4, 5, 6]))]
+    parts = [
+        rng.choice(pools[register or rng.choice(toxic)]) for _ in range(rng.choice([1, 2, 2, 3, 4, 5, 6]))
+    ]
     if toxic and rng.random() < 0.5:
         for _ in range(rng.choice([1, 1, 1, 2])):
             parts.insert(rng.randrange(len(parts) + 1), rng.choice(pools[rng.choice(toxic)]))
@@ -101,7 +113,9 @@ def compose(pools: dict[str, list[Labelled]], rng: random.Random) -> Example:
     text = concatenate(dressed, rng.choice([" ", " ", " ", "\n", "\n\n", "\n- "]))
     if rng.random() < OBFUSCATED:
         text = obfuscate(text, rng)
-    return Example(text, highest([part.labels for part in parts]), min(part.weight for part in parts), "composed")
+    return Example(
+        text, highest([part.labels for part in parts]), min(part.weight for part in parts), "composed"
+    )
 
 
 def highest(labels: Sequence[Labels]) -> Labels:

@@ -1,9 +1,10 @@
-"""The detector's network as an ONNX graph, written node by node so that every number's precision is chosen here.
+"""The detector's network as an ONNX graph, node by node, so that the precision of each number is chosen here.
 
-A linear layer is one of three: ``float`` (for comparison), ``static`` (activations quantised on a fixed scale) or ``rows``
-(every token on its own scale). ``rows`` is dynamic, yet a token's scale depends on that token alone: not on the batch, not on padding.
-Weights are symmetric per output channel in -63..63: with 8-bit activations, pairs of products then fit the 16-bit sums of
-AVX2 machines, which saturate silently with full 8-bit weights.
+A linear layer is one of three: ``float`` (for comparison), ``static`` (activations quantised on a fixed
+scale) or ``rows`` (every token on its own scale). ``rows`` is dynamic, yet a token's scale depends on that
+token alone: not on the batch, not on padding. Weights are symmetric per output channel in -63..63: with 8-bit
+activations, pairs of products then fit the 16-bit sums of AVX2 machines, which saturate silently with full
+8-bit weights.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class _Graph:
         return name
 
     def add(self, kind: str, *inputs: str, name: str, domain: str = "", **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes)
+        )
         return name
 
     def integers(self, *values: int) -> str:
@@ -69,7 +72,12 @@ class _Graph:
         quantised, scale = quantise_rows(value)
         rows = self.add("Gather", self.constant(f"{name}/int8", quantised), ids, name=f"{name}/rows")
         scales = self.add("Gather", self.constant(f"{name}/scale", scale), ids, name=f"{name}/scales")
-        return self.add("Mul", self.add("Cast", rows, name=f"{name}/float", to=TensorProto.FLOAT), scales, name=f"{name}/value")
+        return self.add(
+            "Mul",
+            self.add("Cast", rows, name=f"{name}/float", to=TensorProto.FLOAT),
+            scales,
+            name=f"{name}/value",
+        )
 
     def linear(self, name: str, x: str, weight: Array) -> str:
         """``x @ weight`` without its bias, in the graph's precision; weight is (in, out)."""
@@ -88,7 +96,9 @@ class _Graph:
     def _row_codes(self, x: str, one: str, zero: str) -> tuple[str, str]:
         """8-bit codes of x with one scale per token, computed once for all layers that read x."""
         if f"{x}/codes" not in {node.name for node in self.nodes}:
-            top = self.add("ReduceMax", self.add("Abs", x, name=f"{x}/abs"), name=f"{x}/top", axes=[-1], keepdims=1)
+            top = self.add(
+                "ReduceMax", self.add("Abs", x, name=f"{x}/abs"), name=f"{x}/top", axes=[-1], keepdims=1
+            )
             safe = self.add("Max", top, self.constant("tiny", np.array(1e-8, np.float32)), name=f"{x}/safe")
             self.add("Div", safe, self.constant("levels", np.array(127, np.float32)), name=f"{x}/scales")
             scaled = self.add("Div", x, f"{x}/scales", name=f"{x}/scaled")
@@ -97,7 +107,13 @@ class _Graph:
 
     def _integer_product(self, name: str, codes: str, scale: str, weight: Array) -> str:
         quantised, columns = quantise_columns(weight)
-        inputs = (codes, self.constant(f"{name}/int8", quantised), scale, self.constant(f"{name}/scale", columns), "activation_zero")
+        inputs = (
+            codes,
+            self.constant(f"{name}/int8", quantised),
+            scale,
+            self.constant(f"{name}/scale", columns),
+            "activation_zero",
+        )
         return self.add("MatMulIntegerToFloat", *inputs, name=f"{name}/float", domain=CONTRIB)
 
     def small_linear(self, name: str, x: str, weights: Weights, key: str) -> str:
@@ -107,17 +123,23 @@ class _Graph:
             stored = self.constant(f"{name}/weight", weight)
         else:
             quantised, scale = quantise_columns(weight, most=EMBEDDING_MAX)
-            cast = self.add("Cast", self.constant(f"{name}/int8", quantised), name=f"{name}/cast", to=TensorProto.FLOAT)
+            cast = self.add(
+                "Cast", self.constant(f"{name}/int8", quantised), name=f"{name}/cast", to=TensorProto.FLOAT
+            )
             stored = self.add("Mul", cast, self.constant(f"{name}/scale", scale), name=f"{name}/weight")
         product = self.add("MatMul", x, stored, name=f"{name}/product")
-        return self.add("Add", product, self.constant(f"{name}/bias", weights[f"{key}.bias"]), name=f"{name}/out")
+        return self.add(
+            "Add", product, self.constant(f"{name}/bias", weights[f"{key}.bias"]), name=f"{name}/out"
+        )
 
 
-def build(weights: Weights, *, precision: Precision, scales: Mapping[str, float] | None = None) -> onnx.ModelProto:
-    """The model: ``input_ids`` and ``attention_mask`` (batch, time) int64 to ``logits``, ``embedding``, ``token_logits``.
+def build(
+    weights: Weights, *, precision: Precision, scales: Mapping[str, float] | None = None
+) -> onnx.ModelProto:
+    """The model: ``input_ids`` and ``attention_mask``, both (batch, time) int64, to the three outputs.
 
-    ``weights`` is the network's state dict as numpy arrays; ``scales`` are the largest activation magnitudes by layer
-    name, for ``static`` alone.
+    ``weights`` is the network's state dict as numpy arrays; ``scales`` are the largest activation magnitudes
+    by layer name, for ``static`` alone.
     """
     graph = _Graph([], {}, precision, scales or {})
     bias, real = _masks(graph)
@@ -127,12 +149,19 @@ def build(weights: Weights, *, precision: Precision, scales: Mapping[str, float]
         x = _layer(graph, weights, x, bias, number)
     _outputs(graph, weights, x, real)
     dims: list[str | int] = ["batch", "time"]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, dims) for name in ("input_ids", "attention_mask")]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, dims)
+        for name in ("input_ids", "attention_mask")
+    ]
     width = weights["tokens.weight"].shape[1]
     shapes: dict[str, list[str | int]] = {
-        "logits": ["batch", weights["labels.bias"].shape[0]], "embedding": ["batch", width], "token_logits": dims,
-    }  # fmt: skip
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+        "logits": ["batch", weights["labels.bias"].shape[0]],
+        "embedding": ["batch", width],
+        "token_logits": dims,
+    }
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
+    ]
     proto = helper.make_graph(graph.nodes, "detector", inputs, outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)]
     return helper.make_model(proto, opset_imports=opsets, ir_version=8, producer_name="guardrail-train")
@@ -155,11 +184,17 @@ def _embeddings(graph: _Graph, weights: Weights) -> str:
     zero, one = (graph.constant(f"int_{value}", np.array(value, np.int64)) for value in (0, 1))
     places = graph.add("Range", zero, time, one, name="places")
     # Every token is of type 0, so its type vector is part of the position table.
-    positions = weights[f"{prefix}position_embeddings.weight"] + weights[f"{prefix}token_type_embeddings.weight"][0]
-    return _normalise(graph, weights, f"{prefix}LayerNorm", words, graph.table("positions", positions, places), "embedded")
+    positions = (
+        weights[f"{prefix}position_embeddings.weight"] + weights[f"{prefix}token_type_embeddings.weight"][0]
+    )
+    return _normalise(
+        graph, weights, f"{prefix}LayerNorm", words, graph.table("positions", positions, places), "embedded"
+    )
 
 
-def _normalise(graph: _Graph, weights: Weights, key: str, x: str, skip: str, name: str, bias: str | None = None) -> str:
+def _normalise(
+    graph: _Graph, weights: Weights, key: str, x: str, skip: str, name: str, bias: str | None = None
+) -> str:
     total = graph.add("Add", x, skip, name=f"{name}/sum")
     if bias is not None:
         total = graph.add("Add", total, bias, name=f"{name}/biased")
@@ -187,18 +222,30 @@ def _attention(graph: _Graph, weights: Weights, x: str, score_bias: str, prefix:
     width = weights[f"{parts['query']}.weight"].shape[0]
     head = width // HEADS
     shrink = {"query": head**-0.5, "key": 1.0, "value": 1.0}
-    weight = np.concatenate([weights[f"{key}.weight"].T * np.float32(shrink[part]) for part, key in parts.items()], 1)
+    weight = np.concatenate(
+        [weights[f"{key}.weight"].T * np.float32(shrink[part]) for part, key in parts.items()], 1
+    )
     bias = np.concatenate([weights[f"{key}.bias"] * np.float32(shrink[part]) for part, key in parts.items()])
     product = graph.linear(f"{name}/qkv", x, weight)
     biased = graph.add("Add", product, graph.constant(f"{name}/qkv/bias", bias), name=f"{name}/qkv/out")
     split = graph.add("Reshape", biased, graph.integers(0, 0, 3, HEADS, head), name=f"{name}/split")
-    apart = graph.add("Transpose", split, name=f"{name}/apart", perm=[2, 0, 3, 1, 4])  # (3, batch, heads, time, head)
+    apart = graph.add(
+        "Transpose", split, name=f"{name}/apart", perm=[2, 0, 3, 1, 4]
+    )  # (3, batch, heads, time, head)
     query, key, value = (
-        graph.add("Gather", apart, graph.constant(f"int_{place}", np.array(place, np.int64)), name=f"{name}/{part}", axis=0)
+        graph.add(
+            "Gather",
+            apart,
+            graph.constant(f"int_{place}", np.array(place, np.int64)),
+            name=f"{name}/{part}",
+            axis=0,
+        )
         for place, part in enumerate(parts)
     )
     scores = graph.add("FusedMatMul", query, key, name=f"{name}/scores", domain=CONTRIB, transB=1)
-    shares = graph.add("Softmax", graph.add("Add", scores, score_bias, name=f"{name}/masked"), name=f"{name}/shares", axis=-1)
+    shares = graph.add(
+        "Softmax", graph.add("Add", scores, score_bias, name=f"{name}/masked"), name=f"{name}/shares", axis=-1
+    )
     context = graph.add("MatMul", shares, value, name=f"{name}/context")
     joined = graph.add("Transpose", context, name=f"{name}/joined", perm=[0, 2, 1, 3])
     return graph.add("Reshape", joined, graph.integers(0, 0, width), name=f"{name}/heads")
@@ -206,16 +253,36 @@ def _attention(graph: _Graph, weights: Weights, x: str, score_bias: str, prefix:
 
 def _outputs(graph: _Graph, weights: Weights, x: str, real: str) -> None:
     """The three outputs from the last states, pooled over real tokens only."""
-    far = graph.add("Mul", graph.add("Sub", real, "one", name="padding"), "far", name="padding_far")  # (batch, time, 1)
+    far = graph.add(
+        "Mul", graph.add("Sub", real, "one", name="padding"), "far", name="padding_far"
+    )  # (batch, time, 1)
     first = graph.add("Gather", x, graph.constant("int_0", np.array(0, np.int64)), name="first", axis=1)
-    scores = graph.add("Add", graph.small_linear("attention", x, weights, "attention"), far, name="attention/masked")
+    scores = graph.add(
+        "Add", graph.small_linear("attention", x, weights, "attention"), far, name="attention/masked"
+    )
     shares = graph.add("Softmax", scores, name="attention/shares", axis=1)
-    weighted = graph.add("ReduceSum", graph.add("Mul", x, shares, name="attention/weighted"), graph.integers(1), name="attended_mean", keepdims=0)
-    top = graph.add("ReduceMax", graph.add("Add", x, far, name="top/masked"), name="top", axes=[1], keepdims=0)
+    weighted = graph.add(
+        "ReduceSum",
+        graph.add("Mul", x, shares, name="attention/weighted"),
+        graph.integers(1),
+        name="attended_mean",
+        keepdims=0,
+    )
+    top = graph.add(
+        "ReduceMax", graph.add("Add", x, far, name="top/masked"), name="top", axes=[1], keepdims=0
+    )
     pooled = graph.add("Concat", first, weighted, top, name="pooled", axis=-1)
-    hidden = graph.add("Gelu", graph.small_linear("hidden", pooled, weights, "hidden"), name="hidden/active", domain=CONTRIB)
+    hidden = graph.add(
+        "Gelu", graph.small_linear("hidden", pooled, weights, "hidden"), name="hidden/active", domain=CONTRIB
+    )
     graph.add("Identity", graph.small_linear("classifier", hidden, weights, "labels"), name="logits")
     tokens = graph.small_linear("tokens", x, weights, "tokens")
     graph.add("Squeeze", tokens, graph.integers(2), name="token_logits")
-    total = graph.add("ReduceSum", graph.add("Mul", x, real, name="mean/real"), graph.integers(1), name="mean/sum", keepdims=0)
+    total = graph.add(
+        "ReduceSum",
+        graph.add("Mul", x, real, name="mean/real"),
+        graph.integers(1),
+        name="mean/sum",
+        keepdims=0,
+    )
     graph.add("LpNormalization", total, name="embedding", axis=-1, p=2)
