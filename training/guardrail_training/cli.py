@@ -1,42 +1,90 @@
-"""The command ``guardrail-train``."""
+"""The command ``guardrail-train``: every trainer is a recipe (TOML) plus a few settings on top of it.
+
+An error of this package is one line: status 2 where other arguments mend it, status 1 otherwise.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any
 
 import typer
+
+from guardrail.integrations.cli import Commands
 
 __all__ = ["app"]
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_show_locals=False,
-    help="Train and measure the models of guardrail.",
+    help="Trains and measures the models that guardrail serves.",
 )
 
-Recipe = Annotated[Optional[str], typer.Option(help="TOML file with the settings of the run.")]  # noqa: UP045
-Text = Annotated[Optional[str], typer.Option()]  # noqa: UP045
-
-
-@app.callback()
-def main() -> None:
-    """Train and measure the models of guardrail."""
+Recipe = Annotated[str | None, typer.Option(help="TOML file with the settings of the run.")]
+Base = Annotated[
+    str | None, typer.Option(help="Folder of the base model, or its name in 'guardrail models list'.")
+]
+Data = Annotated[str | None, typer.Option(help="Folder of the sources; else GUARDRAIL_DATA, else the hub.")]
+Out = Annotated[str | None, typer.Option(help="Folder that receives the result.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, its value as in TOML; repeatable."),
+]
 
 
 @app.command()
 def sft(
-    recipe: Recipe = None,
-    base: Text = None,
-    data: Text = None,
-    out: Text = None,
-    threads: Annotated[Optional[int], typer.Option()] = None,  # noqa: UP045
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
 ) -> None:
-    """Train a rewriter adapter on parallel sentences, or continue an interrupted run."""
-    from guardrail_training import sft as trainer
-    from guardrail_training.recipe import read_recipe
+    """Trains a rewriter's adapter on parallel sentences; the same command continues an interrupted run.
 
-    overrides = {"base": base, "data": data, "out": out, "threads": threads}
-    report = trainer.run(read_recipe(recipe, settings=trainer.SftSettings, overrides=overrides))
-    typer.echo(f"step {report.step} of {report.steps}, dev loss {report.dev_loss}")
+    Ends with status 130 where a signal stopped it: its checkpoint is written then.
+    """
+    from guardrail_training import sft as trainer
+
+    report = trainer.run(_settings(trainer.SftSettings, recipe, changes, base=base, data=data, out=out))
+    loss = "" if report.dev_loss is None else f", dev loss {report.dev_loss:.4f}"
+    typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
     if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
         raise typer.Exit(130)
+
+
+@app.command()
+def detector(
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+) -> None:
+    """Trains, calibrates and exports the detector."""
+    from guardrail_training import detector as trainer
+
+    path = trainer.run(_settings(trainer.DetectorSettings, recipe, changes, base=base, data=data, out=out))
+    typer.echo(f"written to {path}", err=True)
+
+
+@app.command()
+def evaluate(
+    what: Annotated[str, typer.Argument(help="judges, detector, rewriter, select, annotate or agreement.")],
+    *,
+    recipe: Recipe = None,
+    data: Data = None,
+    out: Out = None,
+    adapter: Annotated[str | None, typer.Option(help="Adapter folder; else the shipped one.")] = None,
+    pilot: Annotated[str | None, typer.Option(help="Adapter folder of the pilot's recipe.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(help="Run with step-N folders, for select.")] = None,
+    card: Annotated[str | None, typer.Option(help="Model card that receives the tables.")] = None,
+    changes: Changes = None,
+) -> None:
+    """Measures detectors and rewriters and writes the tables as JSON and Markdown."""
+    from guardrail_training import evaluate as evaluation
+
+    options = {"what": what, "data": data, "out": out, "adapter": adapter, "pilot": pilot}
+    options |= {"checkpoints": checkpoints, "card": card}
+    path = evaluation.run(_settings(evaluation.EvaluateSettings, recipe, changes, **options))
+    typer.echo(f"written to {path}", err=True)
+
+
+def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:
+    from guardrail_training.recipe import parse_changes, read_recipe
+
+    return read_recipe(recipe, settings=kind, overrides={**parse_changes(changes or []), **options})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ def add_lora(model: Any, *, rank: int, alpha: int, dropout: float, targets: Sequ
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    with warnings.catch_warnings():
+        # peft reads an attribute that transformers has renamed; its value plays no part here.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -190,6 +194,7 @@ def save_adapter(model: PeftModel, folder: str | Path) -> list[Path]:
         name: value.to(torch.float16).contiguous() for name, value in get_peft_model_state_dict(model).items()
     }
     save_file(state, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # safetensors writes 0600, which others cannot read
     config: Any = model.peft_config["default"]
     content = {
         "peft_type": "LORA",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -15,7 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["read_recipe"]
+__all__ = ["parse_changes", "read_recipe"]
 
 Settings = TypeVar("Settings")
 
@@ -43,6 +43,20 @@ def read_recipe(
     return settings(
         **{key: _typed(value, hints[key], f"{where}: key {key}") for key, value in values.items()}
     )
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Overrides from ``KEY=VALUE`` arguments; a value that is not TOML is taken as a string."""
+    parsed: dict[str, Any] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set needs KEY=VALUE, got {change!r}")
+        try:
+            parsed[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[key] = value
+    return parsed
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from guardrail_training import data, modeling
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.losses import token_cross_entropy
 from guardrail_training.plan import encode_pairs, plan_passes
+from guardrail_training.provenance import model_folder
 from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
 
 __all__ = ["SftReport", "SftSettings", "learning_rate", "run"]
@@ -48,14 +49,15 @@ COUNTS = (
 class SftSettings:
     """Everything a run depends on; a recipe is this as TOML.
 
-    ``base`` is a folder with config.json, safetensors and tokenizer; ``data`` a folder with
+    ``base`` is a name that ``guardrail models`` knows, or a folder with config.json, safetensors and
+    tokenizer; ``data`` is a folder with
     ``paradetox/{train,dev}.jsonl`` (None: GUARDRAIL_DATA, else the hub). ``share`` is the part of the rows to
     train on. ``warmup`` is the part of all steps over which the learning rate rises. ``dtype`` is auto,
     float32 or bfloat16. ``threads`` 0 leaves torch's own choice.
     """
 
-    base: str
-    out: str
+    base: str = "smollm2-135m-instruct"
+    out: str = "runs/sft"
     data: str | None = None
     name: str = "smollm2-paradetox"
     template: str = TEMPLATE
@@ -116,10 +118,10 @@ def run(settings: SftSettings) -> SftReport:
     write a checkpoint and return.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    out = Path(settings.out)
+    out, base = Path(settings.out), model_folder(settings.base)
     template = Template(settings.template)
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_tokenizer(settings.base)
+    tokenizer = modeling.load_tokenizer(base)
     rows = data.take_share(
         data.drop_copies(data.load_paradetox(settings.data, split="train")),
         settings.share,
@@ -144,7 +146,7 @@ def run(settings: SftSettings) -> SftReport:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model = modeling.add_lora(
-        modeling.load_base(settings.base, dtype=dtype),
+        modeling.load_base(base, dtype=dtype),
         rank=settings.rank,
         alpha=settings.alpha,
         dropout=settings.dropout,
@@ -156,8 +158,8 @@ def run(settings: SftSettings) -> SftReport:
     first = load_checkpoint(out, model=model, optimizer=optimizer, fingerprint=fingerprint)
     steps = plan.steps
     log = MetricLog(out, resumed_from=first)
-    manifest = _manifest(settings, rows)
-    facts = _facts(settings, rows=rows, steps=steps, dtype=dtype, fingerprint=fingerprint)
+    manifest = _manifest(settings, rows, base=base)
+    facts = _facts(settings, rows=rows, base=base, steps=steps, dtype=dtype, fingerprint=fingerprint)
     write_run(out, settings=settings, facts=facts)
 
     # 3. Steps.
@@ -222,7 +224,13 @@ def _fingerprint(settings: SftSettings, rows: Sequence[data.Row]) -> str:
 
 
 def _facts(
-    settings: SftSettings, *, rows: Sequence[data.Row], steps: int, dtype: torch.dtype, fingerprint: str
+    settings: SftSettings,
+    *,
+    rows: Sequence[data.Row],
+    base: Path,
+    steps: int,
+    dtype: torch.dtype,
+    fingerprint: str,
 ) -> dict[str, Any]:
     return {
         "rows": len(rows),
@@ -231,7 +239,7 @@ def _facts(
         "computed_in": str(dtype).removeprefix("torch."),
         "torch_threads": torch.get_num_threads(),
         "fingerprint": fingerprint,
-        "base_sha256": sha256_of(Path(settings.base) / "model.safetensors"),
+        "base_sha256": sha256_of(base / "model.safetensors"),
         "data_sha256": _data_sha256(settings),
     }
 
@@ -243,8 +251,7 @@ def _data_sha256(settings: SftSettings) -> dict[str, str]:
     return {split: sha256_of(folder / "paradetox" / f"{split}.jsonl") for split in ("train", "dev")}
 
 
-def _manifest(settings: SftSettings, rows: Sequence[data.Row]) -> Manifest:
-    base = Path(settings.base)
+def _manifest(settings: SftSettings, rows: Sequence[data.Row], *, base: Path) -> Manifest:
     weights = sha256_of(base / "model.safetensors")
     # A converted base names the file it was converted from: that one is published, the conversion is not.
     origin = Manifest.load(base, verify=False).trained_on if (base / FILENAME).is_file() else None
@@ -255,7 +262,7 @@ def _manifest(settings: SftSettings, rows: Sequence[data.Row]) -> Manifest:
         licence="Apache-2.0",
         files={},
         trained_on=origin or weights,
-        compatible_bases={weights: "measured"} if origin else {},
+        compatible_bases={weights: "measured"} if origin not in (None, weights) else {},
         template=settings.template,
         scripts=("Latin",),
         settings={

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from guardrail_training import sft
+from guardrail_training.cli import app
+from guardrail_training.sft import SftReport, SftSettings
+
+RECIPE = 'batch_size = 2\nrank = 2\npasses = 1\nevaluations_per_pass = 1\ndtype = "float32"\n'
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    folder = tmp_path / "paradetox"
+    folder.mkdir()
+    rows = [{"toxic": "the rude cat", "neutral": ["the cat"]}, {"toxic": "rude mat", "neutral": ["a mat"]}]
+    for split in ("train", "dev"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def arguments(recipe: Path, base: Path) -> list[str]:
+    folder = recipe.parent
+    return [
+        "sft",
+        "--recipe",
+        str(recipe),
+        "--base",
+        str(base),
+        "--data",
+        str(folder),
+        "--out",
+        str(folder / "run"),
+    ]
+
+
+def test_sft_trains_from_a_recipe(recipe: Path, tiny_base: Path) -> None:
+    done = CliRunner().invoke(app, [*arguments(recipe, tiny_base), "--set", "passes=2"])
+
+    assert done.exit_code == 0, done.output
+    assert "step 2 of 2, dev loss" in done.output
+    assert (recipe.parent / "run/step-2/adapter_model.safetensors").is_file()
+
+
+def test_an_unknown_key_is_one_line_that_names_it(recipe: Path, tiny_base: Path) -> None:
+    recipe.write_text(RECIPE + "rankk = 3\n")
+
+    done = CliRunner().invoke(app, arguments(recipe, tiny_base))
+
+    assert done.exit_code == 2
+    assert "unknown key rankk" in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_a_bad_row_is_one_line_without_its_text(recipe: Path, tiny_base: Path) -> None:
+    (recipe.parent / "paradetox/train.jsonl").write_text('{"toxic": "zebra", "neutral": [""]}\n')
+
+    done = CliRunner().invoke(app, arguments(recipe, tiny_base))
+
+    assert done.exit_code == 2
+    assert "row 1" in done.output
+    assert "zebra" not in done.output
+
+
+def test_a_missing_base_is_one_line_that_names_the_command(recipe: Path) -> None:
+    done = CliRunner().invoke(app, arguments(recipe, Path("smollm2-135m-instruct")))
+
+    assert done.exit_code == 1
+    assert "guardrail models pull" in done.output
+
+
+def test_a_run_that_a_signal_stopped_ends_with_status_130(
+    recipe: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(settings: SftSettings) -> SftReport:
+        return SftReport(step=1, steps=2, dev_loss=None, stopped_by="SIGTERM")
+
+    monkeypatch.setattr(sft, "run", stopped)
+
+    done = CliRunner().invoke(app, arguments(recipe, tiny_base))
+
+    assert done.exit_code == 130
+    assert "stopped by SIGTERM; the same command continues" in done.output
+
+
+def test_every_command_is_listed() -> None:
+    done = CliRunner().invoke(app, ["--help"])
+
+    assert done.exit_code == 0
+    assert all(command in done.output for command in ("sft", "detector", "evaluate"))
+
+
+def test_tracebacks_show_no_locals() -> None:
+    assert app.pretty_exceptions_show_locals is False

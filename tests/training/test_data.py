@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardrail.errors import UsageError
+from guardrail_training.data import (
+    Row,
+    TrainingRowError,
+    bucketed_batches,
+    draw_references,
+    drop_copies,
+    load_paradetox,
+    read_rows,
+    take_share,
+)
+
+SECRET = "zebra"
+
+
+def written(folder: Path, *rows: Any) -> Path:
+    path = folder / "train.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows_with(*counts: int) -> list[Row]:
+    return [
+        Row(number=number, toxic=f"toxic {number}", neutral=tuple(f"{number}.{n}" for n in range(count)))
+        for number, count in enumerate(counts, 1)
+    ]
+
+
+def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path) -> None:
+    path = written(tmp_path, {"toxic": " a ", "neutral": ["b\n", "c"]}, {"toxic": "d", "neutral": ["e"]})
+
+    assert read_rows(path) == [
+        Row(number=1, toxic="a", neutral=("b", "c")),
+        Row(number=2, toxic="d", neutral=("e",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"toxic": SECRET}, "missing field neutral"),
+        ({"neutral": [SECRET]}, "missing field toxic"),
+        ({"toxic": "  ", "neutral": [SECRET]}, "field toxic"),
+        ({"toxic": 7, "neutral": [SECRET]}, "field toxic"),
+        ({"toxic": SECRET, "neutral": []}, "at least one reference"),
+        ({"toxic": SECRET, "neutral": SECRET}, "must be a list"),
+        ({"toxic": SECRET, "neutral": [SECRET, " "]}, "reference 2 of field neutral is empty"),
+        ([SECRET], "expected an object"),
+    ],
+)
+def test_a_bad_row_is_an_error_with_its_number_and_without_its_text(
+    tmp_path: Path, bad: Any, said: str
+) -> None:
+    path = written(tmp_path, {"toxic": "a", "neutral": ["b"]}, bad)
+
+    with pytest.raises(TrainingRowError, match="row 2: ") as caught:
+        read_rows(path)
+
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_broken_json_keeps_its_text_out_of_the_whole_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(f'{{"toxic": "{SECRET}"', encoding="utf-8")
+
+    with pytest.raises(TrainingRowError, match="row 1: not valid JSON at column") as caught:
+        read_rows(path)
+
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_missing_or_empty_file_is_an_error_that_says_where_data_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(TrainingRowError, match="GUARDRAIL_DATA"):
+        read_rows(tmp_path / "nothing.jsonl")
+    with pytest.raises(TrainingRowError, match="holds no rows"):
+        read_rows(written(tmp_path))
+
+
+def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "paradetox").mkdir()
+    written(tmp_path / "paradetox", {"toxic": "a", "neutral": ["b"]})
+    monkeypatch.setenv("GUARDRAIL_DATA", str(tmp_path))
+
+    assert [row.toxic for row in load_paradetox(None, split="train")] == ["a"]
+
+
+def test_references_that_copy_their_source_are_dropped_and_rows_left_without_one_too() -> None:
+    rows = [
+        Row(number=1, toxic="what a mess !", neutral=("What a mess.", "it is untidy")),
+        Row(number=2, toxic="fine", neutral=("Fine!",)),
+    ]
+
+    assert drop_copies(rows) == [Row(number=1, toxic="what a mess !", neutral=("it is untidy",))]
+
+
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=8), seed=st.integers(0, 9))
+def test_passes_draw_every_reference_of_a_row_before_one_comes_again(counts: list[int], seed: int) -> None:
+    rows = rows_with(*counts)
+    passes = [draw_references(rows, seed=seed, pass_index=n) for n in range(max(counts))]
+
+    for place, row in enumerate(rows):
+        drawn = [pairs[place].target for pairs in passes]
+        assert set(drawn[: len(row.neutral)]) == set(row.neutral)
+        assert all(pairs[place].source == row.toxic for pairs in passes)
+
+
+def test_a_draw_depends_on_the_row_and_not_on_its_companions() -> None:
+    rows = rows_with(3, 3, 3, 3)
+
+    alone = draw_references(rows[2:3], seed=5, pass_index=1)
+
+    assert alone == draw_references(rows, seed=5, pass_index=1)[2:3]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 90), max_size=200),
+    batch_size=st.integers(1, 16),
+    seed=st.integers(0, 5),
+)
+def test_every_index_is_in_exactly_one_batch(lengths: list[int], batch_size: int, seed: int) -> None:
+    batches = bucketed_batches(lengths, batch_size=batch_size, seed=seed, pass_index=0)
+
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    assert batches == bucketed_batches(lengths, batch_size=batch_size, seed=seed, pass_index=0)
+
+
+def test_batches_hold_similar_lengths_in_an_order_that_changes_with_the_pass() -> None:
+    lengths = [10 + 7 * index % 60 for index in range(1600)]
+
+    batches = bucketed_batches(lengths, batch_size=16, seed=0, pass_index=0)
+
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    assert padded < 1.05 * sum(lengths)
+    longest = [max(lengths[i] for i in batch) for batch in batches]
+    assert longest != sorted(longest)
+    assert batches != bucketed_batches(lengths, batch_size=16, seed=0, pass_index=1)
+
+
+def test_a_share_is_a_seeded_sample_in_file_order() -> None:
+    rows = rows_with(*[1] * 100)
+
+    half = take_share(rows, 0.5, seed=1)
+
+    assert len(half) == 50
+    assert [row.number for row in half] == sorted(row.number for row in half)
+    assert half == take_share(rows, 0.5, seed=1) != take_share(rows, 0.5, seed=2)
+    assert take_share(rows, 1.0, seed=1) == rows
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.1])
+def test_a_share_outside_0_to_1_is_an_error(share: float) -> None:
+    with pytest.raises(UsageError, match="share"):
+        take_share(rows_with(1), share, seed=0)

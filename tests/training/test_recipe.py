@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from guardrail.errors import ConfigError
+from guardrail_training.recipe import parse_changes, read_recipe
+from guardrail_training.sft import SftSettings
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+@dataclass(frozen=True)
+class Run:
+    base: Path
+    rate: float = 0.5
+    steps: int | None = None
+    quick: bool = False
+    layers: tuple[str, ...] = ()
+    name: str = "run"
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_fills_the_settings_and_overrides_lie_over_it(tmp_path: Path) -> None:
+    path = recipe(tmp_path, 'base = "a"\nrate = 1\nlayers = ["q", "k"]\nsteps = 3\nquick = true')
+
+    settings = read_recipe(path, settings=Run, overrides={"base": "b", "steps": None, "name": "other"})
+
+    assert settings == Run(base=Path("b"), rate=1.0, steps=3, quick=True, layers=("q", "k"), name="other")
+    assert isinstance(settings.rate, float)
+
+
+def test_an_unknown_key_is_an_error_that_names_it_and_the_known_ones(tmp_path: Path) -> None:
+    path = recipe(tmp_path, 'base = "a"\nlearning_rat = 1')
+
+    with pytest.raises(
+        ConfigError, match=r"recipe\.toml: unknown key learning_rat; known keys are base, layers"
+    ):
+        read_recipe(path, settings=Run, overrides={})
+
+
+def test_a_missing_key_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match="command line: missing key base"):
+        read_recipe(None, settings=Run, overrides={})
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rate = 'fast'", "rate must be float, got str"),
+        ("steps = 1.5", "steps must be int, got float"),
+        ("steps = true", "steps must be int, got bool"),
+        ("quick = 1", "quick must be bool, got int"),
+        ("layers = 'q'", "layers must be"),
+        ("layers = [1]", "layers must be"),
+        ("name = 3", "name must be str, got int"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error_that_names_key_and_type(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_recipe(recipe(tmp_path, f"base = 'a'\n{line}"), settings=Run, overrides={})
+
+
+def test_a_recipe_that_is_missing_or_not_toml_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe"):
+        read_recipe(tmp_path / "none.toml", settings=Run, overrides={})
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_recipe(recipe(tmp_path, "base = "), settings=Run, overrides={})
+
+
+def test_changes_are_read_as_toml_and_as_strings_where_they_are_none() -> None:
+    parsed = parse_changes(["a=1", "b=0.5", "c=true", 'd=["x"]', "e=runs/one", "f=x=y"])
+
+    assert parsed == {"a": 1, "b": 0.5, "c": True, "d": ["x"], "e": "runs/one", "f": "x=y"}
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        parse_changes(["quick"])
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "passes"), [("smollm2-paradetox", 1.0, 2), ("smollm2-paradetox-pilot", 0.5, 1)]
+)
+def test_the_rewriters_recipes_are_valid(name: str, share: float, passes: int) -> None:
+    settings = read_recipe(
+        RECIPES / f"{name}.toml", settings=SftSettings, overrides={"base": "b", "out": "o"}
+    )
+
+    assert (settings.name, settings.share, settings.passes) == (name, share, passes)
+    assert (settings.rank, settings.alpha, settings.batch_size, settings.learning_rate) == (16, 32, 16, 1e-3)
