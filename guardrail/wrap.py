@@ -24,9 +24,9 @@ def wrap(function: F, *, check: Check, acheck: AsyncCheck) -> F:
     """
     if isinstance(function, (staticmethod, classmethod)):
         # Under the descriptor's own decorator, so that binding goes on as before.
-        return type(function)(wrap(function.__func__, check=check, acheck=acheck))  # type: ignore[return-value]
+        return type(function)(wrap(function.__func__, check=check, acheck=acheck))
     target = function if inspect.isroutine(function) or isinstance(function, functools.partial) else None
-    target = target or getattr(function, "__call__", None)  # noqa: B004  # a callable object is judged by its method
+    target = target or getattr(function, "__call__", None)  # noqa: B004  # its method is judged
     if target is None or inspect.isclass(function):
         raise UsageError(f"expected a function that returns text, got {_kind(function)}")
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -309,6 +310,24 @@ def test_a_vector_far_away_fails_the_meaning_check() -> None:
     outcome = Hand(embed=embed).run(TOXIC)
     assert outcome.action is Action.MASKED
     assert "meaning" in outcome.edits[0].failed_checks
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 50), st.booleans())
+def test_no_character_is_scored_more_than_k_times(lengths: list[int], size: int, suspicious: bool) -> None:
+    policy = Policy(segment_min=4, segment_max=60, context=40, ladder=("mask", "block"))
+    words = [f"<{i:x}>" + "x" * length for i, length in enumerate(lengths)]
+    text = ". ".join(words)
+    scored: list[str] = []
+
+    def detect(request: Detect) -> list[Verdict]:
+        scored.extend(request.texts)
+        # Every text of two words is a suspect: each joint score is followed by one of its context.
+        return [Verdict({}, suspicious and text.count("<") > 1) for text in request.texts]
+
+    Hand(policy, detect=detect).run(*(text[i : i + size] for i in range(0, len(text), size)))
+    in_reach = math.ceil(policy.context / policy.segment_min) + 1
+    most = max(sum(f"<{i:x}>" in text for text in scored) for i in range(len(words)))
+    assert most <= 2 + 2 * in_reach
 
 
 WORDS = st.sampled_from(

@@ -1,4 +1,4 @@
-"""The whole guard with the models that ship: what it lets pass, what it mends, and that batches change nothing."""
+"""The whole guard with the models that ship: what passes, what is mended; batches change nothing."""
 
 from __future__ import annotations
 
