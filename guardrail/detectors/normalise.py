@@ -38,7 +38,7 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800
 _WORD = re.compile(r"[^\W\d_]+")
 # Single characters with one and the same separator between them: "i d i o t", "i.d.i.o.t".
 _SPACED = re.compile(
-    r"(?<![^\W_])[a-z0-9@$!](?P<gap> ?[._\-*~|/,] ?| )(?:[a-z0-9@$!](?P=gap))+[a-z0-9@$!](?![^\W_])"
+    r"(?<![^\W_])[a-z0-9@$!](?P<gap> ?[._\-*~|/,] ?| )(?:[a-z0-9@$!](?P=gap))+[a-z0-9$](?![^\W_])"
 )
 _CHUNK = re.compile(r"\S+")
 _LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g"} | {
@@ -71,7 +71,7 @@ def normalise(text: str) -> Normalised:
     folded = fold(text)
     spaced = _drop(folded, _gaps(folded.text), covered=False)
     unmasked = Normalised(_unmask_chunks(spaced, text), spaced.starts, spaced.ends)
-    repeats = ((m.start() + 2, m.end()) for m in _STRETCHED.finditer(unmasked.text) if not _is_www(m))
+    repeats = ((m.start() + 2, m.end()) for m in _STRETCHED.finditer(unmasked.text) if _is_part(m))
     return _drop(unmasked, repeats, covered=True)
 
 
@@ -113,11 +113,11 @@ def _folded(character: str) -> str:
         return " "
     if named := _LATIN_NAME.fullmatch(unicodedata.name(character, "")):
         return named[1].lower()
-    compatible = unicodedata.normalize("NFKC", character).casefold()
-    if category[0] not in "LN":
-        return compatible if len(compatible) == 1 else character
-    bare = "".join(c for c in unicodedata.normalize("NFKD", compatible) if not unicodedata.combining(c))
-    return bare if bare.isascii() and bare else compatible
+    decomposed = unicodedata.normalize("NFKD", character.casefold()).casefold()
+    bare = "".join(c for c in decomposed if not unicodedata.combining(c))
+    if bare.isascii() and (category[0] in "LN" or len(bare) == 1):
+        return bare
+    return unicodedata.normalize("NFKC", character).lower() if category[0] == "L" else character
 
 
 @lru_cache(maxsize=8192)
@@ -206,8 +206,12 @@ def _letter(token: str, index: int) -> str:
     return "*" if character in _COVERS else _LEET.get(character, character)
 
 
-def _is_www(match: re.Match[str]) -> bool:
-    return match[0] == "www" and match.string[match.end() : match.end() + 1] == "."
+def _is_part(match: re.Match[str]) -> bool:
+    """False where a repeated letter is the whole word, as in "iii" or "www": it stretches no other."""
+    around = (
+        match.string[max(match.start() - 1, 0) : match.start()] + match.string[match.end() : match.end() + 1]
+    )
+    return any(map(str.isalnum, around))
 
 
 def _drop(reading: Normalised, slices: Iterable[tuple[int, int]], *, covered: bool) -> Normalised:

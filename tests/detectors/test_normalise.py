@@ -75,6 +75,8 @@ def test_obfuscation_is_undone(obfuscated: str, plain: str) -> None:
         "book, assess, coffee, committee",
         "привет, мир",
         "γεια σου κόσμε",
+        "world war iii, www.site.org, aaa, kkk",
+        "wait… it‑is ½ of θυμός",
         "你好世界 مرحبا हिन्दी",
     ],
 )
