@@ -115,7 +115,7 @@ def _folded(character: str) -> str:
         return named[1].lower()
     decomposed = unicodedata.normalize("NFKD", character.casefold()).casefold()
     bare = "".join(c for c in decomposed if not unicodedata.combining(c))
-    if bare.isascii() and (category[0] in "LN" or len(bare) == 1):
+    if bare.strip() and bare.isascii() and (category[0] in "LN" or len(bare) == 1):
         return bare
     return unicodedata.normalize("NFKC", character).lower() if category[0] == "L" else character
 
@@ -141,7 +141,8 @@ def _latinised(text: str) -> str:
         word = match[0]
         candidate = word.translate(_LOOKALIKES)
         is_mixed = any("a" <= c <= "z" for c in word)
-        return candidate if candidate.isascii() and (is_mixed or is_latin_text) else word
+        is_disguised = is_mixed or (is_latin_text and len(word) > 1)  # one letter alone is a symbol
+        return candidate if candidate.isascii() and is_disguised else word
 
     return _WORD.sub(replaced, text)
 

@@ -76,7 +76,7 @@ def test_obfuscation_is_undone(obfuscated: str, plain: str) -> None:
         "привет, мир",
         "γεια σου κόσμε",
         "world war iii, www.site.org, aaa, kkk",
-        "wait… it‑is ½ of θυμός",
+        "wait… it‑is ½ of θυμός, ´¨¸ 5 ± β or α",
         "你好世界 مرحبا हिन्दी",
     ],
 )
