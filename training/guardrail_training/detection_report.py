@@ -65,10 +65,14 @@ class Correlation:
 def rank_sets(
     detector: EmbeddingDetector, sets: Sequence[LabelledSet], *, threshold: float
 ) -> list[SetRanking]:
-    """Ranking figures per set; no text is judged twice."""
+    """Ranking figures per set whose label the detector scores; no text is judged twice."""
     distinct = list(dict.fromkeys(text for each in sets for text in each.texts))
     verdicts = dict(zip(distinct, detector.detect(distinct), strict=True))
-    return [_rank(each, [verdicts[text] for text in each.texts], threshold=threshold) for each in sets]
+    return [
+        _rank(each, [verdicts[text] for text in each.texts], threshold=threshold)
+        for each in sets
+        if each.label in verdicts[each.texts[0]].scores
+    ]
 
 
 def _rank(each: LabelledSet, verdicts: Sequence[Verdict], *, threshold: float) -> SetRanking:

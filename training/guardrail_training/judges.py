@@ -1,9 +1,9 @@
-"""Two judges of toxicity that share no training text with the detector, for rewriters' style accuracy (STA).
+"""Two judges of toxicity that are in no gate and no reward, for rewriters' style accuracy (STA).
 
 They and their thresholds were fixed before any detector or rewriter was trained here:
 
 ``profanity-check``  the published linear word model of alt-profanity-check, 200k human-labelled comments and
-                     tweets;
+                     tweets (among them Davidson's, which the detector reads too);
 ``char-ngram``       a linear model over character 2- to 5-grams, trained in seconds from sources that the
                      detector never sees: what annotators refused to rewrite in ParaDetox, DialogSum turns and
                      summaries, PIQA goals.

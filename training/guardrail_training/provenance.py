@@ -62,15 +62,17 @@ def provenance(settings: Described) -> dict[str, Any]:
         "versions": package_versions() | _versions(),
         "git": git_commit(),
         "data": {} if settings.what in ("annotate", "agreement") else _hashes(data_folder(settings.data)),
-        "models": {
-            "detector": _weights(Path(settings.detector) if settings.detector else SHIPPED / "detector"),
-            "adapter": _weights(Path(settings.adapter) if settings.adapter else SHIPPED / "rewriter"),
-            "pilot": _weights(Path(settings.pilot)) if settings.pilot else {},
-            **{
-                Path(name).name: _pinned(name)
-                for name in (settings.base, settings.encoder, settings.original)
-            },
-        },
+        "models": {name: files for name, files in _models(settings).items() if files},
+    }
+
+
+def _models(settings: Described) -> dict[str, dict[str, str]]:
+    """Per model the sha256 of its files; empty where it is not on this machine."""
+    known = {Path(name).name: _pinned(name) for name in (settings.base, settings.encoder, settings.original)}
+    return known | {
+        "detector": _weights(Path(settings.detector) if settings.detector else SHIPPED / "detector"),
+        "adapter": _weights(Path(settings.adapter) if settings.adapter else SHIPPED / "rewriter"),
+        "pilot": _weights(Path(settings.pilot)) if settings.pilot else {},
     }
 
 
