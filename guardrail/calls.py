@@ -23,13 +23,15 @@ __all__ = ["Calls", "Models"]
 class Models:
     """The plug-ins of one guard, as plain functions; each takes a batch and returns one of equal length.
 
-    ``rewrite`` may raise PluginError(reason="rewriter_missing"), which takes the flow to the next rung.
+    ``open_rewriter`` is called before each ``rewrite`` and outside its deadline: loading takes as long
+    as it takes. It may raise PluginError(reason="rewriter_missing"), which takes the flow to the next rung.
     """
 
     detect: Callable[[Sequence[str]], Sequence[Verdict]]
     lexicon: Callable[[Sequence[str]], Sequence[Verdict]]
     rewrite: Callable[[Sequence[str], int], Sequence[Sequence[str]]]
     embed: Callable[[Sequence[str]], Any]
+    open_rewriter: Callable[[], object] | None = None
 
 
 class Calls:
@@ -52,6 +54,8 @@ class Calls:
             )
         if isinstance(call, Rewrite):
             texts, n = call.texts, call.n
+            if self.models.open_rewriter is not None:
+                _guarded("rewriter", self.models.open_rewriter)
             return _guarded(
                 "rewriter",
                 lambda: _candidates(self._rewriter.run(lambda: self.models.rewrite(texts, n)), texts, n),

@@ -41,7 +41,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
-REWRITER_BASE = "smollm2-135m-instruct"
 WINDOW = 256
 """Texts advanced together by ``check_many``: enough to fill model calls, few enough to bound memory."""
 
@@ -77,26 +76,17 @@ class Guard:
         if download and rewriter == "shipped":
             from guardrail import models
 
-            if models.locate(REWRITER_BASE) is None:
-                models.pull(REWRITER_BASE)
+            if models.locate(models.REWRITER_BASE) is None:
+                models.pull(models.REWRITER_BASE)
         self.policy = policy
+        self._on_outcome = on_outcome
         self._parts: dict[str, Any] = {
             "detector": detector,
             "rewriter": rewriter,
             "embedder": embedder,
             "lexicon": lexicon,
         }
-        self._on_outcome = on_outcome
-        embeds = embedder or (detector if hasattr(detector, "embed") else None)
-        self._calls = Calls(
-            Models(
-                detect=_method(detector, "detect", lambda texts: _shipped_detector().detect(texts)),
-                lexicon=_method(lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
-                rewrite=_method(None if rewriter == "shipped" else rewriter, "rewrite", _shipped_rewrite),
-                embed=_method(embeds, "embed", lambda texts: _shipped_detector().embed(texts)),
-            ),
-            policy,
-        )
+        self._calls = Calls(_models(**self._parts), policy)
 
     def check(self, text: str) -> Outcome:
         """The outcome of one text.
@@ -194,6 +184,26 @@ class Guard:
         return f"Guard(policy={self.policy.digest()}, {chosen})"
 
 
+def _models(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any) -> Models:
+    """The parts as plain functions, with the shipped ones, loaded at first use, where none was given."""
+    embeds = embedder or (detector if hasattr(detector, "embed") else None)
+    models = Models(
+        detect=_method(detector, "detect", lambda texts: _shipped_detector().detect(texts)),
+        lexicon=_method(lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
+        embed=_method(embeds, "embed", lambda texts: _shipped_detector().embed(texts)),
+        rewrite=lambda texts, n: _shipped_rewriter().rewrite(texts, n),
+        open_rewriter=_open_rewriter,
+    )
+    if rewriter == "shipped":
+        return models
+    return replace(models, rewrite=_method(rewriter, "rewrite", _no_candidates), open_rewriter=None)
+
+
+def _no_candidates(segments: Sequence[str], n: int) -> list[list[str]]:
+    """What stands for a rewriter that was left out; the policy's ladder then starts at mask."""
+    return [[] for _ in segments]
+
+
 def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
     """The part's method, the part itself where it is a plain callable, the default where there is none."""
     if part is None:
@@ -248,14 +258,13 @@ def _shipped_rewriter() -> LoraRewriter:
     return LoraRewriter.load(Path(__file__).parent / "shipped" / "rewriter")
 
 
-def _shipped_rewrite(segments: Sequence[str], n: int) -> list[list[str]]:
-    """Candidates of the shipped rewriter; where it cannot run, the flow hears so and masks."""
+def _open_rewriter() -> LoraRewriter:
+    """The shipped rewriter; where it cannot run the flow hears so, and masks."""
     try:
-        rewriter = _shipped_rewriter()
+        return _shipped_rewriter()
     except (ModelMissingError, MissingExtraError) as error:
         _warn_once(str(error))
         raise PluginError(f"no rewriter: {error}", reason="rewriter_missing", original=error) from None
-    return rewriter.rewrite(segments, n)
 
 
 @cache
