@@ -80,7 +80,7 @@ def test_the_python_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "idiot" not in done.stdout
-    assert "Please close the door behind you." in done.stdout
+    assert "Please send me the report soon." in done.stdout
 
 
 @pytest.mark.base
