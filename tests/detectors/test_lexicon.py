@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.detectors.lexicon import Entry, Lexicon
@@ -95,6 +95,7 @@ def test_verdicts_come_in_order_and_do_not_depend_on_companions() -> None:
     assert LEXICON.detect([]) == []
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.text(max_size=60), st.sampled_from(["idiot", "1d10t", "sh*t", "SHIT"]), st.text(max_size=60))
 def test_a_listed_word_between_spaces_is_found_wherever_it_stands(before: str, word: str, after: str) -> None:
     # Spaced letters next to it would make the word part of a longer one only if it were one letter itself.
@@ -104,6 +105,7 @@ def test_a_listed_word_between_spaces_is_found_wherever_it_stands(before: str, w
     assert any(s.start <= len(before) + 1 and s.end >= len(before) + 1 + len(word) for s in verdict.spans)
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.text(st.sampled_from("aidots shf*g1.$@\u0301\u200bѕ\n"), max_size=80))
 def test_spans_are_disjoint_ordered_and_inside_the_text(text: str) -> None:
     spans = LEXICON.detect([text])[0].spans
@@ -148,7 +150,8 @@ def test_a_missing_file_is_an_error_of_its_own(tmp_path: Path) -> None:
 def test_time_grows_linearly_with_adversarial_text(unit: str) -> None:
     short, long = (unit * (size // len(unit)) for size in (10_000, 80_000))
     LEXICON.detect([short])
-    assert _cpu_seconds(long) < 24 * max(_cpu_seconds(short), 0.005)
+    # Eight times the text; quadratic time would be 64 times. A busy machine gets three tries.
+    assert any(_cpu_seconds(long) < 24 * max(_cpu_seconds(short), 0.005) for _ in range(3))
 
 
 def test_a_megabyte_of_stars_takes_seconds() -> None:

@@ -6,7 +6,7 @@ import string
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.detectors.normalise import fold, normalise, second_reading
@@ -88,6 +88,7 @@ def test_model_numbers_in_capitals_are_not_words() -> None:
     assert normalise("A5S, F4G and A55").text == "a5s, f4g and a55"
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(ANY_TEXT | TRICKY)
 def test_offsets_are_ordered_and_inside_the_text(text: str) -> None:
     for reading in (fold(text), normalise(text)):
@@ -97,6 +98,7 @@ def test_offsets_are_ordered_and_inside_the_text(text: str) -> None:
         assert list(reading.ends) == sorted(reading.ends)
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(ANY_TEXT | TRICKY)
 def test_a_character_of_the_reading_comes_from_its_place_in_the_text(text: str) -> None:
     folded = fold(text)
@@ -105,6 +107,7 @@ def test_a_character_of_the_reading_comes_from_its_place_in_the_text(text: str) 
             assert text[folded.starts[index]].lower() == character
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.text(string.ascii_letters + " .,;:?'\"\n", max_size=200).filter(lambda t: " a" not in t))
 def test_text_of_plain_letters_keeps_its_words(text: str) -> None:
     lowered = text.lower()
@@ -114,11 +117,13 @@ def test_text_of_plain_letters_keeps_its_words(text: str) -> None:
         assert normalise(text).text == lowered
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_stay(number: float) -> None:
     assert normalise(f"it is {number} or ${number}").text == f"it is {number} or ${number}"
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.from_regex(r"\A[a-z]{2,8}[0-9]{1,4}\Z") | st.from_regex(r"\A[0-9]{1,4}[a-z]{1,8}\Z"))
 def test_words_with_a_number_at_one_end_stay(word: str) -> None:
     if not any(c * 3 in word for c in string.ascii_lowercase):
@@ -148,7 +153,8 @@ def test_a_span_of_the_reading_covers_the_obfuscated_word() -> None:
 def test_time_grows_linearly_with_adversarial_text(unit: str) -> None:
     short, long = (unit * (size // len(unit)) for size in (10_000, 80_000))
     normalise(short)
-    assert _cpu_seconds(long) < 24 * max(_cpu_seconds(short), 0.005)
+    # Eight times the text; quadratic time would be 64 times. A busy machine gets three tries.
+    assert any(_cpu_seconds(long) < 24 * max(_cpu_seconds(short), 0.005) for _ in range(3))
 
 
 def _cpu_seconds(text: str) -> float:

@@ -6,7 +6,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.outcome import Span
@@ -75,6 +75,7 @@ def test_a_span_without_a_word_hides_its_visible_characters() -> None:
     assert mask_spans("fine :-( really", [Span(4, 9)], template=None) == "fine *** really"
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(texts_with_spans())
 def test_length_and_white_space_are_kept(case: tuple[str, list[Span]]) -> None:
     text, spans = case
@@ -83,6 +84,7 @@ def test_length_and_white_space_are_kept(case: tuple[str, list[Span]]) -> None:
     assert [c if c.isspace() else "x" for c in masked] == [c if c.isspace() else "x" for c in text]
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(texts_with_spans())
 def test_characters_only_ever_become_stars(case: tuple[str, list[Span]]) -> None:
     text, spans = case
@@ -90,6 +92,7 @@ def test_characters_only_ever_become_stars(case: tuple[str, list[Span]]) -> None
     assert all(after in (before, "*") for before, after in zip(text, masked, strict=True))
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_everything_outside_touched_words_is_untouched(before: str, after: str) -> None:
     text = f"{before} idiot {after}"
@@ -98,6 +101,7 @@ def test_everything_outside_touched_words_is_untouched(before: str, after: str) 
     assert mask_spans(text, [span], template="[x]") == f"{before} [x] {after}"
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(texts_with_spans())
 def test_nothing_but_first_letters_stays_readable_under_a_span(case: tuple[str, list[Span]]) -> None:
     text, spans = case
@@ -107,12 +111,14 @@ def test_nothing_but_first_letters_stays_readable_under_a_span(case: tuple[str, 
         assert not any(a.isalnum() and b.isalnum() for a, b in itertools.pairwise(inside))
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(TEXT)
 def test_no_spans_change_nothing(text: str) -> None:
     assert mask_spans(text, [], template=None) == text
     assert mask_spans(text, [Span(3, 3)], template="[x]") == text
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(texts_with_spans())
 def test_the_order_of_spans_does_not_matter(case: tuple[str, list[Span]]) -> None:
     text, spans = case
@@ -124,7 +130,9 @@ def test_time_grows_linearly_with_adversarial_text(unit: str) -> None:
     short, long = (unit * (size // len(unit)) for size in (10_000, 80_000))
     for whole in (True, False):
         _cpu_seconds(short, whole=whole)
-        assert _cpu_seconds(long, whole=whole) < 24 * max(_cpu_seconds(short, whole=whole), 0.005)
+        # Eight times the text; quadratic time would be 64 times. A busy machine gets three tries.
+        tries = ((_cpu_seconds(short, whole=whole), _cpu_seconds(long, whole=whole)) for _ in range(3))
+        assert any(slow < 24 * max(fast, 0.005) for fast, slow in tries)
 
 
 def _cpu_seconds(text: str, *, whole: bool) -> float:
