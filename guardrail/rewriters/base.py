@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardrail.convert import quiet_transformers
 from guardrail.errors import ManifestError, MissingExtraError, ModelFileError
 from guardrail.manifest import FILENAME, Manifest
+from guardrail.models.convert import quiet_transformers
 from guardrail.rewriters.adapter import Adapter, Factors
 
 if TYPE_CHECKING:

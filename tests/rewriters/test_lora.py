@@ -235,7 +235,7 @@ def test_an_unknown_base_without_a_folder_is_an_error_that_asks_for_it(make_adap
 
 
 def test_a_known_base_that_is_missing_names_the_command(make_adapter, empty_cache):
-    from guardrail.sources import SOURCES
+    from guardrail.models.sources import SOURCES
 
     adapter = make_adapter(manifest={"trained_on": SOURCES["smollm2-135m-instruct"].identity})
     with pytest.raises(ModelMissingError, match="guardrail models pull smollm2-135m-instruct"):

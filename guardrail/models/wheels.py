@@ -14,7 +14,7 @@ from pathlib import Path
 
 from guardrail.errors import ModelFileError, ModelMissingError
 from guardrail.manifest import sha256_of
-from guardrail.sources import Member, Wheel
+from guardrail.models.sources import Member, Wheel
 
 __all__ = ["Report", "check", "fetch", "unpack"]
 
