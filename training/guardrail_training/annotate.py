@@ -113,11 +113,11 @@ def agreement(first: str | Path, second: str | Path, *, key: str | Path) -> Agre
     kappa: dict[str, float | None] = {}
     agreed = {}
     for question, allowed in QUESTIONS.items():
-        pair = [[ratings[identity][question] for identity in ids] for ratings in (left, right)]
-        agreed[question] = float(np.mean(np.equal(*pair)))
-        varied = len({*pair[0], *pair[1]}) > 1
+        ours, theirs = ([ratings[identity][question] for identity in ids] for ratings in (left, right))
+        agreed[question] = float(np.mean(np.array(ours) == np.array(theirs)))
+        varied = len({*ours, *theirs}) > 1
         weights = "quadratic" if len(allowed) > 2 else None
-        kappa[question] = float(cohen_kappa_score(*pair, weights=weights)) if varied else None
+        kappa[question] = float(cohen_kappa_score(ours, theirs, weights=weights)) if varied else None
     return Agreement(items=len(ids), kappa=kappa, agreed=agreed, means=_means(ids, (left, right), origins))
 
 

@@ -192,7 +192,8 @@ def _block(
 ) -> Block:
     system, pieces = measured.system, measured.overlap
     style = {
-        name: bootstrap_mean((clean & earned)[kept], seed=seed) for name, clean in measured.clean.items()
+        name: bootstrap_mean((clean & earned)[kept].astype(np.float64), seed=seed)
+        for name, clean in measured.clean.items()
     }
     joint = {
         best: {

@@ -146,7 +146,7 @@ def write_outputs(path: str | Path, systems: Iterable[SystemOutputs]) -> None:
 
 def read_outputs(path: str | Path) -> list[SystemOutputs]:
     """The systems of a file that ``write_outputs`` made; UsageError names a row it cannot use."""
-    fields = {
+    fields: dict[str, type | tuple[type, ...]] = {
         "system": str,
         "row": int,
         "source": str,
