@@ -24,6 +24,7 @@ from guardrail_training.checkpoint import save_checkpoint
 from guardrail_training.detector import (
     LABEL_WEIGHTS,
     DetectorSettings,
+    average,
     detector_loss,
     learning_rate,
     run,
@@ -121,7 +122,7 @@ def example(text: str, *, spans: tuple[tuple[int, int], ...] | None = None) -> E
     return Example(Marked.of(text, spans), corpora.CLEAN, 1.0, "s")
 
 
-def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens(small: DetectorSettings) -> None:
+def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens() -> None:
     torch.manual_seed(0)
     labels = torch.tensor(
         [[1.0, math.nan, 0.3, 0.0, math.nan, 0.0], [0.0, 0.0, math.nan, 0.5, 1.0, math.nan]]
@@ -130,7 +131,7 @@ def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens(small: 
     batch = Batch(torch.zeros(2, 3).long(), torch.ones(2, 3).long(), labels, marks, torch.tensor([1.0, 0.5]))
     unit = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
     reading = Reading(torch.randn(2, 6), unit[:2], torch.randn(2, 3))
-    parts = detector_loss(reading, batch, unit[2:], small)
+    parts = detector_loss(reading, batch, unit[2:], distillation=2.0, token_weight=0.3)
 
     def entropy(logit: float, share: float) -> float:
         chance = 1 / (1 + math.exp(-logit))
@@ -149,7 +150,7 @@ def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens(small: 
     assert float(parts["distance"]) == pytest.approx(1 - float(unit[0] @ unit[2]), rel=1e-5)
 
 
-def test_a_masked_label_gets_no_gradient(small: DetectorSettings) -> None:
+def test_a_masked_label_gets_no_gradient() -> None:
     labels = torch.full((1, 6), math.nan)
     labels[0, 0] = 1.0
     batch = Batch(
@@ -157,7 +158,8 @@ def test_a_masked_label_gets_no_gradient(small: DetectorSettings) -> None:
     )
     logits = torch.zeros(1, 6, requires_grad=True)
     embedding = torch.ones(1, 1)
-    detector_loss(Reading(logits, embedding, torch.zeros(1, 1)), batch, embedding, small)["loss"].backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    reading = Reading(logits, embedding, torch.zeros(1, 1))
+    detector_loss(reading, batch, embedding, distillation=1.0, token_weight=1.0)["loss"].backward()
     assert logits.grad is not None
     assert logits.grad[0, 0] != 0
     assert not logits.grad[0, 1:].any()
@@ -256,6 +258,23 @@ def test_a_run_interrupted_and_continued_equals_one_in_a_piece(
     assert json.loads((halves / "metrics.jsonl").read_text().splitlines()[0])["step"] == 4
     for name, parameter in continued.named_parameters():
         torch.testing.assert_close(parameter, dict(whole.named_parameters())[name], rtol=0, atol=0)
+
+
+def test_the_result_is_the_average_of_the_last_phase_and_what_it_began_with(tmp_path: Path) -> None:
+    network = tiny_network(tmp_path)
+    own = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    average(network, {name: parameter + 1 for name, parameter in own.items()}, share=0.75)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), own[name] + 0.25)
+
+
+def test_a_run_through_both_phases_keeps_the_weights_between_them(small: DetectorSettings) -> None:
+    network = train(replace(small, share=0.0002, max_steps=0))
+    between = torch.load(Path(small.out) / "main.pt", weights_only=True)
+    final = torch.load(Path(small.out) / "checkpoint.pt", weights_only=True)["weights"]
+    for name, parameter in network.named_parameters():
+        expected = small.averaged * final[name] + (1 - small.averaged) * between[name]
+        torch.testing.assert_close(parameter, expected)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(small: DetectorSettings) -> None:

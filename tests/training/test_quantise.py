@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from guardrail_training.detector_batches import load_tokenizer
 from guardrail_training.detector_network import DetectorNetwork
-from guardrail_training.onnx_graph import WEIGHT_MAX, quantise_columns, quantise_rows
-from guardrail_training.quantise import Session, arrays, export, measure_cost
+from guardrail_training.onnx_graph import WEIGHT_MAX, quantise_columns, quantise_rows, smoothing
+from guardrail_training.quantise import Session, activation_ranges, arrays, export, measure_cost
 from guardrail_training.vocabulary import prune
 from tests.training.tiny_detector import VOCABULARY, tiny_base, tiny_network
 
@@ -29,9 +29,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> DetectorNetwork:
 @pytest.fixture(scope="module")
 def files(network: DetectorNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, weights = tmp_path_factory.mktemp("onnx"), arrays(network)
-    layers = [f"layer{n}/{part}" for n in range(2) for part in ("qkv", "mix", "wide", "narrow")]
-    static = export(weights, folder / "static.onnx", precision="static", scales=dict.fromkeys(layers, 4.0))
-    rows = export(weights, folder / "rows.onnx", precision="rows")
+    ranges = activation_ranges(network, ROWS)
+    static = export(weights, folder / "static.onnx", precision="static", ranges=ranges)
+    rows = export(weights, folder / "rows.onnx", precision="rows", ranges=ranges)
     return {
         "float": export(weights, folder / "float.onnx", precision="float"),
         "rows": rows,
@@ -109,8 +109,18 @@ def test_quantised_weights_are_within_half_a_step(rows: int, columns: int, seed:
     codes, scale = quantise_columns(weight)
     assert np.abs(codes * scale - weight).max() <= scale.max() / 2 + 1e-6
     codes, scale = quantise_rows(weight)
-    assert scale.shape == (rows, 1)
-    assert np.abs(codes * scale - weight).max() <= scale.max() / 2 + 1e-6
+    assert (scale.shape, scale.dtype) == ((rows, 1), np.float16)
+    assert np.abs(codes * scale.astype(np.float32) - weight).max() <= 0.52 * float(scale.max()) + 1e-4
+
+
+def test_smoothing_moves_size_from_an_outlier_channel_to_its_weights_and_changes_no_product() -> None:
+    generator = np.random.default_rng(0)
+    states, weight = generator.normal(size=(50, 8)), generator.normal(size=(8, 4))
+    states[:, 3] *= 40
+    factors = smoothing(np.abs(states).max(0), weight)
+    np.testing.assert_allclose((states / factors) @ (weight * factors[:, None]), states @ weight, rtol=1e-4)
+    before, after = (np.abs(each).max(0) for each in (states, states / factors))
+    assert after.max() / after.min() < before.max() / before.min()
 
 
 def test_a_zero_column_is_quantised_to_zeros() -> None:

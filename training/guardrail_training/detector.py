@@ -2,7 +2,8 @@
 
     guardrail-train detector --base DIR --data DIR --out DIR
 
-Steps: 1. load the sources, hold a slice of train out; 2. draw every pass; 3. AdamW with warm-up and linear
+Steps: 1. load the sources, hold a slice of train out; 2. draw every pass, and a shorter last phase at a low
+rate that weighs the embedding more; 3. AdamW with warm-up and linear
 decay on masked multi-label cross-entropy over vote shares + (1 - cosine) to the original encoder's embedding
 + token cross-entropy on marked spans; 4. calibrate and fix the threshold on the slice, export as 8-bit ONNX
 with its manifest (``detector_release``). The dev files are read once, at the end, for figures.
@@ -14,8 +15,10 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +28,10 @@ from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop
 from guardrail_training.detector_batches import Batch, Encoded, batches, encode, load_tokenizer, pad
 from guardrail_training.detector_network import DetectorNetwork, Reading, mean_embedding
 from guardrail_training.hard_negatives import Templates
-from guardrail_training.mixture import draw_pass
+from guardrail_training.mixture import LAST_ROWS, draw_pass
 from guardrail_training.runlog import MetricLog, progress_bar, write_run
 
-__all__ = ["DetectorSettings", "detector_loss", "learning_rate", "run", "train"]
+__all__ = ["DetectorSettings", "average", "detector_loss", "learning_rate", "run", "train"]
 
 LABEL_WEIGHTS = (1.0, 0.4, 0.4, 0.6, 0.4, 0.4)  # toxicity decides; the others describe
 TEMPLATES_HELD_OUT = 0.1
@@ -54,6 +57,12 @@ class DetectorSettings:
     distillation: float = 2.0  # weight of 1 - cosine
     distilled: float = 0.35  # share of each batch that the teacher reads
     token_weight: float = 0.3
+    last_share: float = 0.35  # rows of a last phase, in parts of a pass; 0 leaves it out
+    last_lr: float = 6e-5
+    last_distillation: float = 8.0
+    last_distilled: float = 0.5
+    averaged: float = 0.6  # weight of the last phase's result; the rest is the network before that phase
+    last_obfuscated: float = 0.3  # share of its texts with hidden words; 0.13 before
     templates: bool = True
     without: str = ""  # a source to leave out, for cross-source figures
     dtype: str = "auto"  # auto | float32 | bfloat16
@@ -76,8 +85,18 @@ def run(settings: DetectorSettings) -> Path:
     return release(network, settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update: its rows, its share of the peak learning rate, and what the teacher is worth."""
+
+    rows: list[int]
+    rate: float
+    distillation: float
+    distilled: float
+
+
 def detector_loss(
-    reading: Reading, batch: Batch, teacher: Tensor, settings: DetectorSettings
+    reading: Reading, batch: Batch, teacher: Tensor, *, distillation: float, token_weight: float
 ) -> dict[str, Tensor]:
     """The parts of the loss, their sum under ``loss``; ``teacher`` (n, 384) is for the first n rows."""
     known = ~batch.labels.isnan()  # (batch, labels)
@@ -92,7 +111,7 @@ def detector_loss(
     )
     tokens = (entropy * marked).sum() / marked.sum().clamp(min=1)
     distance = (1 - (reading.embedding[: len(teacher)] * teacher).sum(-1)).mean()
-    loss = labels + settings.token_weight * tokens + settings.distillation * distance
+    loss = labels + token_weight * tokens + distillation * distance
     return {"loss": loss, "labels": labels, "tokens": tokens, "distance": distance}
 
 
@@ -112,9 +131,9 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     network = DetectorNetwork.from_base(settings.base)
     teacher = DetectorNetwork.from_base(settings.base).encoder.eval().requires_grad_(False)
 
-    # 2. One plan of batches for all passes.
-    rows, plan = _plan(settings)
-    total = min(len(plan), settings.max_steps or len(plan))
+    # 2. Every row and every step, before the first of them.
+    rows, steps, main = _course(settings)
+    total = min(len(steps), settings.max_steps or len(steps))
 
     # 3. Optimiser, and where a checkpoint left off.
     optimizer = _optimizer(network, settings)
@@ -128,15 +147,15 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     started, seen = time.monotonic(), 0
     with stop_on_signals() as request, progress_bar() as bar:
         task = bar.add_task("detector", total=total, completed=first, loss=0.0)
-        for step in range(first, total):
-            batch = pad([rows[place] for place in plan[step]])
-            share = learning_rate(step, total=total, warmup=settings.warmup)
+        for number, step in enumerate(steps[first:total], start=first + 1):
+            batch = pad([rows[place] for place in step.rows])
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
+                group["lr"] = group["peak"] * step.rate
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
-                target = _teacher_embedding(teacher, batch, settings)
+                target = _teacher_embedding(teacher, batch, share=step.distilled)
                 reading = network(batch.input_ids, batch.attention_mask)
-            parts = detector_loss(reading, batch, target, settings)
+            weights = {"distillation": step.distillation, "token_weight": settings.token_weight}
+            parts = detector_loss(reading, batch, target, **weights)
             parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
@@ -145,47 +164,77 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
             values = {name: round(float(part.detach()), 5) for name, part in parts.items()}
             if not math.isfinite(values["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {values['loss']} at step {step}; lower lr or use dtype=float32"
+                    f"the loss is {values['loss']} at step {number}; lower lr or use dtype=float32"
                 )
             rate = round(seen / (time.monotonic() - started), 1)
-            metrics.add({**values, "lr": settings.lr * share, "texts_per_second": rate}, step=step + 1)
+            metrics.add({**values, "lr": settings.lr * step.rate, "texts_per_second": rate}, step=number)
             bar.update(task, advance=1, loss=values["loss"])
-            last = step + 1 == total or request.signal is not None
-            if last or (step + 1) % settings.checkpoint_every == 0:
-                save_checkpoint(
-                    out, step=step + 1, model=network, optimizer=optimizer, fingerprint=fingerprint
-                )
+            last = number == total or request.signal is not None
+            if last or number % settings.checkpoint_every == 0:
+                save_checkpoint(out, step=number, model=network, optimizer=optimizer, fingerprint=fingerprint)
+            if number == main < total:
+                torch.save(dict(network.named_parameters()), out / "main.pt")
             if request.signal:
                 raise SystemExit(
-                    f"{request.signal}: saved after step {step + 1} of {total}; the same command continues"
+                    f"{request.signal}: saved after step {number} of {total}; the same command continues"
                 )
     metrics.close()
+
+    # 5. The first phase ranks a little better, the last has the embedding: their average keeps most of both.
+    if main < total:
+        average(network, torch.load(out / "main.pt", weights_only=True), share=settings.averaged)
     return network.eval()
 
 
-def _plan(settings: DetectorSettings) -> tuple[list[Encoded], list[list[int]]]:
-    """All rows of all passes, and the rows of each step."""
+@torch.no_grad()
+def average(network: nn.Module, earlier: Mapping[str, Tensor], *, share: float) -> None:
+    """Moves the network to ``share`` of itself plus the rest of earlier weights (Wortsman et al. 2022)."""
+    for name, parameter in network.named_parameters():
+        parameter.lerp_(earlier[name], 1 - share)
+
+
+def _course(settings: DetectorSettings) -> tuple[list[Encoded], list[Step], int]:
+    """All rows; the steps over them, passes and a last phase that settles the embedding; where it begins."""
     tokenizer = load_tokenizer(settings.base)
     sources = [source for source in corpora.SOURCES if source != settings.without]
     texts = corpora.load(settings.data, part="train", sources=sources)
     texts = [text for text in texts if corpora.fold(text.key) >= corpora.HELD_OUT]
-    templates, _ = Templates.load().split(held_out=TEMPLATES_HELD_OUT)
+    templates = Templates.load().split(held_out=TEMPLATES_HELD_OUT)[0] if settings.templates else None
     rows: list[Encoded] = []
-    plan: list[list[int]] = []
-    for number in range(settings.passes):
-        seed = settings.seed * 1000 + number
-        used = templates if settings.templates else None
-        drawn = draw_pass(texts, used, seed=seed, share=settings.share)
+
+    def plan(seed: int, *, share: float, **mixture: Any) -> list[list[int]]:
+        drawn = draw_pass(texts, templates, seed=seed, share=settings.share * share, **mixture)
         encoded = encode(drawn, tokenizer, max_tokens=settings.max_tokens)
         groups = batches(encoded, tokens=settings.tokens_per_batch, seed=seed)
-        plan += [[place + len(rows) for place in group] for group in groups]
-        rows += encoded
-    return rows, plan
+        first = len(rows)
+        rows.extend(encoded)
+        return [[first + place for place in group] for group in groups]
+
+    seeds = [settings.seed * 1000 + number for number in range(settings.passes + 1)]
+    main = [group for seed in seeds[:-1] for group in plan(seed, share=1.0)]
+    last = plan(seeds[-1], share=settings.last_share, counts=LAST_ROWS, obfuscated=settings.last_obfuscated)
+    steps = [
+        *_steps(main, settings, peak=1.0, teacher=(settings.distillation, settings.distilled)),
+        *_steps(
+            last,
+            settings,
+            peak=settings.last_lr / settings.lr,
+            teacher=(settings.last_distillation, settings.last_distilled),
+        ),
+    ]
+    return rows, steps, len(main)
+
+
+def _steps(
+    plan: Sequence[list[int]], settings: DetectorSettings, *, peak: float, teacher: tuple[float, float]
+) -> list[Step]:
+    rates = (learning_rate(place, total=len(plan), warmup=settings.warmup) for place in range(len(plan)))
+    return [Step(group, peak * rate, *teacher) for group, rate in zip(plan, rates, strict=True)]
 
 
 @torch.no_grad()
-def _teacher_embedding(teacher: nn.Module, batch: Batch, settings: DetectorSettings) -> Tensor:
-    count = max(1, round(settings.distilled * len(batch.weight)))
+def _teacher_embedding(teacher: nn.Module, batch: Batch, *, share: float) -> Tensor:
+    count = max(1, round(share * len(batch.weight)))
     ids, mask = batch.input_ids[:count], batch.attention_mask[:count]
     states = teacher(input_ids=ids, attention_mask=mask).last_hidden_state
     return mean_embedding(states.float(), mask)

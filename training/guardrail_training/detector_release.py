@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from torch import nn
 
 from guardrail.detectors.onnx import OnnxDetector
 from guardrail.manifest import Manifest, sha256_of
@@ -20,10 +19,13 @@ from guardrail_training.calibrate import choose_threshold, platt
 from guardrail_training.corpora import CLEAN, Labelled
 from guardrail_training.detection_report import flag_rates, rank_sets
 from guardrail_training.detection_sets import GROUP_TERM, clean_sets, dev_texts, labelled_sets, toxic_sets
+from guardrail_training.detector_batches import load_tokenizer
+from guardrail_training.detector_network import DetectorNetwork
 from guardrail_training.hard_negatives import Templates
 from guardrail_training.lexicon_build import WORD, build_lexicon, write_lexicon
+from guardrail_training.metrics import ranking
 from guardrail_training.mixture import Example, draw_pass
-from guardrail_training.quantise import Session, arrays, export, measure_cost
+from guardrail_training.quantise import Session, activation_ranges, arrays, export, measure_cost
 from guardrail_training.runlog import git_commit, package_versions
 from guardrail_training.vocabulary import prune
 
@@ -34,15 +36,16 @@ __all__ = ["release"]
 
 VERSION = "1.0.0"
 CALIBRATION_SHARE = 0.08  # of a pass, drawn from the held-out slice
+SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 AGREES = 0.9  # score of a word alone from which the detector agrees with the lexicon
-# The share of held-out clean sets that may be flagged. The neutral side of ParaDetox has sentences that
-# stayed toxic.
-ALLOWED = {"wikitext2": 0.006, "identity": 0.045, "neutral": 0.015}
+# The share of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
+# identity set is mostly from a hate forum, where noHate is a matter of context: both have a floor above zero.
+ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
 
 
-def release(network: nn.Module, settings: DetectorSettings) -> Path:
+def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
     """Exports, calibrates and measures; returns the folder with the finished manifest."""
     folder = Path(settings.out) / "model"
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,13 +57,17 @@ def release(network: nn.Module, settings: DetectorSettings) -> Path:
     vocabulary = prune(Path(settings.base) / "tokenizer.json")
     vocabulary.save(folder / "tokenizer.json")
     weights = vocabulary.apply(arrays(network))
-    export(weights, folder / "model.onnx", precision="rows")
-    float32 = export(weights, Path(settings.out) / "model.float32.onnx", precision="float")
-
-    # 2. Calibration on texts drawn like training's, from the slice that training never saw.
     _, templates = Templates.load().split(held_out=0.1)
     examples = draw_pass(apart, templates, seed=settings.seed + 1, share=CALIBRATION_SHARE)
-    rows = _ids(folder, [example.text.text for example in examples])
+    written = [example.text.text for example in examples]
+    original = load_tokenizer(settings.base)
+    seen = [original.encode(text).ids[:64] for text in written[:SMOOTHED]]
+    export(weights, folder / "model.onnx", precision="rows", ranges=activation_ranges(network, seen))
+    float32 = export(weights, Path(settings.out) / "model.float32.onnx", precision="float")
+    whole = export(arrays(network), Path(settings.out) / "model.whole.onnx", precision="float")
+
+    # 2. Calibration on texts drawn like training's, from the slice that training never saw.
+    rows = _ids(folder, written)
     calibration = _calibrate(Session(folder / "model.onnx").read(rows).logits, examples)
 
     # 3. Lexicon: proposed by counts, confirmed by the detector.
@@ -77,7 +84,13 @@ def release(network: nn.Module, settings: DetectorSettings) -> Path:
 
     # 5. Figures on dev, and what 8 bits cost.
     cost = measure_cost(folder / "model.onnx", float32, rows[:COMPARED], threads=settings.threads)
-    metrics = {"eight_bit": _rounded(dataclasses.asdict(cost)), **_dev_figures(folder, settings, threshold)}
+    small = (folder / "model.onnx").stat().st_size
+    eight_bit = {
+        **_rounded(dataclasses.asdict(cost)),
+        "size_ratio_to_whole_vocabulary": round(small / whole.stat().st_size, 5),
+        **_ranking_change(folder, float32, settings),
+    }
+    metrics = {"eight_bit": eight_bit, **_dev_figures(folder, settings, threshold)}
     dataclasses.replace(manifest, metrics=metrics).save(folder)
     return folder
 
@@ -214,6 +227,23 @@ def _dev_figures(folder: Path, settings: DetectorSettings, threshold: float) -> 
         },
         "flagged": {name: _rounded(dataclasses.asdict(rate)) for name, rate in rates.items()},
     }
+
+
+def _ranking_change(folder: Path, float32: Path, settings: DetectorSettings) -> dict[str, float]:
+    """The toxicity AUC of each dev source in 8 bits minus that in float32."""
+    if not settings.data:
+        return {}
+    sessions = [Session(path, threads=settings.threads) for path in (folder / "model.onnx", float32)]
+    changes = {}
+    for each in labelled_sets(dev_texts(Path(settings.data))):
+        if each.label == "toxicity":
+            rows = _ids(folder, each.texts)
+            small, large = (
+                ranking(each.positive, logits, flagged=logits > 0)
+                for logits in (session.read(rows).logits[:, 0] for session in sessions)
+            )
+            changes[f"auc_change: {each.source}"] = round(small.auc - large.auc, 5)
+    return changes
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardrail_training.augment import Marked, concatenate, frame, obfuscate, restyle
 from guardrail_training.corpora import Labelled, Labels
 from guardrail_training.hard_negatives import Templates
 
-__all__ = ["Example", "compose", "draw_pass", "highest"]
+__all__ = ["LAST_ROWS", "ROWS", "Example", "compose", "draw_pass", "highest"]
 
 # Rows per pass. Davidson's tweets, mostly one swear word, are held down; rare kinds are read in several
 # styles.
@@ -30,6 +30,16 @@ ROWS = {
     "wikitext2": 4_500,
     "templates": 20_000,
     "composed": 5_000,
+}
+# The last phase reads more of what the first had least of, to settle its threshold and its embedding.
+LAST_ROWS = {
+    **ROWS,
+    "davidson_toxic": 10_000,
+    "davidson_neither": 6_500,
+    "stormfront_hate": 6_000,
+    "stormfront_nohate": 8_300,
+    "toxic_spans": 6_000,
+    "templates": 24_000,
 }
 CLEAN_SOURCES = ("paradetox_neutral", "davidson_neither", "stormfront_nohate", "wikitext2", "toxigen_neutral")
 TOXIC_SOURCES = (
@@ -53,9 +63,15 @@ class Example:
 
 
 def draw_pass(
-    texts: Sequence[Labelled], templates: Templates | None, *, seed: int, share: float = 1.0
+    texts: Sequence[Labelled],
+    templates: Templates | None,
+    *,
+    seed: int,
+    share: float = 1.0,
+    counts: Mapping[str, int] = ROWS,
+    obfuscated: float = OBFUSCATED,
 ) -> list[Example]:
-    """One pass in random order, the same for the same seed; ``share`` scales every source alike.
+    """One pass in random order, the same for the same seed; ``share`` scales the rows of every source.
 
     Without ``templates`` there are no template sentences, for figures with and without them.
     """
@@ -64,15 +80,15 @@ def draw_pass(
     for text in {(text.source, text.text): text for text in texts}.values():
         pools[text.source].append(text)
     examples: list[Example] = []
-    for source, rows in ROWS.items():
+    for source, rows in counts.items():
         count = round(rows * share)
         if source == "templates":
             if templates is not None:
-                examples += [_dressed(templates.draw(rng, pools), rng) for _ in range(count)]
+                examples += [_dressed(templates.draw(rng, pools), rng, obfuscated) for _ in range(count)]
         elif source == "composed":
             examples += [compose(pools, rng) for _ in range(count) if pools]
         else:
-            examples += [_dressed(text, rng) for text in _cycle(pools[source], count, rng)]
+            examples += [_dressed(text, rng, obfuscated) for text in _cycle(pools[source], count, rng)]
     rng.shuffle(examples)
     return examples
 
@@ -85,14 +101,14 @@ def _cycle(pool: Sequence[Labelled], count: int, rng: random.Random) -> Iterator
         yield from taken
 
 
-def _dressed(text: Labelled, rng: random.Random) -> Example:
+def _dressed(text: Labelled, rng: random.Random, obfuscated: float) -> Example:
     marked = Marked.of(text.text.strip() if text.spans is None else text.text, text.spans)
     marked = marked.sub(r"^RT |@\w+:? ?|https?://\S+", "") if rng.random() < 0.5 else marked
     marked = marked.sub(r"&#?\w+;", " ") if rng.random() < 0.8 else marked
     marked = restyle(marked, rng)
     if rng.random() < FRAMED:
         marked = frame(marked, rng)
-    if rng.random() < OBFUSCATED:
+    if rng.random() < obfuscated:
         marked = obfuscate(marked, rng)
     return Example(marked, text.labels, text.weight, text.source)
 

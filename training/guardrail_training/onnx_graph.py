@@ -18,10 +18,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Precision", "Weights", "build", "quantise_columns", "quantise_rows"]
+__all__ = ["Precision", "Ranges", "Weights", "build", "quantise_columns", "quantise_rows", "smoothing"]
 
 Precision = Literal["float", "static", "rows"]
 Weights = Mapping[str, npt.NDArray[np.float32]]
+# By linear layer, the largest magnitude that each input channel took on calibration texts, (in,).
+Ranges = Mapping[str, npt.NDArray[np.float32]]
 Array = npt.NDArray[Any]
 
 CONTRIB = "com.microsoft"  # operators that every onnxruntime build carries
@@ -37,9 +39,20 @@ def quantise_columns(weight: Array, *, most: int = WEIGHT_MAX) -> tuple[Array, A
 
 
 def quantise_rows(table: Array) -> tuple[Array, Array]:
-    """A (rows, width) table as int8 with one float32 scale per row, (rows, 1)."""
-    quantised, scale = quantise_columns(table.T, most=EMBEDDING_MAX)
-    return np.ascontiguousarray(quantised.T), scale[:, None]
+    """A (rows, width) table as int8 with one float16 scale per row, (rows, 1)."""
+    scale = (np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-4) / EMBEDDING_MAX).astype(np.float16)
+    codes = np.round(table / scale.astype(np.float32))
+    return np.clip(codes, -EMBEDDING_MAX, EMBEDDING_MAX).astype(np.int8), scale
+
+
+def smoothing(ranges: Array, weight: Array) -> npt.NDArray[np.float32]:
+    """What to divide each input channel by, and multiply its weights with, so that neither side has outliers.
+
+    The geometric mean of both magnitudes, SmoothQuant's alpha = 0.5 (Xiao et al. 2023, equation 4).
+    """
+    factors = np.sqrt(np.maximum(ranges, 1e-6) / np.maximum(np.abs(weight).max(axis=1), 1e-5))
+    result: npt.NDArray[np.float32] = np.maximum(factors / np.exp(np.log(factors).mean()), 0.05)
+    return result.astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -49,7 +62,7 @@ class _Graph:
     nodes: list[onnx.NodeProto]
     constants: dict[str, onnx.TensorProto]
     precision: Precision
-    scales: Mapping[str, float]  # of static activations, by linear layer
+    ranges: Ranges
 
     def constant(self, name: str, value: Array) -> str:
         if name not in self.constants:
@@ -72,12 +85,9 @@ class _Graph:
         quantised, scale = quantise_rows(value)
         rows = self.add("Gather", self.constant(f"{name}/int8", quantised), ids, name=f"{name}/rows")
         scales = self.add("Gather", self.constant(f"{name}/scale", scale), ids, name=f"{name}/scales")
-        return self.add(
-            "Mul",
-            self.add("Cast", rows, name=f"{name}/float", to=TensorProto.FLOAT),
-            scales,
-            name=f"{name}/value",
-        )
+        factors = self.add("Cast", scales, name=f"{name}/factors", to=TensorProto.FLOAT)
+        whole = self.add("Cast", rows, name=f"{name}/float", to=TensorProto.FLOAT)
+        return self.add("Mul", whole, factors, name=f"{name}/value")
 
     def linear(self, name: str, x: str, weight: Array) -> str:
         """``x @ weight`` without its bias, in the graph's precision; weight is (in, out)."""
@@ -85,10 +95,16 @@ class _Graph:
             return self.add("MatMul", x, self.constant(f"{name}/weight", weight), name=f"{name}/product")
         zero = self.constant("activation_zero", np.array(128, np.uint8))
         if self.precision == "static":
-            scale = self.constant(f"{name}/activation_scale", np.array(self.scales[name] / 127, np.float32))
+            scale = self.constant(
+                f"{name}/activation_scale", np.array(self.ranges[name].max() / 127, np.float32)
+            )
             codes = self.add("QuantizeLinear", x, scale, zero, name=f"{name}/codes")
             return self._integer_product(name, codes, scale, weight)
         one = self.constant("one", np.array(1, np.float32))
+        if name in self.ranges:
+            smooth = smoothing(self.ranges[name], weight)
+            x = self.add("Mul", x, self.constant(f"{name}/smooth", 1 / smooth), name=f"{name}/smoothed")
+            weight = weight * smooth[:, None]
         codes, scales = self._row_codes(x, one, zero)
         product = self._integer_product(name, codes, one, weight)
         return self.add("Mul", product, scales, name=f"{name}/product")
@@ -133,15 +149,13 @@ class _Graph:
         )
 
 
-def build(
-    weights: Weights, *, precision: Precision, scales: Mapping[str, float] | None = None
-) -> onnx.ModelProto:
+def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = None) -> onnx.ModelProto:
     """The model: ``input_ids`` and ``attention_mask``, both (batch, time) int64, to the three outputs.
 
-    ``weights`` is the network's state dict as numpy arrays; ``scales`` are the largest activation magnitudes
-    by layer name, for ``static`` alone.
+    ``weights`` is the network's state dict as numpy arrays. ``static`` takes its scales from ``ranges``,
+    ``rows`` smooths with them where they are given: constants both, so no text depends on another.
     """
-    graph = _Graph([], {}, precision, scales or {})
+    graph = _Graph([], {}, precision, ranges or {})
     bias, real = _masks(graph)
     x = _embeddings(graph, weights)
     layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("encoder.encoder.layer."))

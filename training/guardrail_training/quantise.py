@@ -8,7 +8,7 @@ quantisation over a batch, a function of the text alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from guardrail_training.onnx_graph import Precision, Weights, build
+from guardrail_training.detector_network import DetectorNetwork
+from guardrail_training.onnx_graph import Precision, Ranges, Weights, build
 
-__all__ = ["Answers", "Cost", "Session", "arrays", "export", "measure_cost"]
+__all__ = ["Answers", "Cost", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
 
 Floats = npt.NDArray[np.float32]
 TOKENS_PER_PASS = 4096
@@ -54,11 +56,37 @@ def arrays(network: nn.Module) -> dict[str, Floats]:
     return {name: tensor.detach().float().numpy() for name, tensor in network.state_dict().items()}
 
 
-def export(
-    weights: Weights, path: str | Path, *, precision: Precision, scales: Mapping[str, float] | None = None
-) -> Path:
-    """Writes the network of these weights as ONNX; ``scales`` are needed for ``static`` alone."""
-    model = build(weights, precision=precision, scales=scales)
+def activation_ranges(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dict[str, Floats]:
+    """The largest magnitude of each input channel of each linear layer, over texts given as ids."""
+    found: dict[str, Floats] = {}
+
+    def note(name: str, states: Tensor) -> None:
+        top = states.detach().abs().flatten(0, -2).amax(0).numpy()
+        found[name] = np.maximum(found.get(name, np.zeros_like(top)), top)
+
+    hooks = []
+    for number, layer in enumerate(network.encoder.encoder.layer):
+        watched = {
+            "qkv": layer.attention.self.query,
+            "mix": layer.attention.output.dense,
+            "wide": layer.intermediate.dense,
+            "narrow": layer.output.dense,
+        }
+        for part, module in watched.items():
+            name = f"layer{number}/{part}"
+            hooks.append(module.register_forward_hook(lambda _, given, __, name=name: note(name, given[0])))
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([list(row)])
+            network(ids, torch.ones_like(ids))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def export(weights: Weights, path: str | Path, *, precision: Precision, ranges: Ranges | None = None) -> Path:
+    """Writes the network of these weights as ONNX."""
+    model = build(weights, precision=precision, ranges=ranges)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())
     return Path(path)
