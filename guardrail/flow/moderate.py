@@ -38,7 +38,8 @@ def moderate(policy: Policy) -> Flow:
         for start in range(0, len(segments), group):
             cases = record.open(segments[start : start + group])
             yield from judge(policy, cases)
-            yield from mend(policy, [case for case in cases if case.flagged], record)
+            if flagged := [case for case in cases if case.flagged]:
+                yield from mend(policy, flagged, record)
             for case in cases:
                 if released := record.close(case):
                     yield Release(released)

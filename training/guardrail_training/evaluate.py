@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guardrail.errors import ConfigError
 from guardrail_training import evaluate_detector, evaluate_rewriter
 from guardrail_training.annotate import agreement, key_path, write_sheet
 from guardrail_training.data import load_paradetox
+from guardrail_training.evaluate_settings import EvaluateSettings
 from guardrail_training.evaluation_sets import data_folder
 from guardrail_training.judges import load_judges, report_judge
 from guardrail_training.provenance import plain, provenance
@@ -33,70 +32,9 @@ from guardrail_training.tables import detector_tables, fill_card, judge_table, r
 __all__ = ["EvaluateSettings", "run"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateSettings:
-    """What to measure, on what, with what. Models are names that ``guardrail models`` knows, or folders.
-
-    what          judges, detector, rewriter, select, annotate or agreement
-    data          folder of the sources; GUARDRAIL_DATA if empty
-    out           where the JSON and Markdown go
-    outputs       file of system outputs: written by ``rewriter``, read by ``annotate``
-    seed          of bootstraps, samples, obfuscation and sheets
-    limit         only the first so many dev sentences of the rewriting table, 0: all (a smoke run)
-    samples       random outputs printed in full; sentences of an annotation sheet
-    base          base of the rewriter
-    adapter       adapter folder, empty: the shipped one
-    pilot         adapter folder of the pilot's recipe; the row is left out if empty
-    detector      detector folder, empty: the shipped one
-    encoder       encoder of SIM and J
-    original      the original MiniLM, whose tokenizer file ``encoder`` shares
-    perplexity    measure the perplexity ratio under the base (the slowest of the measures)
-    cross_source  train detectors without a source and test on it (up to 15 minutes each)
-    runs          folder of trainings for ``cross_source``
-    checkpoints   run folder with step-N adapters, for ``select``
-    sheets        the sheet to write, or the two filled sheets to compare
-    key           the key of the compared sheets, empty: beside the first one
-    card          model card whose marked block is filled with the tables
-    threads       of torch and onnxruntime
-    """
-
-    what: str
-    data: str = ""
-    out: str = "training/results"
-    outputs: str = "runs/evaluate/outputs.jsonl"
-    seed: int = 13
-    limit: int = 0
-    samples: int = 40
-    base: str = "smollm2-135m-instruct"
-    adapter: str = ""
-    pilot: str = ""
-    detector: str = ""
-    encoder: str = "paraphrase-minilm-l3"
-    original: str = "minilm-l6-v2"
-    perplexity: bool = True
-    cross_source: bool = False
-    runs: str = "runs/cross-source"
-    checkpoints: str = ""
-    sheets: tuple[str, ...] = ()
-    key: str = ""
-    card: str = ""
-    threads: int = 2
-
-    def __post_init__(self) -> None:
-        if self.what not in MEASUREMENTS:
-            raise ConfigError(f"evaluate what must be one of {', '.join(MEASUREMENTS)}, got {self.what!r}")
-        if self.limit < 0 or self.samples < 1 or self.threads < 1:
-            raise ConfigError("evaluate needs limit of 0 or more, and samples and threads of 1 or more")
-        wanted = {"annotate": 1, "agreement": 2}.get(self.what)
-        if wanted is not None and len(self.sheets) != wanted:
-            raise ConfigError(f"evaluate {self.what} needs {wanted} in sheets, got {len(self.sheets)}")
-        if self.what == "select" and not self.checkpoints:
-            raise ConfigError("evaluate select needs checkpoints: the folder of an sft run")
-
-
 def run(settings: EvaluateSettings) -> Path:
     """Measures, writes JSON and Markdown, fills the card if one is named; returns the path of the JSON."""
-    result = MEASUREMENTS[settings.what](settings)
+    result = MEASURES[settings.what](settings)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{settings.what}.json"
@@ -151,7 +89,7 @@ def _agreement(settings: EvaluateSettings) -> Mapping[str, Any]:
     return {"agreement": agreement(first, second, key=settings.key or key_path(first))}
 
 
-MEASUREMENTS: Mapping[str, Callable[[EvaluateSettings], Mapping[str, Any]]] = {
+MEASURES: Mapping[str, Callable[[EvaluateSettings], Mapping[str, Any]]] = {
     "judges": _judges,
     "detector": _detector,
     "rewriter": _rewriter,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guardrail_training.cross_source import cross_source
 from guardrail_training.detection_report import (
@@ -20,13 +20,11 @@ from guardrail_training.detection_sets import (
     sentence_pairs,
     toxic_sets,
 )
+from guardrail_training.evaluate_settings import EvaluateSettings
 from guardrail_training.evaluation_sets import data_folder
 from guardrail_training.judges import load_judges
 from guardrail_training.provenance import SHIPPED, model_folder
 from guardrail_training.similarity import MiniLm
-
-if TYPE_CHECKING:
-    from guardrail_training.evaluate import EvaluateSettings
 
 __all__ = ["measurements"]
 

@@ -11,6 +11,7 @@ from guardrail.policy import Policy
 from guardrail.protocols import Rewriter
 from guardrail_training.best_checkpoint import choose, step_folders
 from guardrail_training.data import load_paradetox
+from guardrail_training.evaluate_settings import EvaluateSettings
 from guardrail_training.evaluation_sets import data_folder
 from guardrail_training.fluency import Surprise, surprise
 from guardrail_training.judges import load_judges
@@ -35,7 +36,6 @@ from guardrail_training.systems import (
 
 if TYPE_CHECKING:
     from guardrail.detectors.onnx import OnnxDetector
-    from guardrail_training.evaluate import EvaluateSettings
 
 __all__ = ["GUARD", "measurements", "selection"]
 
