@@ -40,7 +40,7 @@ SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 AGREES = 0.9  # score of a word alone from which the detector agrees with the lexicon
-# The share of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
+# Shares of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
 # identity set is mostly from a hate forum, where noHate is a matter of context: both have a floor above zero.
 ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
 
@@ -219,7 +219,10 @@ def _dev_figures(folder: Path, settings: DetectorSettings, threshold: float) -> 
     detector = OnnxDetector(folder, threads=settings.threads)
     texts = dev_texts(Path(settings.data))
     ranked = rank_sets(detector, labelled_sets(texts), threshold=threshold)
-    sets = {**toxic_sets(texts, seed=settings.seed), **clean_sets(texts, data=Path(settings.data), judges=())}
+    clean = clean_sets(texts, data=Path(settings.data), judges=())
+    # Without judges (they are in the evaluation extra) its first set is the whole neutral side.
+    names = ["paradetox neutral, unfiltered", *list(clean)[1:]]
+    sets = {**toxic_sets(texts, seed=settings.seed), **dict(zip(names, clean.values(), strict=True))}
     rates = flag_rates(detector, sets)
     return {
         "dev": {
