@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from guardrail.detectors.lexicon import Lexicon
 from guardrail_training.corpora import CLEAN, Labelled, soft
+from guardrail_training.data import Row
 from guardrail_training.lexicon_build import build_lexicon, lower_bound, write_lexicon
 
 
@@ -34,6 +35,14 @@ def test_a_marked_word_enters_and_its_company_does_not() -> None:
 def test_a_word_that_clean_texts_use_too_stays_out() -> None:
     mixed = [*TEXTS, *(clean(f"a zorg sleeps {n}") for n in range(20))]
     assert build_lexicon(mixed) == []
+
+
+def test_a_word_that_rewriters_take_out_needs_less_certainty() -> None:
+    mixed = [*TEXTS, *(clean(f"a zorg sleeps {n}") for n in range(20))]
+    pairs = [Row(n, f"the zorg driver {n} is late", (f"the driver {n} is late",)) for n in range(60)]
+    assert [word for word, _, _ in build_lexicon(mixed, pairs=pairs)] == ["zorg"]
+    kept = [Row(n, f"the zorg driver {n} is late", (f"the zorg driver {n} is late",)) for n in range(60)]
+    assert build_lexicon(mixed, pairs=kept) == []
 
 
 def test_a_rare_word_stays_out() -> None:

@@ -17,6 +17,7 @@ from guardrail.outcome import LABELS
 from guardrail_training import corpora
 from guardrail_training.calibrate import choose_threshold, platt
 from guardrail_training.corpora import CLEAN, Labelled
+from guardrail_training.data import Row, load_paradetox
 from guardrail_training.detection_report import flag_rates, rank_sets
 from guardrail_training.detection_sets import GROUP_TERM, clean_sets, dev_texts, labelled_sets, toxic_sets
 from guardrail_training.detector_batches import load_tokenizer
@@ -73,7 +74,7 @@ def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
     # 3. Lexicon: proposed by counts, confirmed by the detector.
     manifest = _manifest(folder, settings, texts, threshold=0.5, calibration=calibration)
     manifest.save(folder)
-    listed = _write_lexicon(folder, train)
+    listed = _write_lexicon(folder, train, load_paradetox(settings.data, split="train"))
 
     # 4. One threshold, on whole verdicts as they are served.
     manifest = _manifest(folder, settings, texts, threshold=0.5, calibration=calibration)
@@ -111,14 +112,14 @@ def _calibrate(logits: Any, examples: Sequence[Example]) -> dict[str, dict[str, 
     return calibration
 
 
-def _write_lexicon(folder: Path, train: Sequence[Labelled]) -> set[str]:
+def _write_lexicon(folder: Path, train: Sequence[Labelled], pairs: Sequence[Row]) -> set[str]:
     """Words that the counts propose and that the detector, reading the word alone, calls toxic too."""
     rng = random.Random(0)
     clean = Templates([family for family in Templates.load().families if family.labels == CLEAN])
     drawn = {clean.draw(rng, {}).text for _ in range(CLEAN_TEMPLATES)}
     unique = {(text.source, text.text): text for text in train}.values()
     evidence = [*unique, *(Labelled(text, CLEAN, "template", text, ()) for text in sorted(drawn))]
-    entries = build_lexicon(evidence)
+    entries = build_lexicon(evidence, pairs=pairs)
     detector = OnnxDetector(folder)
     verdicts = detector.detect([word for word, _, _ in entries])
     agreed = [
@@ -243,7 +244,7 @@ def _ranking_change(folder: Path, float32: Path, settings: DetectorSettings) -> 
             rows = _ids(folder, each.texts)
             small, large = (
                 ranking(each.positive, logits, flagged=logits > 0)
-                for logits in (session.read(rows).logits[:, 0] for session in sessions)
+                for logits in (session.read(rows).logits[:, 0].astype(np.float64) for session in sessions)
             )
             changes[f"auc_change: {each.source}"] = round(small.auc - large.auc, 5)
     return changes

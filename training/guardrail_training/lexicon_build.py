@@ -1,7 +1,8 @@
 """Builds the lexicon: words that training texts mark as toxic and almost never use otherwise.
 
-Precision first: a word enters only if the lower bound of its toxic share is high, so that a hit alone is
-reason enough to mask it. The labels come from the votes on the texts around it.
+Precision first: a hit alone must be reason enough to mask a word. There are two ways in: the lower bound of
+the share of toxic texts among those with the word is high, and where people marked words they marked it; or
+people who rewrote toxic sentences almost always took it out. Labels come from the votes on the texts around.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from guardrail.detectors.normalise import normalise
 from guardrail.outcome import LABELS
 from guardrail_training.corpora import Labelled
+from guardrail_training.data import Row
 
 __all__ = ["build_lexicon", "lower_bound", "write_lexicon"]
 
@@ -26,6 +28,8 @@ LEAST_MARKS = (
 )
 LEAST_MARKED = 0.5  # ... in at least this share of them (lower bound)
 CERTAIN = 0.8  # lower bound of the share of its texts that are toxic
+LIKELY = 0.4  # the same for a word that rewriters take out
+TAKEN_OUT = 0.75  # lower bound of the share of sentences with the word whose references all do without it
 CLEAN_TO_TOXIC = (
     3.0  # clean texts for each toxic one where the lexicon is used: more than in the training sources
 )
@@ -51,8 +55,12 @@ def lower_bound(hits: float, total: float, *, z: float = 1.64) -> float:
     return (centre - margin) / (1 + z * z / total)
 
 
-def build_lexicon(texts: Sequence[Labelled], *, certain: float = CERTAIN) -> list[tuple[str, str, float]]:
+def build_lexicon(
+    texts: Sequence[Labelled], *, pairs: Sequence[Row] = (), certain: float = CERTAIN
+) -> list[tuple[str, str, float]]:
     """Entries ``(word, label, weight)`` in order; the weight is the lower bound of the word's toxic share.
+
+    ``pairs`` are toxic sentences with their neutral references.
 
     Clean texts count as if there were ``CLEAN_TO_TOXIC`` times as many as toxic ones, however many were
     collected.
@@ -60,15 +68,29 @@ def build_lexicon(texts: Sequence[Labelled], *, certain: float = CERTAIN) -> lis
     counts = _counted(texts)
     toxic = sum(1 for text in texts if (text.labels[0] or 0) >= 0.5)
     balance = CLEAN_TO_TOXIC * toxic / max(1, len(texts) - toxic)
+    taken_out = _taken_out(pairs)
     entries = []
     for word, count in counts.items():
         clean = count.clean * balance
         weight = lower_bound(count.toxic, count.toxic + clean)
         marks = count.marked + count.unmarked
         blamed = marks < LEAST_MARKS or lower_bound(count.marked, marks) >= LEAST_MARKED
-        if count.toxic >= LEAST_TEXTS and weight >= certain and blamed:
+        least = LIKELY if word in taken_out else certain
+        if count.toxic >= LEAST_TEXTS and weight >= least and (blamed or word in taken_out):
             entries.append((word, _label(count), round(weight, 3)))
     return sorted(entries)
+
+
+def _taken_out(pairs: Sequence[Row]) -> set[str]:
+    """The words that neutral references almost never keep."""
+    present: dict[str, int] = defaultdict(int)
+    removed: dict[str, int] = defaultdict(int)
+    for pair in pairs:
+        kept = {word for reference in pair.neutral for word in WORD.findall(reference.lower())}
+        for word in set(WORD.findall(pair.toxic.lower())):
+            present[word] += 1
+            removed[word] += word not in kept
+    return {word for word, times in present.items() if lower_bound(removed[word], times) >= TAKEN_OUT}
 
 
 def _counted(texts: Iterable[Labelled]) -> dict[str, _Count]:
