@@ -27,6 +27,7 @@ from guardrail_training import corpora
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.detector_batches import Batch, Encoded, batches, encode, load_tokenizer, pad
 from guardrail_training.detector_network import DetectorNetwork, Reading, mean_embedding
+from guardrail_training.detector_settings import DetectorSettings
 from guardrail_training.hard_negatives import Templates
 from guardrail_training.mixture import LAST_ROWS, draw_pass
 from guardrail_training.runlog import MetricLog, progress_bar, write_run
@@ -36,40 +37,6 @@ __all__ = ["DetectorSettings", "average", "detector_loss", "learning_rate", "run
 LABEL_WEIGHTS = (1.0, 0.4, 0.4, 0.6, 0.4, 0.4)  # toxicity decides; the others describe
 TEMPLATES_HELD_OUT = 0.1
 FLOOR = 0.02  # the last steps' share of the peak learning rate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorSettings:
-    """Settings of one run; the defaults made the shipped detector."""
-
-    base: str  # folder of all-MiniLM-L6-v2: model.safetensors, tokenizer.json
-    out: str  # checkpoints and metrics; the finished model goes to its subfolder "model"
-    data: str | None = None  # folder of sources; GUARDRAIL_DATA, then the hub, by default
-    seed: int = 20
-    share: float = 1.0  # of the rows of a pass
-    passes: int = 1
-    tokens_per_batch: int = 2048
-    max_tokens: int = 112
-    lr: float = 1.5e-4
-    head_lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.06  # of all steps
-    distillation: float = 2.0  # weight of 1 - cosine
-    distilled: float = 0.35  # share of each batch that the teacher reads
-    token_weight: float = 0.3
-    last_share: float = 0.35  # rows of a last phase, in parts of a pass; 0 leaves it out
-    last_lr: float = 6e-5
-    last_distillation: float = 8.0
-    last_distilled: float = 0.5
-    averaged: float = 0.6  # weight of the last phase's result; the rest is the network before that phase
-    last_obfuscated: float = 0.3  # share of its texts with hidden words; 0.13 before
-    templates: bool = True
-    without: str = ""  # a source to leave out, for cross-source figures
-    dtype: str = "auto"  # auto | float32 | bfloat16
-    checkpoint_every: int = 200
-    max_steps: int = 0  # stop early, for measuring throughput; 0 is to the end
-    threads: int = 2
-    export: bool = True
 
 
 def run(settings: DetectorSettings) -> Path:

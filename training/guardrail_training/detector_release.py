@@ -6,7 +6,7 @@ import dataclasses
 import random
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -22,6 +22,7 @@ from guardrail_training.detection_report import flag_rates, rank_sets
 from guardrail_training.detection_sets import GROUP_TERM, clean_sets, dev_texts, labelled_sets, toxic_sets
 from guardrail_training.detector_batches import load_tokenizer
 from guardrail_training.detector_network import DetectorNetwork
+from guardrail_training.detector_settings import DetectorSettings
 from guardrail_training.hard_negatives import Templates
 from guardrail_training.lexicon_build import WORD, build_lexicon, write_lexicon
 from guardrail_training.metrics import ranking
@@ -29,9 +30,6 @@ from guardrail_training.mixture import Example, draw_pass
 from guardrail_training.quantise import Session, activation_ranges, arrays, export, measure_cost
 from guardrail_training.runlog import git_commit, package_versions
 from guardrail_training.vocabulary import prune
-
-if TYPE_CHECKING:
-    from guardrail_training.detector import DetectorSettings
 
 __all__ = ["release"]
 
