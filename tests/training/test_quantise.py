@@ -109,7 +109,8 @@ def test_quantised_weights_are_within_half_a_step(rows: int, columns: int, seed:
     codes, scale = quantise_columns(weight)
     assert np.abs(codes * scale - weight).max() <= scale.max() / 2 + 1e-6
     codes, scale = quantise_rows(weight)
-    assert (scale.shape, scale.dtype) == ((rows, 1), np.float16)
+    assert scale.shape == (rows, 1)
+    assert scale.dtype == np.float16
     assert np.abs(codes * scale.astype(np.float32) - weight).max() <= 0.52 * float(scale.max()) + 1e-4
 
 
