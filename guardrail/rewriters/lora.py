@@ -85,7 +85,7 @@ class LoraRewriter:
                     decoding=self._decoding,
                 )
                 for segment, tokens in zip(batch, continuations, strict=True):
-                    found[segment] = self._texts(tokens)
+                    found[segment] = self._texts(tokens, source=segment)
         return [list(found[segment]) for segment in segments]
 
     def _prompt(self, segment: str) -> Prompt | None:
@@ -102,9 +102,19 @@ class LoraRewriter:
         limit = math.ceil(self._decoding.length_ratio * own) + self._decoding.spare_tokens
         return Prompt(ids=tuple(ids), limit=limit, seed=seed)
 
-    def _texts(self, continuations: Sequence[Sequence[int]]) -> list[str]:
+    def _texts(self, continuations: Sequence[Sequence[int]], *, source: str) -> list[str]:
         texts = (self._base.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in continuations)
-        return list(dict.fromkeys(text for text in texts if text))
+        return list(dict.fromkeys(_fitted(text, source) for text in texts if text))
+
+
+def _fitted(candidate: str, source: str) -> str:
+    """The candidate with the source's capital and full stop: adapters learn from comments without either."""
+    if source[:1].isupper():
+        candidate = candidate[:1].upper() + candidate[1:]
+    # A mark that stands apart, as tokenised text has it, is no habit worth keeping.
+    if source[-1:] in (".", "!", "?") and source[-2:-1].isalnum() and candidate[-1:].isalnum():
+        candidate += "?" if source[-1:] == "?" else "."
+    return candidate
 
 
 def _base_folder(manifest: Manifest, chosen: str | Path | None) -> Path:

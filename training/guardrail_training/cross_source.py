@@ -61,6 +61,7 @@ def cross_source(
             data=str(data),
             seed=seed,
             share=min(1.0, TEXTS / kept),
+            last_share=0.0,
             without=source,
             threads=threads,
             export=False,

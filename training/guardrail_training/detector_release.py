@@ -38,7 +38,7 @@ CALIBRATION_SHARE = 0.08  # of a pass, drawn from the held-out slice
 SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
-AGREES = 0.9  # score of a word alone from which the detector agrees with the lexicon
+AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
 # Shares of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
 # identity set is mostly from a hate forum, where noHate is a matter of context: both have a floor above zero.
 ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
