@@ -154,10 +154,11 @@ def verify() -> None:
 def _print_models(rows: Sequence[Installed]) -> None:
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("model", "state", "MB", "purpose", "folder", box=box.SIMPLE)
+    name = Column("model", min_width=max(len(row.name) for row in rows))  # a cut name cannot be pulled
+    table = Table(name, "state", "MB", "purpose", Column("folder", overflow="fold"), box=box.SIMPLE)
     for row in rows:
         cells = (row.name, row.state, f"{row.size / 1e6:.0f}", row.purpose, str(row.where or "-"))
         table.add_row(*map(Text, cells))

@@ -68,7 +68,10 @@ def test_a_bad_row_is_one_line_without_its_text(recipe: Path, tiny_base: Path) -
     assert "zebra" not in done.output
 
 
-def test_a_missing_base_is_one_line_that_names_the_command(recipe: Path) -> None:
+def test_a_missing_base_is_one_line_that_names_the_command(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
     done = CliRunner().invoke(app, arguments(recipe, Path("smollm2-135m-instruct")))
 
     assert done.exit_code == 1

@@ -52,7 +52,7 @@ def lower_bound(hits: float, total: float, *, z: float = 1.64) -> float:
     share = hits / total
     centre = share + z * z / (2 * total)
     margin = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return (centre - margin) / (1 + z * z / total)
+    return max(0.0, (centre - margin) / (1 + z * z / total))  # rounding can pass below zero
 
 
 def build_lexicon(
