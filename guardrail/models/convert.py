@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from guardrail.errors import MissingExtraError, ModelFileError
@@ -30,7 +31,8 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
         raise MissingExtraError(feature="converting the rewriter's base", extra="rewrite") from error
 
     options = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
-    with quiet_transformers():
+    # The bar of the conversion is drawn on standard error whatever transformers' own switch says.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
