@@ -88,6 +88,16 @@ class Guard:
         }
         self._calls = Calls(_models(**self._parts), policy)
 
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Guard:
+        """The guard of a TOML file under the environment's variables; see ``guardrail.config``.
+
+        Raises ConfigError for a key or value that is wrong, and names it.
+        """
+        from guardrail.config import Config
+
+        return Config.load(path).guard()
+
     def check(self, text: str) -> Outcome:
         """The outcome of one text.
 
@@ -165,6 +175,10 @@ class Guard:
             )
         parts = self._parts | {"rewriter": take(path)}
         return Guard(policy=self.policy, on_outcome=self._on_outcome, **parts)
+
+    def with_policy(self, policy: Policy) -> Guard:
+        """A guard under another policy that shares the models and the hook of this one."""
+        return Guard(policy=policy, on_outcome=self._on_outcome, **self._parts)
 
     def _settle(self, outcome: Outcome) -> Outcome:
         self._announce(outcome)

@@ -206,3 +206,11 @@ def test_guards_are_shared_between_threads() -> None:
         thread.join()
     assert set(results) == {TOXIC.replace("idiot", "person")}
     assert len(results) == 16
+
+
+def test_another_policy_decides_with_the_same_models() -> None:
+    heard: list[Outcome] = []
+    shared = guard(on_outcome=heard.append)
+    masking = shared.with_policy(Policy(ladder=("mask", "block")))
+    assert [g.check(TOXIC).action for g in (shared, masking)] == [Action.REWRITTEN, Action.MASKED]
+    assert len(heard) == 2
