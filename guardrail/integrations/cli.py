@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from guardrail.errors import GuardrailError, UsageError
+from guardrail.integrations.config_command import ConfigOption, config_app
 
 if TYPE_CHECKING:
     from guardrail.models import Installed
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="The model files on this machine.")
 app.add_typer(models_app, name="models")
+app.add_typer(config_app, name="config")
 
 
 @app.command()
@@ -52,15 +54,16 @@ def check(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole outcome as one JSON object.")
     ] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Prints what may be shown of a text; text that passes comes out as it went in."""
-    from guardrail import Guard
+    from guardrail.config import Config
     from guardrail.integrations.lines import dumps
     from guardrail.integrations.rows import outcome_row
 
     piped = text == "-"
     source = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if piped else text
-    outcome = Guard().check(source)
+    outcome = Config.load(config).guard().check(source)
     printed = (
         f"{dumps(outcome_row(outcome))}\n" if as_json else outcome.text if piped else f"{outcome.text}\n"
     )
@@ -92,15 +95,17 @@ def detect(
     field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
     into: Annotated[str, typer.Option(help="The field that receives the verdict.")] = "verdict",
     batch: Annotated[int, typer.Option(min=1, help="Rows per call of the detector.")] = 256,
+    config: ConfigOption = None,
 ) -> None:
     """Adds a verdict to every row; each line of IN gives one line of OUT, in order.
 
     A line that cannot be judged comes out as {"error", "line", "source"}, and the command ends with status 1.
     """
-    from guardrail import Guard
+    from guardrail.config import Config
     from guardrail.integrations.lines import Columns, judge_lines
 
-    report = judge_lines(Guard().detect, source, target, columns=Columns(field, into), batch=batch)
+    guard = Config.load(config).guard()
+    report = judge_lines(guard.detect, source, target, columns=Columns(field, into), batch=batch)
     typer.echo(report.summary(), err=True)
     if report.bad_lines:
         raise typer.Exit(1)

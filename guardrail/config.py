@@ -1,0 +1,216 @@
+"""One configuration for command line and server: a TOML file, under environment variables, into a Guard.
+
+    [policy]                    # every field of Policy
+    threshold = 0.8
+    thresholds = { threat = 0.5 }
+    ladder = ["mask", "block"]
+    [models]
+    rewriter = "adapters/mine"  # a folder; relative ones are taken from this file's folder
+    [audit]
+    url = "sqlite:///audit.db"
+    [server]
+    upstream = "https://llm.example/v1"
+
+``GUARDRAIL_POLICY__THRESHOLD=0.8`` sets the same as ``threshold`` in ``[policy]`` and goes before the file;
+``GUARDRAIL_CONFIG`` names the file where no path is given. Secrets (``GUARDRAIL_PROXY_KEYS``,
+``GUARDRAIL_UPSTREAM_KEY``, ``GUARDRAIL_AUDIT_KEYS``, ``GUARDRAIL_HMAC_KEY``) are read from the environment by
+the part that needs them and never from the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from guardrail.errors import ConfigError
+from guardrail.policy import Policy
+from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value_of
+
+if TYPE_CHECKING:
+    from guardrail.guard import Guard
+
+__all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "ServerSettings"]
+
+# Two underscores: orchestrators set GUARDRAIL_SERVER_PORT and the like for a service of that name.
+VARIABLE = re.compile(r"GUARDRAIL_(?P<section>[A-Z]+)__(?P<key>\w+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which models a guard uses.
+
+    detector  "shipped", a detector folder with a manifest, or a folder with a transformers classifier
+    rewriter  "shipped", an adapter folder, or None (written "none"): the ladder starts at mask
+    lexicon   "shipped", or a file with ``word<TAB>label<TAB>weight`` per line
+    download  fetch the rewriter's base if it is not on this machine
+    """
+
+    detector: Literal["shipped"] | Path = "shipped"
+    rewriter: Literal["shipped"] | Path | None = "shipped"
+    lexicon: Literal["shipped"] | Path = "shipped"
+    download: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """Where interventions are recorded.
+
+    url           a database URL, or the path of an SQLite file; None: nowhere
+    include_text  record the texts before and after, too; without it only HMACs, scores and lengths
+    on_error      "closed": a text whose record cannot be written is not returned; "open": it is, with a log
+    """
+
+    url: Url | Path | None = None
+    include_text: bool = False
+    on_error: Literal["closed", "open"] = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the server listens and what it lets through; its keys come from the environment alone.
+
+    upstream        the OpenAI-compatible API behind the proxy, up to and with ``/v1``
+    host, port      where to listen; another host than this machine's own needs proxy keys
+    max_body        bytes of a request's body
+    timeout         seconds that the upstream may be silent
+    allowed_fields  fields of upstream's answers that pass although the proxy does not know them
+    """
+
+    upstream: Url | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_body: int = 1 << 20
+    timeout: float = 600.0
+    allowed_fields: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("port", 0, 65535), ("max_body", 1, 1 << 40), ("timeout", 0.001, 86400)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f"server {name} must be between {low} and {high}, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of everything, by section; ``origins`` says where ("policy.mask") was set."""
+
+    policy: Policy = field(default_factory=Policy)
+    models: ModelSettings = field(default_factory=ModelSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Config:
+        """The configuration of a file under the environment's variables.
+
+        Without a path ``GUARDRAIL_CONFIG`` names the file; without either there are the variables alone. No
+        file is looked for in the current folder. Raises ConfigError for an unknown section or key, with the
+        nearest known one, and for a value that does not fit.
+        """
+        environ = os.environ if environ is None else environ
+        chosen = path or environ.get("GUARDRAIL_CONFIG")
+        file = Path(chosen).expanduser() if chosen else None
+        loaded: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        written = _checked_file(read_toml(file), where=str(file)) if file else {}
+        variables = _variables(environ)
+        for section, kind in SECTIONS.items():
+            from_file, from_variables = written.get(section, {}), variables.get(section, {})
+            origins |= {f"{section}.{key}": str(file) for key in from_file}
+            origins |= {f"{section}.{key}": _variable(section, key) for key in from_variables}
+            loaded[section] = _section(kind, section, from_file, from_variables, file)
+        return cls(**loaded, origins=origins)
+
+    def guard(self, **overrides: Any) -> Guard:
+        """The guard of this configuration; ``overrides`` are arguments of Guard that go before it.
+
+        Configured models are opened now. Raises ModelMissingError or ManifestError where one is not usable.
+        """
+        from guardrail import Guard
+
+        return Guard(**self._arguments() | overrides)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Arguments of Guard for what differs from its defaults."""
+        models, chosen = self.models, dict[str, Any](policy=self.policy)
+        if isinstance(models.detector, Path):
+            chosen["detector"] = _open_detector(models.detector)
+        if isinstance(models.lexicon, Path):
+            from guardrail.detectors.lexicon import Lexicon
+
+            chosen["lexicon"] = Lexicon.load(models.lexicon)
+        if isinstance(models.rewriter, Path):
+            from guardrail.rewriters.lora import LoraRewriter
+
+            chosen["rewriter"] = LoraRewriter.load(models.rewriter)
+        elif models.rewriter is None:
+            chosen["rewriter"] = None
+        if models.download:
+            chosen["download"] = True
+        return chosen
+
+
+SECTIONS: dict[str, type] = {
+    "policy": Policy,
+    "models": ModelSettings,
+    "audit": AuditSettings,
+    "server": ServerSettings,
+}
+"""The name of each section and its dataclass, in the order in which they are shown."""
+
+
+def _checked_file(content: Mapping[str, Any], *, where: str) -> Mapping[str, Mapping[str, Any]]:
+    for section, values in content.items():
+        if section not in SECTIONS:
+            raise key_error(section, SECTIONS, where=where)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: {section} must be a section, written [{section}] on its own line")
+    return content
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The values of GUARDRAIL_SECTION__KEY, by section and key."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in sorted(environ.items()):
+        if match := VARIABLE.fullmatch(name):
+            section = match["section"].lower()
+            if section not in SECTIONS:
+                raise key_error(section, SECTIONS, where=f"environment variable {name}")
+            found.setdefault(section, {})[match["key"].lower()] = value
+    return found
+
+
+def _variable(section: str, key: str) -> str:
+    return f"GUARDRAIL_{section.upper()}__{key.upper()}"
+
+
+def _section(
+    kind: type, section: str, written: Mapping[str, Any], variables: Mapping[str, str], file: Path | None
+) -> Any:
+    """One section's settings; the file's types are checked even where a variable takes a value's place."""
+    values = typed(
+        kind, written, where=f"{file} [{section}]", folder=file.absolute().parent if file else Path()
+    )
+    hints = hints_of(kind)
+    for key, value in variables.items():
+        where = f"environment variable {_variable(section, key)}"
+        values |= typed(kind, {key: value_of(value, hints.get(key))}, where=where, folder=Path())
+    return kind(**values)
+
+
+def _open_detector(folder: Path) -> Any:
+    from guardrail.manifest import FILENAME
+
+    if (folder / FILENAME).is_file():
+        from guardrail.detectors.onnx import OnnxDetector
+
+        return OnnxDetector(folder)
+    from guardrail.detectors.transformers import TransformersDetector
+
+    return TransformersDetector.load(folder)
