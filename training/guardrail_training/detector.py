@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from guardrail_training.detector_network import DetectorNetwork, Reading, mean_e
 from guardrail_training.detector_settings import DetectorSettings
 from guardrail_training.hard_negatives import Templates
 from guardrail_training.mixture import LAST_ROWS, draw_pass
+from guardrail_training.provenance import model_folder
 from guardrail_training.runlog import MetricLog, progress_bar, write_run
 
 __all__ = ["DetectorSettings", "average", "detector_loss", "learning_rate", "run", "train"]
@@ -44,6 +45,7 @@ def run(settings: DetectorSettings) -> Path:
 
     Interrupted, it saves and exits; the same settings continue the run.
     """
+    settings = replace(settings, base=str(model_folder(settings.base)))
     network = train(settings)
     if not settings.export:
         return Path(settings.out)

@@ -11,14 +11,14 @@ __all__ = ["DetectorSettings"]
 class DetectorSettings:
     """Settings of one run; the defaults made the shipped detector."""
 
-    base: str  # folder of all-MiniLM-L6-v2: model.safetensors, tokenizer.json
+    base: str  # name that ``guardrail models`` knows, or folder with model.safetensors and tokenizer.json
     out: str  # checkpoints and metrics; the finished model goes to its subfolder "model"
     data: str | None = None  # folder of sources; GUARDRAIL_DATA, then the hub, by default
     seed: int = 20
     share: float = 1.0  # of the rows of a pass
     passes: int = 1
     tokens_per_batch: int = 2048
-    max_tokens: int = 112
+    max_tokens: int = 144
     lr: float = 1.5e-4
     head_lr: float = 1e-3
     weight_decay: float = 0.01
@@ -31,7 +31,7 @@ class DetectorSettings:
     last_distillation: float = 8.0
     last_distilled: float = 0.5
     averaged: float = 0.6  # weight of the last phase's result; the rest is the network before that phase
-    last_obfuscated: float = 0.3  # share of its texts with hidden words; 0.13 before
+    last_obfuscated: float = 0.4  # share of its texts with hidden words; 0.22 before
     templates: bool = True
     without: str = ""  # a source to leave out, for cross-source figures
     dtype: str = "auto"  # auto | float32 | bfloat16
