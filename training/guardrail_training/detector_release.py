@@ -39,9 +39,9 @@ SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
-# Shares of held-out clean texts that may be flagged: one in a hundred of clean sentences, five of neutral ones that
-# mention identities. The latter are three ToxiGen statements to seven sentences of a forum; statements are hardly
-# ever flagged, so that seven in a hundred of the forum's keep the two together at five.
+# Shares of held-out clean texts that may be flagged: one in a hundred of clean sentences, five of neutral
+# ones that mention identities. The latter are three ToxiGen statements to seven sentences of a forum;
+# statements are hardly ever flagged, so that seven in a hundred of the forum's keep the two together at five.
 ALLOWED = {"wikitext2": 0.01, "neutral": 0.01, "statements": 0.05, "forum": 0.07}
 
 
