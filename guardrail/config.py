@@ -39,6 +39,17 @@ __all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "ServerSettin
 VARIABLE = re.compile(r"GUARDRAIL_(?P<section>[A-Z]+)__(?P<key>\w+)")
 
 
+SERVER_RANGES = (
+    ("port", 0, 65535),
+    ("max_body", 1, 1 << 40),
+    ("max_answer", 1, 1 << 40),
+    ("max_requests", 1, 1 << 20),
+    ("body_timeout", 0.001, 86400),
+    ("timeout", 0.001, 86400),
+    ("max_seconds", 0.001, 86400),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """Which models a guard uses.
@@ -73,22 +84,31 @@ class AuditSettings:
 class ServerSettings:
     """How the server listens and what it lets through; its keys come from the environment alone.
 
-    upstream        the OpenAI-compatible API behind the proxy, up to and with ``/v1``
+    upstream        the OpenAI-compatible API behind the proxy, with or without ``/v1``
     host, port      where to listen; another host than this machine's own needs proxy keys
     max_body        bytes of a request's body
+    max_answer      bytes that are read of an answer of the upstream
+    max_requests    requests in flight; more are told to come back later
+    body_timeout    seconds in which a request's body must have arrived
     timeout         seconds that the upstream may be silent
-    allowed_fields  fields of upstream's answers that pass although the proxy does not know them
+    max_seconds     seconds for a whole request
+    allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
+                    strings moderated like ``content``
     """
 
     upstream: Url | None = None
     host: str = "127.0.0.1"
     port: int = 8080
-    max_body: int = 1 << 20
-    timeout: float = 600.0
+    max_body: int = 4 << 20
+    max_answer: int = 16 << 20
+    max_requests: int = 512
+    body_timeout: float = 30.0
+    timeout: float = 120.0
+    max_seconds: float = 900.0
     allowed_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, low, high in (("port", 0, 65535), ("max_body", 1, 1 << 40), ("timeout", 0.001, 86400)):
+        for name, low, high in SERVER_RANGES:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(
                     f"server {name} must be between {low} and {high}, got {getattr(self, name)}"
