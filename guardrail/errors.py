@@ -3,9 +3,10 @@
     GuardrailError
     ├── UsageError                the caller's mistake: wrong argument, wrong setting
     │   └── ConfigError           a key or value of a policy or configuration is wrong
-    ├── BlockedError              a policy with block="raise" stopped a text; carries the outcome
+    ├── BlockedError              a text was stopped and nothing stands in its place; carries the outcome
     └── FailureError              something outside the caller's code did not work
         ├── MissingExtraError     an optional dependency is not installed; names the extra
+        ├── AuditError            an audit could not be written or read
         ├── ModelFileError        a model file is missing, altered or unreadable
         │   ├── ModelMissingError     it is not on this machine; names the command that fetches it
         │   └── ManifestError         its manifest is missing, malformed or for another base
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from guardrail.outcome import Outcome
 
 __all__ = [
+    "AuditError",
     "BlockedError",
     "ConfigError",
     "DeadlineError",
@@ -51,15 +53,15 @@ class ConfigError(UsageError):
 
 
 class BlockedError(GuardrailError):
-    """A text was blocked under ``Policy(block="raise")``.
+    """A text was blocked under ``Policy(block="raise")``, or where no refusal can take its place.
 
-    ``outcome`` holds what happened, with the clean prefix in ``outcome.text``.
+    ``outcome`` holds what happened, with the clean prefix in ``outcome.text``. ``advice`` is what the
+    caller could do about it.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(
-            f"text blocked after {len(outcome.text)} released characters; the details are in .outcome"
-        )
+    def __init__(self, outcome: Outcome, *, advice: str | None = None) -> None:
+        told = f"text blocked after {len(outcome.text)} released characters; the details are in .outcome"
+        super().__init__(f"{told}; {advice}" if advice else told)
         self.outcome = outcome
 
 
@@ -73,6 +75,10 @@ class MissingExtraError(FailureError, ImportError):
     def __init__(self, *, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency: pip install 'detox-guardrail[{extra}]'")
         self.extra = extra
+
+
+class AuditError(FailureError):
+    """An intervention could not be recorded, or an audit cannot be read: what it is about was not returned."""
 
 
 class ModelFileError(FailureError):

@@ -1,0 +1,88 @@
+"""Moderates whole values: reads out their strings, has them judged together, puts the prose back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from guardrail.errors import BlockedError
+from guardrail.flow.moderate import moderate
+from guardrail.flow.steps import Flow
+from guardrail.outcome import Action, Outcome
+from guardrail.policy import Policy
+from guardrail.structured.nodes import Passage
+from guardrail.structured.paths import parse_paths
+from guardrail.structured.reading import Reading, read
+from guardrail.structured.rebuilding import Rebuilding
+
+__all__ = ["Task", "Terms"]
+
+TERM_LENGTH = 64
+TERMS = 4096
+
+
+class Terms:
+    """Short strings outside prose that were found clean: keys, types and model names come with every value.
+
+    At most TERMS strings of TERM_LENGTH characters; a verdict depends on nothing but the string, so reading
+    one again would say the same.
+    """
+
+    def __init__(self) -> None:
+        self._clean: set[str] = set()
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._clean
+
+    def learn(self, text: str, outcome: Outcome) -> None:
+        """Takes note of a string that passed without any doubt."""
+        if len(text) > TERM_LENGTH or outcome.changed or outcome.degraded:
+            return
+        if len(self._clean) >= TERMS:
+            self._clean.clear()
+        self._clean.add(text)
+
+
+class Task:
+    """One value on its way: the texts to judge, each with its flow, and then the value to return.
+
+    Raises TypeError and UsageError as ``read`` and ``parse_paths`` do.
+    """
+
+    def __init__(self, value: object, *, paths: Sequence[str], policy: Policy, terms: Terms) -> None:
+        self._value = value
+        self._policy = policy
+        self._terms = terms
+        self._reading: Reading = read(value, parse_paths(paths))
+        self._asked = [
+            passage for passage in self._reading.passages if passage.prose or passage.text not in terms
+        ]
+        self.texts = [passage.text for passage in self._asked]
+
+    def flows(self) -> list[Flow]:
+        """A flow for each text: the policy's own for prose, detect and block for all else."""
+        blocking = replace(self._policy, ladder=("block",), block="raise")
+        return [moderate(self._policy if passage.prose else blocking) for passage in self._asked]
+
+    def noteworthy(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes to announce: those of prose, and of other strings that did not simply pass."""
+        pairs = zip(self._asked, outcomes, strict=True)
+        return [outcome for passage, outcome in pairs if passage.prose or outcome.changed or outcome.degraded]
+
+    def value(self, outcomes: Sequence[Outcome]) -> Any:
+        """The value to return; the very same object where nothing in it changed.
+
+        Raises BlockedError under ``block="raise"``, and where a flagged string is no prose and no message.
+        """
+        known: dict[Passage, Outcome] = {}
+        for passage, outcome in zip(self._asked, outcomes, strict=True):
+            if outcome.action is Action.BLOCKED and self._policy.block == "raise":
+                raise BlockedError(outcome)
+            if not passage.prose:
+                self._terms.learn(passage.text, outcome)
+            known[passage] = outcome
+        if self._reading.root is None:
+            return self._value
+        judged = [known.get(passage) for passage in self._reading.passages]
+        return Rebuilding(self._policy, judged).value(self._reading.root)

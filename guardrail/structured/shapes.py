@@ -1,0 +1,64 @@
+"""The shapes in which chat models answer, whatever holds them: dict, dataclass or pydantic model.
+
+message   ``role`` and ``content`` (OpenAI and others), or ``type``, ``content`` and ``additional_kwargs``
+          (LangChain): the content is prose, as a str or as a list of str and blocks
+block     ``type`` and the prose under a name that depends on it: ``{"type": "text", "text": ...}``
+choice    ``finish_reason`` and a ``message`` or a ``text``: the text is prose
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from guardrail.structured.nodes import Kind
+
+__all__ = ["CALLS", "decoded_json", "kind_of", "prose_field"]
+
+BLOCKS = {
+    "text": "text",
+    "text-plain": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "summary_text": "text",
+    "reasoning_text": "text",
+    "reasoning": "reasoning",
+    "refusal": "refusal",
+}
+"""Types of blocks, and the field that holds their prose."""
+CALLS = ("tool_calls", "invalid_tool_calls", "tool_call_chunks", "function_call", "additional_kwargs")
+"""Fields of messages that hold calls of tools; providers keep a second copy in ``additional_kwargs``."""
+
+
+def kind_of(fields: Mapping[Any, Any]) -> Kind:
+    """The shape of something with these fields."""
+    if "content" in fields and ("role" in fields or ("type" in fields and "additional_kwargs" in fields)):
+        return Kind.MESSAGE
+    if "finish_reason" in fields and ("message" in fields or "text" in fields):
+        return Kind.CHOICE
+    return Kind.BLOCK if _block_field(fields) else Kind.PLAIN
+
+
+def prose_field(kind: Kind, fields: Mapping[Any, Any]) -> str | None:
+    """The name of the field that is prose in a thing of this shape."""
+    if kind is Kind.BLOCK:
+        return _block_field(fields)
+    return {Kind.MESSAGE: "content", Kind.CHOICE: "text"}.get(kind)
+
+
+def _block_field(fields: Mapping[Any, Any]) -> str | None:
+    kind = fields.get("type")
+    name = BLOCKS.get(kind) if isinstance(kind, str) else None
+    return name if name is not None and isinstance(fields.get(name), str) else None
+
+
+def decoded_json(text: str) -> dict[str, Any] | list[Any] | None:
+    """What a string holds that is a JSON object or array; None for any other string."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, (dict, list)) else None
