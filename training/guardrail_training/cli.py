@@ -56,7 +56,7 @@ def detector(
     *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
 ) -> None:
     """Trains, calibrates and exports the detector."""
-    from guardrail_training import detector as trainer
+    from guardrail_training.detection import detector as trainer
 
     path = trainer.run(_settings(trainer.DetectorSettings, recipe, changes, base=base, data=data, out=out))
     typer.echo(f"written to {path}", err=True)
@@ -76,7 +76,7 @@ def evaluate(
     changes: Changes = None,
 ) -> None:
     """Measures detectors and rewriters and writes the tables as JSON and Markdown."""
-    from guardrail_training import evaluate as evaluation
+    from guardrail_training.evaluation import evaluate as evaluation
 
     options = {"what": what, "data": data, "out": out, "adapter": adapter, "pilot": pilot}
     options |= {"checkpoints": checkpoints, "card": card}

@@ -14,7 +14,7 @@ import numpy as np
 
 from guardrail import models
 from guardrail.manifest import FILENAME, Manifest, sha256_of
-from guardrail_training.evaluation_sets import data_folder
+from guardrail_training.evaluation.sets import data_folder
 from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["SHIPPED", "model_folder", "plain", "provenance"]

@@ -1,0 +1,1 @@
+"""What the detector is made of: texts, training, export."""

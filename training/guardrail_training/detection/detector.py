@@ -1,0 +1,241 @@
+"""Trains the detector: one encoder for labels, toxic tokens and the embedding of the original.
+
+    guardrail-train detector --base DIR --data DIR --out DIR
+
+Steps: 1. load the sources, hold a slice of train out; 2. draw every pass, and a shorter last phase at a low
+rate that weighs the embedding more; 3. AdamW with warm-up and linear
+decay on masked multi-label cross-entropy over vote shares + (1 - cosine) to the original encoder's embedding
++ token cross-entropy on marked spans; 4. calibrate and fix the threshold on the slice, export as 8-bit ONNX
+with its manifest (``release``). The dev files are read once, at the end, for figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
+from guardrail_training.detection import corpora
+from guardrail_training.detection.batches import Batch, Encoded, batches, encode, load_tokenizer, pad
+from guardrail_training.detection.hard_negatives import Templates
+from guardrail_training.detection.mixture import LAST_ROWS, draw_pass
+from guardrail_training.detection.network import DetectorNetwork, Reading, mean_embedding
+from guardrail_training.detection.settings import DetectorSettings
+from guardrail_training.provenance import model_folder
+from guardrail_training.runlog import MetricLog, progress_bar, write_run
+
+__all__ = ["DetectorSettings", "average", "detector_loss", "learning_rate", "run", "train"]
+
+LABEL_WEIGHTS = (1.0, 0.4, 0.4, 0.6, 0.4, 0.4)  # toxicity decides; the others describe
+TEMPLATES_HELD_OUT = 0.1
+FLOOR = 0.02  # the last steps' share of the peak learning rate
+
+
+def run(settings: DetectorSettings) -> Path:
+    """Trains, calibrates, exports; returns the folder with ``model.onnx`` and ``manifest.json``.
+
+    Interrupted, it saves and exits; the same settings continue the run.
+    """
+    settings = replace(settings, base=str(model_folder(settings.base)))
+    network = train(settings)
+    if not settings.export:
+        return Path(settings.out)
+    from guardrail_training.detection.release import release
+
+    return release(network, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update: its rows, its share of the peak learning rate, and what the teacher is worth."""
+
+    rows: list[int]
+    rate: float
+    distillation: float
+    distilled: float
+
+
+def detector_loss(
+    reading: Reading, batch: Batch, teacher: Tensor, *, distillation: float, token_weight: float
+) -> dict[str, Tensor]:
+    """The parts of the loss, their sum under ``loss``; ``teacher`` (n, 384) is for the first n rows."""
+    known = ~batch.labels.isnan()  # (batch, labels)
+    scale = known * batch.weight[:, None] * torch.tensor(LABEL_WEIGHTS)
+    entropy = nn.functional.binary_cross_entropy_with_logits(
+        reading.logits, batch.labels.nan_to_num(), reduction="none"
+    )
+    labels = (entropy * scale).sum() / batch.weight.sum()
+    marked = batch.marks < 2  # (batch, time)
+    entropy = nn.functional.binary_cross_entropy_with_logits(
+        reading.token_logits, batch.marks.clamp(max=1), reduction="none"
+    )
+    tokens = (entropy * marked).sum() / marked.sum().clamp(min=1)
+    distance = (1 - (reading.embedding[: len(teacher)] * teacher).sum(-1)).mean()
+    loss = labels + token_weight * tokens + distillation * distance
+    return {"loss": loss, "labels": labels, "tokens": tokens, "distance": distance}
+
+
+def learning_rate(step: int, *, total: int, warmup: float) -> float:
+    """The share of the peak rate at a step: a linear rise, then a linear fall."""
+    warm = max(1, round(warmup * total))
+    return min((step + 1) / warm, max(FLOOR, (total - step) / max(1, total - warm)))
+
+
+def train(settings: DetectorSettings) -> DetectorNetwork:
+    """The trained network; continues from a checkpoint in ``out`` that has the same settings."""
+    # 1. Everything random follows from the seed and the position.
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    network = DetectorNetwork.from_base(settings.base)
+    teacher = DetectorNetwork.from_base(settings.base).encoder.eval().requires_grad_(False)
+
+    # 2. Every row and every step, before the first of them.
+    rows, steps, main = _course(settings)
+    total = min(len(steps), settings.max_steps or len(steps))
+
+    # 3. Optimiser, and where a checkpoint left off.
+    optimizer = _optimizer(network, settings)
+    fingerprint = _fingerprint(settings, rows=len(rows))
+    first = load_checkpoint(out, model=network, optimizer=optimizer, fingerprint=fingerprint)
+    write_run(out, settings=settings, facts={"steps": total, "rows": len(rows), "fingerprint": fingerprint})
+    metrics = MetricLog(out, resumed_from=first)
+    network.train()
+
+    # 4. The steps.
+    started, seen = time.monotonic(), 0
+    with stop_on_signals() as request, progress_bar() as bar:
+        task = bar.add_task("detector", total=total, completed=first, loss=0.0)
+        for number, step in enumerate(steps[first:total], start=first + 1):
+            batch = pad([rows[place] for place in step.rows])
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * step.rate
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
+                target = _teacher_embedding(teacher, batch, share=step.distilled)
+                reading = network(batch.input_ids, batch.attention_mask)
+            weights = {"distillation": step.distillation, "token_weight": settings.token_weight}
+            parts = detector_loss(reading, batch, target, **weights)
+            parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            seen += len(batch.weight)
+            values = {name: round(float(part.detach()), 5) for name, part in parts.items()}
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(
+                    f"the loss is {values['loss']} at step {number}; lower lr or use dtype=float32"
+                )
+            rate = round(seen / (time.monotonic() - started), 1)
+            metrics.add({**values, "lr": settings.lr * step.rate, "texts_per_second": rate}, step=number)
+            bar.update(task, advance=1, loss=values["loss"])
+            last = number == total or request.signal is not None
+            if last or number % settings.checkpoint_every == 0:
+                save_checkpoint(out, step=number, model=network, optimizer=optimizer, fingerprint=fingerprint)
+            if number == main < total:
+                torch.save(dict(network.named_parameters()), out / "main.pt")
+            if request.signal:
+                raise SystemExit(
+                    f"{request.signal}: saved after step {number} of {total}; the same command continues"
+                )
+    metrics.close()
+
+    # 5. The first phase ranks a little better, the last has the embedding: their average keeps most of both.
+    if main < total:
+        average(network, torch.load(out / "main.pt", weights_only=True), share=settings.averaged)
+    return network.eval()
+
+
+@torch.no_grad()
+def average(network: nn.Module, earlier: Mapping[str, Tensor], *, share: float) -> None:
+    """Moves the network to ``share`` of itself plus the rest of earlier weights (Wortsman et al. 2022)."""
+    for name, parameter in network.named_parameters():
+        parameter.lerp_(earlier[name], 1 - share)
+
+
+def _course(settings: DetectorSettings) -> tuple[list[Encoded], list[Step], int]:
+    """All rows; the steps over them, passes and a last phase that settles the embedding; where it begins."""
+    tokenizer = load_tokenizer(settings.base)
+    sources = [source for source in corpora.SOURCES if source != settings.without]
+    texts = corpora.load(settings.data, part="train", sources=sources)
+    texts = [text for text in texts if corpora.fold(text.key) >= corpora.HELD_OUT]
+    templates = Templates.load().split(held_out=TEMPLATES_HELD_OUT)[0] if settings.templates else None
+    rows: list[Encoded] = []
+
+    def plan(seed: int, *, share: float, **mixture: Any) -> list[list[int]]:
+        drawn = draw_pass(texts, templates, seed=seed, share=settings.share * share, **mixture)
+        encoded = encode(drawn, tokenizer, max_tokens=settings.max_tokens)
+        groups = batches(encoded, tokens=settings.tokens_per_batch, seed=seed)
+        first = len(rows)
+        rows.extend(encoded)
+        return [[first + place for place in group] for group in groups]
+
+    seeds = [settings.seed * 1000 + number for number in range(settings.passes + 1)]
+    main = [group for seed in seeds[:-1] for group in plan(seed, share=1.0)]
+    last = plan(seeds[-1], share=settings.last_share, counts=LAST_ROWS, obfuscated=settings.last_obfuscated)
+    steps = [
+        *_steps(main, settings, peak=1.0, teacher=(settings.distillation, settings.distilled)),
+        *_steps(
+            last,
+            settings,
+            peak=settings.last_lr / settings.lr,
+            teacher=(settings.last_distillation, settings.last_distilled),
+        ),
+    ]
+    return rows, steps, len(main)
+
+
+def _steps(
+    plan: Sequence[list[int]], settings: DetectorSettings, *, peak: float, teacher: tuple[float, float]
+) -> list[Step]:
+    rates = (learning_rate(place, total=len(plan), warmup=settings.warmup) for place in range(len(plan)))
+    return [Step(group, peak * rate, *teacher) for group, rate in zip(plan, rates, strict=True)]
+
+
+@torch.no_grad()
+def _teacher_embedding(teacher: nn.Module, batch: Batch, *, share: float) -> Tensor:
+    count = max(1, round(share * len(batch.weight)))
+    ids, mask = batch.input_ids[:count], batch.attention_mask[:count]
+    states = teacher(input_ids=ids, attention_mask=mask).last_hidden_state
+    return mean_embedding(states.float(), mask)
+
+
+def _optimizer(network: DetectorNetwork, settings: DetectorSettings) -> torch.optim.Optimizer:
+    """AdamW with a higher rate for the new layers and no decay on vectors."""
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault((name.startswith("encoder."), parameter.dim() > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "peak": settings.lr if encoder else settings.head_lr,
+                "weight_decay": settings.weight_decay if matrix else 0.0,
+            }
+            for (encoder, matrix), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def _bfloat16(settings: DetectorSettings) -> bool:
+    if settings.dtype != "auto":
+        return settings.dtype == "bfloat16"
+    supported: bool = torch.cpu._is_avx512_bf16_supported()
+    return supported
+
+
+def _fingerprint(settings: DetectorSettings, *, rows: int) -> str:
+    """The settings that decide the course of training, in one hash."""
+    aside = {"out", "data", "base", "checkpoint_every", "threads", "export"}
+    course = {key: value for key, value in asdict(settings).items() if key not in aside}
+    return hashlib.sha256(json.dumps({**course, "rows": rows}, sort_keys=True).encode()).hexdigest()

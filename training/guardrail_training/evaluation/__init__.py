@@ -1,0 +1,1 @@
+"""What detectors and rewriters are measured by."""

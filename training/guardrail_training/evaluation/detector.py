@@ -1,0 +1,75 @@
+"""The detector's measurements, from settings to figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from guardrail_training.evaluation.cross_source import cross_source
+from guardrail_training.evaluation.detection_report import (
+    embedding_correlation,
+    flag_rates,
+    pooled_rankings,
+    rank_sets,
+    template_set,
+)
+from guardrail_training.evaluation.detection_sets import (
+    clean_sets,
+    dev_texts,
+    labelled_sets,
+    sentence_pairs,
+    toxic_sets,
+)
+from guardrail_training.evaluation.judges import load_judges
+from guardrail_training.evaluation.sets import data_folder
+from guardrail_training.evaluation.settings import EvaluateSettings
+from guardrail_training.evaluation.similarity import MiniLm
+from guardrail_training.provenance import SHIPPED, model_folder
+
+__all__ = ["measurements"]
+
+PAIRS = 2000
+RELATED = {"random": 0.0, "two in five a toxic sentence and its neutral version": 0.4}
+TEMPLATES_HELD_OUT = 0.1  # as detector training holds them out
+
+
+def measurements(settings: EvaluateSettings) -> dict[str, Any]:
+    """Rankings, flag rates, embedding and template figures; cross-source ones if asked for."""
+    from guardrail.detectors.onnx import OnnxDetector
+
+    data = data_folder(settings.data)
+    detector = OnnxDetector(settings.detector or SHIPPED / "detector", threads=settings.threads)
+    threshold = float(detector.manifest.threshold or 0.0)
+    texts = dev_texts(data)
+    sets = labelled_sets(texts)
+    templates = template_set(texts, held_out=TEMPLATES_HELD_OUT, seed=settings.seed)
+    original = MiniLm(model_folder(settings.original))
+    return {
+        "threshold": threshold,
+        "rankings": rank_sets(detector, sets, threshold=threshold),
+        "rates": {
+            "flagged": flag_rates(detector, toxic_sets(texts, seed=settings.seed)),
+            "let be": flag_rates(detector, clean_sets(texts, data=data, judges=load_judges(data))),
+        },
+        "pooled": pooled_rankings(detector, sets, templates, threshold=threshold),
+        "embedding": [
+            embedding_correlation(
+                detector,
+                original,
+                sentence_pairs(texts, count=PAIRS, related=share, seed=settings.seed),
+                kind=kind,
+            )
+            for kind, share in RELATED.items()
+        ],
+        "cross_source": _cross_source(settings, data) if settings.cross_source else [],
+    }
+
+
+def _cross_source(settings: EvaluateSettings, data: Path) -> list[Any]:
+    return cross_source(
+        base=model_folder(settings.original),
+        data=data,
+        out=settings.runs,
+        seed=settings.seed,
+        threads=settings.threads,
+    )
