@@ -19,7 +19,10 @@ logger.addHandler(logging.NullHandler())
 
 
 class OutcomeHook(Protocol):
-    """Called with every outcome before its text is returned. What it raises reaches the caller."""
+    """Called with every outcome before its text is returned. What it raises reaches the caller.
+
+    For a stream it is called once, when the stream has ended, early or not.
+    """
 
     def __call__(self, outcome: Outcome, /) -> object: ...
 

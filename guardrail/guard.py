@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from guardrail.batching import answer_together
 from guardrail.calls import Calls, Models
-from guardrail.drive import adrive, drive, drive_many
+from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.drive.whole import adrive, drive, drive_many
 from guardrail.errors import (
     BlockedError,
     FailureError,
@@ -24,7 +27,7 @@ from guardrail.errors import (
 )
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Embed
+from guardrail.flow.steps import Detect, Embed, Flow, ModelCall
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
@@ -53,7 +56,7 @@ class Guard:
     rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base; None starts at mask
     embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
     lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
-    on_outcome  called with every outcome before its text is returned
+    on_outcome  called with every outcome before its text is returned, and when a stream has ended
     download    fetch the rewriter's base now if it is not on this machine
 
     Safe to share between threads and event loops.
@@ -137,6 +140,75 @@ class Guard:
             self._announce(outcome)
         return outcomes
 
+    def stream(self, chunks: Iterable[str]) -> Stream:
+        """An iterator of what may be shown of a text that comes in chunks; joined, it is ``check(...).text``.
+
+        A sentence is handed out once it is judged, and it is judged once it is over: with the first character
+        after its last mark (with the second where that is a closing quote, a bracket or an ellipsis), with a
+        line break, at ``Policy.segment_max`` characters, or at the end of the text. One shorter than
+        ``Policy.segment_min`` goes with the next.
+
+        Raises UsageError under ``Policy(block="whole")``; while it is read TypeError for a chunk that is no
+        str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
+        """
+        try:
+            return Stream(self._stream_flow(), chunks, answer=self._answer, settle=self._settle)
+        except (UsageError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del chunks
+
+    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
+        """The same for ``async for``, without blocking the event loop while models run."""
+        try:
+            return AsyncStream(self._stream_flow(), chunks, answer=self._aanswer, settle=self._asettle)
+        except (UsageError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del chunks
+
+    def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
+        """The value with its prose moderated: of the same type, and the very same object if nothing changed.
+
+        Takes str, lists, tuples, sets, dicts, dataclasses, named tuples, pydantic models and what they hold.
+        Prose is a str, the strings of a list, the content of chat messages, and what ``paths`` declare
+        ("answer", "items[].text"). Every other string is judged and never changed.
+
+        Raises TypeError for what cannot be read through, UsageError for a path that leads nowhere, and
+        BlockedError for a flagged string outside prose and messages, or under ``Policy(block="raise")``.
+        """
+        task: Task | None = None
+        try:
+            task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
+            outcomes = judge(task, self._calls, batch=self.policy.batch)
+            noteworthy = task.noteworthy(outcomes)
+            if self._trail is not None:
+                self._trail.record(noteworthy)
+            for outcome in noteworthy:
+                self._announce(outcome)
+            return cast("V", task.value(outcomes))
+        except (FailureError, TypeError, UsageError, BlockedError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del value, task
+
+    async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
+        """The same without blocking the event loop."""
+        task: Task | None = None
+        try:
+            task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
+            outcomes = await ajudge(task, self._calls)
+            noteworthy = task.noteworthy(outcomes)
+            if self._trail is not None:
+                await asyncio.to_thread(self._trail.record, noteworthy)
+            for outcome in noteworthy:
+                self._announce(outcome)
+            return cast("V", task.value(outcomes))
+        except (FailureError, TypeError, UsageError, BlockedError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del value, task
+
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, each text as a whole; ``flagged`` is the policy's decision."""
         try:
@@ -158,8 +230,8 @@ class Guard:
         return np.concatenate(windows)
 
     def wrap(self, function: F) -> F:
-        """A function of the same kind and signature whose returned text is moderated by this guard."""
-        return wrap(function, check=self.check, acheck=self.acheck)
+        """A function of the same kind and signature whose text, returned or yielded, this guard moderates."""
+        return wrap(function, by=self)
 
     def with_adapter(self, path: str | Path) -> Guard:
         """A guard that rewrites with the adapter in this folder and shares all else with this one.
@@ -179,6 +251,23 @@ class Guard:
     def with_policy(self, policy: Policy) -> Guard:
         """A guard under another policy that shares the models and the hook of this one."""
         return Guard(policy=policy, on_outcome=self._on_outcome, **self._parts)
+
+    def _stream_flow(self) -> Flow:
+        if self.policy.block == "whole":
+            raise UsageError(
+                "a stream cannot take back what it has shown, as Policy(block='whole') demands: "
+                "use block='segment' or block='raise', or check the whole text"
+            )
+        return moderate(self.policy)
+
+    def _answer(self, call: ModelCall) -> Any:
+        return answer_together(self._calls, [call])[0]
+
+    async def _aanswer(self, call: ModelCall) -> Any:
+        return await asyncio.to_thread(self._answer, call)
+
+    async def _asettle(self, outcome: Outcome) -> Outcome:
+        return self._settle(outcome)
 
     def _settle(self, outcome: Outcome) -> Outcome:
         self._announce(outcome)

@@ -1,53 +1,102 @@
-"""Wraps a function so that the text it returns is moderated: same kind, same signature, same type back."""
+"""Wraps a function so that the text it gives is moderated: same kind, same signature, same type back."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from typing import Any, Protocol, TypeVar
 
+from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.errors import UsageError
 from guardrail.outcome import Outcome
 
-__all__ = ["wrap"]
+__all__ = ["Moderator", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-Check = Callable[[str], Outcome]
-AsyncCheck = Callable[[str], Awaitable[Outcome]]
 
 
-def wrap(function: F, *, check: Check, acheck: AsyncCheck) -> F:
-    """A function of the same kind as the one given (plain or coroutine function, method, callable object).
+class Moderator(Protocol):
+    """What moderates the results: a Guard."""
 
-    It raises TypeError where the result is not a str: what was not checked is not passed on.
+    def check(self, text: str) -> Outcome: ...
+    async def acheck(self, text: str) -> Outcome: ...
+    def stream(self, chunks: Iterable[str]) -> Stream: ...
+    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
+
+
+def wrap(function: F, *, by: Moderator) -> F:
+    """A function of the same kind as the one given, whose result is moderated.
+
+    Plain, coroutine, generator and asynchronous generator functions, methods, partials and callable objects
+    will do. A returned iterator of chunks becomes a stream, as the chunks of a generator do. TypeError is
+    raised for what is no text: what was not checked is not passed on.
     """
     if isinstance(function, (staticmethod, classmethod)):
         # Under the descriptor's own decorator, so that binding goes on as before.
-        return type(function)(wrap(function.__func__, check=check, acheck=acheck))
+        return type(function)(wrap(function.__func__, by=by))
     target = function if inspect.isroutine(function) or isinstance(function, functools.partial) else None
     target = target or getattr(function, "__call__", None)  # noqa: B004  # its method is judged
     if target is None or inspect.isclass(function):
         raise UsageError(f"expected a function that returns text, got {_kind(function)}")
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        raise UsageError(f"{_kind(function)} yields its text; wrap a function that returns it whole")
+    guarded = _guarded(function, target, by)
+    return functools.update_wrapper(guarded, function) if inspect.isroutine(function) else guarded  # type: ignore[return-value]
+
+
+def _guarded(function: Callable[..., Any], target: Callable[..., Any], by: Moderator) -> Callable[..., Any]:
+    """The function, moderated; ``target`` shows of which kind it is."""
+    if inspect.isasyncgenfunction(target):
+
+        async def async_chunks(*args: Any, **kwargs: Any) -> AsyncGenerator[str, None]:
+            async with by.astream(function(*args, **kwargs)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        return async_chunks
+    if inspect.isgeneratorfunction(target):
+
+        def chunks(*args: Any, **kwargs: Any) -> Generator[str, None, None]:
+            with by.stream(function(*args, **kwargs)) as pieces:
+                yield from pieces
+
+        return chunks
     if inspect.iscoroutinefunction(target):
 
-        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            result = _text(await function(*args, **kwargs))
-            return _as_before(result, (await acheck(result)).text)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            return await _amoderated(await function(*args, **kwargs), by)
 
-        return _dressed(guarded_async, function)
+        return coroutine
 
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        result = _text(function(*args, **kwargs))
-        return _as_before(result, check(result).text)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return _moderated(function(*args, **kwargs), by)
 
-    return _dressed(guarded, function)
+    return plain
 
 
-def _dressed(guarded: Callable[..., Any], function: F) -> F:
-    return functools.update_wrapper(guarded, function) if inspect.isroutine(function) else guarded  # type: ignore[return-value]
+def _moderated(result: Any, by: Moderator) -> Any:
+    """What a plain function returned, moderated."""
+    if isinstance(result, AsyncIterator):
+        return by.astream(result)
+    if isinstance(result, Iterator):
+        return by.stream(result)
+    text = _text(result)
+    return _as_before(text, by.check(text).text)
+
+
+async def _amoderated(result: Any, by: Moderator) -> Any:
+    """What a coroutine function returned, moderated."""
+    if isinstance(result, (AsyncIterator, Iterator)):
+        return _moderated(result, by)
+    text = _text(result)
+    return _as_before(text, (await by.acheck(text)).text)
 
 
 def _text(result: object) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from guardrail.flow.ladder import mend
 from guardrail.flow.record import Record
 from guardrail.flow.scoring import judge
-from guardrail.flow.steps import Flow, Read, Release
+from guardrail.flow.steps import Flow, Read, Release, Steps, UnfinishedError
 from guardrail.outcome import Action
 from guardrail.policy import Policy
 from guardrail.segment import Segmenter
@@ -28,6 +28,14 @@ __all__ = ["moderate"]
 def moderate(policy: Policy) -> Flow:
     """A flow that moderates one text under a policy and returns its Outcome."""
     record = Record(policy)
+    try:
+        yield from _moderate(policy, record)
+    except UnfinishedError:
+        record.degrade("unfinished")
+    return record.outcome()
+
+
+def _moderate(policy: Policy, record: Record) -> Steps[None]:
     segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
     group = max(1, policy.batch // 2)  # a segment is scored alone and with its context
     reading = True
@@ -44,5 +52,4 @@ def moderate(policy: Policy) -> Flow:
                 if released := record.close(case):
                     yield Release(released)
                 if case.action is Action.BLOCKED:
-                    return record.outcome()
-    return record.outcome()
+                    return

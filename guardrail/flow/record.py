@@ -126,6 +126,10 @@ class Record:
             return "", ""
         return self.policy.refusal, text[: core.start] + self.policy.refusal
 
+    def degrade(self, reason: str) -> None:
+        """Notes why the text as a whole did not get a full pass."""
+        self._degraded[reason] = None
+
     def outcome(self) -> Outcome:
         """What happened to the text as far as it was read."""
         action = max(

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from guardrail.outcome import Outcome
 
-__all__ = ["Detect", "Embed", "Flow", "ModelCall", "Read", "Release", "Request", "Rewrite", "Steps"]
+__all__ = [
+    "Detect",
+    "Embed",
+    "Flow",
+    "ModelCall",
+    "Read",
+    "Release",
+    "Request",
+    "Rewrite",
+    "Steps",
+    "UnfinishedError",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +31,7 @@ class Read:
 class Detect:
     """Verdicts are wanted, from the classifier or from the word list. Reply: list[Verdict], same length."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     lexicon: bool = False
 
 
@@ -28,7 +39,7 @@ class Detect:
 class Rewrite:
     """Candidates are wanted. Reply: list[list[str]], one list of up to ``n`` per segment."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     n: int
 
 
@@ -36,14 +47,21 @@ class Rewrite:
 class Embed:
     """Embeddings are wanted. Reply: array (len(texts), d), rows of unit length."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """This text may be shown now. Reply: None."""
 
-    text: str
+    text: str = field(repr=False)
+
+
+class UnfinishedError(Exception):
+    """Thrown into a flow in place of a reply: the text ends here, before its end.
+
+    The flow drops what it has not released and returns its outcome.
+    """
 
 
 ModelCall = Detect | Rewrite | Embed

@@ -30,7 +30,7 @@ def detox_guard(
     guard: Guard | None = None,
     on_outcome: OutcomeHook | None = None,
 ) -> Any:
-    """Decorates a function, coroutine function or method so that only moderated text leaves it.
+    """Decorates a function or method of any kind, generators too, so that only moderated text leaves it.
 
     ``@detox_guard`` alone uses one default guard for the whole process, whose models load at the first call.
     ``guard`` is used as it is; otherwise ``policy`` and ``on_outcome`` make a guard of their own.

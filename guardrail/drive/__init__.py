@@ -1,0 +1,1 @@
+"""Answers a flow's requests: the only place where sync and async differ."""

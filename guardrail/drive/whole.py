@@ -1,0 +1,48 @@
+"""Drives flows over texts that are there as a whole: one, one without blocking, many in lock-step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter
+
+from guardrail.batching import answer_together, batches
+from guardrail.calls import Calls
+from guardrail.drive.run import Run
+from guardrail.flow.steps import Flow
+from guardrail.outcome import Outcome
+
+__all__ = ["adrive", "drive", "drive_many"]
+
+
+def drive(flow: Flow, text: str, calls: Calls) -> Outcome:
+    """The outcome of one text; model calls run in this thread, or under the policy's deadlines."""
+    run = Run(flow, whole=text)
+    while run.call is not None:
+        started = perf_counter()
+        (reply,) = answer_together(calls, [run.call])
+        run.reply(reply, perf_counter() - started)
+    return run.result()
+
+
+async def adrive(flow: Flow, text: str, calls: Calls) -> Outcome:
+    """The same, with model calls in a thread so that the event loop goes on."""
+    run = Run(flow, whole=text)
+    while run.call is not None:
+        started = perf_counter()
+        (reply,) = await asyncio.to_thread(answer_together, calls, [run.call])
+        run.reply(reply, perf_counter() - started)
+    return run.result()
+
+
+def drive_many(flows: Sequence[Flow], texts: Sequence[str], calls: Calls, *, batch: int) -> list[Outcome]:
+    """Outcomes in order, all flows advanced in lock-step so that one model call serves many of them."""
+    runs = [Run(flow, whole=text) for flow, text in zip(flows, texts, strict=True)]
+    while asked := [(run, run.call) for run in runs if run.call is not None]:
+        for group in batches(asked, batch):
+            started = perf_counter()
+            replies = answer_together(calls, [call for _, call in group])
+            seconds = (perf_counter() - started) / len(group)
+            for (run, _), reply in zip(group, replies, strict=True):
+                run.reply(reply, seconds)
+    return [run.result() for run in runs]
