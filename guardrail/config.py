@@ -32,6 +32,7 @@ from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value
 
 if TYPE_CHECKING:
     from guardrail.guard import Guard
+    from guardrail.integrations.audit.store import AuditStore
 
 __all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "ServerSettings"]
 
@@ -78,6 +79,14 @@ class AuditSettings:
     url: Url | Path | None = None
     include_text: bool = False
     on_error: Literal["closed", "open"] = "closed"
+
+    def open(self) -> AuditStore:
+        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+        if self.url is None:
+            raise ConfigError("no audit is configured: set url in [audit], or GUARDRAIL_AUDIT__URL")
+        from guardrail.integrations.audit.store import AuditStore
+
+        return AuditStore(self.url, include_text=self.include_text, on_error=self.on_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +159,18 @@ class Config:
     def guard(self, **overrides: Any) -> Guard:
         """The guard of this configuration; ``overrides`` are arguments of Guard that go before it.
 
-        Configured models are opened now. Raises ModelMissingError or ManifestError where one is not usable.
+        Configured models and the audit are opened now. Raises ModelMissingError, ManifestError or AuditError
+        where one is not usable.
         """
         from guardrail import Guard
 
-        return Guard(**self._arguments() | overrides)
+        arguments = self._arguments()
+        if "audit" not in overrides and self.audit.url is not None:
+            arguments["audit"] = self.audit.open()
+        return Guard(**arguments | overrides)
 
     def _arguments(self) -> dict[str, Any]:
-        """Arguments of Guard for what differs from its defaults."""
+        """Arguments of Guard for policy and models that differ from its defaults."""
         models, chosen = self.models, dict[str, Any](policy=self.policy)
         if isinstance(models.detector, Path):
             chosen["detector"] = _open_detector(models.detector)

@@ -140,10 +140,17 @@ class Manifest:
 
     def save(self, folder: str | Path) -> Path:
         """Writes the manifest beside its files and returns its path."""
-        content = {f.name: getattr(self, f.name) for f in fields(self)}
         path = Path(folder) / FILENAME
-        path.write_text(json.dumps(content, indent=1, default=dict) + "\n", encoding="utf-8")
+        path.write_bytes(self._written())
         return path
+
+    def digest(self) -> str:
+        """The sha256 of the file that ``save`` writes, hex; it pins the model, whose hashes are in there."""
+        return hashlib.sha256(self._written()).hexdigest()
+
+    def _written(self) -> bytes:
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"{json.dumps(content, indent=1, default=dict)}\n".encode()
 
     def check_base(self, sha256: str) -> None:
         """Raises ManifestError unless the adapter was trained on this base or declares it compatible."""

@@ -1,0 +1,149 @@
+"""What an audit is told: one record per intervention, written before its text is returned."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from guardrail.manifest import Manifest
+from guardrail.outcome import Action, Edit, Outcome, Verdict
+from guardrail.policy import Policy
+
+__all__ = ["AuditLog", "Intervention", "Origin", "Trail", "origin_of"]
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What decided: the policy's digest, and each model's name, version and sha256 of its manifest.
+
+    A model without a manifest is named by its type, the shipped word list by its own sha256.
+    """
+
+    policy: str
+    detector: str
+    lexicon: str
+    rewriter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervention:
+    """One segment that was not let through as it was, or one text that did not get a full pass.
+
+    ``key`` names the text that it belongs to; key and ``start`` together name the intervention. An edit has
+    its characters ``start`` to ``end`` of the original. A degraded text is one more intervention, with
+    ``degraded`` and no characters: ``after`` is then the whole text as it was returned.
+    """
+
+    key: str
+    at: datetime
+    action: Action
+    verdict: Verdict
+    verdict_after: Verdict | None
+    start: int | None = None
+    end: int | None = None
+    before: str | None = field(default=None, repr=False)
+    after: str = field(repr=False)
+    similarity: float | None = None
+    failed_checks: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+    origin: Origin
+
+
+class AuditLog(Protocol):
+    """Where interventions are kept."""
+
+    def record(self, interventions: Sequence[Intervention], /) -> object:
+        """Returns once they are kept for good; what it raises reaches the caller in place of the text.
+
+        An intervention whose key and ``start`` are there already is left as it is.
+        """
+        ...
+
+
+class Trail:
+    """Tells an audit log what one guard did. Safe to share between threads; it blocks as the log does."""
+
+    def __init__(self, log: AuditLog, origin: Callable[[], Origin]) -> None:
+        self.log = log
+        self._origin = origin
+
+    def record(self, outcomes: Sequence[Outcome], *, keys: Sequence[str] | None = None) -> None:
+        """Records whole texts; ``keys`` name them, one each, in place of new random names."""
+        named = zip(keys or [new_key() for _ in outcomes], outcomes, strict=True)
+        found = [one for key, outcome in named for one in self._interventions(key, outcome)]
+        if found:
+            self.log.record(found)
+
+    def record_edit(self, edit: Edit, *, key: str) -> None:
+        """Records one segment of a text that is still being read; ``record`` later skips it."""
+        self.log.record([self._edited(key, edit)])
+
+    def _interventions(self, key: str, outcome: Outcome) -> list[Intervention]:
+        found = [self._edited(key, edit) for edit in outcome.edits]
+        if outcome.degraded:
+            found.append(
+                Intervention(
+                    key=key,
+                    at=now(),
+                    action=outcome.action,
+                    verdict=outcome.verdict,
+                    verdict_after=outcome.verdict_after,
+                    after=outcome.text,
+                    degraded=outcome.degraded,
+                    origin=self._origin(),
+                )
+            )
+        return found
+
+    def _edited(self, key: str, edit: Edit) -> Intervention:
+        return Intervention(
+            key=key,
+            at=now(),
+            action=edit.action,
+            verdict=edit.verdict,
+            verdict_after=edit.verdict_after,
+            start=edit.start,
+            end=edit.end,
+            before=edit.before,
+            after=edit.after,
+            similarity=edit.similarity,
+            failed_checks=edit.failed_checks,
+            origin=self._origin(),
+        )
+
+
+def new_key() -> str:
+    """A name for a text that no other text has: 32 hex digits."""
+    return secrets.token_hex(16)
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def origin_of(policy: Policy, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
+    """The origin of a guard's decisions, from the parts that it was made of; nothing is loaded for it."""
+    shipped = Manifest.load(SHIPPED / "detector", verify=False)
+    if rewriter == "shipped":
+        rewriter = Manifest.load(SHIPPED / "rewriter", verify=False)
+    return Origin(
+        policy=policy.digest(),
+        detector=_identity(detector or shipped),
+        lexicon=_identity(lexicon) if lexicon else f"lexicon.txt sha256:{shipped.files['lexicon.txt']}",
+        rewriter="none" if rewriter is None else _identity(rewriter),
+    )
+
+
+def _identity(part: Any) -> str:
+    manifest = part if isinstance(part, Manifest) else getattr(part, "manifest", None)
+    if isinstance(manifest, Manifest):
+        return f"{manifest.name} {manifest.version} sha256:{manifest.digest()}"
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}.{named.__qualname__}"
