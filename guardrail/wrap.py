@@ -12,46 +12,54 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from typing import Any, Protocol, TypeVar
 
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.errors import UsageError
-from guardrail.outcome import Outcome
+from guardrail.structured.paths import parse_paths
 
 __all__ = ["Moderator", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+V = TypeVar("V")
 
 
 class Moderator(Protocol):
     """What moderates the results: a Guard."""
 
-    def check(self, text: str) -> Outcome: ...
-    async def acheck(self, text: str) -> Outcome: ...
+    def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V: ...
+    async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V: ...
     def stream(self, chunks: Iterable[str]) -> Stream: ...
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
 
 
-def wrap(function: F, *, by: Moderator) -> F:
+def wrap(function: F, *, by: Moderator, paths: Sequence[str] = ()) -> F:
     """A function of the same kind as the one given, whose result is moderated.
 
     Plain, coroutine, generator and asynchronous generator functions, methods, partials and callable objects
-    will do. A returned iterator of chunks becomes a stream, as the chunks of a generator do. TypeError is
-    raised for what is no text: what was not checked is not passed on.
+    will do. A returned iterator of chunks becomes a stream, as the chunks of a generator do. ``paths`` say
+    where in a returned structure prose is. TypeError is raised for what cannot be read: what was not checked
+    is not passed on.
     """
+    parse_paths(paths)
     if isinstance(function, (staticmethod, classmethod)):
         # Under the descriptor's own decorator, so that binding goes on as before.
-        return type(function)(wrap(function.__func__, by=by))
+        return type(function)(wrap(function.__func__, by=by, paths=paths))
     target = function if inspect.isroutine(function) or isinstance(function, functools.partial) else None
     target = target or getattr(function, "__call__", None)  # noqa: B004  # its method is judged
     if target is None or inspect.isclass(function):
         raise UsageError(f"expected a function that returns text, got {_kind(function)}")
-    guarded = _guarded(function, target, by)
+    if paths and (inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target)):
+        raise UsageError(f"{_kind(function)} yields chunks of text; paths are for functions that return")
+    guarded = _guarded(function, target, by, paths)
     return functools.update_wrapper(guarded, function) if inspect.isroutine(function) else guarded  # type: ignore[return-value]
 
 
-def _guarded(function: Callable[..., Any], target: Callable[..., Any], by: Moderator) -> Callable[..., Any]:
+def _guarded(
+    function: Callable[..., Any], target: Callable[..., Any], by: Moderator, paths: Sequence[str]
+) -> Callable[..., Any]:
     """The function, moderated; ``target`` shows of which kind it is."""
     if inspect.isasyncgenfunction(target):
 
@@ -71,49 +79,34 @@ def _guarded(function: Callable[..., Any], target: Callable[..., Any], by: Moder
     if inspect.iscoroutinefunction(target):
 
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            return await _amoderated(await function(*args, **kwargs), by)
+            return await _amoderated(await function(*args, **kwargs), by, paths)
 
         return coroutine
 
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return _moderated(function(*args, **kwargs), by)
+        return _moderated(function(*args, **kwargs), by, paths)
 
     return plain
 
 
-def _moderated(result: Any, by: Moderator) -> Any:
+def _moderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
     """What a plain function returned, moderated."""
-    if isinstance(result, AsyncIterator):
-        return by.astream(result)
-    if isinstance(result, Iterator):
-        return by.stream(result)
-    text = _text(result)
-    return _as_before(text, by.check(text).text)
+    try:
+        if isinstance(result, AsyncIterator):
+            return by.astream(result)
+        return by.stream(result) if isinstance(result, Iterator) else by.moderate(result, paths=paths)
+    finally:
+        del result  # this frame is part of the traceback
 
 
-async def _amoderated(result: Any, by: Moderator) -> Any:
+async def _amoderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
     """What a coroutine function returned, moderated."""
-    if isinstance(result, (AsyncIterator, Iterator)):
-        return _moderated(result, by)
-    text = _text(result)
-    return _as_before(text, (await by.acheck(text)).text)
-
-
-def _text(result: object) -> str:
-    if isinstance(result, str):
-        return result
-    if inspect.iscoroutine(result):
-        result.close()
-    kind = type(result).__name__
-    del result
-    raise TypeError(f"the wrapped function returned {kind}; only str can be moderated")
-
-
-def _as_before(result: str, text: str) -> str:
-    """The same object where nothing changed; else the new text in the type that the function returned."""
-    if text == result:
-        return result
-    return text if type(result) is str else type(result)(text)
+    try:
+        if isinstance(result, (AsyncIterator, Iterator)):
+            return _moderated(result, by, paths)
+        return await by.amoderate(result, paths=paths)
+    finally:
+        del result
 
 
 def _kind(function: object) -> str:

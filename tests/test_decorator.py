@@ -103,8 +103,8 @@ def test_a_str_subclass_comes_back_as_one() -> None:
     assert type(WORDS.wrap(lambda: Reply(TOXIC))()) is Reply
 
 
-@pytest.mark.parametrize("result", [None, 3, {"text": TOXIC}, b"bytes"])
-def test_a_result_that_is_no_text_is_an_error_and_does_not_pass(result: Any) -> None:
+@pytest.mark.parametrize("result", [b"bytes", object()])
+def test_a_result_that_cannot_be_read_is_an_error_and_does_not_pass(result: Any) -> None:
     with pytest.raises(TypeError, match=type(result).__name__):
         WORDS.wrap(lambda: result)()
 

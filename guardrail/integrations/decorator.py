@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, TypeVar, overload
 
 from guardrail.errors import UsageError
@@ -20,7 +20,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def detox_guard(function: F, /) -> F: ...
 @overload
 def detox_guard(
-    *, policy: Policy | None = None, guard: Guard | None = None, on_outcome: OutcomeHook | None = None
+    *,
+    policy: Policy | None = None,
+    guard: Guard | None = None,
+    on_outcome: OutcomeHook | None = None,
+    paths: Sequence[str] = (),
 ) -> Callable[[F], F]: ...
 def detox_guard(
     function: Callable[..., Any] | None = None,
@@ -29,11 +33,13 @@ def detox_guard(
     policy: Policy | None = None,
     guard: Guard | None = None,
     on_outcome: OutcomeHook | None = None,
+    paths: Sequence[str] = (),
 ) -> Any:
     """Decorates a function or method of any kind, generators too, so that only moderated text leaves it.
 
     ``@detox_guard`` alone uses one default guard for the whole process, whose models load at the first call.
-    ``guard`` is used as it is; otherwise ``policy`` and ``on_outcome`` make a guard of their own.
+    ``guard`` is used as it is; otherwise ``policy`` and ``on_outcome`` make a guard of their own. ``paths``
+    say where in a returned structure prose is, as for ``Guard.moderate``.
     """
     if function is not None:
         return _default_guard().wrap(function)
@@ -42,7 +48,7 @@ def detox_guard(
     if guard is None:
         chosen = policy is not None or on_outcome is not None
         guard = Guard(policy=policy, on_outcome=on_outcome) if chosen else _default_guard()
-    return guard.wrap
+    return partial(guard.wrap, paths=paths)
 
 
 @cache

@@ -1,11 +1,18 @@
-"""Moderates whole values: reads out their strings, has them judged together, puts the prose back."""
+"""Moderates whole values: reads out their strings, has them judged together, puts the prose back.
+
+``Task`` has no I/O and no model; ``judge`` and ``ajudge`` have its texts judged in shared model calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from guardrail.batching import Batcher
+from guardrail.calls import Calls
+from guardrail.drive.whole import adrive, drive_many
 from guardrail.errors import BlockedError
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Flow
@@ -16,8 +23,10 @@ from guardrail.structured.paths import parse_paths
 from guardrail.structured.reading import Reading, read
 from guardrail.structured.rebuilding import Rebuilding
 
-__all__ = ["Task", "Terms"]
+__all__ = ["Task", "Terms", "ajudge", "judge"]
 
+WINDOW = 256
+"""Texts of one value advanced together: enough to fill model calls, few enough to bound memory."""
 TERM_LENGTH = 64
 TERMS = 4096
 
@@ -58,12 +67,14 @@ class Task:
         self._asked = [
             passage for passage in self._reading.passages if passage.prose or passage.text not in terms
         ]
-        self.texts = [passage.text for passage in self._asked]
 
-    def flows(self) -> list[Flow]:
-        """A flow for each text: the policy's own for prose, detect and block for all else."""
+    def windows(self) -> Iterator[tuple[list[Flow], list[str]]]:
+        """The texts in groups, each with its flow: the whole ladder for prose, block alone for all else."""
         blocking = replace(self._policy, ladder=("block",), block="raise")
-        return [moderate(self._policy if passage.prose else blocking) for passage in self._asked]
+        for start in range(0, len(self._asked), WINDOW):
+            window = self._asked[start : start + WINDOW]
+            flows = [moderate(self._policy if passage.prose else blocking) for passage in window]
+            yield flows, [passage.text for passage in window]
 
     def noteworthy(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The outcomes to announce: those of prose, and of other strings that did not simply pass."""
@@ -86,3 +97,20 @@ class Task:
             return self._value
         judged = [known.get(passage) for passage in self._reading.passages]
         return Rebuilding(self._policy, judged).value(self._reading.root)
+
+
+def judge(task: Task, calls: Calls, *, batch: int) -> list[Outcome]:
+    """One outcome for each text of a task."""
+    outcomes: list[Outcome] = []
+    for flows, texts in task.windows():
+        outcomes += drive_many(flows, texts, calls, batch=batch)
+    return outcomes
+
+
+async def ajudge(task: Task, batcher: Batcher) -> list[Outcome]:
+    """The same without blocking the event loop; the texts run side by side."""
+    outcomes: list[Outcome] = []
+    for flows, texts in task.windows():
+        pairs = zip(flows, texts, strict=True)
+        outcomes += await asyncio.gather(*(adrive(flow, text, batcher) for flow, text in pairs))
+    return outcomes

@@ -12,7 +12,8 @@ __all__ = ["ELEMENTS", "Path", "parse_paths"]
 
 ELEMENTS = "[]"
 """The step from a list, tuple or set to each of its elements."""
-STEP = re.compile(r"(\[\])|(?:^|\.)([^.\[\]]+)")
+STEP = r"\[\]|[^.\[\]]+"
+FORM = re.compile(rf"(?:{STEP})(?:\[\]|\.[^.\[\]]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ def parse_paths(declared: Iterable[str]) -> tuple[Path, ...]:
 def _steps(spelled: object) -> tuple[str, ...]:
     if not isinstance(spelled, str):
         raise UsageError(f"a path must be a str, got {type(spelled).__name__}")
-    found = list(STEP.finditer(spelled))
-    if not found or "".join(match.group() for match in found) != spelled:
+    if not FORM.fullmatch(spelled):
         raise UsageError(f"path {spelled!r} is malformed; write it like 'answer' or 'items[].text'")
-    return tuple(match[1] or match[2] for match in found)
+    return tuple(re.findall(STEP, spelled))

@@ -12,7 +12,7 @@ from typing import Any
 from guardrail.errors import UsageError
 from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text, texts_in
 from guardrail.structured.paths import ELEMENTS, Path
-from guardrail.structured.records import elements_of, fields_of, is_scalar
+from guardrail.structured.records import elements_of, fields_of, is_scalar, keys_of
 from guardrail.structured.shapes import decoded_json, kind_of, prose_field
 
 __all__ = ["Reading", "read"]
@@ -123,7 +123,7 @@ class _Reader:
             # Tokens with their probabilities spell the text as it was, and others that were not chosen.
             drop = answer and name == "logprobs" and node is not None and any(texts_in(node))
             parts.append((name, Dropped() if drop else node))
-        keys = [self.read(key, _At()) for key in fields] if isinstance(value, dict) else []
+        keys = [self.read(key, _At()) for key in keys_of(value)]
         return _branch(value, parts, keys, kind)
 
     def _arrive(self, value: object, at: _At) -> bool:

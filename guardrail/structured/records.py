@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, TypeGuard
 from uuid import UUID
 
-__all__ = ["elements_of", "fields_of", "is_scalar", "with_parts"]
+__all__ = ["elements_of", "fields_of", "is_scalar", "keys_of", "with_parts"]
 
 SCALARS = (type(None), int, float, complex, Decimal, Fraction, date, time, timedelta, UUID)
 """Values without text; bool and datetime are among them as subclasses."""
@@ -47,11 +47,19 @@ def fields_of(value: object) -> Mapping[Any, Any] | None:
     return None
 
 
+def keys_of(value: object) -> list[Any]:
+    """The names in a dict or pydantic model that came with its content, not with its class."""
+    if _is_pydantic(value):
+        return list(value.__pydantic_extra__ or ())
+    return list(value) if isinstance(value, dict) else []
+
+
 def with_parts(value: Any, changes: Mapping[Hashable, Any]) -> Any:
     """A shallow copy with some elements (by position) or fields (by name) replaced; no validation is run."""
+    if _is_named(value):
+        return value._replace(**{str(name): part for name, part in changes.items()})
     if isinstance(value, (tuple, set, frozenset)):
-        parts = [changes.get(position, part) for position, part in enumerate(value)]
-        return value._make(parts) if _is_named(value) else type(value)(parts)
+        return type(value)(changes.get(position, part) for position, part in enumerate(value))
     if _is_pydantic(value):
         return value.model_copy(update=dict(changes))
     changed = copy.copy(value)
