@@ -8,25 +8,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from guardrail.errors import ConfigError
 
-__all__ = ["FILENAME", "StopRequest", "load_checkpoint", "save_checkpoint", "stop_on_signals"]
+__all__ = ["FILENAME", "Stateful", "StopRequest", "load_checkpoint", "save_checkpoint", "stop_on_signals"]
 
 FILENAME = "checkpoint.pt"
 
 
+class Stateful(Protocol):
+    """Something else that a run carries from step to step."""
+
+    def state_dict(self) -> dict[str, float]: ...
+    def load_state_dict(self, state: dict[str, float]) -> None: ...
+
+
 def save_checkpoint(
-    folder: str | Path, *, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    folder: str | Path,
+    *,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+    control: Stateful | None = None,
 ) -> Path:
     """Writes trainable weights, optimizer, random state and position; replaces the last one in a single move.
 
-    The learning rate and the order of the examples are functions of step and seed, so they need no state.
-    ``fingerprint`` names the settings and data that the run depends on.
+    The learning rate and the order of the examples are functions of step and seed, so they need no state;
+    ``control`` is what does. ``fingerprint`` names the settings and data that the run depends on.
     """
     path = Path(folder) / FILENAME
     part = path.with_suffix(".part")
@@ -36,6 +49,7 @@ def save_checkpoint(
         "weights": dict(_trainable(model)),
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
+        "control": control.state_dict() if control is not None else {},
     }
     with part.open("wb") as file:
         torch.save(state, file)
@@ -46,7 +60,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    folder: str | Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+    control: Stateful | None = None,
 ) -> int:
     """Puts the saved state back and returns the step it was taken after; 0 where there is no checkpoint.
 
@@ -65,6 +84,8 @@ def load_checkpoint(
             parameter.copy_(state["weights"][name])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
+    if control is not None:
+        control.load_state_dict(state["control"])
     return int(state["step"])
 
 

@@ -52,6 +52,24 @@ def sft(
 
 
 @app.command()
+def ppo(
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+) -> None:
+    """Trains an adapter on rewards by PPO, RLOO or GRPO; the same command continues an interrupted run.
+
+    Ends with status 130 where a signal stopped it: its checkpoint is written then.
+    """
+    from guardrail_training.reinforcement import ppo as trainer
+
+    report = trainer.run(_settings(trainer.PpoSettings, recipe, changes, base=base, data=data, out=out))
+    score = "" if report.score is None else f", mean score {report.score:.4f}, KL {report.kl:.2f}"
+    typer.echo(f"step {report.step} of {report.steps}{score}", err=True)
+    if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
+        raise typer.Exit(130)
+
+
+@app.command()
 def detector(
     *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
 ) -> None:

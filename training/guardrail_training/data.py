@@ -17,6 +17,7 @@ __all__ = [
     "HUB_PARADETOX",
     "Pair",
     "Row",
+    "Text",
     "TrainingRowError",
     "bucketed_batches",
     "data_folder",
@@ -24,6 +25,7 @@ __all__ = [
     "drop_copies",
     "load_paradetox",
     "read_rows",
+    "read_texts",
     "take_share",
 ]
 
@@ -42,6 +44,14 @@ class Row:
     number: int
     toxic: str
     neutral: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text of a file; ``number`` is its row, from 1."""
+
+    number: int
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,24 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises TrainingRowError for the first row that cannot be used, and for a file that is missing or empty.
     """
     path = Path(path)
+    return [_checked_row(content, number=number, where=str(path)) for number, content in _read_objects(path)]
+
+
+def read_texts(path: str | Path, *, field: str) -> list[Text]:
+    """One field of every row of a JSON Lines file; TrainingRowError for a row in which it is no text."""
+    path = Path(path)
+    texts = []
+    for number, content in _read_objects(path):
+        if field not in content:
+            raise TrainingRowError(f"{path} row {number}: missing field {field}")
+        if not isinstance(content[field], str) or not content[field].strip():
+            raise TrainingRowError(f"{path} row {number}: field {field} must be a text, not empty")
+        texts.append(Text(number=number, content=content[field].strip()))
+    return texts
+
+
+def _read_objects(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    """The rows of a JSON Lines file with their numbers, from 1."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -81,14 +109,16 @@ def read_rows(path: str | Path) -> list[Row]:
             f"no training file {path}: give its folder with --data or GUARDRAIL_DATA"
         ) from error
     rows = [
-        _parse_row(line, number=number, where=path) for number, line in enumerate(lines, 1) if line.strip()
+        (number, _parse(line, number=number, where=path))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
     ]
     if not rows:
         raise TrainingRowError(f"{path} holds no rows")
     return rows
 
 
-def _parse_row(line: str, *, number: int, where: Path) -> Row:
+def _parse(line: str, *, number: int, where: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
@@ -96,7 +126,7 @@ def _parse_row(line: str, *, number: int, where: Path) -> Row:
         raise TrainingRowError(f"{where} row {number}: not valid JSON at column {error.colno}") from None
     if not isinstance(content, dict):
         raise TrainingRowError(f"{where} row {number}: expected an object, got {type(content).__name__}")
-    return _checked_row(content, number=number, where=str(where))
+    return content
 
 
 def _checked_row(content: Mapping[str, Any], *, number: int, where: str) -> Row:

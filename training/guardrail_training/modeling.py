@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -15,7 +15,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DynamicCache,
+)
 
 from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.manifest import Encoder, Template
@@ -35,6 +41,7 @@ __all__ = [
     "save_adapter",
     "target_logits",
     "trainable_parameters",
+    "write_adapter",
 ]
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -89,11 +96,12 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def load_base(folder: str | Path, *, dtype: torch.dtype) -> Any:
-    """The causal language model of a base folder, frozen, without dropout."""
+    """The language model of a base folder, causal or encoder-decoder, frozen, without dropout."""
     _require_folder(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
+    offline = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **offline)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model: Any = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, **offline)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model.eval()
@@ -112,7 +120,7 @@ def add_lora(model: Any, *, rank: int, alpha: int, dropout: float, targets: Sequ
         lora_dropout=dropout,
         target_modules=list(targets),
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
     )
     with warnings.catch_warnings():
         # peft reads an attribute that transformers has renamed; its value plays no part here.
@@ -183,27 +191,48 @@ def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def save_adapter(model: PeftModel, folder: str | Path) -> list[Path]:
+    """Writes the model's adapter as ``write_adapter`` does; returns the paths of its files."""
+    config: Any = model.peft_config["default"]
+    return write_adapter(
+        folder,
+        get_peft_model_state_dict(model),
+        rank=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        targets=config.target_modules,
+        task=config.task_type,
+    )
+
+
+def write_adapter(
+    folder: str | Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    targets: Iterable[str],
+    task: str,
+) -> list[Path]:
     """Writes ``adapter_model.safetensors`` in float16 and ``adapter_config.json``; returns their paths.
 
-    Not by ``save_pretrained``, which would record the path of the base on this machine.
+    ``tensors`` has peft's names. Not by ``save_pretrained``, which would record the path of the base on this
+    machine.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "adapter_model.safetensors"
-    state = {
-        name: value.to(torch.float16).contiguous() for name, value in get_peft_model_state_dict(model).items()
-    }
+    state = {name: value.to(torch.float16).contiguous() for name, value in tensors.items()}
     save_file(state, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors writes 0600, which others cannot read
-    config: Any = model.peft_config["default"]
     content = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": task,
         "base_model_name_or_path": None,
-        "r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
-        "target_modules": sorted(config.target_modules),
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "target_modules": sorted(targets),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,

@@ -101,13 +101,13 @@ def _git(*arguments: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
-def progress_bar() -> Progress:
-    """A bar on standard error with steps, elapsed and remaining time; its tasks carry the field ``loss``."""
+def progress_bar(figure: str = "loss") -> Progress:
+    """A bar on standard error with steps, elapsed and remaining time; its tasks carry the field named."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn(f"{figure} {{task.fields[{figure}]:.3f}}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),

@@ -30,7 +30,7 @@ from guardrail_training.plan import encode_pairs, plan_passes
 from guardrail_training.provenance import model_folder
 from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
 
-__all__ = ["SftReport", "SftSettings", "learning_rate", "run"]
+__all__ = ["SftReport", "SftSettings", "identity_of", "learning_rate", "run"]
 
 TEMPLATE = "<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n"
 DEV_BATCH = 32
@@ -252,17 +252,13 @@ def _data_sha256(settings: SftSettings) -> dict[str, str]:
 
 
 def _manifest(settings: SftSettings, rows: Sequence[data.Row], *, base: Path) -> Manifest:
-    weights = sha256_of(base / "model.safetensors")
-    # A converted base names the file it was converted from: that one is published, the conversion is not.
-    origin = Manifest.load(base, verify=False).trained_on if (base / FILENAME).is_file() else None
     return Manifest(
         kind="adapter",
         name=settings.name,
         version="0.1.0",
         licence="Apache-2.0",
         files={},
-        trained_on=origin or weights,
-        compatible_bases={weights: "measured"} if origin not in (None, weights) else {},
+        **identity_of(base),
         template=settings.template,
         scripts=("Latin",),
         settings={
@@ -280,6 +276,17 @@ def _manifest(settings: SftSettings, rows: Sequence[data.Row], *, base: Path) ->
         seed=settings.seed,
         git=git_commit(),
     )
+
+
+def identity_of(base: Path) -> dict[str, Any]:
+    """What an adapter's manifest says of the base it was trained on: ``trained_on``, ``compatible_bases``."""
+    weights = sha256_of(base / "model.safetensors")
+    # A converted base names the file it was converted from: that one is published, the conversion is not.
+    origin = Manifest.load(base, verify=False).trained_on if (base / FILENAME).is_file() else None
+    return {
+        "trained_on": origin or weights,
+        "compatible_bases": {weights: "measured"} if origin not in (None, weights) else {},
+    }
 
 
 def _keep_adapter(model: Any, folder: Path, *, manifest: Manifest, step: int, dev_loss: float) -> None:

@@ -1,0 +1,117 @@
+"""Policy, frozen reference and value function on one base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guardrail_training.modeling import autocast
+from guardrail_training.reinforcement.families import Family, Prompts, family_of
+from guardrail_training.reinforcement.logprobs import token_entropies, token_logprobs
+
+__all__ = ["Learner", "Reading", "ValueHead"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What the learner says of responses, each ``(rows, time)`` float32 and 0 outside the mask.
+
+    ``values`` is None without a value function, ``entropies`` unless it was asked for.
+    """
+
+    logprobs: Tensor
+    values: Tensor | None
+    entropies: Tensor | None
+
+
+class ValueHead(nn.Module):
+    """What a state is worth: linear in the normalised state, in float32, 0 until trained, without dropout.
+
+    The state is normalised because families differ a hundredfold in the scale of theirs.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Values ``(tokens,)`` of states ``(tokens, width)``."""
+        values: Tensor = self.linear(functional.layer_norm(states.float(), states.shape[-1:]))
+        return values[:, 0]
+
+
+class Learner(nn.Module):
+    """A base with a LoRA adapter, which is the policy; without it, the reference.
+
+    The value head reads the policy's states, so that one forward pass serves both. It stands outside the peft
+    model: switching the adapter off must not touch it. Everything runs without dropout, or the policy would
+    not agree with itself (https://arxiv.org/abs/2403.17031, detail 3.4).
+    """
+
+    def __init__(
+        self, model: PeftModel, *, pad_id: int, temperature: float, dtype: torch.dtype, has_values: bool
+    ) -> None:
+        super().__init__()
+        self.model = model.eval()
+        base: Any = model.get_base_model()
+        self.family: Family = family_of(base, pad_id=pad_id)
+        width = base.get_output_embeddings().weight.shape[1]
+        self.value_head = ValueHead(width) if has_values else None
+        self.temperature = temperature
+        self._dtype = dtype
+        self.eval()
+
+    def read(
+        self, prompts: Prompts, responses: Tensor, mask: Tensor, *, with_entropies: bool = False
+    ) -> Reading:
+        """Log-probabilities and values of the policy, with gradients where they are enabled.
+
+        ``responses`` and ``mask`` are ``(rows, time)``; padding gets no logits and no gradient.
+        """
+        with autocast(self._dtype):
+            states = self.family.states(prompts, responses)[mask]  # (tokens, width)
+            logprobs = token_logprobs(states, responses[mask], self.family.head, temperature=self.temperature)
+            entropies = (
+                token_entropies(states, self.family.head, temperature=self.temperature)
+                if with_entropies
+                else None
+            )
+        values = self.value_head(states) if self.value_head is not None else None
+        return Reading(
+            logprobs=_placed(logprobs, mask),
+            values=None if values is None else _placed(values, mask),
+            entropies=None if entropies is None else _placed(entropies, mask),
+        )
+
+    @torch.no_grad()
+    def reference_logprobs(self, prompts: Prompts, responses: Tensor, mask: Tensor) -> Tensor:
+        """The reference's log-probabilities ``(rows, time)`` of the same tokens."""
+        with self._reference(), autocast(self._dtype):
+            states = self.family.states(prompts, responses)[mask]
+            logprobs = token_logprobs(states, responses[mask], self.family.head, temperature=self.temperature)
+        return _placed(logprobs, mask)
+
+    @contextmanager
+    def sampling(self) -> Iterator[Family]:
+        """The policy's family, in the number format that it is scored in."""
+        with torch.no_grad(), autocast(self._dtype):
+            yield self.family
+
+    @contextmanager
+    def _reference(self) -> Iterator[None]:
+        with self.model.disable_adapter():
+            yield
+
+
+def _placed(values: Tensor, mask: Tensor) -> Tensor:
+    """Values ``(tokens,)`` at the true places of ``mask``, zeros elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)

@@ -1,0 +1,335 @@
+"""Trains an adapter on rewards: PPO, or RLOO or GRPO, for causal and encoder-decoder models.
+
+Run it with ``guardrail-train ppo --recipe training/recipes/ppo-rewriter.toml --data FOLDER --out runs/ppo``;
+the same command continues an interrupted run. One base serves as policy (adapter on), reference (adapter off,
+with the SFT adapter merged into it if there is one) and value function (a head on the policy's states).
+
+PPO is Schulman et al. 2017 (arXiv 1707.06347) as fine-tuning of language models uses it (Ziegler et al. 2019,
+arXiv 1909.08593; Huang et al. 2024, arXiv 2403.17031). Left out: a value model of its own (the head costs no
+pass), top-k and top-p in sampling (the ratio would be wrong), scaling scores by their running deviation (the
+rewards here are bounded).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.errors import ConfigError, UsageError
+from guardrail.manifest import Manifest, Template, sha256_of
+from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail_training import data, modeling
+from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
+from guardrail_training.provenance import model_folder
+from guardrail_training.reinforcement.adapters import merge, save_stacked
+from guardrail_training.reinforcement.figures import rollout_figures
+from guardrail_training.reinforcement.kl_control import KlControl
+from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.queries import Query, drawn, load_queries
+from guardrail_training.reinforcement.rollouts import assess, collect
+from guardrail_training.reinforcement.settings import PpoSettings
+from guardrail_training.reinforcement.updates import DivergedError, update
+from guardrail_training.rewards.algebra import Reward
+from guardrail_training.rewards.independence import check_independent
+from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
+from guardrail_training.sft import identity_of, learning_rate
+
+__all__ = ["PpoReport", "PpoSettings", "run"]
+
+ADAM_EPSILON = 1e-5  # arXiv 2403.17031, detail 9
+LAST_GOOD = "last-good"
+
+
+@dataclass(frozen=True, slots=True)
+class PpoReport:
+    """How a run ended: steps taken of all, last mean score and KL, and the signal that stopped it if any."""
+
+    step: int
+    steps: int
+    score: float | None
+    kl: float | None
+    stopped_by: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step was taken."""
+        return self.step == self.steps
+
+
+def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
+    """Trains, or continues, the run in ``settings.out`` and returns how it ended.
+
+    ``reward`` takes the place of the settings' formula. Whatever can be wrong is an error before the first
+    step. SIGINT and SIGTERM finish the step, write a checkpoint and return. A run that diverges raises
+    DivergedError and leaves the last adapter that was measured and found in order in ``<out>/last-good``.
+    """
+    # 1. Everything that can be wrong, before anything is expensive.
+    out, base = Path(settings.out), model_folder(settings.base)
+    start = read_adapter(settings.adapter) if settings.adapter else None
+    if start is not None:
+        start.manifest.check_base(sha256_of(base / "model.safetensors"))
+    template = _template(settings, start)
+    dtype = modeling.resolve_dtype(settings.dtype)
+    tokenizer = _tokenizer(base)
+    queries = load_queries(
+        _prompt_file(settings),
+        field=settings.field,
+        template=template,
+        tokenizer=tokenizer,
+        least_characters=settings.least_characters,
+        most_characters=settings.most_characters,
+        max_tokens=settings.max_prompt_tokens,
+    )
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    reward = reward or _formula(settings.reward)
+    check_independent(reward)
+
+    # 2. Frozen base with the starting adapter in it, fresh adapter and value head; then an earlier state.
+    torch.manual_seed(settings.seed)
+    learner = _learner(settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype)
+    optimizer = _optimizer(learner, settings)
+    control = KlControl(
+        coefficient=settings.kl_coefficient,
+        target=settings.kl_target if settings.kl_control == "adaptive" else None,
+        horizon=settings.kl_horizon,
+    )
+    fingerprint = _fingerprint(settings, queries, reward=reward, start=start)
+    out.mkdir(parents=True, exist_ok=True)
+    first = load_checkpoint(out, model=learner, optimizer=optimizer, fingerprint=fingerprint, control=control)
+    log = MetricLog(out, resumed_from=first)
+    manifest = _manifest(settings, template=template, base=base, reward=reward, queries=queries)
+    write_run(out, settings=settings, facts=_facts(learner, queries, reward=reward, fingerprint=fingerprint))
+
+    # 3. Steps.
+    step, figures = first, dict[str, float]()
+    good = _trained(learner)
+    with stop_on_signals() as stop, progress_bar("score") as progress:
+        task = progress.add_task("ppo", total=settings.steps, completed=first, score=float("nan"))
+        for step in range(first + 1, settings.steps + 1):
+            started = time.perf_counter()
+            rate = _set_rates(optimizer, settings, step=step)
+            try:
+                # 4. Responses under the policy as it stands, and what they are worth.
+                asked = drawn(queries, step=step, count=settings.batch_size, seed=settings.seed)
+                rollout = collect(
+                    learner, asked, reward=reward, tokenizer=tokenizer, settings=settings, step=step
+                )
+                experience = assess(rollout, settings=settings, coefficient=control.coefficient)
+                figures = rollout_figures(rollout, experience)
+                _check_in_order(figures, settings)
+                good = _trained(learner)  # the policy that has just been measured
+                collected = time.perf_counter()
+
+                # 5. The policy moves; then the KL coefficient.
+                moved = update(learner, optimizer, rollout, experience, settings=settings, step=step)
+            except DivergedError as error:
+                _restore(learner, good)
+                kept = _keep_adapter(learner, out / LAST_GOOD, manifest=manifest, start=start, step=step - 1)
+                raise DivergedError(
+                    f"step {step}: {error}; the last good adapter is in {kept}; lower learning_rate, or "
+                    "raise kl_coefficient"
+                ) from None
+            figures |= moved.figures | {
+                "objective/kl_coef": control.coefficient,
+                "ppo/updates_taken": moved.taken,
+                "ppo/learning_rate": rate,
+                "time/rollout": round(collected - started, 3),
+                "time/update": round(time.perf_counter() - collected, 3),
+            }
+            control.update(figures["objective/kl"], responses=settings.rows)
+            log.add(figures, step=step)
+            progress.update(task, completed=step, score=figures["ppo/mean_scores"])
+
+            # 6. Now and then an adapter to choose from, and the state to continue from.
+            if step % settings.keep_every == 0 or step == settings.steps:
+                _keep_adapter(
+                    learner, out / f"step-{step}", manifest=manifest, start=start, step=step, figures=figures
+                )
+            if stop.signal or step % settings.checkpoint_every == 0 or step == settings.steps:
+                save_checkpoint(
+                    out,
+                    step=step,
+                    model=learner,
+                    optimizer=optimizer,
+                    fingerprint=fingerprint,
+                    control=control,
+                )
+            if stop.signal:
+                break
+    log.close()
+    return PpoReport(
+        step=step,
+        steps=settings.steps,
+        score=figures.get("ppo/mean_scores"),
+        kl=figures.get("objective/kl"),
+        stopped_by=stop.signal,
+    )
+
+
+def _template(settings: PpoSettings, start: Adapter | None) -> Template:
+    if settings.template is not None:
+        return Template(settings.template)
+    if start is None:
+        raise ConfigError(
+            "without an adapter to start from, template must be given: a prompt with one {text}"
+        )
+    return start.template
+
+
+def _tokenizer(base: Path) -> Any:
+    tokenizer = modeling.load_tokenizer(base)
+    for name in ("pad_token", "eos_token"):
+        if getattr(tokenizer, name) is None:
+            raise ConfigError(
+                f"the tokenizer of {base} has no {name}: set it in its tokenizer_config.json (the padding "
+                "may be the end-of-text token)"
+            )
+    return tokenizer
+
+
+def _prompt_file(settings: PpoSettings) -> Path:
+    folder = data.data_folder(settings.data)
+    if folder is None:
+        raise UsageError("no data folder: give it with --data or GUARDRAIL_DATA")
+    return folder / settings.prompts
+
+
+def _formula(formula: str) -> Reward:
+    # Loads models, so it is imported where a formula is given in words.
+    from guardrail_training.rewards.formula import read_formula
+
+    return read_formula(formula)
+
+
+def _learner(
+    settings: PpoSettings, *, base: Path, start: Adapter | None, pad_id: int, dtype: torch.dtype
+) -> Learner:
+    model = modeling.load_base(base, dtype=dtype)
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(settings.targets) - names):
+        raise ConfigError(f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name")
+    if start is not None:
+        merge(model, start)
+    adapted = modeling.add_lora(
+        model, rank=settings.rank, alpha=settings.alpha, dropout=0.0, targets=settings.targets
+    )
+    return Learner(
+        adapted,
+        pad_id=pad_id,
+        temperature=settings.temperature,
+        dtype=dtype,
+        has_values=settings.estimator == "ppo",
+    )
+
+
+def _optimizer(learner: Learner, settings: PpoSettings) -> torch.optim.Optimizer:
+    groups = [{"params": modeling.trainable_parameters(learner.model), "peak": settings.learning_rate}]
+    if learner.value_head is not None:
+        groups.append({"params": list(learner.value_head.parameters()), "peak": settings.value_learning_rate})
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, eps=ADAM_EPSILON, weight_decay=0.0)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, settings: PpoSettings, *, step: int) -> float:
+    """Sets each group's rate for this step, from 1; returns the policy's."""
+    share = learning_rate(step - 1, steps=settings.steps, warmup=settings.warmup, peak=1.0)
+    if not settings.decays and step > math.ceil(settings.steps * settings.warmup):
+        share = 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = share * group["peak"]
+    return share * settings.learning_rate
+
+
+def _check_in_order(figures: dict[str, float], settings: PpoSettings) -> None:
+    broken = sorted(name for name, value in figures.items() if not math.isfinite(value))
+    if broken:
+        raise DivergedError(f"{', '.join(broken)} is no finite number")
+    if abs(figures["objective/kl"]) > settings.divergence_kl:
+        raise DivergedError(
+            f"objective/kl is {figures['objective/kl']:.1f} nats per response, beyond divergence_kl = "
+            f"{settings.divergence_kl:g}"
+        )
+
+
+def _trained(learner: Learner) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in modeling.trainable_parameters(learner)]
+
+
+def _restore(learner: Learner, weights: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, kept in zip(modeling.trainable_parameters(learner), weights, strict=True):
+            parameter.copy_(kept)
+
+
+def _fingerprint(
+    settings: PpoSettings, queries: Sequence[Query], *, reward: Reward, start: Adapter | None
+) -> str:
+    # Where files lie and how often they are written changes no number.
+    free = {"base", "adapter", "out", "data", "threads", "checkpoint_every", "keep_every"}
+    decisive = {key: value for key, value in asdict(settings).items() if key not in free}
+    origin = dict(start.manifest.files) if start is not None else {}
+    content = [decisive, reward.formula, sorted(reward.models), origin, [query.ids for query in queries]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _facts(learner: Learner, queries: Sequence[Query], *, reward: Reward, fingerprint: str) -> dict[str, Any]:
+    return {
+        "queries": len(queries),
+        "reward": reward.formula,
+        "trainable_parameters": sum(p.numel() for p in modeling.trainable_parameters(learner)),
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "torch_threads": torch.get_num_threads(),
+        "fingerprint": fingerprint,
+    }
+
+
+def _manifest(
+    settings: PpoSettings, *, template: Template, base: Path, reward: Reward, queries: Sequence[Query]
+) -> Manifest:
+    places = {"base", "adapter", "out", "data"}
+    return Manifest(
+        kind="adapter",
+        name=settings.name,
+        version="0.1.0",
+        licence="Apache-2.0",
+        files={},
+        **identity_of(base),
+        template=template.literal,
+        scripts=("Latin",),
+        settings={
+            **{key: value for key, value in asdict(settings).items() if key not in places},
+            "reward": reward.formula,
+        },
+        data=[{"name": settings.prompts, "rows": len(queries), "sha256": sha256_of(_prompt_file(settings))}],
+        versions=package_versions(),
+        seed=settings.seed,
+        git=git_commit(),
+    )
+
+
+def _keep_adapter(
+    learner: Learner,
+    folder: Path,
+    *,
+    manifest: Manifest,
+    start: Adapter | None,
+    step: int,
+    figures: dict[str, float] | None = None,
+) -> Path:
+    files = save_stacked(learner.model, folder, start=start)
+    wanted = ("ppo/mean_scores", "objective/kl")
+    replace(
+        manifest,
+        files={path.name: sha256_of(path) for path in files},
+        metrics={"step": step, **{name: round(figures[name], 4) for name in wanted if figures}},
+    ).save(folder)
+    return folder

@@ -1,0 +1,154 @@
+"""Draws responses, scores them, and turns the scores into what the policy learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail_training.reinforcement.advantages import (
+    generalised_advantages,
+    group_advantages,
+    token_kl,
+    token_rewards,
+    whiten,
+)
+from guardrail_training.reinforcement.families import Prompts
+from guardrail_training.reinforcement.learner import Learner, Reading
+from guardrail_training.reinforcement.queries import Query
+from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
+from guardrail_training.reinforcement.settings import PpoSettings
+from guardrail_training.rewards.algebra import Answer, Reward, Scored
+
+__all__ = ["Experience", "Rollout", "assess", "collect"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """Responses to the prompts of one step with all that is known of them before the policy moves.
+
+    ``policy`` and ``reference`` are taken once, in the forward passes that training makes too: sampling's own
+    numbers differ by rounding.
+    """
+
+    prompts: Prompts
+    responses: Responses
+    policy: Reading
+    reference: Tensor  # (rows, time)
+    scored: Scored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Experience:
+    """What the updates of a step read, ``(rows, time)``: returns is None without a value function."""
+
+    advantages: Tensor
+    returns: Tensor | None
+    kl: Tensor
+    rewards: Tensor
+
+
+def collect(
+    learner: Learner,
+    queries: Sequence[Query],
+    *,
+    reward: Reward,
+    tokenizer: Any,
+    settings: PpoSettings,
+    step: int,
+) -> Rollout:
+    """One rollout: ``samples_per_prompt`` responses to each query, side by side.
+
+    A function of weights, queries, seed and step; no global random state is read.
+    """
+    rows = [query for query in queries for _ in range(settings.samples_per_prompt)]
+    with learner.sampling() as family:
+        prompts = family.pad([query.ids for query in rows])
+        seeds = [_seed(settings.seed, step, row) for row in range(len(rows))]
+        responses = sample(
+            family,
+            prompts,
+            noise=noise_for(seeds, tokens=settings.response_tokens),
+            limits=torch.tensor([_limit(settings, seed) for seed in seeds]),
+            temperature=settings.temperature,
+            stop_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+        )
+    texts = [
+        tokenizer.decode(responses.tokens(row), skip_special_tokens=True).strip() for row in range(len(rows))
+    ]
+    scored = reward(
+        [
+            Answer(query=query.text, prompt=query.prompt, response=text)
+            for query, text in zip(rows, texts, strict=True)
+        ]
+    )
+    policy, reference = _read(learner, prompts, responses, rows_at_once=settings.microbatch_size)
+    return Rollout(prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored)
+
+
+def assess(rollout: Rollout, *, settings: PpoSettings, coefficient: float) -> Experience:
+    """Advantages and returns of a rollout under a KL coefficient.
+
+    RLOO and GRPO see a response as one action: its reward is its score less the KL penalty of all its tokens,
+    and every token gets its advantage. (The GRPO paper puts the KL into the loss; here it stands in the
+    reward for all three.)
+    """
+    mask = rollout.responses.mask
+    scores = torch.from_numpy(rollout.scored.total)
+    scores = scores - settings.missing_eos_penalty * ~rollout.responses.ended
+    kl = token_kl(rollout.policy.logprobs, rollout.reference, estimator=settings.kl_estimator) * mask
+    rewards = token_rewards(kl, scores, mask, coefficient=coefficient)
+    if settings.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    if rollout.policy.values is None:
+        whole = group_advantages(
+            rewards.sum(dim=1),
+            group=settings.samples_per_prompt,
+            standardise=settings.estimator == "grpo",
+        )
+        return Experience(advantages=whole[:, None] * mask, returns=None, kl=kl, rewards=rewards)
+    raw = generalised_advantages(
+        rewards, rollout.policy.values, mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
+    )
+    return Experience(
+        advantages=whiten(raw, mask), returns=raw + rollout.policy.values, kl=kl, rewards=rewards
+    )
+
+
+@torch.no_grad()
+def _read(
+    learner: Learner, prompts: Prompts, responses: Responses, *, rows_at_once: int
+) -> tuple[Reading, Tensor]:
+    """What policy and reference say of all responses, a few rows at a time."""
+    shape, mask = responses.ids.shape, responses.mask
+    logprobs, reference, entropies, values = (torch.zeros(shape) for _ in range(4))
+    for rows in torch.split(torch.arange(len(prompts)), rows_at_once):
+        longest = int(responses.lengths[rows].max())
+        batch = prompts.select(rows), responses.ids[rows, :longest], mask[rows, :longest]
+        own = learner.read(*batch, with_entropies=True)
+        logprobs[rows, :longest] = own.logprobs
+        reference[rows, :longest] = learner.reference_logprobs(*batch)
+        if own.entropies is not None:
+            entropies[rows, :longest] = own.entropies
+        if own.values is not None:
+            values[rows, :longest] = own.values
+    has_values = learner.value_head is not None
+    policy = Reading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
+    return policy, reference
+
+
+def _seed(seed: int, step: int, row: int) -> int:
+    digest = hashlib.sha256(f"response-{seed}-{step}-{row}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _limit(settings: PpoSettings, seed: int) -> int:
+    if settings.shortest_limit is None:
+        return settings.response_tokens
+    return random.Random(seed).randint(settings.shortest_limit, settings.response_tokens)

@@ -1,0 +1,1 @@
+"""Rewards: named scores of answers, and sums and products of them."""

@@ -1,0 +1,37 @@
+"""Scores that need no model: how long a response is, and whether it only copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from guardrail_training.data import normalised
+from guardrail_training.rewards.algebra import Answer, Floats, Score
+
+__all__ = ["copied", "length_in_words", "length_ratio", "within"]
+
+
+def copied(answers: Sequence[Answer]) -> Floats:
+    """1 where the response has the query's letters and digits and no others, else 0."""
+    return np.array([normalised(a.response) == normalised(a.query) for a in answers], dtype=np.float32)
+
+
+def length_in_words(*, least: float, most: float) -> Score:
+    """1 where the response has between ``least`` and ``most`` words; see ``within``."""
+    return lambda answers: within([len(a.response.split()) for a in answers], least=least, most=most)
+
+
+def length_ratio(*, least: float, most: float) -> Score:
+    """1 where the response has between ``least`` and ``most`` times the query's words; see ``within``."""
+    return lambda answers: within(
+        [len(a.response.split()) / max(1, len(a.query.split())) for a in answers], least=least, most=most
+    )
+
+
+def within(sizes: Sequence[float], *, least: float, most: float) -> Floats:
+    """1 inside the bounds; below, it falls as ``size / least``, above, as ``most / size``."""
+    array = np.asarray(sizes, dtype=np.float64)
+    below = array / least if least > 0 else np.ones_like(array)
+    above = most / np.maximum(array, 1e-9)
+    return np.asarray(np.minimum(1.0, np.minimum(below, above)), dtype=np.float32)
