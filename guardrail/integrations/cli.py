@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from guardrail.errors import GuardrailError, UsageError
 from guardrail.integrations.config_command import ConfigOption, config_app
+from guardrail.integrations.serve_command import serve
 
 if TYPE_CHECKING:
     from guardrail.models import Installed
@@ -45,6 +46,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="The model files on this machine.")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.command()(serve)
 
 
 @app.command()

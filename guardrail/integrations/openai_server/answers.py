@@ -1,0 +1,190 @@
+"""Answers of language models taken apart: what is kept, what is text, what is a call of a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardrail.integrations.openai_server.wire import (
+    JsonObject,
+    MalformedError,
+    is_identifier,
+    numbers,
+    strings_of,
+)
+
+__all__ = [
+    "BLOCKED",
+    "CHAT",
+    "KNOWN_FIELDS",
+    "TEXT",
+    "Call",
+    "Calls",
+    "Kind",
+    "envelope",
+    "finish_reason",
+    "index_of",
+    "object_of",
+    "plain",
+    "string_of",
+]
+
+BLOCKED = "content_filter"
+FINISH_REASONS = ("stop", "length", "tool_calls", "function_call", BLOCKED)
+MOST_CHOICES = 128
+KNOWN_FIELDS = frozenset(
+    {
+        *("annotations", "content", "delta", "finish_reason", "function_call", "index", "logprobs"),
+        *("message", "refusal", "role", "text", "tool_calls"),
+    }
+)
+"""Fields that have a meaning here, so that no setting decides about them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of the two sorts of answers: where a choice keeps its text, and what the answer calls itself."""
+
+    whole: str
+    chunk: str
+    fields: tuple[str, ...]
+    message: str | None
+    delta: str | None
+
+    def choices(self, answer: JsonObject) -> list[JsonObject]:
+        """The choices of an answer or chunk, each with an index of its own."""
+        found = answer.get("choices")
+        if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
+            raise MalformedError("no list of choices")
+        indexes = {index_of(choice) for choice in found}
+        if len(indexes) != len(found):
+            raise MalformedError("choices share an index")
+        return found
+
+
+CHAT = Kind("chat.completion", "chat.completion.chunk", ("content", "refusal"), "message", "delta")
+TEXT = Kind("text_completion", "text_completion", ("text",), None, None)
+
+
+def index_of(part: JsonObject) -> int:
+    """The index of a choice or of a fragment of a call."""
+    index = part.get("index", 0)
+    if type(index) is not int or not 0 <= index < MOST_CHOICES:
+        raise MalformedError(f"an index is not a number below {MOST_CHOICES}")
+    return index
+
+
+def object_of(part: JsonObject, name: str | None) -> JsonObject:
+    """The object under a name, empty where there is none; the part itself for no name."""
+    found = part if name is None else part.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise MalformedError(f"{name} is not an object")
+    return found
+
+
+def string_of(part: JsonObject, name: str) -> str:
+    """The string under a name, empty where there is none."""
+    found = part.get(name)
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise MalformedError(f"{name} is not a string")
+    return found
+
+
+def envelope(answer: JsonObject, *, kind: str) -> JsonObject:
+    """What surrounds the choices, without any string that could be prose."""
+    kept: JsonObject = {"id": None, "object": kind, "created": None, "model": None}
+    for name in ("id", "model", "system_fingerprint", "service_tier"):
+        if is_identifier(answer.get(name)):
+            kept[name] = answer[name]
+    kept["created"] = numbers(answer.get("created")) or 0
+    return kept
+
+
+def finish_reason(reason: object) -> str:
+    """The reason as OpenAI names it; ``stop`` for one that it does not know."""
+    return reason if isinstance(reason, str) and reason in FINISH_REASONS else "stop"
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a tool, put together from one or more fragments."""
+
+    id: str | None = None
+    custom: bool = False
+    name: str = field(default="", repr=False)
+    arguments: list[str] = field(default_factory=list, repr=False)
+
+    def add(self, fragment: JsonObject) -> None:
+        """Takes up a fragment, or a whole call."""
+        if is_identifier(fragment.get("id")):
+            self.id = fragment["id"]
+        self.custom = self.custom or fragment.get("type") == "custom"
+        self.add_function(object_of(fragment, "custom" if self.custom else "function"))
+
+    def add_function(self, function: JsonObject) -> None:
+        """Takes up name and arguments alone."""
+        self.name += string_of(function, "name")
+        self.arguments.append(string_of(function, "input" if self.custom else "arguments"))
+
+    def strings(self) -> list[str]:
+        """Everything in it that someone could read."""
+        return [self.name, *strings_of("".join(self.arguments))]
+
+    def function(self) -> JsonObject:
+        """Name and arguments."""
+        return {"name": self.name, "input" if self.custom else "arguments": "".join(self.arguments)}
+
+    def whole(self) -> JsonObject:
+        """The call as a message lists it."""
+        kind = "custom" if self.custom else "function"
+        return {"id": self.id, "type": kind, kind: self.function()}
+
+
+class Calls:
+    """All calls of one choice, in the order of their indexes."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, Call] = {}
+        self._function: Call | None = None
+
+    def collect(self, part: JsonObject) -> None:
+        """Takes up what a message or delta says of calls."""
+        listed = part.get("tool_calls") or []
+        if not isinstance(listed, list) or not all(isinstance(call, dict) for call in listed):
+            raise MalformedError("tool_calls is not a list of objects")
+        for position, fragment in enumerate(listed):
+            index = index_of({"index": position} | fragment)
+            self._calls.setdefault(index, Call()).add(fragment)
+        if function := object_of(part, "function_call"):
+            self._function = self._function or Call()
+            self._function.add_function(function)
+
+    def strings(self) -> list[str]:
+        """Everything in them that someone could read."""
+        return [text for call in self._every() for text in call.strings()]
+
+    def fields(self, *, streamed: bool) -> JsonObject:
+        """The fields of a message, or of a delta, that hold them; none where there are no calls."""
+        found: JsonObject = {}
+        if self._calls:
+            found["tool_calls"] = [
+                ({"index": index} if streamed else {}) | call.whole()
+                for index, call in sorted(self._calls.items())
+            ]
+        if self._function is not None:
+            found["function_call"] = self._function.function()
+        return found
+
+    def _every(self) -> Sequence[Call]:
+        calls = [call for _, call in sorted(self._calls.items())]
+        return calls if self._function is None else [*calls, self._function]
+
+
+def plain(value: Any) -> bool:
+    """True for a value that holds no text at all."""
+    return isinstance(value, (bool, int, float))

@@ -1,0 +1,55 @@
+"""Is it alive, can it work, what has it done: for orchestrators and Prometheus."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from guardrail.errors import FailureError
+from guardrail.guard import Guard
+from guardrail.integrations.openai_server.metrics import CONTENT_TYPE, Metrics
+from guardrail.integrations.openai_server.replies import JsonReply
+
+__all__ = ["Readiness", "health_routes"]
+
+logger = logging.getLogger("guardrail.server")
+
+
+class Readiness:
+    """Whether the models are loaded; ``state`` is ``loading``, ``ready`` or ``failed``."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.state = "loading"
+        self._guard = guard
+
+    async def prepare(self) -> None:
+        """Loads the models, off the event loop."""
+        try:
+            await anyio.to_thread.run_sync(self._guard.detect, ["ready"])
+        except FailureError as error:
+            self.state = "failed"
+            logger.error("the guard cannot work: %s", error)
+        else:
+            self.state = "ready"
+
+
+def health_routes(readiness: Readiness, metrics: Metrics) -> APIRouter:
+    """/healthz, /readyz and /metrics."""
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def alive() -> Response:
+        return JsonReply({"status": "ok"})
+
+    @router.get("/readyz")
+    async def ready() -> Response:
+        return JsonReply({"status": readiness.state}, status_code=200 if readiness.state == "ready" else 503)
+
+    @router.get("/metrics")
+    async def counted() -> Response:
+        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+    return router

@@ -1,0 +1,86 @@
+"""How much one server takes at a time: requests in flight, bytes and seconds of a body, seconds in all."""
+
+from __future__ import annotations
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guardrail.config import ServerSettings
+from guardrail.integrations.openai_server.metrics import Metrics
+from guardrail.integrations.openai_server.replies import ApiError
+
+__all__ = ["Limits"]
+
+
+class Limits:
+    """Refuses requests that are too many, too large or too slow to arrive."""
+
+    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
+        self.app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or passes it on with its whole body read."""
+        if scope["type"] != "http" or scope["path"] in ("/healthz", "/readyz"):
+            await self.app(scope, receive, send)
+            return
+        if self._open >= self._settings.max_requests:
+            busy = ApiError(
+                "too many requests at a time",
+                status=503,
+                kind="server_error",
+                code="overloaded",
+                headers={"retry-after": "1"},
+            )
+            await self._refuse(busy, scope, receive, send)
+            return
+        self._open += 1
+        try:
+            await self._limited(scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with anyio.fail_after(self._settings.body_timeout):
+                body = await self._body(scope, receive)
+        except ApiError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        except TimeoutError:
+            late = ApiError("the request's body did not arrive in time", status=408, code="body_timeout")
+            await self._refuse(late, scope, receive, send)
+            return
+        if body is None:
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None where the client has left."""
+        limit = self._settings.max_body
+        too_large = ApiError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:20]) > limit:
+            raise too_large
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise too_large
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        self._metrics.limited.labels(error.body["error"]["code"]).inc()
+        await error.reply()(scope, receive, send)

@@ -1,0 +1,89 @@
+"""What is counted, for Prometheus: requests, outcomes, failures. No label holds text of anyone's."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guardrail.outcome import Outcome
+
+__all__ = ["CONTENT_TYPE", "Measured", "Metrics"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """The measurements of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests by path and status.", "path", "status")
+        self.outcomes = self._counter("outcomes", "Moderated texts by action.", "action")
+        self.degraded = self._counter("degraded", "Texts without a full pass, by reason.", "reason")
+        self.edits = self._counter("edits", "Flagged segments by action.", "action")
+        self.failed_checks = self._counter("failed_checks", "Refused rewrites by check.", "check")
+        self.model_seconds = self._counter("model_seconds", "Waiting for models, by kind.", "kind")
+        self.cut_streams = self._counter("cut_streams", "Streams that ended with an error.", "code")
+        self.limited = self._counter("limited", "Requests refused by a limit.", "limit")
+        self.open = Gauge("guardrail_requests_open", "Requests being answered.", registry=self.registry)
+        self.seconds = Histogram(
+            "guardrail_request_seconds",
+            "Seconds from a request's head to the last byte of its answer.",
+            ["path"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+
+    def _counter(self, name: str, told: str, *labels: str) -> Counter:
+        return Counter(f"guardrail_{name}", told, labels, registry=self.registry)
+
+    def count(self, outcome: Outcome) -> None:
+        """Takes note of one moderated text."""
+        self.outcomes.labels(str(outcome.action)).inc()
+        for reason in outcome.degraded:
+            self.degraded.labels(reason).inc()
+        for edit in outcome.edits:
+            self.edits.labels(str(edit.action)).inc()
+            for check in edit.failed_checks:
+                self.failed_checks.labels(check).inc()
+        for kind in ("detect", "rewrite", "embed"):
+            self.model_seconds.labels(kind).inc(getattr(outcome.timings, kind))
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Measured:
+    """Counts and times the requests of an application; a path that it does not serve counts as ``other``."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str]) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in self._paths else "other"
+        status = "none"
+        started = perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        with self._metrics.open.track_inprogress():
+            try:
+                await self.app(scope, receive, noting)
+            finally:
+                self._metrics.requests.labels(path, status).inc()
+                self._metrics.seconds.labels(path).observe(perf_counter() - started)

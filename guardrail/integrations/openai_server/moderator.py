@@ -1,0 +1,52 @@
+"""The guard as the proxy uses it: one for prose, one that only detects, both counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import replace
+
+from guardrail.drive.stream import AsyncStream
+from guardrail.guard import Guard
+from guardrail.integrations.openai_server.metrics import Metrics
+from guardrail.outcome import Action, Outcome
+
+__all__ = ["Moderator"]
+
+
+class Moderator:
+    """Moderates what a model says.
+
+    ``guard`` decides about prose. Under ``Policy(block="raise")`` a blocked segment is replaced by the
+    refusal, for a client is told of it by ``finish_reason``.
+    """
+
+    def __init__(self, guard: Guard, metrics: Metrics) -> None:
+        policy = guard.policy
+        self.guard = guard.with_policy(replace(policy, block="segment")) if policy.block == "raise" else guard
+        self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
+        self._metrics = metrics
+
+    async def prose(self, text: str) -> Outcome:
+        """The outcome of a text that people read."""
+        return self._counted(await self.guard.acheck(text))
+
+    def stream(self, chunks: AsyncIterable[str]) -> AsyncStream:
+        """The text as it is released; ``settled`` wants its outcome."""
+        return self.guard.astream(chunks)
+
+    def settled(self, outcome: Outcome | None) -> Action:
+        """Counts the outcome of a stream that has ended, and says what was done."""
+        assert outcome is not None
+        return self._counted(outcome).action
+
+    async def is_clean(self, strings: Sequence[str]) -> bool:
+        """False where strings that may not be rewritten, such as arguments of a tool, hold something toxic.
+
+        They are judged as one text, so that nothing escapes by being spread over several.
+        """
+        text = "\n".join(strings)
+        return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        self._metrics.count(outcome)
+        return outcome

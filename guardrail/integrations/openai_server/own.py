@@ -1,0 +1,186 @@
+"""The paths that the guard answers itself: detoxify, moderations, embeddings, the list of models."""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from guardrail.guard import Guard
+from guardrail.integrations.openai_server.connected import while_connected
+from guardrail.integrations.openai_server.policies import Choice, Policies
+from guardrail.integrations.openai_server.proxy import Proxy, asked
+from guardrail.integrations.openai_server.replies import JsonReply, misfit
+from guardrail.integrations.openai_server.sentences import sentence_rows
+from guardrail.integrations.openai_server.wire import JsonObject, inert, is_identifier
+from guardrail.integrations.rows import outcome_row
+from guardrail.outcome import Verdict
+from guardrail.policy import Policy
+
+__all__ = ["own_routes"]
+
+PREFIX = "guardrail-"
+MODELS = ("guardrail-embedding", "guardrail-moderation")
+MOST_TEXTS = 256
+LIKELY = 0.5
+COUNTERPARTS = {
+    "harassment": "insult",
+    "harassment/threatening": "threat",
+    "hate": "identity_attack",
+    "sexual": "sexual_explicit",
+}
+"""OpenAI's categories for which a label stands; those that nobody judged here are left out."""
+
+Texts = Annotated[list[str], Field(max_length=MOST_TEXTS)]
+
+
+class Question(BaseModel):
+    """What all three have in common: one text or several."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+    input: str | Texts
+
+    def texts(self) -> list[str]:
+        """The texts as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class Detoxify(Question):
+    """Texts, the policy to use in place of the server's own, and whether to list every sentence's scores."""
+
+    model_config = ConfigDict(extra="forbid")
+    policy: Choice = Choice()
+    sentences: bool = False
+
+
+class Moderation(Question):
+    """As OpenAI's clients send it."""
+
+    model: str
+
+
+class Embedding(Question):
+    """As OpenAI's clients send it; ``dimensions`` cannot be chosen."""
+
+    model: str
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: None = None
+
+
+def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
+    """The routes that need no upstream, and send on what asks for a model that is not ours."""
+    router = APIRouter()
+    guard = proxy.moderator.guard
+
+    @router.post("/v1/detoxify")
+    async def detoxify(request: Request) -> Response:
+        question = await _asked(request, Detoxify)
+        return await _answered(proxy, request, partial(_detoxified, proxy, policies, question))
+
+    @router.post("/v1/moderations")
+    async def moderations(request: Request) -> Response:
+        if not _is_ours(proxy, asked(await request.body())):
+            return await proxy.figures(request, path="/v1/moderations")
+        question = await _asked(request, Moderation)
+        return await _answered(proxy, request, partial(_moderated, guard, question))
+
+    @router.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Response:
+        if not _is_ours(proxy, asked(await request.body())):
+            return await proxy.figures(request, path="/v1/embeddings")
+        question = await _asked(request, Embedding)
+        return await _answered(proxy, request, partial(_embedded, guard, question))
+
+    @router.get("/v1/models")
+    async def models(request: Request) -> Response:
+        return await _answered(proxy, request, partial(_models, proxy, request))
+
+    return router
+
+
+async def _asked(request: Request, kind: type[Any]) -> Any:
+    content = asked(await request.body())
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise misfit(error.errors(include_url=False, include_context=False, include_input=False)) from None
+
+
+async def _answered(proxy: Proxy, request: Request, work: Any) -> Response:
+    answer = await while_connected(request.receive, work, seconds=proxy.settings.max_seconds)
+    return JsonReply(answer)
+
+
+def _is_ours(proxy: Proxy, question: JsonObject) -> bool:
+    model = question.get("model")
+    return isinstance(model, str) and model.startswith(PREFIX)
+
+
+async def _detoxified(proxy: Proxy, policies: Policies, question: Detoxify) -> JsonObject:
+    moderator = policies.moderator(question.policy)
+    rows = []
+    for text in question.texts():
+        outcome = await moderator.prose(text)
+        row = outcome_row(outcome)
+        if question.sentences:
+            row["sentences"] = await anyio.to_thread.run_sync(sentence_rows, moderator.guard, text, outcome)
+        rows.append(row)
+    return {"object": "list", "policy": moderator.guard.policy.digest(), "outcomes": rows}
+
+
+async def _moderated(guard: Guard, question: Moderation) -> JsonObject:
+    verdicts = await anyio.to_thread.run_sync(guard.detect, question.texts())
+    results = [_result(verdict, guard.policy) for verdict in verdicts]
+    return {"id": "modr-guardrail", "model": question.model, "results": results}
+
+
+def _result(verdict: Verdict, policy: Policy) -> JsonObject:
+    scores = {label: float(score) for label, score in verdict.scores.items()}
+    scores |= {name: scores[label] for name, label in COUNTERPARTS.items() if label in scores}
+    limits = {name: policy.thresholds.get(COUNTERPARTS.get(name, name), policy.threshold) for name in scores}
+    # Scores are calibrated: where the policy has no limit for a label, a flagged text is what it likely is.
+    flagged = {
+        name: verdict.flagged and (score >= limit if limit is not None else score >= LIKELY)
+        for (name, score), limit in zip(scores.items(), limits.values(), strict=True)
+    }
+    return {
+        "flagged": verdict.flagged,
+        "categories": flagged,
+        "category_scores": scores,
+        "category_applied_input_types": {name: ["text"] for name in scores},
+    }
+
+
+async def _embedded(guard: Guard, question: Embedding) -> JsonObject:
+    rows = await anyio.to_thread.run_sync(guard.embed, question.texts())
+    packed = question.encoding_format == "base64"
+    return {
+        "object": "list",
+        "model": question.model,
+        "data": [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
+                if packed
+                else row.tolist(),
+            }
+            for index, row in enumerate(rows)
+        ],
+        "usage": {"prompt_tokens": 0, "total_tokens": 0},
+    }
+
+
+async def _models(proxy: Proxy, request: Request) -> JsonObject:
+    ours = [{"id": name, "object": "model", "created": 0, "owned_by": "guardrail"} for name in MODELS]
+    if proxy.upstream is None:
+        return {"object": "list", "data": ours}
+    async with proxy.upstream.ask("GET", "/v1/models", headers=request.headers.raw) as answer:
+        listed = inert((await answer.json()).get("data"))
+    theirs = [model for model in listed or [] if isinstance(model, dict) and is_identifier(model.get("id"))]
+    return {"object": "list", "data": theirs + ours}

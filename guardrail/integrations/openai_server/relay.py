@@ -1,0 +1,145 @@
+"""A streamed answer from upstream to client: events in, moderated events out, one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from guardrail.errors import FailureError
+from guardrail.integrations.openai_server.answers import Kind, envelope, index_of
+from guardrail.integrations.openai_server.moderator import Moderator
+from guardrail.integrations.openai_server.replies import ApiError, unable
+from guardrail.integrations.openai_server.sse import DONE, EventReader, event
+from guardrail.integrations.openai_server.streamed import StreamedChoice
+from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, numbers, parse
+
+__all__ = ["Relay"]
+
+EVENT_BYTES = 1 << 20
+END = "[DONE]"
+
+
+class Relay:
+    """Passes one streamed answer on.
+
+    ``write`` gets the bytes of one event at a time. ``wanted`` is the number of choices after whose blocking
+    the rest of the answer is of no use; None reads it to its end, for the usage report in it.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        kind: Kind,
+        moderator: Moderator,
+        upstream: Upstream,
+        allowed: tuple[str, ...],
+        wanted: int | None,
+        write: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self._answer = answer
+        self._kind = kind
+        self._moderator = moderator
+        self._upstream = upstream
+        self._allowed = allowed
+        self._wanted = wanted
+        self._write = write
+        self._turn = anyio.Lock()
+        self._tasks = anyio.create_task_group()
+        self._choices: dict[int, StreamedChoice] = {}
+        self._envelope: JsonObject = {}
+        self._usage: JsonObject | None = None
+        self._failure: ApiError | None = None
+
+    async def run(self) -> None:
+        """Writes the whole answer; ApiError where it breaks off, with what was written standing.
+
+        What the guard had not released by then is dropped.
+        """
+        async with self._tasks:
+            try:
+                await self._read()
+            except ApiError as error:
+                self._stop(error)
+        if self._failure is not None:
+            raise self._failure
+        if self._usage is not None:
+            await self._write(event(self._envelope | {"choices": [], "usage": self._usage}))
+        await self._write(DONE)
+
+    async def emit(
+        self, index: int, fields: JsonObject, *, reason: str | None = None, usage: JsonObject | None = None
+    ) -> None:
+        """Writes one chunk of one choice."""
+        inner = {self._kind.delta: fields} if self._kind.delta else {"text": ""} | fields
+        choice = {"index": index, **inner, "finish_reason": reason, "logprobs": None}
+        payload = self._envelope | {"choices": [choice]} | ({} if usage is None else {"usage": usage})
+        async with self._turn:
+            await self._write(event(payload))
+
+    def fail(self, error: FailureError) -> None:
+        """Ends the answer, because the guard cannot work."""
+        self._stop(unable(error))
+
+    def _stop(self, error: ApiError) -> None:
+        self._failure = self._failure or error
+        self._tasks.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        reader = EventReader(limit=EVENT_BYTES)
+        try:
+            async for chunk in self._answer.chunks():
+                for payload in reader.feed(chunk):
+                    if await self._is_last(payload):
+                        return
+            for payload in reader.close():
+                if await self._is_last(payload):
+                    return
+        except MalformedError as error:
+            raise malformed(error) from None
+        if not self._choices or not all(c.finished or c.blocked for c in self._choices.values()):
+            raise ApiError(
+                "the upstream ended its answer in the middle",
+                status=502,
+                kind="upstream_error",
+                code="upstream_disconnected",
+            )
+
+    async def _is_last(self, payload: str) -> bool:
+        """Takes up one event; true where no other is wanted."""
+        if payload.strip() == END:
+            for choice in self._choices.values():
+                choice.finish()
+            return True
+        if payload.strip():
+            await self._take(parse(payload))
+        blocked = sum(choice.blocked for choice in self._choices.values())
+        return self._wanted is not None and blocked >= self._wanted
+
+    async def _take(self, chunk: JsonObject) -> None:
+        if chunk.get("error"):
+            raise await self._upstream.told(chunk["error"], status=502)
+        choices = self._kind.choices(chunk)
+        self._envelope = self._envelope or envelope(chunk, kind=self._kind.chunk)
+        usage = numbers(chunk["usage"]) if isinstance(chunk.get("usage"), dict) else None
+        for part in choices:
+            choice = self._choice(index_of(part))
+            if choice.blocked:
+                self._usage = usage
+            await choice.feed(part, usage=usage)
+        if not choices and usage is not None:
+            self._usage = usage
+
+    def _choice(self, index: int) -> StreamedChoice:
+        if index not in self._choices:
+            self._choices[index] = StreamedChoice(
+                index,
+                kind=self._kind,
+                moderator=self._moderator,
+                allowed=self._allowed,
+                outlet=self,
+                tasks=self._tasks,
+            )
+        return self._choices[index]

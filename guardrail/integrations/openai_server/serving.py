@@ -1,0 +1,38 @@
+"""Runs the server of a configuration until it is told to stop."""
+
+from __future__ import annotations
+
+import uvicorn
+from fastapi import FastAPI
+
+from guardrail.config import Config, ServerSettings
+from guardrail.integrations.openai_server.app import create_app
+from guardrail.integrations.openai_server.keys import Keys, require_safe_address
+
+__all__ = ["run", "server_of"]
+
+GRACE = 30
+"""Seconds that open streams get to end when the server is told to stop."""
+
+
+def run(config: Config) -> None:
+    """Serves until a signal ends it. ConfigError: the address needs keys and there are none."""
+    settings, keys = config.server, Keys.from_environment()
+    require_safe_address(settings.host, keys)
+    server_of(create_app(config.guard(), settings=settings, keys=keys), settings).run()
+
+
+def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
+    """The server, not yet started. It logs no addresses that were asked for, since those can hold text."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=GRACE,
+        )
+    )

@@ -1,0 +1,219 @@
+"""The API behind the proxy: one fixed address, no redirects, its errors in a shape that clients read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
+
+import httpx
+
+from guardrail.config import ServerSettings
+from guardrail.errors import ConfigError
+from guardrail.integrations.openai_server.moderator import Moderator
+from guardrail.integrations.openai_server.replies import ApiError
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, is_identifier, parse
+
+__all__ = ["Answer", "Upstream", "passed_on"]
+
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade".split()
+)
+"""RFC 9110, section 7.6.1; whatever a Connection header names comes on top."""
+OURS = frozenset(b"accept-encoding content-length cookie expect host origin referer".split())
+"""Belong to the connection between client and proxy."""
+CREDENTIALS = frozenset((b"api-key", b"authorization", b"x-api-key"))
+ANSWERED = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
+RATE_LIMITS = "x-ratelimit-"
+ERROR_BYTES = 1 << 16
+Headers = Sequence[tuple[bytes, bytes]]
+WITHHELD = "the upstream's message is withheld"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer whose body is still to be read; ``headers`` are those that may be passed on."""
+
+    response: httpx.Response
+    headers: Mapping[str, str]
+    limit: int
+
+    async def json(self) -> JsonObject:
+        """The body; ApiError where it is too long, no JSON, or the connection breaks."""
+        try:
+            return parse(await _read(self.response, limit=self.limit))
+        except MalformedError as error:
+            raise malformed(error) from None
+        except httpx.HTTPError as error:
+            raise unreachable(error) from None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes; the same errors."""
+        size = 0
+        try:
+            async for chunk in self.response.aiter_bytes():
+                size += len(chunk)
+                if size > self.limit:
+                    raise malformed(MalformedError("longer than this proxy reads"))
+                yield chunk
+        except httpx.HTTPError as error:
+            raise unreachable(error) from None
+
+
+class Upstream:
+    """Sends requests to one API.
+
+    ``key`` takes the place of the client's credentials where ``consumed`` says that those were the proxy's.
+    Raises ConfigError for an address that is not a plain http(s) one.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, *, key: str | None, consumed: bool, moderator: Moderator
+    ) -> None:
+        self._base = _base(settings.upstream or "")
+        self._key = key
+        self._consumed = consumed
+        self._limit = settings.max_answer
+        self._moderator = moderator
+        timeout = httpx.Timeout(settings.timeout, connect=min(settings.timeout, 10.0))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+        # A cookie that one client's request brought must not go out with another's.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, path: str, *, headers: Headers = (), body: bytes = b""
+    ) -> AsyncIterator[Answer]:
+        """The answer, open until the block is left. Raises ApiError for whatever is no success."""
+        sent = self._sent(headers)
+        request = self._client.build_request(method, self._base + path, headers=sent, content=body or None)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise unreachable(error) from None
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise await self._refusal(response)
+            yield Answer(response, passed_on(response.headers), self._limit)
+        finally:
+            await response.aclose()
+
+    def _sent(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        dropped = HOP_BY_HOP | OURS | _named_by_connection(headers)
+        if self._consumed:
+            dropped |= CREDENTIALS
+        sent = [(name, value) for name, value in headers if name.lower() not in dropped]
+        sent.append((b"accept-encoding", b"identity"))
+        if self._consumed and self._key:
+            sent.append((b"authorization", b"Bearer " + self._key.encode()))
+        return sent
+
+    async def _refusal(self, response: httpx.Response) -> ApiError:
+        """An error of the upstream as the client may see it: its message is read like any other text."""
+        if not response.is_error:
+            return malformed(MalformedError(f"status {response.status_code}"))
+        if self._consumed and response.status_code == httpx.codes.UNAUTHORIZED:
+            # Not this client's key was refused, and OpenAI's message quotes a part of the one that was.
+            return ApiError(
+                "the upstream refused the proxy's own key",
+                status=502,
+                kind="upstream_error",
+                code="upstream_unauthorized",
+            )
+        try:
+            content = parse(await _read(response, limit=ERROR_BYTES))
+        except (MalformedError, httpx.HTTPError):
+            content = {}
+        return await self.told(
+            content.get("error", content), status=response.status_code, headers=passed_on(response.headers)
+        )
+
+    async def told(self, error: object, *, status: int, headers: Mapping[str, str] | None = None) -> ApiError:
+        """An error object of the upstream as one of ours: its message moderated, its codes kept."""
+        found = error if isinstance(error, dict) else {"message": error}
+        message = found.get("message")
+        if not isinstance(message, str) or not await self._moderator.is_clean([message]):
+            message = WITHHELD
+        code, kind, param = (found.get(name) for name in ("code", "type", "param"))
+        return ApiError(
+            message,
+            status=status,
+            kind=str(kind) if is_identifier(kind) else "upstream_error",
+            code=str(code) if is_identifier(code) or isinstance(code, int) else None,
+            param=str(param) if is_identifier(param) else None,
+            headers=headers,
+        )
+
+
+def passed_on(headers: httpx.Headers) -> dict[str, str]:
+    """The headers of an answer that its client needs: when to try again, how much is left, what to quote."""
+    named = _named_by_connection(headers.raw)
+    return {
+        name: value
+        for name, value in headers.items()
+        if (name in ANSWERED or name.startswith(RATE_LIMITS))
+        and name.encode() not in named
+        and (is_identifier(value) or (name == "retry-after" and _is_date(value)))
+    }
+
+
+def _is_date(value: str) -> bool:
+    try:
+        parsedate_to_datetime(value)
+    except ValueError:
+        return False
+    return True
+
+
+def malformed(error: MalformedError) -> ApiError:
+    """The error for an upstream that says what this proxy cannot read, and therefore does not pass on."""
+    return ApiError(
+        f"the upstream's answer cannot be read, so it is withheld: {error}",
+        status=502,
+        kind="upstream_error",
+        code="upstream_malformed",
+    )
+
+
+def unreachable(error: httpx.HTTPError) -> ApiError:
+    """The error for an upstream that does not answer, or stops in the middle."""
+    late = isinstance(error, httpx.TimeoutException)
+    return ApiError(
+        f"the upstream {'did not answer in time' if late else 'broke the connection'}",
+        status=504 if late else 502,
+        kind="upstream_error",
+        code="upstream_timeout" if late else "upstream_disconnected",
+    )
+
+
+async def _read(response: httpx.Response, *, limit: int) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > limit:
+            raise MalformedError("longer than this proxy reads")
+    return bytes(content)
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    return frozenset(token.strip().lower() for value in values for token in value.split(b","))
+
+
+def _base(url: str) -> str:
+    """The address without a trailing slash or ``/v1``, which belongs to the paths."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("server upstream must begin with http:// or https:// and name a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError("server upstream must be a plain address; its key goes into GUARDRAIL_UPSTREAM_KEY")
+    return url.rstrip("/").removesuffix("/v1")

@@ -1,0 +1,114 @@
+"""JSON that comes over the wire: read strictly, and stripped to what cannot carry text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+__all__ = [
+    "JsonObject",
+    "MalformedError",
+    "dumps",
+    "inert",
+    "is_identifier",
+    "numbers",
+    "parse",
+    "strings_of",
+]
+
+JsonObject = dict[str, Any]
+
+_IDENTIFIER = re.compile(r"[\w.:/@+=~-]{1,200}", re.ASCII)
+_FLOAT_BYTES = 4
+
+
+class MalformedError(ValueError):
+    """Bytes from the network are not what they should be; the message holds none of them."""
+
+
+def parse(content: bytes | str) -> JsonObject:
+    """The JSON object; MalformedError for anything else, NaN and nesting beyond Python's limit included."""
+    try:
+        value = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise MalformedError("not valid JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedError("not a JSON object")
+    return value
+
+
+def dumps(value: object) -> str:
+    """The value as compact ASCII JSON, so that lone surrogates survive too."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def is_identifier(value: object) -> bool:
+    """True for a short string without white space, such as an id or the name of a model."""
+    return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+
+
+def numbers(value: object) -> Any:
+    """The value reduced to numbers, booleans and null under identifiers, such as a usage report."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items() if is_identifier(key)}
+    return None
+
+
+def inert(value: object) -> Any:
+    """The value without strings that could be prose: identifiers and packed numbers stay, other text is null.
+
+    For answers that are no generated text: lists of models, scores, embeddings (base64 of 32-bit floats).
+    """
+    if isinstance(value, dict):
+        return {key: inert(item) for key, item in value.items() if is_identifier(key)}
+    if isinstance(value, list):
+        return [inert(item) for item in value]
+    if isinstance(value, str):
+        return value if is_identifier(value) or _is_packed(value) else None
+    return value
+
+
+def strings_of(source: str) -> list[str]:
+    """Every string in a JSON text, keys and repeated keys included; the text itself if it is not JSON.
+
+    What a client decodes is judged, because ``\\u0061`` hides a letter from whoever reads the text as it is.
+    """
+    try:
+        value = json.loads(source, object_pairs_hook=_Pairs)
+        return list(_leaves(value))
+    except (ValueError, RecursionError):
+        return [source]
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's members as they stand: a dict would drop all but the last of equal keys."""
+
+
+def _leaves(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        # JSON inside JSON is decoded by whoever gets it, too.
+        yield from strings_of(value) if value.lstrip().startswith(("{", "[")) else (value,)
+    elif isinstance(value, _Pairs):
+        for key, item in value:
+            yield key
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _is_packed(value: str) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) % _FLOAT_BYTES == 0
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError("not JSON")
