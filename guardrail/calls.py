@@ -39,14 +39,27 @@ class Calls:
 
     def __init__(self, models: Models, policy: Policy) -> None:
         self.models = models
+        self.is_open = models.open_rewriter is None
         self._detector = Deadline(policy.detect_timeout, name="detector")
         self._embedder = Deadline(policy.detect_timeout, name="embedder")
         self._rewriter = Deadline(policy.rewrite_timeout, name="rewriter")
 
+    def open(self) -> None:
+        """Loads the rewriter, however long that takes; PluginError where it cannot run."""
+        if self.models.open_rewriter is not None:
+            _guarded("rewriter", self.models.open_rewriter)
+        self.is_open = True
+
+    def deadline(self, call: ModelCall) -> Deadline | None:
+        """What bounds this call; the word list is pure and quick: it needs no deadline."""
+        if isinstance(call, Detect):
+            return None if call.lexicon else self._detector
+        return self._rewriter if isinstance(call, Rewrite) else self._embedder
+
     def answer(self, call: ModelCall) -> Any:
         """The reply to a step; PluginError for any failure of the plug-in, DeadlineError for a late one."""
         if isinstance(call, Detect):
-            if call.lexicon:  # the word list is pure and quick: it needs no deadline
+            if call.lexicon:
                 return _guarded("lexicon", lambda: _verdicts(self.models.lexicon(call.texts), call.texts))
             run = self._detector.run
             return _guarded(
@@ -54,8 +67,7 @@ class Calls:
             )
         if isinstance(call, Rewrite):
             texts, n = call.texts, call.n
-            if self.models.open_rewriter is not None:
-                _guarded("rewriter", self.models.open_rewriter)
+            self.open()
             return _guarded(
                 "rewriter",
                 lambda: _candidates(self._rewriter.run(lambda: self.models.rewrite(texts, n)), texts, n),

@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 from guardrail.errors import DeadlineError
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "Workers"]
 
 T = TypeVar("T")
 MOST_LATE = 2
-Job = tuple[Callable[[], Any], "SimpleQueue[tuple[Any, BaseException | None]]"]
 
 
 class Deadline:
@@ -29,8 +28,7 @@ class Deadline:
         self.name = name
         self._late = 0
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
-        weakref.finalize(self, _dismiss, self._idle)
+        self._workers = Workers()
 
     def run(self, call: Callable[[], T]) -> T:
         """The call's result or exception; DeadlineError where it is late or the circuit is open."""
@@ -41,31 +39,33 @@ class Deadline:
                 f"{self.name} is not called while {self._late} earlier calls run past their deadline",
                 reason=f"{self.name}_circuit_open",
             )
-        worker = self._worker()
         result: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        worker.jobs.put((call, result))
+
+        def job() -> None:
+            try:
+                result.put((call(), None))
+            except BaseException as error:  # noqa: BLE001  # handed to the caller, who raises it
+                result.put((None, error))
+
+        worker = self._workers.take()
+        worker.jobs.put(job)
         try:
             value, error = result.get(timeout=self.seconds)
         except Empty:
             self._abandon(worker, result)
-            raise DeadlineError(
-                f"{self.name} did not answer within {self.seconds} s", reason=f"{self.name}_deadline"
-            ) from None
-        with self._lock:
-            self._idle.append(worker)
+            raise self.missed() from None
+        self._workers.give_back(worker)
         if error is not None:
             raise error
         return value  # type: ignore[no-any-return]  # the queue carries any type, this call's is T
 
-    def _worker(self) -> _Worker:
-        with self._lock:
-            while self._idle:
-                # In a forked child the parent's threads exist by name only.
-                if (worker := self._idle.pop()).is_alive():
-                    return worker
-        return _Worker()
+    def missed(self) -> DeadlineError:
+        """What is raised where a call is late."""
+        return DeadlineError(
+            f"{self.name} did not answer within {self.seconds} s", reason=f"{self.name}_deadline"
+        )
 
-    def _abandon(self, worker: _Worker, result: SimpleQueue[Any]) -> None:
+    def _abandon(self, worker: Worker, result: SimpleQueue[Any]) -> None:
         with self._lock:
             self._late += 1
 
@@ -75,26 +75,58 @@ class Deadline:
                 self._late -= 1
 
         # The worker runs this after the late call, so the count falls exactly when the call has ended.
-        worker.jobs.put((returned, SimpleQueue()))
+        worker.jobs.put(returned)
         worker.jobs.put(None)
 
 
-class _Worker(threading.Thread):
+class Worker(threading.Thread):
+    """Runs one job after another until it is given None."""
+
     def __init__(self) -> None:
-        super().__init__(daemon=True, name="guardrail-deadline")
-        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        super().__init__(daemon=True, name="guardrail")
+        self.jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self.start()
 
     def run(self) -> None:
+        """Jobs must not raise."""
         while (job := self.jobs.get()) is not None:
-            call, result = job
-            try:
-                result.put((call(), None))
-            except BaseException as error:  # noqa: BLE001  # handed to the caller, who raises it
-                result.put((None, error))
-            del job, call, result  # an idle worker keeps no text alive
+            job()
+            del job  # an idle worker keeps no text alive
 
 
-def _dismiss(idle: list[_Worker]) -> None:
+class Workers:
+    """Threads that are used again: as many as there are jobs at a time, and they end with this object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Worker] = []
+        weakref.finalize(self, _dismiss, self._idle)
+
+    def start(self, job: Callable[[], object]) -> None:
+        """Runs a job, which must not raise, in a thread and does not wait for it."""
+        worker = self.take()
+
+        def run() -> None:
+            job()
+            self.give_back(worker)
+
+        worker.jobs.put(run)
+
+    def take(self) -> Worker:
+        """A thread that has nothing to do."""
+        with self._lock:
+            while self._idle:
+                # In a forked child the parent's threads exist by name only.
+                if (worker := self._idle.pop()).is_alive():
+                    return worker
+        return Worker()
+
+    def give_back(self, worker: Worker) -> None:
+        """Takes a thread back that has nothing more to do."""
+        with self._lock:
+            self._idle.append(worker)
+
+
+def _dismiss(idle: list[Worker]) -> None:
     for worker in idle:
         worker.jobs.put(None)

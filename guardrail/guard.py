@@ -8,11 +8,11 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from guardrail.batching import answer_together
+from guardrail.batching import Batcher
 from guardrail.calls import Calls, Models
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
@@ -27,10 +27,12 @@ from guardrail.errors import (
 )
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Embed, Flow, ModelCall
+from guardrail.flow.steps import Detect, Embed, Flow
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
+from guardrail.structured.moderation import Task, Terms, ajudge, judge
+from guardrail.trail import AuditLog, Origin, Trail, origin_of
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+V = TypeVar("V")
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
@@ -57,6 +60,8 @@ class Guard:
     embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
     lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
     on_outcome  called with every outcome before its text is returned, and when a stream has ended
+    audit       an AuditLog, or where to keep one: an SQLite file or a database URL (extra ``audit``);
+                what was changed or degraded is recorded before its text is returned, or AuditError raised
     download    fetch the rewriter's base now if it is not on this machine
 
     Safe to share between threads and event loops.
@@ -71,6 +76,7 @@ class Guard:
         embedder: Embedder | Embed_ | None = None,
         lexicon: Detector | Detect_ | None = None,
         on_outcome: OutcomeHook | None = None,
+        audit: AuditLog | str | Path | None = None,
         download: bool = False,
     ) -> None:
         policy = policy or Policy()
@@ -90,6 +96,10 @@ class Guard:
             "lexicon": lexicon,
         }
         self._calls = Calls(_models(**self._parts), policy)
+        self._batcher = Batcher(self._calls, policy)
+        self._terms = Terms()
+        self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
+        self._trail = None if self._audit is None else Trail(self._audit, cache(self._origin))
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Guard:
@@ -116,19 +126,21 @@ class Guard:
         return self._settle(outcome)
 
     async def acheck(self, text: str) -> Outcome:
-        """The same without blocking the event loop: models run in threads."""
+        """The same without blocking the event loop; concurrent calls share model calls."""
         try:
-            outcome = await adrive(moderate(self.policy), _require_str(text), self._calls)
+            outcome = await adrive(moderate(self.policy), _require_str(text), self._batcher)
         except (FailureError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
             del text
-        return self._settle(outcome)
+        return await self._asettle(outcome)
 
-    def check_many(self, texts: Sequence[str]) -> list[Outcome]:
+    def check_many(self, texts: Sequence[str], *, keys: Sequence[str] | None = None) -> list[Outcome]:
         """One outcome per text, in order, equal to what ``check`` gives, with shared model calls.
 
         A blocked text never raises here, so that the other outcomes are not lost: look at ``action``.
+        ``keys`` name the texts in the audit, one each. What is there under its key already is not recorded
+        again, so that work that is done twice after an interruption leaves one trace.
         """
         try:
             outcomes = _drive_windows(texts, self.policy, self._calls)
@@ -136,6 +148,8 @@ class Guard:
             raise error.with_traceback(None) from None
         finally:
             del texts
+        if self._trail is not None:
+            self._trail.record(outcomes, keys=keys)
         for outcome in outcomes:
             self._announce(outcome)
         return outcomes
@@ -152,16 +166,16 @@ class Guard:
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            return Stream(self._stream_flow(), chunks, answer=self._answer, settle=self._settle)
+            return Stream(self._stream_flow(), chunks, calls=self._calls, settle=self._settle)
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
             del chunks
 
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
-        """The same for ``async for``, without blocking the event loop while models run."""
+        """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
         try:
-            return AsyncStream(self._stream_flow(), chunks, answer=self._aanswer, settle=self._asettle)
+            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher, settle=self._asettle)
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -197,7 +211,7 @@ class Guard:
         task: Task | None = None
         try:
             task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
-            outcomes = await ajudge(task, self._calls)
+            outcomes = await ajudge(task, self._batcher)
             noteworthy = task.noteworthy(outcomes)
             if self._trail is not None:
                 await asyncio.to_thread(self._trail.record, noteworthy)
@@ -229,9 +243,12 @@ class Guard:
             del texts
         return np.concatenate(windows)
 
-    def wrap(self, function: F) -> F:
-        """A function of the same kind and signature whose text, returned or yielded, this guard moderates."""
-        return wrap(function, by=self)
+    def wrap(self, function: F, *, paths: Sequence[str] = ()) -> F:
+        """A function of the same kind and signature whose text, returned or yielded, this guard moderates.
+
+        Returned structures are moderated as ``moderate`` does it, prose at ``paths`` included.
+        """
+        return wrap(function, by=self, paths=paths)
 
     def with_adapter(self, path: str | Path) -> Guard:
         """A guard that rewrites with the adapter in this folder and shares all else with this one.
@@ -246,11 +263,11 @@ class Guard:
                 f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter"
             )
         parts = self._parts | {"rewriter": take(path)}
-        return Guard(policy=self.policy, on_outcome=self._on_outcome, **parts)
+        return Guard(policy=self.policy, on_outcome=self._on_outcome, audit=self._audit, **parts)
 
     def with_policy(self, policy: Policy) -> Guard:
-        """A guard under another policy that shares the models and the hook of this one."""
-        return Guard(policy=policy, on_outcome=self._on_outcome, **self._parts)
+        """A guard under another policy that shares models, hook and audit of this one."""
+        return Guard(policy=policy, on_outcome=self._on_outcome, audit=self._audit, **self._parts)
 
     def _stream_flow(self) -> Flow:
         if self.policy.block == "whole":
@@ -260,16 +277,20 @@ class Guard:
             )
         return moderate(self.policy)
 
-    def _answer(self, call: ModelCall) -> Any:
-        return answer_together(self._calls, [call])[0]
-
-    async def _aanswer(self, call: ModelCall) -> Any:
-        return await asyncio.to_thread(self._answer, call)
-
-    async def _asettle(self, outcome: Outcome) -> Outcome:
-        return self._settle(outcome)
+    def _origin(self) -> Origin:
+        return origin_of(self.policy, **{k: v for k, v in self._parts.items() if k != "embedder"})
 
     def _settle(self, outcome: Outcome) -> Outcome:
+        if self._trail is not None:
+            self._trail.record([outcome])
+        return self._recorded(outcome)
+
+    async def _asettle(self, outcome: Outcome) -> Outcome:
+        if self._trail is not None and (outcome.edits or outcome.degraded):
+            await asyncio.to_thread(self._trail.record, [outcome])
+        return self._recorded(outcome)
+
+    def _recorded(self, outcome: Outcome) -> Outcome:
         self._announce(outcome)
         if outcome.action is Action.BLOCKED and self.policy.block == "raise":
             raise BlockedError(outcome)
@@ -317,6 +338,12 @@ def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., 
             f"expected an object with a method {name}() or a callable, got {type(part).__name__}"
         )
     return partial(method)
+
+
+def _open_audit(where: str | Path) -> AuditLog:
+    from guardrail.integrations.audit.store import AuditStore
+
+    return AuditStore(where)
 
 
 def _require_str(text: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -41,6 +42,8 @@ class Policy:
     segment_min      a shorter segment joins the next one, in characters
     segment_max      a longer segment is cut, in characters
     batch            texts per model call
+    batch_wait       milliseconds that a call of a coroutine may wait for others to share a model call with
+    queue            texts that may wait for a model; further coroutines are held back until there is room
     """
 
     threshold: float | None = None
@@ -61,6 +64,8 @@ class Policy:
     segment_min: int = 24
     segment_max: int = 400
     batch: int = 64
+    batch_wait: float = 2.0
+    queue: int = 1024
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", dict(self.thresholds))
@@ -86,7 +91,8 @@ class Policy:
             _require(value is None or value > 0, name, "None or more than 0 seconds", value)
         for name in ("negation_change", "max_rewrites", "context"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
-        for name in ("candidates", "batch", "segment_min"):
+        _require(0.0 <= self.batch_wait < math.inf, "batch_wait", "0 or more milliseconds", self.batch_wait)
+        for name in ("candidates", "batch", "queue", "segment_min"):
             _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         _require(
             self.segment_max >= 4 * self.segment_min,

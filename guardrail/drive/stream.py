@@ -14,12 +14,15 @@ from collections.abc import (
 )
 from time import perf_counter
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from guardrail.batching import Batcher
+from guardrail.calls import Calls
 from guardrail.drive.run import Run
 from guardrail.errors import FailureError
-from guardrail.flow.steps import Flow, ModelCall, Read, Release
+from guardrail.flow.steps import Flow, Read, Release
 from guardrail.outcome import Outcome
+from guardrail.sharing import answer_together
 
 __all__ = ["AsyncStream", "Stream"]
 
@@ -41,13 +44,13 @@ class Stream(Iterator[str]):
         flow: Flow,
         chunks: Iterable[str],
         *,
-        answer: Callable[[ModelCall], Any],
+        calls: Calls,
         settle: Callable[[Outcome], object],
     ) -> None:
         self._source = iter(_require_chunks(chunks))
         self._run = Run(flow)
         # A generator that does not know the stream: a dropped stream then ends at once, without a cycle.
-        self._pieces = _pieces(self._run, self._source, answer, settle)
+        self._pieces = _pieces(self._run, self._source, calls, settle)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -90,12 +93,12 @@ class AsyncStream(AsyncIterator[str]):
         flow: Flow,
         chunks: AsyncIterable[str] | Iterable[str],
         *,
-        answer: Callable[[ModelCall], Awaitable[Any]],
+        batcher: Batcher,
         settle: Callable[[Outcome], Awaitable[object]],
     ) -> None:
         self._source = _Source(_require_chunks(chunks))
         self._run = Run(flow)
-        self._pieces = _async_pieces(self._run, self._source, answer, settle)
+        self._pieces = _async_pieces(self._run, self._source, batcher, settle)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -125,7 +128,7 @@ class AsyncStream(AsyncIterator[str]):
 def _pieces(
     run: Run,
     source: Iterator[object],
-    answer: Callable[[ModelCall], Any],
+    calls: Calls,
     settle: Callable[[Outcome], object],
 ) -> Generator[str, None, None]:
     try:
@@ -137,7 +140,7 @@ def _pieces(
                 run.send(None)
             else:
                 started = perf_counter()
-                reply = answer(request)
+                (reply,) = answer_together(calls, [request])
                 run.reply(reply, perf_counter() - started)
     finally:
         try:
@@ -151,20 +154,21 @@ def _pieces(
 async def _async_pieces(
     run: Run,
     source: _Source,
-    answer: Callable[[ModelCall], Awaitable[Any]],
+    batcher: Batcher,
     settle: Callable[[Outcome], Awaitable[object]],
 ) -> AsyncGenerator[str, None]:
     try:
-        while (request := run.request) is not None:
-            if isinstance(request, Read):
-                run.send(await source.read())
-            elif isinstance(request, Release):
-                yield request.text
-                run.send(None)
-            else:
-                started = perf_counter()
-                reply = await answer(request)
-                run.reply(reply, perf_counter() - started)
+        with batcher.text():
+            while (request := run.request) is not None:
+                if isinstance(request, Read):
+                    run.send(await source.read())
+                elif isinstance(request, Release):
+                    yield request.text
+                    run.send(None)
+                else:
+                    started = perf_counter()
+                    reply = await batcher.answer(request)
+                    run.reply(reply, perf_counter() - started)
     finally:
         try:
             await source.close()

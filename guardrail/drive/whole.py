@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 
-from guardrail.batching import answer_together, batches
+from guardrail.batching import Batcher
 from guardrail.calls import Calls
 from guardrail.drive.run import Run
 from guardrail.flow.steps import Flow
 from guardrail.outcome import Outcome
+from guardrail.sharing import answer_together, batches
 
 __all__ = ["adrive", "drive", "drive_many"]
 
@@ -25,13 +25,13 @@ def drive(flow: Flow, text: str, calls: Calls) -> Outcome:
     return run.result()
 
 
-async def adrive(flow: Flow, text: str, calls: Calls) -> Outcome:
-    """The same, with model calls in a thread so that the event loop goes on."""
-    run = Run(flow, whole=text)
-    while run.call is not None:
-        started = perf_counter()
-        (reply,) = await asyncio.to_thread(answer_together, calls, [run.call])
-        run.reply(reply, perf_counter() - started)
+async def adrive(flow: Flow, text: str, batcher: Batcher) -> Outcome:
+    """The same without blocking the event loop; model calls are shared with other coroutines."""
+    with batcher.text():
+        run = Run(flow, whole=text)
+        while run.call is not None:
+            started = perf_counter()
+            run.reply(await batcher.answer(run.call), perf_counter() - started)
     return run.result()
 
 

@@ -14,42 +14,65 @@ one gives the same outcome as a group of many.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
+
 from guardrail.flow.ladder import mend
-from guardrail.flow.record import Record
+from guardrail.flow.record import Case, Record
 from guardrail.flow.scoring import judge
 from guardrail.flow.steps import Flow, Read, Release, Steps, UnfinishedError
 from guardrail.outcome import Action
 from guardrail.policy import Policy
-from guardrail.segment import Segmenter
+from guardrail.segment import Segment, Segmenter
 
 __all__ = ["moderate"]
+
+
+STRIDE = 8192
+"""Characters cut into segments at a time: a driver may do something else after each stride."""
 
 
 def moderate(policy: Policy) -> Flow:
     """A flow that moderates one text under a policy and returns its Outcome."""
     record = Record(policy)
     try:
-        yield from _moderate(policy, record)
+        yield from _read(policy, record)
     except UnfinishedError:
         record.degrade("unfinished")
     return record.outcome()
 
 
-def _moderate(policy: Policy, record: Record) -> Steps[None]:
+def _read(policy: Policy, record: Record) -> Steps[None]:
     segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
+    while (chunk := (yield Read())) is not None:
+        for start in range(0, len(chunk), STRIDE):
+            segments = segmenter.feed(chunk[start : start + STRIDE])
+            if (yield from _settle(policy, segments, record)):
+                return
+    yield from _settle(policy, segmenter.close(), record)
+
+
+def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Steps[bool]:
+    """Judges, mends and releases segments; True where nothing may follow."""
     group = max(1, policy.batch // 2)  # a segment is scored alone and with its context
-    reading = True
-    while reading:
-        chunk = yield Read()
-        reading = chunk is not None
-        segments = segmenter.feed(chunk) if reading else segmenter.close()
-        for start in range(0, len(segments), group):
-            cases = record.open(segments[start : start + group])
-            yield from judge(policy, cases)
-            if flagged := [case for case in cases if case.flagged]:
-                yield from mend(policy, flagged, record)
-            for case in cases:
-                if released := record.close(case):
-                    yield Release(released)
-                if case.action is Action.BLOCKED:
-                    return
+    for start in range(0, len(segments), group):
+        cases = record.open(segments[start : start + group])
+        yield from judge(policy, cases)
+        # What stands before a flagged segment need not wait for its rewrite.
+        clean = list(takewhile(lambda case: not case.flagged, cases))
+        if (yield from _release(clean, record)):
+            return True
+        if flagged := [case for case in cases if case.flagged]:
+            yield from mend(policy, flagged, record)
+        if (yield from _release(cases[len(clean) :], record)):
+            return True
+    return False
+
+
+def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
+    for case in cases:
+        if released := record.close(case):
+            yield Release(released)
+        if case.action is Action.BLOCKED:
+            return True
+    return False

@@ -1,0 +1,65 @@
+"""One model call for many askers, and a call for each where that fails."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from guardrail.calls import Calls
+from guardrail.errors import DeadlineError, PluginError
+from guardrail.flow.steps import Detect, ModelCall, Rewrite
+
+__all__ = ["answer_together", "batches", "kind_of"]
+
+T = TypeVar("T")
+
+
+def kind_of(call: ModelCall) -> object:
+    """Equal for calls that one model call can answer together."""
+    return type(call), getattr(call, "lexicon", None), getattr(call, "n", None)
+
+
+def batches(asked: Iterable[tuple[T, ModelCall]], most: int) -> Iterator[list[tuple[T, ModelCall]]]:
+    """The askers in groups of one kind of call, each of at most ``most`` texts unless one call has more."""
+    kinds: dict[object, list[tuple[T, ModelCall]]] = {}
+    for pair in asked:
+        kinds.setdefault(kind_of(pair[1]), []).append(pair)
+    for alike in kinds.values():
+        group: list[tuple[T, ModelCall]] = []
+        size = 0
+        for pair in alike:
+            if group and size + len(pair[1].texts) > most:
+                yield group
+                group, size = [], 0
+            group.append(pair)
+            size += len(pair[1].texts)
+        yield group
+
+
+def answer_together(calls: Calls, pending: Sequence[ModelCall]) -> list[Any]:
+    """One reply per call, by one model call for all; a PluginError stands in place of a reply.
+
+    Where the shared call fails each gets its own, so that a bad text fails alone; but a missed deadline
+    applies to all that waited for it.
+    """
+    try:
+        reply = calls.answer(_merged(pending))
+    except DeadlineError as error:
+        return [error] * len(pending)
+    except PluginError as error:
+        return [error] if len(pending) == 1 else [answer_together(calls, [call])[0] for call in pending]
+    ends = [0]
+    for call in pending:
+        ends.append(ends[-1] + len(call.texts))
+    return [reply[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _merged(pending: Sequence[ModelCall]) -> ModelCall:
+    first = pending[0]
+    if len(pending) == 1:
+        return first
+    texts = tuple(text for call in pending for text in call.texts)
+    if isinstance(first, Detect):
+        return Detect(texts, first.lexicon)
+    return Rewrite(texts, first.n) if isinstance(first, Rewrite) else type(first)(texts)
