@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from guardrail.detectors.onnx import OnnxDetector
 from guardrail.errors import ConfigError
@@ -33,6 +34,7 @@ from guardrail_training.detection.detector import (
 )
 from guardrail_training.detection.mixture import Example, compose, draw_pass, highest
 from guardrail_training.detection.network import Reading, mean_embedding
+from guardrail_training.detection.settings import course
 from tests.training.detection.tiny_detector import tiny_base, tiny_network
 
 TOXIC = ["you are a damn fool", "nobody likes a fool", "go home fool"]
@@ -315,3 +317,29 @@ def test_a_run_ends_with_a_folder_that_the_detector_loads(small: DetectorSetting
     metrics = [json.loads(line) for line in (Path(small.out) / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics] == [1, 2, 3, 4, 5, 6]
     assert json.loads((Path(small.out) / "run.json").read_text())["settings"]["seed"] == small.seed
+
+
+def test_a_run_goes_on_from_the_network_that_another_run_left(
+    small: DetectorSettings, tmp_path: Path
+) -> None:
+    run(small)
+    left = Path(small.out) / "network.safetensors"
+    still = {"lr": 1e-9, "head_lr": 1e-9, "last_lr": 1e-9}
+    again = train(replace(small, out=str(tmp_path / "again"), start=str(left), **still))
+    expected = load_file(left)
+    for name, weight in again.state_dict().items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=0)
+
+
+def test_what_a_run_learns_depends_on_the_content_of_its_start_and_on_no_path(
+    small: DetectorSettings, tmp_path: Path
+) -> None:
+    for folder, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "network.safetensors").write_bytes(content)
+    first, second, third = (
+        course(replace(small, start=str(tmp_path / folder / "network.safetensors"), out=folder))
+        for folder in "abc"
+    )
+    assert first == second != third
+    assert str(tmp_path) not in json.dumps(first)

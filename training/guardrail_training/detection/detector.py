@@ -16,11 +16,12 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
@@ -29,7 +30,7 @@ from guardrail_training.detection.batches import Batch, Encoded, batches, encode
 from guardrail_training.detection.hard_negatives import Templates
 from guardrail_training.detection.mixture import LAST_ROWS, draw_pass
 from guardrail_training.detection.network import DetectorNetwork, Reading, mean_embedding
-from guardrail_training.detection.settings import DetectorSettings
+from guardrail_training.detection.settings import DetectorSettings, course
 from guardrail_training.provenance import model_folder
 from guardrail_training.runlog import MetricLog, progress_bar, write_run
 
@@ -47,6 +48,7 @@ def run(settings: DetectorSettings) -> Path:
     """
     settings = replace(settings, base=str(model_folder(settings.base)))
     network = train(settings)
+    save_model(network, str(Path(settings.out) / "network.safetensors"))
     if not settings.export:
         return Path(settings.out)
     from guardrail_training.detection.release import release
@@ -98,10 +100,12 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     network = DetectorNetwork.from_base(settings.base)
+    if settings.start:
+        load_model(network, settings.start)
     teacher = DetectorNetwork.from_base(settings.base).encoder.eval().requires_grad_(False)
 
     # 2. Every row and every step, before the first of them.
-    rows, steps, main = _course(settings)
+    rows, steps, main = _schedule(settings)
     total = min(len(steps), settings.max_steps or len(steps))
 
     # 3. Optimiser, and where a checkpoint left off.
@@ -162,7 +166,7 @@ def average(network: nn.Module, earlier: Mapping[str, Tensor], *, share: float) 
         parameter.lerp_(earlier[name], 1 - share)
 
 
-def _course(settings: DetectorSettings) -> tuple[list[Encoded], list[Step], int]:
+def _schedule(settings: DetectorSettings) -> tuple[list[Encoded], list[Step], int]:
     """All rows; the steps over them, passes and a last phase that settles the embedding; where it begins."""
     tokenizer = load_tokenizer(settings.base)
     sources = [source for source in corpora.SOURCES if source != settings.without]
@@ -236,6 +240,5 @@ def _bfloat16(settings: DetectorSettings) -> bool:
 
 def _fingerprint(settings: DetectorSettings, *, rows: int) -> str:
     """The settings that decide the course of training, in one hash."""
-    aside = {"out", "data", "base", "checkpoint_every", "threads", "export"}
-    course = {key: value for key, value in asdict(settings).items() if key not in aside}
-    return hashlib.sha256(json.dumps({**course, "rows": rows}, sort_keys=True).encode()).hexdigest()
+    decisive = {**course(settings), "rows": rows}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.onnx_graph import Precision, Ranges, Weights, build
+from guardrail_training.detection.onnx_graph import Precision, Weights, build
+from guardrail_training.detection.rounding import Inputs, LayerInputs
 
-__all__ = ["Answers", "Cost", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
+__all__ = ["Answers", "Cost", "Session", "arrays", "export", "layer_inputs", "measure_cost"]
 
 Floats = npt.NDArray[np.float32]
 TOKENS_PER_PASS = 4096
@@ -56,13 +57,16 @@ def arrays(network: nn.Module) -> dict[str, Floats]:
     return {name: tensor.detach().float().numpy() for name, tensor in network.state_dict().items()}
 
 
-def activation_ranges(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dict[str, Floats]:
-    """The largest magnitude of each input channel of each linear layer, over texts given as ids."""
-    found: dict[str, Floats] = {}
+def layer_inputs(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dict[str, LayerInputs]:
+    """What each linear layer is given, over texts given as ids."""
+    top: dict[str, Tensor] = {}
+    energy: dict[str, Tensor] = {}
 
     def note(name: str, states: Tensor) -> None:
-        top = states.detach().abs().flatten(0, -2).amax(0).numpy()
-        found[name] = np.maximum(found.get(name, np.zeros_like(top)), top)
+        tokens = states.detach().flatten(0, -2)  # (tokens, in)
+        largest = tokens.abs().amax(0)
+        top[name] = torch.maximum(top.get(name, largest), largest)
+        energy[name] = energy.get(name, torch.zeros(())) + tokens.T @ tokens
 
     hooks = []
     for number, layer in enumerate(network.encoder.encoder.layer):
@@ -81,12 +85,13 @@ def activation_ranges(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -
             network(ids, torch.ones_like(ids))
     for hook in hooks:
         hook.remove()
-    return found
+    tokens = sum(map(len, rows))
+    return {name: LayerInputs(top[name].numpy(), energy[name].double().numpy() / tokens) for name in top}
 
 
-def export(weights: Weights, path: str | Path, *, precision: Precision, ranges: Ranges | None = None) -> Path:
+def export(weights: Weights, path: str | Path, *, precision: Precision, inputs: Inputs | None = None) -> Path:
     """Writes the network of these weights as ONNX."""
-    model = build(weights, precision=precision, ranges=ranges)
+    model = build(weights, precision=precision, inputs=inputs)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())
     return Path(path)

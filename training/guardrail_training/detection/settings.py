@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-__all__ = ["DetectorSettings"]
+from guardrail.manifest import sha256_of
+
+__all__ = ["DetectorSettings", "course"]
+
+ASIDE = ("base", "out", "data", "checkpoint_every", "threads", "export")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +18,7 @@ class DetectorSettings:
 
     base: str  # name that ``guardrail models`` knows, or folder with model.safetensors and tokenizer.json
     out: str  # checkpoints and metrics; the finished model goes to its subfolder "model"
+    start: str = ""  # network.safetensors of an earlier run to go on from; empty: the base itself
     data: str | None = None  # folder of sources; GUARDRAIL_DATA, then the hub, by default
     seed: int = 20
     share: float = 1.0  # of the rows of a pass
@@ -39,3 +45,9 @@ class DetectorSettings:
     max_steps: int = 0  # stop early, for measuring throughput; 0 is to the end
     threads: int = 2
     export: bool = True
+
+
+def course(settings: DetectorSettings) -> dict[str, Any]:
+    """The settings that decide what a run learns; ``start`` by its file's sha256, no path of one machine."""
+    values = {key: value for key, value in asdict(settings).items() if key not in ASIDE}
+    return values | ({"start": sha256_of(settings.start)} if settings.start else {})
