@@ -51,8 +51,10 @@ def wrap(function: F, *, by: Moderator, paths: Sequence[str] = ()) -> F:
     target = target or getattr(function, "__call__", None)  # noqa: B004  # its method is judged
     if target is None or inspect.isclass(function):
         raise UsageError(f"expected a function that returns text, got {_kind(function)}")
-    if paths and (inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target)):
-        raise UsageError(f"{_kind(function)} yields chunks of text; paths are for functions that return")
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        if paths:
+            raise UsageError(f"{_kind(function)} yields chunks of text; paths are for functions that return")
+        by.stream(())  # a policy that no stream can keep is refused here and now
     guarded = _guarded(function, target, by, paths)
     return functools.update_wrapper(guarded, function) if inspect.isroutine(function) else guarded  # type: ignore[return-value]
 
