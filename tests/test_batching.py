@@ -1,0 +1,442 @@
+"""Coroutines share model calls, wait for each other within bounds, and nobody harms another."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from guardrail import Action, Guard, Outcome, Policy, Verdict
+from guardrail.batching import AT_ONCE
+from guardrail.errors import ManifestError, PluginError
+from guardrail.outcome import Timings
+from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+
+CLEAN = "The weather in the valley is fine today."
+TOXIC = "The driver of that bus is an idiot."
+NEUTRAL = TOXIC.replace("idiot", "person")
+PATIENT = Policy(batch_wait=10_000.0)
+"""Companions would have to keep a call waiting for ten seconds before a test noticed a wait."""
+
+
+def guard(policy: Policy | None = None, **parts: Any) -> Guard:
+    fakes: dict[str, Any] = {
+        "detector": WordDetector(),
+        "rewriter": WordRewriter(),
+        "embedder": BagEmbedder(),
+        "lexicon": WordDetector(),
+    }
+    return Guard(policy=policy, **fakes | parts)
+
+
+def timeless(outcome: Outcome) -> Outcome:
+    return replace(outcome, timings=Timings())
+
+
+class Gate:
+    """A detector whose calls stand at a gate; counts the texts and calls before it."""
+
+    def __init__(self) -> None:
+        self.words = WordDetector()
+        self.open = threading.Event()
+        self.entered: list[tuple[str, ...]] = []
+        self.inside = 0
+        self.most_inside = 0
+        self._lock = threading.Lock()
+
+    def detect(self, texts: Sequence[str]) -> list[Verdict]:
+        with self._lock:
+            self.entered.append(tuple(texts))
+            self.inside += 1
+            self.most_inside = max(self.inside, self.most_inside)
+        assert self.open.wait(timeout=30.0)
+        with self._lock:
+            self.inside -= 1
+        return self.words.detect(texts)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what another thread or task brings about."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not come about within ten seconds")
+
+
+async def busy(shared: Guard, gate: Gate) -> list[asyncio.Task[Outcome]]:
+    """As many checks as models may run at a time, each in a model call of its own."""
+    tasks: list[asyncio.Task[Outcome]] = []
+    while len(tasks) < AT_ONCE:
+        tasks.append(asyncio.create_task(shared.acheck(CLEAN)))
+        await until(lambda: len(gate.entered) == len(tasks))
+    return tasks
+
+
+async def checks(shared: Guard, texts: Sequence[str]) -> list[Outcome]:
+    return await asyncio.gather(*map(shared.acheck, texts))
+
+
+def test_concurrent_checks_share_one_model_call() -> None:
+    detector = WordDetector()
+    outcomes = asyncio.run(checks(guard(PATIENT, detector=detector), [CLEAN] * 64))
+    assert len(detector.calls) == 1
+    assert all(outcome.text == CLEAN for outcome in outcomes)
+
+
+def test_concurrent_checks_share_calls_of_every_kind_and_give_what_check_gives() -> None:
+    detector, rewriter = WordDetector(), WordRewriter()
+    shared = guard(PATIENT, detector=detector, rewriter=rewriter)
+    texts = [f"{CLEAN} {TOXIC}", CLEAN, f"{TOXIC} {CLEAN} {TOXIC}", ""] * 8
+    outcomes = asyncio.run(checks(shared, texts))
+    assert [timeless(outcome) for outcome in outcomes] == [timeless(guard().check(text)) for text in texts]
+    assert sum(map(len, rewriter.calls)) == 24
+    assert len(rewriter.calls) <= 3
+    assert max(map(len, detector.calls)) > 32
+
+
+def test_concurrent_streams_share_model_calls() -> None:
+    detector = WordDetector()
+    shared = guard(PATIENT, detector=detector)
+
+    async def one() -> str:
+        return "".join([piece async for piece in shared.astream([CLEAN, " ", CLEAN])])
+
+    async def run() -> list[str]:
+        return await asyncio.gather(*(one() for _ in range(16)))
+
+    assert asyncio.run(run()) == [f"{CLEAN} {CLEAN}"] * 16
+    assert [len(call) for call in detector.calls] == [16, 16, 16]  # the first, the second, the second jointly
+
+
+def test_a_call_holds_no_more_texts_than_the_policy_says() -> None:
+    detector = WordDetector()
+    asyncio.run(checks(guard(replace(PATIENT, batch=8), detector=detector), [CLEAN] * 30))
+    assert sorted(map(len, detector.calls)) == [6, 8, 8, 8]
+
+
+def test_a_lone_caller_does_not_wait_for_companions() -> None:
+    started = time.perf_counter()
+    assert asyncio.run(guard(PATIENT).acheck(TOXIC)).text == NEUTRAL
+    assert time.perf_counter() - started < 5.0
+
+
+def test_a_call_does_not_wait_longer_than_batch_wait_for_texts_that_ask_nothing() -> None:
+    async def run() -> float:
+        shared = guard(Policy(batch_wait=5.0))
+        silent = asyncio.Event()
+
+        async def silence() -> Any:
+            await silent.wait()
+            yield CLEAN
+
+        waiting = asyncio.create_task(anext(shared.astream(silence())))
+        await asyncio.sleep(0)
+        started = time.perf_counter()
+        await shared.acheck(CLEAN)
+        seconds = time.perf_counter() - started
+        silent.set()
+        await waiting
+        return seconds
+
+    assert 0.004 < asyncio.run(run()) < 5.0
+
+
+def test_calls_that_come_while_models_run_go_together_when_one_is_free() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(batch_wait=0.0), detector=gate)
+        tasks = await busy(shared, gate)
+        tasks += [asyncio.create_task(shared.acheck(CLEAN)) for _ in range(20)]
+        await asyncio.sleep(0.005)
+        assert len(gate.entered) == AT_ONCE
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert [len(call) for call in gate.entered] == [1] * AT_ONCE + [20]
+        assert gate.most_inside == AT_ONCE
+
+    asyncio.run(run())
+
+
+def test_the_event_loop_keeps_ticking_while_models_run() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(detector=gate)
+        stream = shared.astream([CLEAN])
+        tasks = [asyncio.create_task(shared.acheck(TOXIC)), asyncio.create_task(anext(stream))]
+        await until(lambda: gate.entered)
+        ticks = 0
+        for _ in range(50):
+            await asyncio.sleep(0)
+            ticks += 1
+        assert ticks == 50
+        assert not any(task.done() for task in tasks)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await stream.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_long_text_does_not_hold_up_the_event_loop() -> None:
+    async def run() -> float:
+        text = f"{CLEAN} " * (300_000 // len(CLEAN))
+        task = asyncio.create_task(guard(rewriter=None).acheck(text))
+        longest = 0.0
+        while not task.done():
+            started = time.perf_counter()
+            await asyncio.sleep(0)
+            longest = max(longest, time.perf_counter() - started)
+        assert task.result().text == text
+        return longest
+
+    assert asyncio.run(run()) < 1.0
+
+
+def test_the_queue_is_bounded_and_those_at_the_door_are_served_in_order() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(batch_wait=0.0, queue=8, batch=4), detector=gate)
+        order: list[int] = []
+
+        async def one(number: int) -> None:
+            await shared.acheck(CLEAN)
+            order.append(number)
+
+        tasks = [asyncio.create_task(one(number)) for number in range(40)]
+        await until(lambda: len(gate.entered) == AT_ONCE)
+        (loop,) = shared._batcher._loops.values()
+        (lane,) = loop._lanes.values()
+        assert len(lane.queue) == lane.texts == 8
+        assert len(lane.door) == 40 - 8 - 4 * AT_ONCE
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert sorted(order) == list(range(40))
+        assert [len(call) for call in gate.entered] == [4] * 10
+        assert not lane.queue
+        assert not lane.door
+
+    asyncio.run(run())
+
+
+def test_a_call_larger_than_the_queue_goes_through_alone() -> None:
+    policy = Policy(queue=1, segment_min=4)
+    outcomes = asyncio.run(checks(guard(policy), [f"{CLEAN} " * 10] * 3))
+    assert [outcome.text for outcome in outcomes] == [f"{CLEAN} " * 10] * 3
+
+
+class Fussy(WordDetector):
+    def detect(self, texts: Sequence[str]) -> list[Verdict]:
+        if any("poison" in text for text in texts):
+            raise ValueError("poison")
+        return super().detect(texts)
+
+
+def test_a_text_that_breaks_the_detector_fails_alone() -> None:
+    texts = [CLEAN, "There is poison here.", TOXIC]
+    outcomes = asyncio.run(checks(guard(PATIENT, detector=Fussy()), texts))
+    assert [outcome.action.value for outcome in outcomes] == ["passed", "blocked", "rewritten"]
+    assert [outcome.degraded for outcome in outcomes] == [(), ("detector_error",), ()]
+
+
+def test_a_broken_model_file_reaches_every_caller() -> None:
+    def altered(texts: Sequence[str]) -> list[Verdict]:
+        raise ManifestError("model.onnx was altered")
+
+    async def run() -> list[Any]:
+        shared = guard(PATIENT, detector=altered)
+        return await asyncio.gather(*(shared.acheck(CLEAN) for _ in range(3)), return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(run())] == [ManifestError] * 3
+
+
+def test_a_cancelled_caller_leaves_and_its_companions_get_their_replies() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(PATIENT, detector=gate)
+        tasks = [asyncio.create_task(shared.acheck(TOXIC)) for _ in range(3)]
+        await until(lambda: gate.entered)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        gate.open.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(outcomes[1], asyncio.CancelledError)
+        assert [o.text for o in outcomes if isinstance(o, Outcome)] == [NEUTRAL, NEUTRAL]
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_while_waiting_is_not_sent_to_the_model() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(batch_wait=0.0), detector=gate)
+        tasks = await busy(shared, gate)
+        gone = asyncio.create_task(shared.acheck(TOXIC))
+        await asyncio.sleep(0.002)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert len(gate.entered) == AT_ONCE
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("way", ["acheck", "astream"])
+def test_deadlines_return_on_time(way: str) -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(detect_timeout=0.05), detector=gate)
+        started = time.perf_counter()
+        if way == "acheck":
+            outcome: Outcome | None = await shared.acheck(CLEAN)
+        else:
+            stream = shared.astream([CLEAN])
+            assert [piece async for piece in stream] == [shared.policy.refusal]
+            outcome = stream.outcome
+        assert 0.05 <= time.perf_counter() - started < 5.0
+        assert outcome is not None
+        assert outcome.action is Action.BLOCKED
+        assert outcome.degraded == ("detector_deadline",)
+        gate.open.set()
+
+    asyncio.run(run())
+
+
+def test_the_deadline_counts_the_waiting_for_a_model_too() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(detect_timeout=0.2, batch_wait=0.0), detector=gate)
+        started = time.perf_counter()
+        tasks = await busy(shared, gate)
+        tasks += [asyncio.create_task(shared.acheck(CLEAN)) for _ in range(5)]
+        outcomes = await asyncio.gather(*tasks)
+        assert time.perf_counter() - started < 5.0
+        assert {outcome.degraded for outcome in outcomes} == {("detector_deadline",)}
+        gate.open.set()
+
+    asyncio.run(run())
+
+
+def test_two_calls_that_hang_open_the_circuit_for_coroutines_too() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(detect_timeout=0.02), detector=gate)
+        seen = [(await shared.acheck(CLEAN)).degraded for _ in range(4)]
+        assert seen[0] == ("detector_deadline",)
+        assert seen[-1] == ("detector_circuit_open",)
+        assert len(gate.entered) == 2
+        gate.open.set()
+
+    asyncio.run(run())
+
+
+def test_nothing_is_released_because_a_wait_was_over() -> None:
+    async def run() -> None:
+        gate = Gate()
+        shared = guard(Policy(batch_wait=0.0), detector=gate)
+        stream = shared.astream([CLEAN])
+        piece = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.01)
+        assert not piece.done()
+        gate.open.set()
+        assert await piece == CLEAN
+        await stream.aclose()
+
+    asyncio.run(run())
+
+
+def test_loading_the_rewriter_is_no_part_of_its_deadline() -> None:
+    @cache
+    def open_rewriter() -> None:
+        time.sleep(0.2)
+
+    shared = guard(Policy(rewrite_timeout=0.1))
+    shared._calls.models = replace(shared._calls.models, open_rewriter=open_rewriter)
+    shared._calls.is_open = False
+    assert asyncio.run(shared.acheck(TOXIC)).text == NEUTRAL
+
+
+def test_a_missing_rewriter_masks_and_says_so() -> None:
+    def missing() -> None:
+        raise PluginError("no base", reason="rewriter_missing")
+
+    shared = guard()
+    shared._calls.models = replace(shared._calls.models, open_rewriter=missing)
+    shared._calls.is_open = False
+    outcome = asyncio.run(shared.acheck(TOXIC))
+    assert outcome.action is Action.MASKED
+    assert outcome.degraded == ("rewriter_missing",)
+
+
+def test_one_guard_serves_one_event_loop_after_another_and_forgets_them() -> None:
+    shared = guard()
+    for _ in range(3):
+        assert asyncio.run(shared.acheck(TOXIC)).text == NEUTRAL
+    assert len(shared._batcher._loops) == 1
+
+
+def test_one_guard_serves_event_loops_in_several_threads() -> None:
+    shared = guard()
+    results: list[str] = []
+
+    def run() -> None:
+        results.extend(outcome.text for outcome in asyncio.run(checks(shared, [TOXIC] * 20)))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [NEUTRAL] * 160
+
+
+def test_a_loop_that_closes_while_a_model_runs_leaves_no_trace() -> None:
+    gate = Gate()
+    shared = guard(detector=gate)
+
+    async def leave() -> None:
+        task = asyncio.create_task(shared.acheck(CLEAN))
+        await until(lambda: gate.entered)
+        task.cancel()
+
+    asyncio.run(leave())
+    gate.open.set()
+    assert asyncio.run(shared.acheck(TOXIC)).text == NEUTRAL
+
+
+def in_child(shared: Guard, results: Any) -> None:
+    results.put(asyncio.run(shared.acheck(TOXIC)).text)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_starts_threads_of_its_own() -> None:
+    shared = guard()
+    asyncio.run(shared.acheck(TOXIC))
+    fork = multiprocessing.get_context("fork")
+    results = fork.SimpleQueue()
+    child = fork.Process(target=in_child, args=(shared, results))
+    child.start()
+    child.join(timeout=30.0)
+    assert child.exitcode == 0
+    assert results.get() == NEUTRAL
+
+
+def test_the_threads_end_with_the_guard() -> None:
+    shared = guard()
+    asyncio.run(checks(shared, [TOXIC] * 4))
+    mine = [worker for worker in shared._batcher._workers._idle if worker.is_alive()]
+    assert mine
+    del shared
+    gc.collect()
+    for worker in mine:
+        worker.join(timeout=10.0)
+        assert not worker.is_alive()
