@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from guardrail.errors import UsageError
-from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text, texts_in
+from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text
 from guardrail.structured.paths import ELEMENTS, Path
 from guardrail.structured.records import elements_of, fields_of, is_scalar, keys_of
 from guardrail.structured.shapes import decoded_json, kind_of, prose_field
@@ -119,10 +119,11 @@ class _Reader:
         answer = at.answer or kind in (Kind.MESSAGE, Kind.CHOICE)
         parts: list[tuple[Hashable, Node | None]] = []
         for name, part in fields.items():
-            node = self.read(part, at.step(name, prose=name == prose, answer=answer))
-            # Tokens with their probabilities spell the text as it was, and others that were not chosen.
-            drop = answer and name == "logprobs" and node is not None and any(texts_in(node))
-            parts.append((name, Dropped() if drop else node))
+            if answer and name == "logprobs" and part:
+                # Tokens with their probabilities spell the text as it was, and others that were not chosen.
+                parts.append((name, Dropped()))
+            else:
+                parts.append((name, self.read(part, at.step(name, prose=name == prose, answer=answer))))
         keys = [self.read(key, _At()) for key in keys_of(value)]
         return _branch(value, parts, keys, kind)
 

@@ -1,0 +1,111 @@
+"""Takes message chunks apart: text, metadata, and what can only be judged once it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import BaseMessageChunk
+
+from guardrail.structured.nodes import Kind
+from guardrail.structured.shapes import prose_field
+
+__all__ = ["METADATA", "Held", "Metadata", "Piece", "Words", "blank", "pieces_of"]
+
+Block = str | dict[Any, Any]
+EMPTY: dict[str, Any] = {
+    "response_metadata": {},
+    "additional_kwargs": {},
+    "usage_metadata": None,
+    "tool_calls": [],
+    "invalid_tool_calls": [],
+    "tool_call_chunks": [],
+    "chunk_position": None,
+}
+"""Fields of chunks besides content and identity, with nothing in them."""
+METADATA = ("response_metadata", "usage_metadata")
+"""Fields of chunks that go out with the words they came with."""
+HELD = ("additional_kwargs", "tool_calls", "invalid_tool_calls", "tool_call_chunks")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Prose that goes on as a stream. ``key`` tells blocks apart; ``chunk`` is what it came in, emptied."""
+
+    text: str = field(repr=False)
+    key: Hashable
+    chunk: BaseMessageChunk = field(repr=False)
+    block: dict[str, Any] | None = field(repr=False)
+
+    def saying(self, text: str) -> BaseMessageChunk:
+        """A chunk with this text in the place of the words."""
+        if self.block is None:
+            return self.chunk.model_copy(update={"content": text})
+        name = str(prose_field(Kind.BLOCK, self.block))
+        return self.chunk.model_copy(update={"content": [{**self.block, name: text}]})
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Identity, usage and metadata, which go out once.
+
+    ``beside`` is true where they came with words, ``shown`` is false where there is nothing but identity.
+    """
+
+    chunk: BaseMessageChunk = field(repr=False)
+    beside: bool
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Calls of tools, other blocks and extras: they arrive in fragments that mean nothing alone."""
+
+    chunk: BaseMessageChunk = field(repr=False)
+
+
+Piece = Words | Metadata | Held
+
+
+def blank(chunk: BaseMessageChunk) -> BaseMessageChunk:
+    """The chunk with its identity only."""
+    empty = {name: value for name, value in EMPTY.items() if hasattr(chunk, name)}
+    return chunk.model_copy(update={"content": "" if isinstance(chunk.content, str) else [], **empty})
+
+
+def pieces_of(chunk: BaseMessageChunk) -> Iterator[Piece]:
+    """What a chunk brings, metadata first."""
+    bare = blank(chunk)
+    content = list(_content(chunk, bare))
+    metadata = {name: getattr(chunk, name) for name in METADATA if getattr(chunk, name, None)}
+    held = {name: getattr(chunk, name) for name in HELD if getattr(chunk, name, None)}
+    beside = any(isinstance(part, Words) for part in content)
+    shown = bool(metadata) or not (content or held)
+    yield Metadata(bare.model_copy(update=metadata), beside=beside, shown=shown)
+    yield from content
+    if held:
+        yield Held(bare.model_copy(update=held))
+
+
+def _content(chunk: BaseMessageChunk, bare: BaseMessageChunk) -> Iterator[Words | Held]:
+    if isinstance(chunk.content, str):
+        if chunk.content:
+            yield Words(chunk.content, "", bare, None)
+        return
+    for position, block in enumerate(chunk.content):
+        yield from _block(block, position, bare)
+
+
+def _block(block: Block, position: int, bare: BaseMessageChunk) -> Iterator[Words | Held]:
+    if isinstance(block, str):
+        yield Words(block, "", bare.model_copy(update={"content": ""}), None)
+        return
+    name = prose_field(Kind.BLOCK, block)
+    if name is None:
+        yield Held(bare.model_copy(update={"content": [block]}))
+        return
+    identity = {key: block[key] for key in ("type", "index", "id") if key in block}
+    yield Words(block[name], (block["type"], block.get("index", position)), bare, identity)
+    if len(block) > len(identity) + 1:  # annotations and the like
+        yield Held(bare.model_copy(update={"content": [{**block, name: ""}]}))

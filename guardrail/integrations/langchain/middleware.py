@@ -1,0 +1,82 @@
+"""DetoxMiddleware: an agent whose model says only what a guard released."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage
+from langgraph.runtime import Runtime
+
+from guardrail.guard import Guard
+from guardrail.integrations.langchain.model import GuardedChatModel, is_signed
+from guardrail.structured.paths import parse_paths
+
+__all__ = ["DetoxMiddleware"]
+
+
+class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Moderates what the model of an agent says, before tools, state, streams or callbacks get it.
+
+    The model itself is wrapped, so every stream mode carries moderated tokens. A flagged call of a tool is
+    dropped, and the agent ends with the refusal. A message that another middleware put in the place of the
+    model's is moderated after the model. Give it last, so that it wraps the model that the others chose.
+
+    guard   who moderates; the default guard if omitted
+    paths   where in a message prose is besides its content, such as ``tool_calls[].args.text``
+    """
+
+    def __init__(self, guard: Guard | None = None, *, paths: Sequence[str] = ()) -> None:
+        super().__init__()
+        parse_paths(paths)
+        self._guard = guard or Guard()
+        self._paths = tuple(paths)
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        """Has the call made by the moderated model."""
+        return handler(self._guarded(request))
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
+    ) -> ModelResponse[Any]:
+        """The same without blocking the event loop."""
+        return await handler(self._guarded(request))
+
+    def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Moderates the latest message where it is not as a guard released it."""
+        message = _unsigned(state)
+        if message is None:
+            return None
+        return _update(message, self._guard.moderate(message, paths=self._paths))
+
+    async def aafter_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """The same without blocking the event loop."""
+        message = _unsigned(state)
+        if message is None:
+            return None
+        return _update(message, await self._guard.amoderate(message, paths=self._paths))
+
+    def _guarded(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        model = request.model
+        if isinstance(model, GuardedChatModel) and model.guarded_by(self._guard):
+            return request
+        return request.override(model=GuardedChatModel(model, guard=self._guard, paths=self._paths))
+
+
+def _unsigned(state: AgentState[Any]) -> AIMessage | None:
+    """The message that the model gave, unless it is signed."""
+    given = (message for message in reversed(state["messages"]) if isinstance(message, AIMessage))
+    message = next(given, None)
+    return None if message is None or is_signed(message) else message
+
+
+def _update(before: AIMessage, after: AIMessage) -> dict[str, Any] | None:
+    if after is before:
+        return None
+    # Under its own identity, so that it takes the place of the other one in the state.
+    return {"messages": [after.model_copy(update={"id": before.id})]}

@@ -1,0 +1,198 @@
+"""A chat model that says only what a guard released, in its tokens, events and traces alike."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from functools import reduce
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, BaseMessageChunk
+from langchain_core.messages.utils import message_chunk_to_message
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableBinding
+from pydantic import PrivateAttr
+
+from guardrail.events import fingerprint
+from guardrail.guard import Guard
+from guardrail.integrations.langchain.chunks import blank
+from guardrail.integrations.langchain.streaming import AtOnce, Waiting, by_hand, moderated, stepped
+
+__all__ = ["GuardedChatModel", "guard_model", "is_signed"]
+
+SIGNATURE = "guardrail"
+"""The key in ``response_metadata`` under which a message says that a guard released it as it is."""
+
+
+class GuardedChatModel(BaseChatModel):
+    """A chat model around another one, which runs beneath the callbacks: they hear of moderated text only.
+
+    Settings that any chat model has (cache, rate limiter, callbacks, tags, profile) are those of the other.
+    Streams are switched off where they cannot be moderated: under ``Policy(block="whole")`` and with paths.
+    """
+
+    _model: BaseChatModel = PrivateAttr()
+    _guard: Guard = PrivateAttr()
+    _paths: tuple[str, ...] = PrivateAttr()
+
+    def __init__(self, model: BaseChatModel, *, guard: Guard, paths: Sequence[str] = ()) -> None:
+        settings = {name: getattr(model, name) for name in BaseChatModel.model_fields}
+        if guard.policy.block == "whole" or paths or not _streams(model):
+            settings["disable_streaming"] = True
+        super().__init__(**settings)
+        self._model, self._guard, self._paths = model, guard, tuple(paths)
+
+    @property
+    def model_name(self) -> str | None:
+        """The other model's name, under which agents look up what it can do."""
+        names = (getattr(self._model, name, None) for name in ("model_name", "model", "model_id"))
+        return next((name for name in names if isinstance(name, str)), None)
+
+    @property
+    def _llm_type(self) -> str:
+        return self._model._llm_type
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        own = {"policy": self._guard.policy.digest(), "paths": self._paths}
+        return {**self._model._identifying_params, SIGNATURE: own}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        return self._model._get_ls_params(stop=stop, **kwargs)
+
+    def guarded_by(self, guard: Guard) -> bool:
+        """True where this guard moderates the model already."""
+        return self._guard is guard
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
+        """The other model with its tools, moderated in the same way."""
+        bound = self._model.bind_tools(tools, **kwargs)
+        from guardrail.integrations.langchain.runnable import wrap
+
+        return wrap(self._guard, bound, paths=self._paths)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        result = self._model._generate(messages, stop=stop, **kwargs)
+        messages = [_message(generated) for generated in result.generations]
+        released = self._guard.moderate(messages, paths=self._listed())
+        return _result(released, self._guard.moderate(result.llm_output))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        result = await self._model._agenerate(messages, stop=stop, **kwargs)
+        messages = [_message(generated) for generated in result.generations]
+        released = await self._guard.amoderate(messages, paths=self._listed())
+        return _result(released, await self._guard.amoderate(result.llm_output))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        source = self._model._stream(messages, stop=stop, **kwargs)
+        chunks = moderated(_chunks(stepped(source)), AtOnce(self._guard), paths=())
+        yield from by_hand(_signed_chunks(chunks))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        source = self._model._astream(messages, stop=stop, **kwargs)
+        chunks = moderated(_chunks(source), Waiting(self._guard), paths=())
+        async for chunk in _signed_chunks(chunks):
+            yield chunk
+
+    def _listed(self) -> list[str]:
+        return [f"[].{path}" for path in self._paths]
+
+
+def guard_model(
+    runnable: Runnable[Any, Any], *, guard: Guard, paths: Sequence[str] = ()
+) -> Runnable[Any, Any] | None:
+    """A chat model, or one with bound arguments, moderated; None for any other runnable."""
+    if isinstance(runnable, GuardedChatModel) and runnable.guarded_by(guard):
+        return runnable
+    if isinstance(runnable, BaseChatModel):
+        return GuardedChatModel(runnable, guard=guard, paths=paths)
+    if isinstance(runnable, RunnableBinding):
+        inner = guard_model(runnable.bound, guard=guard, paths=paths)
+        return None if inner is None else runnable.model_copy(update={"bound": inner})
+    return None
+
+
+def is_signed(message: AIMessage) -> bool:
+    """True where a guard released the message and nobody changed it since."""
+    return message.response_metadata.get(SIGNATURE) == _signature(message)
+
+
+def _signature(message: AIMessage) -> str:
+    calls = [(call["name"], call["args"]) for call in message.tool_calls]
+    return fingerprint(json.dumps([str(message.text), calls], default=repr, sort_keys=True))
+
+
+def _signed(message: BaseMessage) -> BaseMessage:
+    if not isinstance(message, AIMessage):
+        return message
+    metadata = {**message.response_metadata, SIGNATURE: _signature(message)}
+    return message.model_copy(update={"response_metadata": metadata})
+
+
+async def _signed_chunks(
+    chunks: AsyncIterator[BaseMessageChunk],
+) -> AsyncGenerator[ChatGenerationChunk, None]:
+    """The chunks as a model gives them; the last one carries the signature of them all."""
+    seen: list[BaseMessageChunk] = []
+    last: BaseMessageChunk | None = None
+    async for chunk in chunks:
+        seen.append(chunk)
+        if getattr(chunk, "chunk_position", None) == "last":
+            last = chunk
+        else:
+            yield ChatGenerationChunk(message=chunk)
+    if seen:
+        last = blank(seen[-1]) if last is None else last
+        whole = message_chunk_to_message(reduce(operator.add, seen))
+        if isinstance(whole, AIMessage):
+            last = last.model_copy(update={"response_metadata": {SIGNATURE: _signature(whole)}})
+        yield ChatGenerationChunk(message=last)
+
+
+async def _chunks(source: AsyncIterator[ChatGenerationChunk]) -> AsyncGenerator[BaseMessageChunk, None]:
+    async for generated in source:
+        yield cast("BaseMessageChunk", _message(generated))
+
+
+def _message(generated: ChatGeneration) -> BaseMessage:
+    """The message with all that the model told about it, as LangChain puts it together."""
+    if not generated.generation_info:
+        return generated.message
+    metadata = {**generated.generation_info, **generated.message.response_metadata}
+    return generated.message.model_copy(update={"response_metadata": metadata})
+
+
+def _result(released: Sequence[BaseMessage], llm_output: dict[str, Any] | None) -> ChatResult:
+    generations = [ChatGeneration(message=_signed(message)) for message in released]
+    return ChatResult(generations=generations, llm_output=llm_output)
+
+
+def _streams(model: BaseChatModel) -> bool:
+    return type(model)._stream is not BaseChatModel._stream

@@ -1,0 +1,182 @@
+"""Any runnable, moderated: what it returns and what it streams."""
+
+# ruff: noqa: A002  # LangChain names its parameters ``input``
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tracers.context import tracing_v2_callback_var
+from langgraph.pregel.protocol import PregelProtocol
+from langsmith.run_helpers import tracing_context
+
+from guardrail.errors import UsageError
+from guardrail.guard import Guard
+from guardrail.integrations.langchain.model import guard_model
+from guardrail.integrations.langchain.streaming import AtOnce, Waiting, by_hand, moderated, stepped
+from guardrail.structured.paths import parse_paths
+
+__all__ = ["GuardedRunnable", "wrap"]
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+T = TypeVar("T")
+
+
+def wrap(
+    guard: Guard, runnable: Runnable[Input, Output], *, paths: Sequence[str] = ()
+) -> Runnable[Input, Output]:
+    """A runnable with the same input and output types that gives out moderated values only.
+
+    Text and message chunks are streamed as soon as they are judged; other chunks, and every stream with
+    ``paths``, are added up and come as one. A chat model stays one, so that tools can be bound to it.
+    """
+    parse_paths(paths)
+    return guard_model(runnable, guard=guard, paths=paths) or GuardedRunnable(
+        runnable, guard=guard, paths=paths
+    )
+
+
+class GuardedRunnable(Runnable[Input, Output]):
+    """A runnable around another one, which runs without the callbacks: they hear of moderated values only."""
+
+    def __init__(self, bound: Runnable[Input, Output], *, guard: Guard, paths: Sequence[str] = ()) -> None:
+        self.bound = bound
+        self._guard = guard
+        self._paths = tuple(paths)
+
+    @property
+    def InputType(self) -> Any:  # noqa: N802  # LangChain's name
+        return self.bound.InputType
+
+    @property
+    def OutputType(self) -> Any:  # noqa: N802  # LangChain's name
+        return self.bound.OutputType
+
+    @property
+    def config_specs(self) -> list[Any]:
+        """What the other runnable can be configured with."""
+        return self.bound.config_specs
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
+        """As for the other runnable."""
+        return self.bound.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
+        """As for the other runnable."""
+        return self.bound.get_output_schema(config)
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """The other runnable's name."""
+        return self.bound.get_name(suffix, name=name)
+
+    def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
+        """The moderated output."""
+
+        def run(value: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Output:
+            with _untraced():
+                output = self.bound.invoke(value, _quiet(config), **kwargs)
+            return self._guard.moderate(output, paths=self._paths)
+
+        return self._call_with_config(run, input, config)
+
+    async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
+        """The same without blocking the event loop."""
+
+        async def run(
+            value: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> Output:
+            with _untraced():
+                output = await self.bound.ainvoke(value, _quiet(config), **kwargs)
+            return await self._guard.amoderate(output, paths=self._paths)
+
+        return await self._acall_with_config(run, input, config)
+
+    def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
+        """Moderated chunks, each as soon as it is judged."""
+        yield from self.transform(iter([input]), config, **kwargs)
+
+    async def astream(
+        self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Output]:
+        """The same without blocking the event loop."""
+        async for chunk in self.atransform(stepped([input]), config, **kwargs):
+            yield chunk
+
+    def transform(
+        self, input: Iterator[Input], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Output]:
+        """Moderated chunks of the output for an input that comes in chunks."""
+
+        def run(
+            values: Iterator[Input], run_manager: CallbackManagerForChainRun, config: RunnableConfig
+        ) -> Iterator[Output]:
+            source = _pulled(self.bound.transform(values, _quiet(config), **kwargs))
+            yield from by_hand(moderated(stepped(source), AtOnce(self._guard), paths=self._paths))
+
+        self._require_no_graph()
+        yield from self._transform_stream_with_config(input, run, config)
+
+    async def atransform(
+        self, input: AsyncIterator[Input], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Output]:
+        """The same without blocking the event loop."""
+
+        async def run(
+            values: AsyncIterator[Input], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> AsyncIterator[Output]:
+            source = _apulled(self.bound.atransform(values, _quiet(config), **kwargs))
+            async for chunk in moderated(source, Waiting(self._guard), paths=self._paths):
+                yield chunk
+
+        self._require_no_graph()
+        async for chunk in self._atransform_stream_with_config(input, run, config):
+            yield chunk
+
+    def _require_no_graph(self) -> None:
+        if isinstance(self.bound, PregelProtocol):
+            raise UsageError(
+                "a graph streams events of many kinds: wrap the chat models in it, or give DetoxMiddleware "
+                "to create_agent, and stream the graph itself"
+            )
+
+
+def _quiet(config: RunnableConfig) -> RunnableConfig:
+    """The configuration without its callbacks, which would hear of what is not moderated yet."""
+    return {**config, "callbacks": []}
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Switches off the tracers that LangChain adds by itself."""
+    token = tracing_v2_callback_var.set(None)
+    try:
+        with tracing_context(enabled=False):
+            yield
+    finally:
+        tracing_v2_callback_var.reset(token)
+
+
+def _pulled(chunks: Iterator[T]) -> Iterator[T]:
+    """The chunks, each computed untraced."""
+    while True:
+        with _untraced():
+            try:
+                chunk = next(chunks)
+            except StopIteration:
+                return
+        yield chunk
+
+
+async def _apulled(chunks: AsyncIterator[T]) -> AsyncIterator[T]:
+    while True:
+        with _untraced():
+            try:
+                chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+        yield chunk

@@ -1,0 +1,312 @@
+"""Moderates what a runnable streams: text, message chunks, or anything else as a whole.
+
+Written once, with ``await`` where the guard is asked. ``Waiting`` asks it from an event loop. ``AtOnce``
+never waits, so that ``by_hand`` can run the same code without one.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import reduce
+from typing import Any, Protocol, TypeVar
+
+from langchain_core.messages import BaseMessage, BaseMessageChunk
+from langchain_core.messages.utils import message_chunk_to_message
+
+from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.guard import Guard
+from guardrail.integrations.langchain.chunks import METADATA, Held, Metadata, Piece, Words, blank, pieces_of
+from guardrail.outcome import Action, Outcome
+from guardrail.structured.shapes import decoded_json
+
+__all__ = ["AtOnce", "Waiting", "by_hand", "moderated", "stepped"]
+
+T = TypeVar("T")
+
+
+class TextStream(Protocol):
+    """What may be shown of one text."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+    def __aiter__(self) -> AsyncIterator[str]: ...
+    async def aclose(self) -> None: ...
+
+
+class Asker(Protocol):
+    """A guard, asked with ``await``."""
+
+    refusal: str
+
+    async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
+    def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...
+
+
+class Waiting:
+    """Asks a guard from an event loop, without blocking it."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self.refusal = guard.policy.refusal
+
+    async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
+        """As Guard.moderate."""
+        return await self._guard.amoderate(value, paths=paths)
+
+    def stream(self, chunks: AsyncGenerator[str, None]) -> AsyncStream:
+        """As Guard.astream."""
+        return self._guard.astream(chunks)
+
+
+class AtOnce:
+    """Asks a guard where there is no event loop: nothing that is awaited ever waits."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self.refusal = guard.policy.refusal
+
+    async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
+        """As Guard.moderate."""
+        return self._guard.moderate(value, paths=paths)
+
+    def stream(self, chunks: AsyncGenerator[str, None]) -> _Stepped:
+        """As Guard.stream."""
+        return _Stepped(self._guard.stream(by_hand(chunks)))
+
+
+class _Stepped:
+    """A plain stream for ``async for``."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._stream.outcome
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return stepped(self._stream)
+
+    async def aclose(self) -> None:
+        """Ends the stream."""
+        self._stream.close()
+
+
+def by_hand(steps: AsyncGenerator[T, None]) -> Iterator[T]:
+    """An asynchronous generator that never waits, as a plain iterator."""
+    try:
+        while True:
+            try:
+                steps.__anext__().send(None)
+            except StopIteration as step:
+                yield step.value
+            except StopAsyncIteration:
+                return
+            else:
+                raise RuntimeError("a step waited for an event loop where there is none")
+    finally:
+        with suppress(StopIteration):
+            steps.aclose().send(None)
+
+
+async def stepped(chunks: Iterable[T]) -> AsyncGenerator[T, None]:
+    """A plain iterable for ``async for``."""
+    for chunk in chunks:
+        yield chunk
+
+
+async def moderated(
+    chunks: AsyncIterator[Any], asker: Asker, *, paths: Sequence[str]
+) -> AsyncGenerator[Any, None]:
+    """What may be shown of the chunks of one answer, of the kind that they are.
+
+    Chunks of text and of messages go on as soon as they are judged. Anything else, and every answer with
+    declared paths, is added up as LangChain adds it up and moderated as a whole.
+    """
+    first = await anext(chunks, None)
+    if first is None:
+        return
+    everything = _rest(chunks, first)
+    if isinstance(first, str) and not paths:
+        stream = asker.stream(everything)
+        try:
+            async for text in stream:
+                yield text
+        finally:
+            await stream.aclose()
+    elif isinstance(first, BaseMessageChunk) and not paths:
+        async for chunk in _MessageStream(everything, asker).released():
+            yield chunk
+    else:
+        whole = await _added_up(everything)
+        yield await asker.moderate(whole, paths=paths)
+
+
+async def _rest(chunks: AsyncIterator[T], *first: T) -> AsyncGenerator[T, None]:
+    for chunk in first:
+        yield chunk
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _added_up(chunks: AsyncIterator[Any]) -> Any:
+    whole = await anext(chunks)
+    async for chunk in chunks:
+        try:
+            whole = whole + chunk
+        except TypeError:  # as in Runnable.transform: later values replace earlier ones
+            whole = chunk
+    return message_chunk_to_message(whole) if isinstance(whole, BaseMessage) else whole
+
+
+class _MessageStream:
+    """The chunks of one message.
+
+    Each block of prose is a stream of its own. Metadata goes out once and in order, never before the words
+    that it came with or after. Calls of tools, other blocks and extras are held until the message is over
+    and judged as a whole; then they go out as they came, or the refusal does.
+    """
+
+    def __init__(self, chunks: AsyncIterator[BaseMessageChunk], asker: Asker) -> None:
+        self._chunks = chunks
+        self._asker = asker
+        self._pieces: deque[Piece] = deque()
+        self._queue: deque[BaseMessageChunk | Held] = deque()
+        self._beside: BaseMessageChunk | None = None
+        self._known: BaseMessageChunk | None = None
+        self._bare: BaseMessageChunk | None = None
+        self._said = False
+        self._refused = False
+        self._owed = False
+        self._last = False
+
+    async def released(self) -> AsyncGenerator[BaseMessageChunk, None]:
+        """The chunks to hand out."""
+        while (piece := await self._next()) is not None:
+            if isinstance(piece, Words) and not self._refused:
+                self._pieces.appendleft(piece)
+                async for chunk in self._spoken(piece):
+                    yield chunk
+                if self._beside is not None:
+                    self._queue.appendleft(self._beside)
+                    self._beside = None
+            else:
+                await self._note(piece)
+            while self._queue and not isinstance(waiting := self._queue[0], Held):
+                self._queue.popleft()
+                yield waiting
+        await self._judge_held()
+        if self._owed:
+            yield self._refusal()
+        for waiting in list(self._queue):
+            yield waiting.chunk if isinstance(waiting, Held) else waiting
+        if self._last and self._bare is not None:
+            yield self._bare.model_copy(update={"chunk_position": "last"})
+
+    async def _next(self) -> Piece | None:
+        while not self._pieces:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                return None
+            if not isinstance(chunk, BaseMessageChunk):
+                raise TypeError(f"expected chunks of a message, got {type(chunk).__name__}")
+            self._bare = self._bare if self._owed else blank(chunk)
+            self._last = self._last or getattr(chunk, "chunk_position", None) == "last"
+            self._pieces.extend(pieces_of(chunk))
+        return self._pieces.popleft()
+
+    async def _spoken(self, first: Words) -> AsyncGenerator[BaseMessageChunk, None]:
+        """The block of prose that begins with these words."""
+        texts = self._texts(first)
+        lead = ""
+        async for text in texts:
+            lead += text
+            if lead.strip():
+                break
+        if lead.lstrip()[:1] in ("{", "["):
+            async for text in texts:
+                lead += text
+            if decoded_json(lead) is not None:
+                whole = first.saying(lead)
+                if await self._asker.moderate(whole) is whole:
+                    yield self._say(whole)
+                else:
+                    self._refuse()
+                return
+        stream = self._asker.stream(_rest(texts, lead))
+        try:
+            async for text in stream:
+                yield self._say(first.saying(text))
+        finally:
+            await stream.aclose()
+        self._refused |= stream.outcome is not None and stream.outcome.action is Action.BLOCKED
+
+    async def _texts(self, first: Words) -> AsyncGenerator[str, None]:
+        """The texts of one block, while other pieces are taken note of."""
+        while not self._refused and (piece := await self._next()) is not None:
+            if not isinstance(piece, Words):
+                await self._note(piece)
+            elif piece.key == first.key:
+                yield piece.text
+            else:
+                self._pieces.appendleft(piece)
+                return
+
+    async def _note(self, piece: Piece) -> None:
+        if isinstance(piece, Held):
+            self._queue.append(piece)
+        elif isinstance(piece, Metadata):
+            chunk = piece.chunk
+            if chunk != self._known:
+                chunk = await self._asker.moderate(piece.chunk)
+                if chunk.content:  # a flagged identity is taken out, and the refusal stands in the content
+                    self._bare = blank(chunk)
+                    self._refuse()
+                    return
+                self._known = piece.chunk
+            if piece.shown and piece.beside:
+                self._beside = chunk if self._beside is None else self._beside + chunk
+            elif piece.shown:
+                self._queue.append(chunk)
+
+    def _say(self, chunk: BaseMessageChunk) -> BaseMessageChunk:
+        """The chunk with the metadata that came with its words."""
+        self._said = True
+        beside, self._beside = self._beside, None
+        if beside is None:
+            return chunk
+        return chunk.model_copy(
+            update={name: getattr(beside, name) for name in METADATA if hasattr(beside, name)}
+        )
+
+    def _refuse(self) -> None:
+        """Nothing but metadata goes out any more, and in the end the refusal."""
+        self._refused = self._owed = True
+
+    def _refusal(self) -> BaseMessageChunk:
+        assert self._bare is not None
+        refusal = self._asker.refusal
+        if isinstance(self._bare.content, str):
+            return self._bare.model_copy(update={"content": f"\n\n{refusal}" if self._said else refusal})
+        return self._bare.model_copy(update={"content": [{"type": "text", "text": refusal}]})
+
+    async def _judge_held(self) -> None:
+        held = [waiting.chunk for waiting in self._queue if isinstance(waiting, Held)]
+        if held and not self._refused:
+            whole = _message_of(held)
+            if await self._asker.moderate(whole) is not whole:
+                self._refuse()
+        if self._refused:
+            self._queue = deque(waiting for waiting in self._queue if not isinstance(waiting, Held))
+
+
+def _message_of(chunks: Sequence[BaseMessageChunk]) -> BaseMessage:
+    """One message of all chunks."""
+    alike = [
+        chunk.model_copy(update={"content": chunk.content if isinstance(chunk.content, list) else []})
+        for chunk in chunks
+    ]
+    return message_chunk_to_message(reduce(operator.add, alike))
