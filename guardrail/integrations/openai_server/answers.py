@@ -17,11 +17,13 @@ from guardrail.integrations.openai_server.wire import (
 __all__ = [
     "BLOCKED",
     "CHAT",
+    "DOCUMENT",
     "KNOWN_FIELDS",
     "TEXT",
     "Call",
     "Calls",
     "Kind",
+    "Terms",
     "envelope",
     "finish_reason",
     "index_of",
@@ -63,8 +65,31 @@ class Kind:
         return found
 
 
+DOCUMENT = "content"
 CHAT = Kind("chat.completion", "chat.completion.chunk", ("content", "refusal"), "message", "delta")
 TEXT = Kind("text_completion", "text_completion", ("text",), None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How an answer is read: its kind, the fields that a setting allows, and whether its content is JSON.
+
+    JSON that was asked for (``response_format``) is not prose: it is judged whole, as a reader of it decodes
+    it, and never rewritten.
+    """
+
+    kind: Kind
+    allowed: tuple[str, ...] = ()
+    document: bool = False
+
+    @property
+    def prose(self) -> tuple[str, ...]:
+        """The fields that hold prose."""
+        return (*self.allowed, *(name for name in self.kind.fields if not self.is_document(name)))
+
+    def is_document(self, name: str) -> bool:
+        """True for the field that holds JSON."""
+        return self.document and name == DOCUMENT
 
 
 def index_of(part: JsonObject) -> int:

@@ -8,12 +8,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guardrail.integrations.openai_server.replies import ApiError
 from guardrail.outcome import Outcome
 
 __all__ = ["CONTENT_TYPE", "Measured", "Metrics"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+CUTS = ("guard_unavailable", "timeout", "upstream_disconnected", "upstream_malformed", "upstream_timeout")
 
 
 class Metrics:
@@ -52,6 +55,11 @@ class Metrics:
                 self.failed_checks.labels(check).inc()
         for kind in ("detect", "rewrite", "embed"):
             self.model_seconds.labels(kind).inc(getattr(outcome.timings, kind))
+
+    def count_cut(self, error: ApiError) -> None:
+        """Takes note of a stream that broke off."""
+        code = error.body["error"]["code"]
+        self.cut_streams.labels(code if code in CUTS else "upstream_error").inc()
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -26,6 +26,11 @@ class Moderator:
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
         self._metrics = metrics
 
+    @property
+    def refusal(self) -> str:
+        """What stands in place of a text that was withheld."""
+        return self.guard.policy.refusal
+
     async def prose(self, text: str) -> Outcome:
         """The outcome of a text that people read."""
         return self._counted(await self.guard.acheck(text))

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.connected import while_connected
 from guardrail.integrations.openai_server.policies import Choice, Policies
-from guardrail.integrations.openai_server.proxy import Proxy, asked
+from guardrail.integrations.openai_server.proxy import Proxy
+from guardrail.integrations.openai_server.questions import asked
 from guardrail.integrations.openai_server.replies import JsonReply, misfit
 from guardrail.integrations.openai_server.sentences import sentence_rows
 from guardrail.integrations.openai_server.wire import JsonObject, inert, is_identifier

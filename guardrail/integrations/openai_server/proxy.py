@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter, Request
@@ -9,17 +10,18 @@ from starlette.responses import Response
 
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
-from guardrail.integrations.openai_server import whole
 from guardrail.integrations.openai_server.answers import CHAT, KNOWN_FIELDS, TEXT, Kind
 from guardrail.integrations.openai_server.connected import Streaming, Writer, while_connected
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.openai_server.moderator import Moderator
+from guardrail.integrations.openai_server.questions import Question
 from guardrail.integrations.openai_server.relay import Relay
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply
 from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, inert, is_identifier, parse
+from guardrail.integrations.openai_server.whole import moderated
+from guardrail.integrations.openai_server.wire import MalformedError, inert, is_identifier
 
-__all__ = ["Proxy", "asked", "completion_routes"]
+__all__ = ["Proxy", "completion_routes"]
 
 EVENTS = "text/event-stream"
 
@@ -49,24 +51,24 @@ class Proxy:
 
     async def complete(self, request: Request, *, kind: Kind, path: str) -> Response:
         """The answer of a language model, moderated."""
-        body = await request.body()
-        question = asked(body)
-        if question.get("stream") is True:
-            if self.moderator.guard.policy.block == "whole":
-                raise ApiError(
-                    "the guard's policy withholds whole texts, which a stream cannot: ask without stream",
-                    status=400,
-                    param="stream",
-                )
-            return Streaming(
-                lambda writer: self._stream(request, body, question, kind, path, writer),
-                seconds=self.settings.max_seconds,
-                on_cut=lambda error: self.metrics.cut_streams.labels(error.body["error"]["code"]).inc(),
+        question = Question.read(
+            await request.body(),
+            path=path,
+            headers=request.headers.raw,
+            kind=kind,
+            allowed=self.settings.allowed_fields,
+        )
+        seconds = self.settings.max_seconds
+        if not question.streamed:
+            return await while_connected(request.receive, lambda: self._whole(question), seconds=seconds)
+        if self.moderator.guard.policy.block == "whole":
+            raise ApiError(
+                "the guard's policy withholds whole texts, which a stream cannot: ask without stream",
+                status=400,
+                param="stream",
             )
-        return await while_connected(
-            request.receive,
-            lambda: self._whole(request, body, kind, path),
-            seconds=self.settings.max_seconds,
+        return Streaming(
+            lambda writer: self._stream(question, writer), seconds=seconds, on_cut=self.metrics.count_cut
         )
 
     async def figures(self, request: Request, *, path: str) -> Response:
@@ -81,43 +83,31 @@ class Proxy:
 
         return await while_connected(request.receive, work, seconds=self.settings.max_seconds)
 
-    async def _whole(self, request: Request, body: bytes, kind: Kind, path: str) -> Response:
-        async with self.behind().ask("POST", path, headers=request.headers.raw, body=body) as answer:
+    async def _whole(self, question: Question) -> Response:
+        async with self._asking(question) as answer:
             content = await answer.json()
-            headers = answer.headers
         try:
-            result = await whole.moderated(
-                content, kind=kind, moderator=self.moderator, allowed=self.settings.allowed_fields
-            )
+            result = await moderated(content, terms=question.terms, moderator=self.moderator)
         except MalformedError as error:
             raise malformed(error) from None
-        return JsonReply(result, headers=headers)
+        return JsonReply(result, headers=answer.headers)
 
-    async def _stream(
-        self, request: Request, body: bytes, question: JsonObject, kind: Kind, path: str, writer: Writer
-    ) -> None:
-        upstream = self.behind()
-        async with upstream.ask("POST", path, headers=request.headers.raw, body=body) as answer:
+    async def _stream(self, question: Question, writer: Writer) -> None:
+        async with self._asking(question) as answer:
             _require_events(answer)
             writer.headers = dict(answer.headers)
             relay = Relay(
                 answer,
-                kind=kind,
+                terms=question.terms,
                 moderator=self.moderator,
-                upstream=upstream,
-                allowed=self.settings.allowed_fields,
-                wanted=_wanted(question),
+                upstream=self.behind(),
+                wanted=question.wanted,
                 write=writer.write,
             )
             await relay.run()
 
-
-def asked(body: bytes) -> JsonObject:
-    """The request's JSON object; ApiError where it is none."""
-    try:
-        return parse(body)
-    except MalformedError as error:
-        raise ApiError(f"the body is {error}", status=400) from None
+    def _asking(self, question: Question) -> AbstractAsyncContextManager[Answer]:
+        return self.behind().ask("POST", question.path, headers=question.headers, body=question.body)
 
 
 def completion_routes(proxy: Proxy) -> APIRouter:
@@ -145,14 +135,3 @@ def _require_events(answer: Answer) -> None:
     media = answer.response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != EVENTS:
         raise malformed(MalformedError("no stream of events"))
-
-
-def _wanted(question: JsonObject) -> int | None:
-    """How many choices the answer will have; None where its end is wanted anyway, or nobody can tell."""
-    options = question.get("stream_options")
-    if isinstance(options, dict) and options.get("include_usage"):
-        return None
-    prompts = question.get("prompt")
-    batch = len(prompts) if isinstance(prompts, list) and all(isinstance(p, str) for p in prompts) else 1
-    n = question.get("n") or 1
-    return n * max(batch, 1) if type(n) is int else None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from guardrail.errors import FailureError
-from guardrail.integrations.openai_server.answers import Kind, envelope, index_of
+from guardrail.integrations.openai_server.answers import Terms, envelope, index_of
 from guardrail.integrations.openai_server.moderator import Moderator
 from guardrail.integrations.openai_server.replies import ApiError, unable
 from guardrail.integrations.openai_server.sse import DONE, EventReader, event
@@ -32,18 +32,16 @@ class Relay:
         self,
         answer: Answer,
         *,
-        kind: Kind,
+        terms: Terms,
         moderator: Moderator,
         upstream: Upstream,
-        allowed: tuple[str, ...],
         wanted: int | None,
         write: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._answer = answer
-        self._kind = kind
+        self._terms = terms
         self._moderator = moderator
         self._upstream = upstream
-        self._allowed = allowed
         self._wanted = wanted
         self._write = write
         self._turn = anyio.Lock()
@@ -58,11 +56,12 @@ class Relay:
 
         What the guard had not released by then is dropped.
         """
-        async with self._tasks:
-            try:
-                await self._read()
-            except ApiError as error:
-                self._stop(error)
+        try:
+            async with self._tasks:
+                await self._read_on()
+        finally:
+            for choice in self._choices.values():
+                choice.close()
         if self._failure is not None:
             raise self._failure
         if self._usage is not None:
@@ -73,7 +72,7 @@ class Relay:
         self, index: int, fields: JsonObject, *, reason: str | None = None, usage: JsonObject | None = None
     ) -> None:
         """Writes one chunk of one choice."""
-        inner = {self._kind.delta: fields} if self._kind.delta else {"text": ""} | fields
+        inner = {self._terms.kind.delta: fields} if self._terms.kind.delta else {"text": ""} | fields
         choice = {"index": index, **inner, "finish_reason": reason, "logprobs": None}
         payload = self._envelope | {"choices": [choice]} | ({} if usage is None else {"usage": usage})
         async with self._turn:
@@ -86,6 +85,12 @@ class Relay:
     def _stop(self, error: ApiError) -> None:
         self._failure = self._failure or error
         self._tasks.cancel_scope.cancel()
+
+    async def _read_on(self) -> None:
+        try:
+            await self._read()
+        except ApiError as error:
+            self._stop(error)  # raised behind the tasks, which would wrap it
 
     async def _read(self) -> None:
         reader = EventReader(limit=EVENT_BYTES)
@@ -121,8 +126,8 @@ class Relay:
     async def _take(self, chunk: JsonObject) -> None:
         if chunk.get("error"):
             raise await self._upstream.told(chunk["error"], status=502)
-        choices = self._kind.choices(chunk)
-        self._envelope = self._envelope or envelope(chunk, kind=self._kind.chunk)
+        choices = self._terms.kind.choices(chunk)
+        self._envelope = self._envelope or envelope(chunk, kind=self._terms.kind.chunk)
         usage = numbers(chunk["usage"]) if isinstance(chunk.get("usage"), dict) else None
         for part in choices:
             choice = self._choice(index_of(part))
@@ -136,9 +141,8 @@ class Relay:
         if index not in self._choices:
             self._choices[index] = StreamedChoice(
                 index,
-                kind=self._kind,
+                terms=self._terms,
                 moderator=self._moderator,
-                allowed=self._allowed,
                 outlet=self,
                 tasks=self._tasks,
             )

@@ -12,15 +12,16 @@ from guardrail.errors import FailureError
 from guardrail.integrations.openai_server.answers import (
     BLOCKED,
     CHAT,
+    DOCUMENT,
     Calls,
-    Kind,
+    Terms,
     finish_reason,
     object_of,
     plain,
     string_of,
 )
 from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.wire import JsonObject
+from guardrail.integrations.openai_server.wire import JsonObject, strings_of
 from guardrail.outcome import Action
 
 __all__ = ["Outlet", "StreamedChoice"]
@@ -54,24 +55,24 @@ class StreamedChoice:
         self,
         index: int,
         *,
-        kind: Kind,
+        terms: Terms,
         moderator: Moderator,
-        allowed: tuple[str, ...],
         outlet: Outlet,
         tasks: TaskGroup,
     ) -> None:
         self.finished = False
         self.blocked = False
         self._index = index
-        self._kind = kind
+        self._terms = terms
         self._moderator = moderator
-        self._allowed = allowed
         self._outlet = outlet
         self._tasks = tasks
         self._inlets: dict[str, MemoryObjectSendStream[str]] = {}
+        self._sources: list[MemoryObjectReceiveStream[str]] = []
         self._running = 0
         self._calls = Calls()
-        self._introduced = kind is not CHAT
+        self._document = ""
+        self._introduced = terms.kind is not CHAT
         self._reason: str | None = None
         self._usage: JsonObject | None = None
 
@@ -79,17 +80,13 @@ class StreamedChoice:
         """Takes up one delta, or drops it behind the end. MalformedError where it has another shape."""
         if self.finished or self.blocked:
             return
-        source = object_of(choice, self._kind.delta)
+        source = object_of(choice, self._terms.kind.delta)
         if not self._introduced:
             self._introduced = True
             await self._outlet.emit(self._index, {"role": "assistant", "content": ""})
-        for name in self._allowed:
-            if plain(source.get(name)):
-                await self._outlet.emit(self._index, {name: source[name]})
-            elif isinstance(source.get(name), str):
-                await self._pour(name, source[name])
-        for name in self._kind.fields:
-            await self._pour(name, string_of(source, name))
+        await self._take_prose(source)
+        if self._terms.document:
+            self._document += string_of(source, DOCUMENT)
         self._calls.collect(source)
         if choice.get("finish_reason") is not None:
             self._usage = usage
@@ -101,17 +98,31 @@ class StreamedChoice:
             return
         self.finished = True
         self._reason = reason
-        self._close()
+        self._end_inlets()
         if not self._running:
             self._tasks.start_soon(self._settle)
 
+    def close(self) -> None:
+        """Drops what still waits for the guard, however the answer ended."""
+        self._end_inlets()
+        for source in self._sources:
+            source.close()
+
+    async def _take_prose(self, source: JsonObject) -> None:
+        for name in self._terms.prose:
+            value = source.get(name)
+            if name in self._terms.allowed and not isinstance(value, str):
+                if plain(value):
+                    await self._outlet.emit(self._index, {name: value})
+            elif text := string_of(source, name):
+                await self._pour(name, text)
+
     async def _pour(self, name: str, text: str) -> None:
-        if not text:
-            return
         if name not in self._inlets:
-            self._inlets[name], outlet = anyio.create_memory_object_stream[str](WAITING)
+            self._inlets[name], source = anyio.create_memory_object_stream[str](WAITING)
+            self._sources.append(source)
             self._running += 1
-            self._tasks.start_soon(self._moderate, name, outlet)
+            self._tasks.start_soon(self._moderate, name, source)
         try:
             await self._inlets[name].send(text)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -136,28 +147,41 @@ class StreamedChoice:
             await self._settle()
 
     async def _settle(self) -> None:
-        """Emits the calls, if they are clean, and the end."""
+        """Emits what was held back, if it is clean, and the end."""
         if self.blocked:
             return
         try:
-            clean = await self._moderator.is_clean(self._calls.strings())
+            held = await self._held()
         except FailureError as error:
             self._outlet.fail(error)
             return
-        if not clean:
-            await self._block()
-            return
-        if fields := self._calls.fields(streamed=True):
+        await self._release(held)
+
+    async def _release(self, held: list[JsonObject]) -> None:
+        for fields in held:
             await self._outlet.emit(self._index, fields)
-        if self._reason is not None:
+        if self.blocked:
+            await self._outlet.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
+        elif self._reason is not None:
             await self._outlet.emit(self._index, {}, reason=self._reason, usage=self._usage)
+
+    async def _held(self) -> list[JsonObject]:
+        """The deltas of the document and the calls, as far as they are clean."""
+        held: list[JsonObject] = []
+        if self._document:
+            self.blocked = not await self._moderator.is_clean(strings_of(self._document))
+            held.append({DOCUMENT: self._moderator.refusal if self.blocked else self._document})
+        if not self.blocked:
+            self.blocked = not await self._moderator.is_clean(self._calls.strings())
+        calls = self._calls.fields(streamed=True)
+        return held if self.blocked or not calls else [*held, calls]
 
     async def _block(self) -> None:
         if not self.blocked:
             self.blocked = True
-            self._close()
+            self._end_inlets()
             await self._outlet.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
 
-    def _close(self) -> None:
+    def _end_inlets(self) -> None:
         for inlet in self._inlets.values():
             inlet.close()

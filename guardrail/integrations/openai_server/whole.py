@@ -7,63 +7,67 @@ import asyncio
 from guardrail.integrations.openai_server.answers import (
     BLOCKED,
     CHAT,
+    DOCUMENT,
     Calls,
-    Kind,
+    Terms,
     envelope,
     finish_reason,
     index_of,
     object_of,
     plain,
+    string_of,
 )
 from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, numbers
+from guardrail.integrations.openai_server.wire import JsonObject, numbers, strings_of
 from guardrail.outcome import Action
 
 __all__ = ["moderated"]
 
 
-async def moderated(
-    answer: JsonObject, *, kind: Kind, moderator: Moderator, allowed: tuple[str, ...]
-) -> JsonObject:
+async def moderated(answer: JsonObject, *, terms: Terms, moderator: Moderator) -> JsonObject:
     """The answer built anew from what was moderated; MalformedError where it has another shape."""
-    choices = await asyncio.gather(
-        *(_choice(choice, kind=kind, moderator=moderator, allowed=allowed) for choice in kind.choices(answer))
-    )
-    result = envelope(answer, kind=kind.whole) | {"choices": choices}
+    choices = terms.kind.choices(answer)
+    result = envelope(answer, kind=terms.kind.whole)
+    result["choices"] = await asyncio.gather(*(_choice(choice, terms, moderator) for choice in choices))
     if isinstance(answer.get("usage"), dict):
         result["usage"] = numbers(answer["usage"])
     return result
 
 
-async def _choice(
-    choice: JsonObject, *, kind: Kind, moderator: Moderator, allowed: tuple[str, ...]
-) -> JsonObject:
+async def _choice(choice: JsonObject, terms: Terms, moderator: Moderator) -> JsonObject:
+    kind = terms.kind
     source = object_of(choice, kind.message)
     calls = Calls()
     calls.collect(source)
-    reason = finish_reason(choice.get("finish_reason"))
     fields: JsonObject = {"role": "assistant"} if kind is CHAT else {}
-    blocked = False
-    for name in (*allowed, *kind.fields):
-        value = source.get(name)
-        if isinstance(value, str) and not blocked:
-            outcome = await moderator.prose(value)
-            blocked = outcome.action is Action.BLOCKED
-            fields[name] = outcome.text
-        elif name in kind.fields:
-            if not (value is None or isinstance(value, str)):
-                raise MalformedError(f"{name} is not a string")
-            fields[name] = None if kind is CHAT else ""
-        elif plain(value):
-            fields[name] = value
-    if not blocked:
-        blocked = not await moderator.is_clean(calls.strings())
+    blocked = await _prose(source, fields, terms, moderator)
+    if terms.document and not blocked:
+        document = string_of(source, DOCUMENT)
+        blocked = not await moderator.is_clean(strings_of(document))
+        fields[DOCUMENT] = moderator.refusal if blocked else source.get(DOCUMENT)
+    blocked = blocked or not await moderator.is_clean(calls.strings())
     if not blocked:
         fields |= calls.fields(streamed=False)
-    inner = fields if kind.message is None else {kind.message: fields}
     return {
         "index": index_of(choice),
-        **inner,
-        "finish_reason": BLOCKED if blocked else reason,
+        **(fields if kind.message is None else {kind.message: fields}),
+        "finish_reason": BLOCKED if blocked else finish_reason(choice.get("finish_reason")),
         "logprobs": None,
     }
+
+
+async def _prose(source: JsonObject, fields: JsonObject, terms: Terms, moderator: Moderator) -> bool:
+    """Fills the fields of prose; true where one was blocked, behind which the others are left empty."""
+    blocked = False
+    fields |= dict.fromkeys(terms.kind.fields, None if terms.kind is CHAT else "")
+    for name in terms.prose:
+        value = source.get(name)
+        if name in terms.allowed and not isinstance(value, str):
+            fields |= {name: value} if plain(value) else {}
+        elif (text := string_of(source, name)) and not blocked:
+            outcome = await moderator.prose(text)
+            fields[name] = outcome.text
+            blocked = outcome.action is Action.BLOCKED
+        elif not blocked:
+            fields[name] = value
+    return blocked

@@ -34,15 +34,22 @@ def upstream(upstream_server: running.Upstream) -> running.Upstream:
     return upstream_server
 
 
-@pytest.fixture
-def url(upstream: running.Upstream) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def url(upstream_server: running.Upstream) -> Iterator[str]:
     """The address of a proxy without keys before the upstream."""
-    with running.proxy(upstream) as address:
-        yield address
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        with running.proxy(upstream_server) as address:
+            yield address
 
 
-@pytest.fixture
-def client(url: str) -> Iterator[OpenAI]:
-    """The real client before the proxy."""
+@pytest.fixture(scope="session")
+def opened_client(url: str) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{url}/v1", api_key="client-key", max_retries=0) as opened:
         yield opened
+
+
+@pytest.fixture
+def client(opened_client: OpenAI, upstream: running.Upstream) -> OpenAI:
+    """The real client before the proxy."""
+    return opened_client

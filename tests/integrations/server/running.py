@@ -143,20 +143,29 @@ def usage_chunk() -> dict[str, Any]:
     return {"id": "chatcmpl-1", "created": 1, "model": "small-1", "choices": [], "usage": usage}
 
 
-def events(chunks: Sequence[dict[str, Any] | str | bytes], headers: dict[str, str]) -> Response:
-    """A stream: dictionaries as JSON, strings as payloads, bytes as they are."""
+def events(chunks: Sequence[dict[str, Any] | str | bytes], headers: dict[str, str] | None = None) -> Response:
+    """A stream of these events."""
 
     async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
-            if isinstance(chunk, bytes):
-                yield chunk
-            else:
-                payload = chunk if isinstance(chunk, str) else json.dumps(chunk)
-                yield f"data: {payload}\n\n".encode()
+            yield encoded(chunk)
             await anyio.sleep(0)
 
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return StreamingResponse(body(), media_type="text/event-stream", headers=named)
+    return streaming(body(), headers)
+
+
+def encoded(chunk: dict[str, Any] | str | bytes) -> bytes:
+    """A dictionary as an event with JSON, a string as the event's payload, bytes as they are."""
+    if isinstance(chunk, bytes):
+        return chunk
+    payload = chunk if isinstance(chunk, str) else json.dumps(chunk)
+    return f"data: {payload}\n\n".encode()
+
+
+def streaming(body: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> Response:
+    """A stream of events from their bytes."""
+    named = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
+    return StreamingResponse(body, media_type="text/event-stream", headers=named)
 
 
 def fake_guard(policy: Policy | None = None, **parts: Any) -> Guard:
