@@ -99,7 +99,7 @@ class Guard:
         self._batcher = Batcher(self._calls, policy)
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
-        self._trail = None if self._audit is None else Trail(self._audit, cache(self._origin))
+        self._trail = None if self._audit is None else Trail(self._audit, cache(self.origin))
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Guard:
@@ -277,7 +277,8 @@ class Guard:
             )
         return moderate(self.policy)
 
-    def _origin(self) -> Origin:
+    def origin(self) -> Origin:
+        """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
         return origin_of(self.policy, **{k: v for k, v in self._parts.items() if k != "embedder"})
 
     def _settle(self, outcome: Outcome) -> Outcome:

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,9 +19,22 @@ from guardrail.errors import UsageError
 from guardrail.integrations.rows import verdict_row
 from guardrail.outcome import Verdict
 
-__all__ = ["Columns", "Report", "dumps", "judge_lines"]
+__all__ = [
+    "Columns",
+    "Report",
+    "RowError",
+    "dumps",
+    "judge_lines",
+    "read_object",
+    "require_free",
+    "text_of",
+]
 
 SHOWN_LINES = 5
+
+
+class RowError(Exception):
+    """Why a row cannot be judged, in words that quote nothing of its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,34 +132,44 @@ def _parsed(raw: Iterable[bytes], columns: Columns) -> Iterator[_Line]:
 
 def _parse(number: int, line: bytes, columns: Columns) -> _Line:
     source = line.decode("utf-8", "surrogateescape")
-    row: object = None
-    error: str | None = None
+    try:
+        row = read_object(line)
+        text = text_of(row, columns.text)
+        require_free(row, columns.verdict)
+    except RowError as problem:
+        return _Line(number, source, {}, "", str(problem))
+    return _Line(number, source, row, text)
+
+
+def read_object(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; RowError where it holds none."""
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError as problem:
-        error = f"not UTF-8 at byte {problem.start}"
+        raise RowError(f"not UTF-8 at byte {problem.start}") from None
     except json.JSONDecodeError as problem:
-        error = f"not JSON: {problem.msg} at character {problem.pos}"
+        raise RowError(f"not JSON: {problem.msg} at character {problem.pos}") from None
     except (RecursionError, ValueError):
-        error = "not usable JSON: nested too deeply, or a number with thousands of digits"
-    if error is None:
-        error = _misfit(row, columns)
-    if error is not None or not isinstance(row, dict):
-        return _Line(number, source, {}, "", error)
-    return _Line(number, source, row, row[columns.text])
-
-
-def _misfit(row: object, columns: Columns) -> str | None:
-    """Why a decoded row cannot be judged."""
+        raise RowError("not usable JSON: nested too deeply, or a number with thousands of digits") from None
     if not isinstance(row, dict):
-        return f"expected a JSON object, got {type(row).__name__}"
-    if columns.text not in row:
-        return f"no field {columns.text!r}: name the text's field with --field"
-    if not isinstance(row[columns.text], str):
-        return f"field {columns.text!r} must be a string, got {type(row[columns.text]).__name__}"
-    if columns.verdict in row:
-        return f"there is a field {columns.verdict!r} already: choose another with --into"
-    return None
+        raise RowError(f"expected a JSON object, got {type(row).__name__}")
+    return row
+
+
+def text_of(row: Mapping[str, Any], field: str) -> str:
+    """The text in a field; RowError where there is none."""
+    if field not in row:
+        raise RowError(f"no field {field!r}: name the text's field with --field")
+    text = row[field]
+    if not isinstance(text, str):
+        raise RowError(f"field {field!r} must be a string, got {type(text).__name__}")
+    return text
+
+
+def require_free(row: Mapping[str, Any], field: str) -> None:
+    """RowError where the row has a field of that name already."""
+    if field in row:
+        raise RowError(f"there is a field {field!r} already: choose another with --into")
 
 
 def _batches(lines: Iterator[_Line], size: int) -> Iterator[list[_Line]]:
