@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from guardrail.errors import UsageError
 from guardrail_training.data import (
     Row,
-    TrainingRowError,
     bucketed_batches,
     draw_references,
     drop_copies,
@@ -19,6 +18,7 @@ from guardrail_training.data import (
     read_rows,
     take_share,
 )
+from guardrail_training.records import TrainingRowError
 
 SECRET = "zebra"
 

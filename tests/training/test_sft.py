@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
-from guardrail_training import data, modeling, sft
+from guardrail_training import modeling, sft
 from guardrail_training.checkpoint import FILENAME, load_checkpoint
+from guardrail_training.records import TrainingRowError
 from guardrail_training.runlog import MetricLog
 from guardrail_training.sft import SftSettings, learning_rate
 
@@ -242,11 +243,11 @@ def test_bfloat16_trains_close_to_float32(settings: SftSettings, tmp_path: Path)
 def test_bad_rows_and_rows_that_are_too_long_stop_the_run_before_its_first_step(
     settings: SftSettings,
 ) -> None:
-    with pytest.raises(data.TrainingRowError, match=r"row \d+: \d+ tokens are more than max_tokens = 20"):
+    with pytest.raises(TrainingRowError, match=r"row \d+: \d+ tokens are more than max_tokens = 20"):
         sft.run(replace(settings, max_tokens=20))
     path = Path(settings.data or "") / "paradetox/train.jsonl"
     path.write_text(path.read_text() + '{"toxic": "x", "neutral": [""]}\n', encoding="utf-8")
-    with pytest.raises(data.TrainingRowError, match="row 7"):
+    with pytest.raises(TrainingRowError, match="row 7"):
         sft.run(settings)
     assert not Path(settings.out).exists()
 
@@ -255,7 +256,7 @@ def test_data_of_which_every_reference_is_a_copy_is_an_error(settings: SftSettin
     path = Path(settings.data or "") / "paradetox/train.jsonl"
     path.write_text('{"toxic": "a b", "neutral": ["A b!"]}\n', encoding="utf-8")
 
-    with pytest.raises(data.TrainingRowError, match="no row is left"):
+    with pytest.raises(TrainingRowError, match="no row is left"):
         sft.run(settings)
 
 

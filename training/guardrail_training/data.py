@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.errors import MissingExtraError, UsageError
+from guardrail_training.records import TrainingRowError, data_folder, read_records
 
 __all__ = [
     "HUB_PARADETOX",
     "Pair",
     "Row",
     "Text",
-    "TrainingRowError",
     "bucketed_batches",
-    "data_folder",
     "draw_references",
     "drop_copies",
     "load_paradetox",
@@ -31,10 +28,6 @@ __all__ = [
 
 HUB_PARADETOX = "s-nlp/paradetox"
 MEGA_BATCHES = 50
-
-
-class TrainingRowError(UsageError):
-    """A row of the training data cannot be used; the message names the file and the row, never the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,61 +65,22 @@ def load_paradetox(folder: str | Path | None, *, split: str) -> list[Row]:
     return read_rows(found / "paradetox" / f"{split}.jsonl") if found else _from_hub(split)
 
 
-def data_folder(folder: str | Path | None) -> Path | None:
-    """The folder that the data is read from: the given one, else ``GUARDRAIL_DATA``; None means the hub."""
-    chosen = folder or os.environ.get("GUARDRAIL_DATA")
-    return Path(chosen) if chosen else None
-
-
 def read_rows(path: str | Path) -> list[Row]:
     """Every row of a JSON Lines file with ``toxic`` (str) and ``neutral`` (list of str).
 
     Raises TrainingRowError for the first row that cannot be used, and for a file that is missing or empty.
     """
-    path = Path(path)
-    return [_checked_row(content, number=number, where=str(path)) for number, content in _read_objects(path)]
+    return [_checked_row(row.content, number=row.number, where=str(path)) for row in read_records(path)]
 
 
 def read_texts(path: str | Path, *, field: str) -> list[Text]:
     """One field of every row of a JSON Lines file; TrainingRowError for a row in which it is no text."""
-    path = Path(path)
     texts = []
-    for number, content in _read_objects(path):
-        if field not in content:
-            raise TrainingRowError(f"{path} row {number}: missing field {field}")
-        if not isinstance(content[field], str) or not content[field].strip():
-            raise TrainingRowError(f"{path} row {number}: field {field} must be a text, not empty")
-        texts.append(Text(number=number, content=content[field].strip()))
+    for row in read_records(path, fields={field: str}):
+        if not row[field].strip():
+            raise TrainingRowError(f"{path} row {row.number}: field {field!r} must be a text, not empty")
+        texts.append(Text(number=row.number, content=row[field].strip()))
     return texts
-
-
-def _read_objects(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    """The rows of a JSON Lines file with their numbers, from 1."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise TrainingRowError(
-            f"no training file {path}: give its folder with --data or GUARDRAIL_DATA"
-        ) from error
-    rows = [
-        (number, _parse(line, number=number, where=path))
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    if not rows:
-        raise TrainingRowError(f"{path} holds no rows")
-    return rows
-
-
-def _parse(line: str, *, number: int, where: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(line)
-    except json.JSONDecodeError as error:
-        # `from None`: the decoder's exception carries the whole line, which is text.
-        raise TrainingRowError(f"{where} row {number}: not valid JSON at column {error.colno}") from None
-    if not isinstance(content, dict):
-        raise TrainingRowError(f"{where} row {number}: expected an object, got {type(content).__name__}")
-    return content
 
 
 def _checked_row(content: Mapping[str, Any], *, number: int, where: str) -> Row:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardrail.manifest import Template
-from guardrail_training.data import Pair, Row, TrainingRowError, bucketed_batches, draw_references
+from guardrail_training.data import Pair, Row, bucketed_batches, draw_references
 from guardrail_training.modeling import Example, encode_example
+from guardrail_training.records import TrainingRowError
 
 __all__ = ["Plan", "encode_pairs", "plan_passes"]
 

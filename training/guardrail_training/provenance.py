@@ -14,7 +14,7 @@ import numpy as np
 
 from guardrail import models
 from guardrail.manifest import FILENAME, Manifest, sha256_of
-from guardrail_training.evaluation.sets import data_folder
+from guardrail_training.records import required_folder
 from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["SHIPPED", "model_folder", "plain", "provenance"]
@@ -61,7 +61,7 @@ def provenance(settings: Described) -> dict[str, Any]:
         "settings": {field.name: _short(getattr(settings, field.name)) for field in fields(settings)},
         "versions": package_versions() | _versions(),
         "git": git_commit(),
-        "data": {} if settings.what in ("annotate", "agreement") else _hashes(data_folder(settings.data)),
+        "data": {} if settings.what in ("annotate", "agreement") else _hashes(required_folder(settings.data)),
         "models": {name: files for name, files in _models(settings).items() if files},
     }
 

@@ -28,6 +28,7 @@ from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop
 from guardrail_training.losses import token_cross_entropy
 from guardrail_training.plan import encode_pairs, plan_passes
 from guardrail_training.provenance import model_folder
+from guardrail_training.records import data_folder
 from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
 
 __all__ = ["SftReport", "SftSettings", "identity_of", "learning_rate", "run"]
@@ -245,7 +246,7 @@ def _facts(
 
 
 def _data_sha256(settings: SftSettings) -> dict[str, str]:
-    folder = data.data_folder(settings.data)
+    folder = data_folder(settings.data)
     if folder is None:
         return {}
     return {split: sha256_of(folder / "paradetox" / f"{split}.jsonl") for split in ("train", "dev")}

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from guardrail_training.detection.batches import load_tokenizer
 from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.quantise import Session, arrays, export, layer_inputs, measure_cost
-from guardrail_training.detection.rounding import (
-    WEIGHT_MAX,
-    LayerInputs,
-    quantise_columns,
-    quantise_rows,
-    smoothing,
-)
+from guardrail_training.detection.onnx_graph import WEIGHT_MAX, quantise_columns, quantise_rows, smoothing
+from guardrail_training.detection.quantise import Session, activation_ranges, arrays, export, measure_cost
 from guardrail_training.detection.vocabulary import prune
 from tests.training.detection.tiny_detector import VOCABULARY, tiny_base, tiny_network
 
@@ -35,9 +29,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> DetectorNetwork:
 @pytest.fixture(scope="module")
 def files(network: DetectorNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, weights = tmp_path_factory.mktemp("onnx"), arrays(network)
-    inputs = layer_inputs(network, ROWS)
-    static = export(weights, folder / "static.onnx", precision="static", inputs=inputs)
-    rows = export(weights, folder / "rows.onnx", precision="rows", inputs=inputs)
+    ranges = activation_ranges(network, ROWS)
+    static = export(weights, folder / "static.onnx", precision="static", ranges=ranges)
+    rows = export(weights, folder / "rows.onnx", precision="rows", ranges=ranges)
     return {
         "float": export(weights, folder / "float.onnx", precision="float"),
         "rows": rows,
@@ -118,20 +112,6 @@ def test_quantised_weights_are_within_half_a_step(rows: int, columns: int, seed:
     assert scale.shape == (rows, 1)
     assert scale.dtype == np.float16
     assert np.abs(codes * scale.astype(np.float32) - weight).max() <= 0.52 * float(scale.max()) + 1e-4
-
-
-@given(st.integers(0, 1000))
-@settings(max_examples=20)
-def test_rounding_by_inputs_changes_products_less_than_rounding_each_weight(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    states = generator.normal(size=(200, 6)) @ generator.normal(size=(6, 24))  # channels that vary together
-    weight = generator.normal(size=(24, 40))
-    seen = LayerInputs(np.abs(states).max(0).astype(np.float32), states.T @ states / len(states))
-    plain, careful = (
-        np.abs(states @ (codes * scale - weight)).mean()
-        for codes, scale in (quantise_columns(weight), quantise_columns(weight, seen=seen))
-    )
-    assert careful < plain
 
 
 def test_smoothing_moves_size_from_an_outlier_channel_to_its_weights_and_changes_no_product() -> None:

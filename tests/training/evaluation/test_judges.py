@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import UsageError
+from guardrail_training.detection.corpora import wikitext_sentences
 from guardrail_training.evaluation.judges import (
     THRESHOLDS,
     Corpus,
@@ -20,7 +21,8 @@ from guardrail_training.evaluation.judges import (
     report_judge,
     train_ngram_judge,
 )
-from guardrail_training.evaluation.sets import dialogue_turns, one_style, read_records, wikitext_sentences
+from guardrail_training.evaluation.sets import dialogue_turns, one_style
+from guardrail_training.records import read_records
 
 INSULTS = tuple(
     f"you are a {word} idiot and a fool" for word in ("big", "total", "real", "sad", "poor", "silly")
@@ -161,7 +163,7 @@ def test_a_bad_row_is_an_error_with_its_number_and_without_its_text(
 
 
 def test_a_missing_or_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no file .*absent.jsonl"):
+    with pytest.raises(UsageError, match=r"absent.jsonl not found"):
         read_records(tmp_path / "absent.jsonl", fields={})
     (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
     with pytest.raises(UsageError, match="holds no rows"):

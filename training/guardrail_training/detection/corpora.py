@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guardrail.errors import MissingExtraError, UsageError
 from guardrail.outcome import LABELS
+from guardrail_training.records import data_folder, read_records
 
 __all__ = [
     "CLEAN",
@@ -30,6 +29,7 @@ __all__ = [
     "load",
     "soft",
     "source_path",
+    "wikitext_sentences",
 ]
 
 Labels = tuple[float | None, ...]
@@ -101,14 +101,14 @@ def load(
     """
     if part not in ("train", "dev"):
         raise UsageError(f"part must be 'train' or 'dev', got {part!r}")
-    folder = root or os.environ.get("GUARDRAIL_DATA")
+    folder = data_folder(root)
     texts: list[Labelled] = []
     for source in sources or SOURCES:
         if source not in SOURCES:
             raise UsageError(f"unknown source {source!r}; the sources are {sorted(SOURCES)}")
         if source == "wikitext2" and part == "dev":
             continue
-        rows = _file_rows(Path(folder), source, part) if folder else _hub_rows(source, part)
+        rows = _file_rows(folder, source, part) if folder else _hub_rows(source, part)
         texts.extend(_labelled(source, rows))
     return texts
 
@@ -125,17 +125,14 @@ def _labelled(source: str, rows: Iterator[Row]) -> Iterator[Labelled]:
 
 def _file_rows(root: Path, source: str, part: str) -> Iterator[Row]:
     path = source_path(root, source, part)
+    if source != "wikitext2":
+        yield from (record.content for record in read_records(path))
+        return
     if not path.is_file():
-        raise UsageError(f"{path} not found; pass --data FOLDER with {source}/{path.name} in it")
+        raise UsageError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if source == "wikitext2":
-                yield {"text": line}
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{path}, line {number}: not JSON") from error
+        for line in file:
+            yield {"text": line}
 
 
 def _hub_rows(source: str, part: str) -> Iterator[Row]:
@@ -276,15 +273,22 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
         yield start, len(text)
 
 
+def wikitext_sentences(paragraphs: Iterable[str]) -> list[str]:
+    """The sentences of at least 20 characters of WikiText-2 paragraphs, headings left out.
+
+    Its marks (``@-@``, ``<unk>``) are undone.
+    """
+    sentences: list[str] = []
+    for paragraph in (line.strip() for line in paragraphs):
+        if paragraph and not paragraph.startswith("="):
+            plain = re.sub(r" @([-,.])@ ", r"\1", paragraph).replace("<unk>", "Unknown")
+            sentences += [sentence for sentence in SENTENCE_END.split(plain) if len(sentence) >= 20]
+    return sentences
+
+
 def _wikitext2(row: Row, key: str) -> Iterator[Labelled]:
-    """The sentences of a paragraph of the encyclopedia, tokenisation marks undone; headings are left out."""
-    paragraph = row["text"].strip()
-    if not paragraph or paragraph.startswith("="):
-        return
-    paragraph = re.sub(r" @([-,.])@ ", r"\1", paragraph).replace("<unk>", "Unknown")
-    for start, end in _sentences(paragraph):
-        if end - start >= 20:
-            yield Labelled(paragraph[start:end], CLEAN, "wikitext2", key, ())
+    for sentence in wikitext_sentences([row["text"]]):
+        yield Labelled(sentence, CLEAN, "wikitext2", key, ())
 
 
 SOURCES: dict[str, Callable[[Row, str], Iterator[Labelled]]] = {

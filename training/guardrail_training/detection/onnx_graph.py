@@ -18,23 +18,41 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from guardrail_training.detection.rounding import (
-    EMBEDDING_MAX,
-    Inputs,
-    LayerInputs,
-    quantise_columns,
-    quantise_rows,
-    smoothing,
-)
-
-__all__ = ["Precision", "Weights", "build"]
+__all__ = ["Precision", "Ranges", "Weights", "build", "quantise_columns", "quantise_rows", "smoothing"]
 
 Precision = Literal["float", "static", "rows"]
 Weights = Mapping[str, npt.NDArray[np.float32]]
+# By linear layer, the largest magnitude that each input channel took on calibration texts, (in,).
+Ranges = Mapping[str, npt.NDArray[np.float32]]
 Array = npt.NDArray[Any]
 
 CONTRIB = "com.microsoft"  # operators that every onnxruntime build carries
+WEIGHT_MAX = 63  # see the module's docstring
+EMBEDDING_MAX = 127
 HEADS = 12
+
+
+def quantise_columns(weight: Array, *, most: int = WEIGHT_MAX) -> tuple[Array, Array]:
+    """An (in, out) matrix as int8 with one float32 scale per output."""
+    scale = np.maximum(np.abs(weight).max(axis=0), 1e-8) / most
+    return np.clip(np.round(weight / scale), -most, most).astype(np.int8), scale.astype(np.float32)
+
+
+def quantise_rows(table: Array) -> tuple[Array, Array]:
+    """A (rows, width) table as int8 with one float16 scale per row, (rows, 1)."""
+    scale = (np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-4) / EMBEDDING_MAX).astype(np.float16)
+    codes = np.round(table / scale.astype(np.float32))
+    return np.clip(codes, -EMBEDDING_MAX, EMBEDDING_MAX).astype(np.int8), scale
+
+
+def smoothing(ranges: Array, weight: Array) -> npt.NDArray[np.float32]:
+    """What to divide each input channel by, and multiply its weights with, so that neither side has outliers.
+
+    The geometric mean of both magnitudes, SmoothQuant's alpha = 0.5 (Xiao et al. 2023, equation 4).
+    """
+    factors = np.sqrt(np.maximum(ranges, 1e-6) / np.maximum(np.abs(weight).max(axis=1), 1e-5))
+    result: npt.NDArray[np.float32] = np.maximum(factors / np.exp(np.log(factors).mean()), 0.05)
+    return result.astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -44,7 +62,7 @@ class _Graph:
     nodes: list[onnx.NodeProto]
     constants: dict[str, onnx.TensorProto]
     precision: Precision
-    inputs: Inputs
+    ranges: Ranges
 
     def constant(self, name: str, value: Array) -> str:
         if name not in self.constants:
@@ -78,18 +96,17 @@ class _Graph:
         zero = self.constant("activation_zero", np.array(128, np.uint8))
         if self.precision == "static":
             scale = self.constant(
-                f"{name}/activation_scale", np.array(self.inputs[name].top.max() / 127, np.float32)
+                f"{name}/activation_scale", np.array(self.ranges[name].max() / 127, np.float32)
             )
             codes = self.add("QuantizeLinear", x, scale, zero, name=f"{name}/codes")
             return self._integer_product(name, codes, scale, weight)
         one = self.constant("one", np.array(1, np.float32))
-        seen = self.inputs.get(name)
-        if seen:
-            smooth = smoothing(seen.top, weight)
+        if name in self.ranges:
+            smooth = smoothing(self.ranges[name], weight)
             x = self.add("Mul", x, self.constant(f"{name}/smooth", 1 / smooth), name=f"{name}/smoothed")
-            weight, seen = weight * smooth[:, None], seen.divided(smooth)
+            weight = weight * smooth[:, None]
         codes, scales = self._row_codes(x, one, zero)
-        product = self._integer_product(name, codes, one, weight, seen)
+        product = self._integer_product(name, codes, one, weight)
         return self.add("Mul", product, scales, name=f"{name}/product")
 
     def _row_codes(self, x: str, one: str, zero: str) -> tuple[str, str]:
@@ -104,10 +121,8 @@ class _Graph:
             self.add("QuantizeLinear", scaled, one, zero, name=f"{x}/codes")
         return f"{x}/codes", f"{x}/scales"
 
-    def _integer_product(
-        self, name: str, codes: str, scale: str, weight: Array, seen: LayerInputs | None = None
-    ) -> str:
-        quantised, columns = quantise_columns(weight, seen=seen)
+    def _integer_product(self, name: str, codes: str, scale: str, weight: Array) -> str:
+        quantised, columns = quantise_columns(weight)
         inputs = (
             codes,
             self.constant(f"{name}/int8", quantised),
@@ -134,13 +149,13 @@ class _Graph:
         )
 
 
-def build(weights: Weights, *, precision: Precision, inputs: Inputs | None = None) -> onnx.ModelProto:
+def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = None) -> onnx.ModelProto:
     """The model: ``input_ids`` and ``attention_mask``, both (batch, time) int64, to the three outputs.
 
-    ``weights`` is the network's state dict as numpy arrays. ``static`` takes its scales from ``inputs``,
-    ``rows`` smooths and rounds by them where they are given: constants both, so no text depends on another.
+    ``weights`` is the network's state dict as numpy arrays. ``static`` takes its scales from ``ranges``,
+    ``rows`` smooths with them where they are given: constants both, so no text depends on another.
     """
-    graph = _Graph([], {}, precision, inputs or {})
+    graph = _Graph([], {}, precision, ranges or {})
     bias, real = _masks(graph)
     x = _embeddings(graph, weights)
     layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("encoder.encoder.layer."))

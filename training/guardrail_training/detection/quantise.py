@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.onnx_graph import Precision, Weights, build
-from guardrail_training.detection.rounding import Inputs, LayerInputs
+from guardrail_training.detection.onnx_graph import Precision, Ranges, Weights, build
 
-__all__ = ["Answers", "Cost", "Session", "arrays", "export", "layer_inputs", "measure_cost"]
+__all__ = ["Answers", "Cost", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
 
 Floats = npt.NDArray[np.float32]
 TOKENS_PER_PASS = 4096
@@ -57,16 +56,13 @@ def arrays(network: nn.Module) -> dict[str, Floats]:
     return {name: tensor.detach().float().numpy() for name, tensor in network.state_dict().items()}
 
 
-def layer_inputs(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dict[str, LayerInputs]:
-    """What each linear layer is given, over texts given as ids."""
-    top: dict[str, Tensor] = {}
-    energy: dict[str, Tensor] = {}
+def activation_ranges(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dict[str, Floats]:
+    """The largest magnitude of each input channel of each linear layer, over texts given as ids."""
+    found: dict[str, Floats] = {}
 
     def note(name: str, states: Tensor) -> None:
-        tokens = states.detach().flatten(0, -2)  # (tokens, in)
-        largest = tokens.abs().amax(0)
-        top[name] = torch.maximum(top.get(name, largest), largest)
-        energy[name] = energy.get(name, torch.zeros(())) + tokens.T @ tokens
+        top = states.detach().abs().flatten(0, -2).amax(0).numpy()
+        found[name] = np.maximum(found.get(name, np.zeros_like(top)), top)
 
     hooks = []
     for number, layer in enumerate(network.encoder.encoder.layer):
@@ -85,13 +81,12 @@ def layer_inputs(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dic
             network(ids, torch.ones_like(ids))
     for hook in hooks:
         hook.remove()
-    tokens = sum(map(len, rows))
-    return {name: LayerInputs(top[name].numpy(), energy[name].double().numpy() / tokens) for name in top}
+    return found
 
 
-def export(weights: Weights, path: str | Path, *, precision: Precision, inputs: Inputs | None = None) -> Path:
+def export(weights: Weights, path: str | Path, *, precision: Precision, ranges: Ranges | None = None) -> Path:
     """Writes the network of these weights as ONNX."""
-    model = build(weights, precision=precision, inputs=inputs)
+    model = build(weights, precision=precision, ranges=ranges)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())
     return Path(path)

@@ -23,7 +23,7 @@ from guardrail_training.detection.hard_negatives import Templates
 from guardrail_training.detection.lexicon_build import WORD, build_lexicon, write_lexicon
 from guardrail_training.detection.mixture import Example, draw_pass
 from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.quantise import Session, arrays, export, layer_inputs, measure_cost
+from guardrail_training.detection.quantise import Session, activation_ranges, arrays, export, measure_cost
 from guardrail_training.detection.settings import DetectorSettings, course
 from guardrail_training.detection.vocabulary import prune
 from guardrail_training.evaluation.detection_report import flag_rates, rank_sets
@@ -41,7 +41,7 @@ __all__ = ["release"]
 
 VERSION = "1.0.0"
 CALIBRATION_SHARE = 0.08  # of a pass, drawn from the held-out slice
-SMOOTHED = 600  # texts by which the 8-bit weights are smoothed and rounded
+SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
@@ -68,7 +68,7 @@ def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
     written = [example.text.text for example in examples]
     original = load_tokenizer(settings.base)
     seen = [original.encode(text).ids[:64] for text in written[:SMOOTHED]]
-    export(weights, folder / "model.onnx", precision="rows", inputs=layer_inputs(network, seen))
+    export(weights, folder / "model.onnx", precision="rows", ranges=activation_ranges(network, seen))
     float32 = export(weights, Path(settings.out) / "model.float32.onnx", precision="float")
     whole = export(arrays(network), Path(settings.out) / "model.whole.onnx", precision="float")
 

@@ -12,9 +12,8 @@ from guardrail.errors import UsageError
 from guardrail.outcome import LABELS
 from guardrail_training.detection import corpora
 from guardrail_training.detection.augment import Marked, obfuscate
-from guardrail_training.detection.corpora import Labelled
+from guardrail_training.detection.corpora import Labelled, wikitext_sentences
 from guardrail_training.evaluation.judges import Judge
-from guardrail_training.evaluation.sets import wikitext_sentences
 
 __all__ = [
     "GROUP_TERM",

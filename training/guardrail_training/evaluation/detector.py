@@ -21,10 +21,10 @@ from guardrail_training.evaluation.detection_sets import (
     toxic_sets,
 )
 from guardrail_training.evaluation.judges import load_judges
-from guardrail_training.evaluation.sets import data_folder
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.similarity import MiniLm
 from guardrail_training.provenance import SHIPPED, model_folder
+from guardrail_training.records import required_folder
 
 __all__ = ["measurements"]
 
@@ -37,7 +37,7 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
     """Rankings, flag rates, embedding and template figures; cross-source ones if asked for."""
     from guardrail.detectors.onnx import OnnxDetector
 
-    data = data_folder(settings.data)
+    data = required_folder(settings.data)
     detector = OnnxDetector(settings.detector or SHIPPED / "detector", threads=settings.threads)
     threshold = float(detector.manifest.threshold or 0.0)
     texts = dev_texts(data)

@@ -24,7 +24,6 @@ from guardrail_training.evaluation import detector as evaluate_detector
 from guardrail_training.evaluation import rewriter as evaluate_rewriter
 from guardrail_training.evaluation.annotate import agreement, key_path, write_sheet
 from guardrail_training.evaluation.judges import load_judges, report_judge
-from guardrail_training.evaluation.sets import data_folder
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.systems import read_outputs
 from guardrail_training.evaluation.tables import (
@@ -35,6 +34,7 @@ from guardrail_training.evaluation.tables import (
     sample_listing,
 )
 from guardrail_training.provenance import plain, provenance
+from guardrail_training.records import required_folder
 
 __all__ = ["EvaluateSettings", "run"]
 
@@ -61,7 +61,7 @@ def run(settings: EvaluateSettings) -> Path:
 
 
 def _judges(settings: EvaluateSettings) -> Mapping[str, Any]:
-    data = data_folder(settings.data)
+    data = required_folder(settings.data)
     judges = load_judges(data)
     reports = {}
     for split in ("train", "dev"):

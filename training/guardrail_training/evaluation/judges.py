@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from guardrail.errors import MissingExtraError, UsageError
 from guardrail_training.data import load_paradetox
-from guardrail_training.evaluation.sets import dialogue_turns, one_style, read_records
+from guardrail_training.evaluation.sets import dialogue_turns, one_style
+from guardrail_training.records import read_records
 
 __all__ = [
     "OPERATING_POINT",

@@ -19,7 +19,6 @@ from guardrail_training.evaluation.rewriting_report import (
     measure,
     summarise,
 )
-from guardrail_training.evaluation.sets import data_folder
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.similarity import MiniLm, ParaphraseL3
 from guardrail_training.evaluation.systems import (
@@ -33,6 +32,7 @@ from guardrail_training.evaluation.systems import (
 )
 from guardrail_training.fluency import Surprise, surprise
 from guardrail_training.provenance import SHIPPED, model_folder
+from guardrail_training.records import required_folder
 
 if TYPE_CHECKING:
     from guardrail.detectors.onnx import OnnxDetector
@@ -80,7 +80,7 @@ def selection(settings: EvaluateSettings) -> dict[str, Any]:
 
 
 def _sentences(settings: EvaluateSettings) -> Sentences:
-    rows = load_paradetox(data_folder(settings.data), split="dev")
+    rows = load_paradetox(required_folder(settings.data), split="dev")
     return Sentences.of(rows[: settings.limit] if settings.limit else rows)
 
 
@@ -133,7 +133,7 @@ def _instruments(
     original = model_folder(settings.original)
     paraphrase = next(model_folder(settings.encoder).glob("*.onnx"))
     return Instruments(
-        judges=load_judges(data_folder(settings.data)),
+        judges=load_judges(required_folder(settings.data)),
         encoders=(
             ("paraphrase-L3", ParaphraseL3(paraphrase, tokenizer=original / "tokenizer.json")),
             ("MiniLM", MiniLm(original)),

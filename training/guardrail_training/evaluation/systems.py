@@ -14,7 +14,7 @@ from guardrail.outcome import Action, Outcome
 from guardrail.protocols import Detector, Rewriter
 from guardrail_training.data import Row
 from guardrail_training.evaluation.rewriting_report import SystemOutputs
-from guardrail_training.evaluation.sets import Record, read_records
+from guardrail_training.records import Record, read_records
 
 __all__ = [
     "Moderator",

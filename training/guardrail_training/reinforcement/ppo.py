@@ -27,9 +27,10 @@ from torch import Tensor
 from guardrail.errors import ConfigError, UsageError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import Adapter, read_adapter
-from guardrail_training import data, modeling
+from guardrail_training import modeling
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.provenance import model_folder
+from guardrail_training.records import data_folder
 from guardrail_training.reinforcement.adapters import merge, save_stacked
 from guardrail_training.reinforcement.figures import rollout_figures
 from guardrail_training.reinforcement.kl_control import KlControl
@@ -198,7 +199,7 @@ def _tokenizer(base: Path) -> Any:
 
 
 def _prompt_file(settings: PpoSettings) -> Path:
-    folder = data.data_folder(settings.data)
+    folder = data_folder(settings.data)
     if folder is None:
         raise UsageError("no data folder: give it with --data or GUARDRAIL_DATA")
     return folder / settings.prompts

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.manifest import Template
-from guardrail_training.data import TrainingRowError, read_texts
+from guardrail_training.data import read_texts
+from guardrail_training.records import TrainingRowError
 
 __all__ = ["Query", "drawn", "load_queries"]
 
