@@ -18,8 +18,9 @@ from pydantic import PrivateAttr
 
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
+from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.integrations.langchain.chunks import blank
-from guardrail.integrations.langchain.streaming import AtOnce, Waiting, by_hand, moderated, stepped
+from guardrail.integrations.langchain.streaming import moderated
 
 __all__ = ["GuardedChatModel", "guard_model", "is_signed"]
 

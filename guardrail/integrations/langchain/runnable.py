@@ -16,8 +16,9 @@ from langsmith.run_helpers import tracing_context
 
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
+from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.integrations.langchain.model import guard_model
-from guardrail.integrations.langchain.streaming import AtOnce, Waiting, by_hand, moderated, stepped
+from guardrail.integrations.langchain.streaming import moderated
 from guardrail.structured.paths import parse_paths
 
 __all__ = ["GuardedRunnable", "wrap"]

@@ -1,121 +1,24 @@
-"""Moderates what a runnable streams: text, message chunks, or anything else as a whole.
-
-Written once, with ``await`` where the guard is asked. ``Waiting`` asks it from an event loop. ``AtOnce``
-never waits, so that ``by_hand`` can run the same code without one.
-"""
+"""Moderates what a runnable streams: text, message chunks, or anything else as a whole."""
 
 from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import reduce
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
-from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.guard import Guard
+from guardrail.integrations.langchain.asking import Asker
 from guardrail.integrations.langchain.chunks import METADATA, Held, Metadata, Piece, Words, blank, pieces_of
-from guardrail.outcome import Action, Outcome
+from guardrail.outcome import Action
 from guardrail.structured.shapes import decoded_json
 
-__all__ = ["AtOnce", "Waiting", "by_hand", "moderated", "stepped"]
+__all__ = ["moderated"]
 
 T = TypeVar("T")
-
-
-class TextStream(Protocol):
-    """What may be shown of one text."""
-
-    @property
-    def outcome(self) -> Outcome | None: ...
-    def __aiter__(self) -> AsyncIterator[str]: ...
-    async def aclose(self) -> None: ...
-
-
-class Asker(Protocol):
-    """A guard, asked with ``await``."""
-
-    refusal: str
-
-    async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
-    def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...
-
-
-class Waiting:
-    """Asks a guard from an event loop, without blocking it."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self.refusal = guard.policy.refusal
-
-    async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
-        """As Guard.moderate."""
-        return await self._guard.amoderate(value, paths=paths)
-
-    def stream(self, chunks: AsyncGenerator[str, None]) -> AsyncStream:
-        """As Guard.astream."""
-        return self._guard.astream(chunks)
-
-
-class AtOnce:
-    """Asks a guard where there is no event loop: nothing that is awaited ever waits."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self.refusal = guard.policy.refusal
-
-    async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
-        """As Guard.moderate."""
-        return self._guard.moderate(value, paths=paths)
-
-    def stream(self, chunks: AsyncGenerator[str, None]) -> _Stepped:
-        """As Guard.stream."""
-        return _Stepped(self._guard.stream(by_hand(chunks)))
-
-
-class _Stepped:
-    """A plain stream for ``async for``."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    @property
-    def outcome(self) -> Outcome | None:
-        return self._stream.outcome
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return stepped(self._stream)
-
-    async def aclose(self) -> None:
-        """Ends the stream."""
-        self._stream.close()
-
-
-def by_hand(steps: AsyncGenerator[T, None]) -> Iterator[T]:
-    """An asynchronous generator that never waits, as a plain iterator."""
-    try:
-        while True:
-            try:
-                steps.__anext__().send(None)
-            except StopIteration as step:
-                yield step.value
-            except StopAsyncIteration:
-                return
-            else:
-                raise RuntimeError("a step waited for an event loop where there is none")
-    finally:
-        with suppress(StopIteration):
-            steps.aclose().send(None)
-
-
-async def stepped(chunks: Iterable[T]) -> AsyncGenerator[T, None]:
-    """A plain iterable for ``async for``."""
-    for chunk in chunks:
-        yield chunk
 
 
 async def moderated(
