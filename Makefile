@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
 	@echo "make test    lint, types, every test, the wheel's contents"
-	@echo "make bench   speed of detector, guard overhead and batches, into benchmarks/results/"
+	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
 	@echo "make format  put the code into the house layout"
 
 demo: .venv/installed-rewrite
@@ -31,6 +31,8 @@ bench: .venv/installed-dev
 	$(BIN)/guardrail models pull
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.batch
+	$(BIN)/python -m benchmarks.concurrent
+	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.detector
 
 format: .venv/installed-dev
