@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from guardrail.manifest import Manifest, sha256_of
 from guardrail_training import modeling
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.settings import PpoSettings
@@ -42,9 +43,12 @@ def word_tokenizer() -> Any:
 
 
 def write_base(folder: Path, model: Any) -> Path:
-    """A base folder with a model and the word tokenizer."""
+    """A base folder with a model, the word tokenizer and a manifest."""
     model.save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    identity = files["model.safetensors"]
+    Manifest("base", "tiny", "1", "Apache-2.0", files=files, trained_on=identity).save(folder)
     return folder
 
 
@@ -118,9 +122,7 @@ def load_learner(
     if stirred:
         with torch.no_grad():
             for parameter in modeling.trainable_parameters(learner):
-                parameter.add_(
-                    0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-                )
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return learner
 
 
@@ -131,7 +133,9 @@ def settings(base: Path, tmp_path: Path) -> PpoSettings:
 
 
 def small_settings(base: Path, folder: Path, **changes: Any) -> PpoSettings:
-    texts = [" ".join(WORDS[(3 * row + word) % len(WORDS)] for word in range(1 + row % 4)) for row in range(12)]
+    texts = [
+        " ".join(WORDS[(3 * row + word) % len(WORDS)] for word in range(1 + row % 4)) for row in range(12)
+    ]
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     chosen: dict[str, Any] = {
         "base": str(base),

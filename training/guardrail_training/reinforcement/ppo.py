@@ -113,7 +113,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
 
     # 3. Steps.
     step, figures = first, dict[str, float]()
-    good = _trained(learner)
+    good, good_step = _trained(learner), first
     with stop_on_signals() as stop, progress_bar("score") as progress:
         task = progress.add_task("ppo", total=settings.steps, completed=first, score=float("nan"))
         for step in range(first + 1, settings.steps + 1):
@@ -128,14 +128,15 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                 experience = assess(rollout, settings=settings, coefficient=control.coefficient)
                 figures = rollout_figures(rollout, experience)
                 _check_in_order(figures, settings)
-                good = _trained(learner)  # the policy that has just been measured
+                # This policy has just been measured. What the update makes of it has not.
+                good, good_step = _trained(learner), step - 1
                 collected = time.perf_counter()
 
                 # 5. The policy moves; then the KL coefficient.
                 moved = update(learner, optimizer, rollout, experience, settings=settings, step=step)
             except DivergedError as error:
                 _restore(learner, good)
-                kept = _keep_adapter(learner, out / LAST_GOOD, manifest=manifest, start=start, step=step - 1)
+                kept = _keep_adapter(learner, out / LAST_GOOD, manifest=manifest, start=start, step=good_step)
                 raise DivergedError(
                     f"step {step}: {error}; the last good adapter is in {kept}; lower learning_rate, or "
                     "raise kl_coefficient"

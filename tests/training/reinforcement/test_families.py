@@ -1,0 +1,158 @@
+"""Every family against the model's own forward pass, row by row and without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from guardrail.errors import ConfigError
+from guardrail_training.reinforcement.families import Family, Prompts, family_of
+from tests.training.reinforcement.conftest import WORDS, tiny_llama, tiny_t5
+
+VOCABULARY = 3 + len(WORDS)
+PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
+RESPONSES = torch.tensor([[20, 21, 22, 1], [23, 24, 1, 0], [25, 1, 0, 0]])
+LENGTHS = [4, 3, 2]
+
+
+def gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64))
+
+
+def bloom() -> Any:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    return BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
+
+
+def phi() -> Any:
+    from transformers import PhiConfig, PhiForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return PhiForCausalLM(PhiConfig(vocab_size=VOCABULARY, **sizes))
+
+
+def bart() -> Any:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    torch.manual_seed(0)
+    sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in
+             (("layers", 2), ("attention_heads", 4), ("ffn_dim", 64))}  # fmt: skip
+    model = BartForConditionalGeneration(BartConfig(vocab_size=VOCABULARY, d_model=32, **sizes))
+    model.final_logits_bias += torch.randn(1, VOCABULARY)
+    return model
+
+
+def flan_t5() -> Any:
+    return tiny_t5(tie_word_embeddings=False, feed_forward_proj="gated-gelu")
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "llama": tiny_llama,
+    "gpt2": gpt2,
+    "bloom": bloom,
+    "phi": phi,
+    "t5": tiny_t5,
+    "flan-t5": flan_t5,
+    "bart": bart,
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> Any:
+    return MODELS[request.param]().eval()
+
+
+@pytest.fixture
+def family(model: Any) -> Family:
+    return family_of(model, pad_id=0)
+
+
+def alone(model: Any, prompt: list[int], response: list[int]) -> Tensor:
+    """The logits before each token of one response, from the model itself."""
+    if model.config.is_encoder_decoder:
+        read = torch.tensor([[model.config.decoder_start_token_id, *response[:-1]]])
+        logits: Tensor = model(input_ids=torch.tensor([prompt]), decoder_input_ids=read).logits[0]
+        return logits
+    logits = model(input_ids=torch.tensor([prompt + response])).logits[0]
+    return logits[len(prompt) - 1 : -1]
+
+
+def test_logits_before_every_token_equal_those_of_the_row_alone(model: Any, family: Family) -> None:
+    with torch.no_grad():
+        logits = family.head(family.states(family.pad(PROMPTS), RESPONSES))
+
+        for row, length in enumerate(LENGTHS):
+            expected = alone(model, PROMPTS[row], RESPONSES[row, :length].tolist())
+            torch.testing.assert_close(logits[row, :length], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_token_by_token_gives_what_reading_the_whole_response_gives(family: Family) -> None:
+    with torch.no_grad():
+        prompts = family.pad(PROMPTS)
+        whole = family.states(prompts, RESPONSES)
+        under_way = family.begin(prompts)
+        torch.testing.assert_close(under_way.states, whole[:, 0], atol=1e-5, rtol=1e-4)
+        under_way.advance(RESPONSES[:, 0])
+        torch.testing.assert_close(under_way.states, whole[:, 1], atol=1e-5, rtol=1e-4)
+        left = torch.tensor([0, 1])
+        under_way.keep(left)
+        under_way.advance(RESPONSES[left, 1])
+        torch.testing.assert_close(under_way.states, whole[left, 2], atol=1e-5, rtol=1e-4)
+
+
+def test_what_stands_in_the_padding_of_prompts_changes_nothing(family: Family) -> None:
+    prompts = family.pad(PROMPTS)
+    other = Prompts(ids=prompts.ids.masked_fill(~prompts.mask, 17), mask=prompts.mask)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            family.states(prompts, RESPONSES), family.states(other, RESPONSES), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_causal_prompts_end_and_encoder_prompts_begin_in_one_column() -> None:
+    left = family_of(tiny_llama().eval(), pad_id=0).pad([[5, 6, 7], [8]])
+    right = family_of(tiny_t5().eval(), pad_id=0).pad([[5, 6, 7], [8]])
+
+    assert left.ids.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert left.mask.tolist() == [[True, True, True], [False, False, True]]
+    assert right.ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert right.mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_a_prompt_may_hold_the_padding_token_as_an_ordinary_one(model: Any, family: Family) -> None:
+    prompts = [[5, 0, 7], [0]]
+    with torch.no_grad():
+        logits = family.head(family.states(family.pad(prompts), RESPONSES[:2, :1]))
+
+        for row, prompt in enumerate(prompts):
+            expected = alone(model, prompt, RESPONSES[row, :1].tolist())
+            torch.testing.assert_close(logits[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_selected_prompts_lose_the_columns_that_are_padding_in_all() -> None:
+    prompts = family_of(tiny_llama().eval(), pad_id=0).pad(PROMPTS)
+
+    chosen = prompts.select(torch.tensor([2, 1]))
+
+    assert chosen.ids.tolist() == [[12, 13, 14], [0, 10, 11]]
+    assert chosen.mask.tolist() == [[True, True, True], [False, True, True]]
+
+
+def test_an_architecture_that_changes_its_logits_after_the_head_is_refused() -> None:
+    from transformers import CohereConfig, CohereForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = CohereConfig(vocab_size=VOCABULARY, logit_scale=0.1, initializer_range=0.5, **sizes)
+    config.pad_token_id = config.bos_token_id = config.eos_token_id = 1
+    with pytest.raises(ConfigError, match="CohereForCausalLM changes its logits after its output layer"):
+        family_of(CohereForCausalLM(config).eval(), pad_id=0)

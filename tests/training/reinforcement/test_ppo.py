@@ -1,0 +1,354 @@
+"""Whole runs on tiny bases of both families."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from guardrail.errors import ConfigError, ManifestError
+from guardrail.manifest import Manifest, sha256_of
+from guardrail.rewriters.adapter import read_adapter
+from guardrail_training.checkpoint import FILENAME
+from guardrail_training.cli import app
+from guardrail_training.data import TrainingRowError
+from guardrail_training.reinforcement import ppo
+from guardrail_training.reinforcement.ppo import PpoReport, PpoSettings
+from guardrail_training.reinforcement.updates import DivergedError
+from guardrail_training.rewards.algebra import Answer, named
+from guardrail_training.runlog import MetricLog
+from tests.training.reinforcement.conftest import WORDS, layers_of, small_settings
+
+KNOWN_NAMES = {
+    "objective/kl",
+    "objective/kl_coef",
+    "objective/entropy",
+    "ppo/mean_scores",
+    "ppo/std_scores",
+    "ppo/loss/policy",
+    "ppo/loss/value",
+    "ppo/loss/total",
+    "ppo/policy/entropy",
+    "ppo/policy/approxkl",
+    "ppo/policy/policykl",
+    "ppo/policy/clipfrac",
+    "ppo/policy/advantages_mean",
+    "ppo/policy/ratio",
+    "ppo/returns/mean",
+    "ppo/returns/var",
+    "ppo/val/vpred",
+    "ppo/val/error",
+    "ppo/val/clipfrac",
+    "ppo/val/mean",
+    "ppo/val/var",
+    "ppo/val/var_explained",
+    "ppo/learning_rate",
+    "tokens/queries_len_mean",
+    "tokens/responses_len_mean",
+}
+
+
+def words(answers: Sequence[Answer]) -> list[float]:
+    """The share of words from the first half of the vocabulary."""
+    return [
+        sum(word in WORDS[:16] for word in answer.response.split()) / max(1, len(answer.response.split()))
+        for answer in answers
+    ]
+
+
+REWARD = named("words", words)
+
+
+class Interrupt(MetricLog):
+    """A log that does something once, right after one step is written."""
+
+    at = 0
+    act: Any = None
+
+    def add(self, values: Mapping[str, float], *, step: int) -> None:
+        super().add(values, step=step)
+        if step == self.at:
+            type(self).act()
+
+
+def interrupted(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any) -> PpoReport:
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "at", at)
+        patch.setattr(Interrupt, "act", staticmethod(act))
+        patch.setattr(ppo, "MetricLog", Interrupt)
+        return ppo.run(settings, reward=REWARD)
+
+
+def metrics(settings: PpoSettings) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def checkpoint(settings: PpoSettings) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(Path(settings.out) / FILENAME, weights_only=True)
+    return state
+
+
+def assert_same_run(one: PpoSettings, other: PpoSettings) -> None:
+    assert metrics(one) == metrics(other)
+    first, second = checkpoint(one), checkpoint(other)
+    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
+    torch.testing.assert_close(first["optimizer"]["state"], second["optimizer"]["state"], atol=0, rtol=0)
+    assert first["control"] == second["control"]
+    weights = "step-4/adapter_model.safetensors"
+    assert sha256_of(Path(one.out) / weights) == sha256_of(Path(other.out) / weights)
+
+
+def test_a_run_leaves_adapters_metrics_under_known_names_and_its_circumstances(
+    settings: PpoSettings, base: Path
+) -> None:
+    report = ppo.run(settings, reward=REWARD)
+
+    out = Path(settings.out)
+    assert (report.step, report.steps, report.stopped_by, report.finished) == (4, 4, None, True)
+    assert [row["step"] for row in metrics(settings)] == [1, 2, 3, 4]
+    assert set(metrics(settings)[0]) >= KNOWN_NAMES
+    assert metrics(settings)[0]["objective/kl"] == 0
+    assert metrics(settings)[-1]["ppo/mean_scores"] == report.score
+    assert sorted(path.name for path in out.glob("step-*")) == ["step-2", "step-4"]
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["reward"] == "words"
+    assert 0 < facts["trainable_parameters"] < facts["parameters"]
+    read_adapter(out / "step-4")
+    manifest = Manifest.load(out / "step-4")
+    manifest.check_base(sha256_of(base / "model.safetensors"))
+    assert manifest.template == settings.template
+    assert manifest.metrics["step"] == 4
+    assert str(base) not in (out / "step-4" / "manifest.json").read_text()
+
+
+def test_an_interrupted_run_continues_to_the_bit(
+    settings: PpoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = replace(settings, out=str(tmp_path / "straight"), kl_horizon=50)
+    broken = replace(settings, out=str(tmp_path / "broken"), kl_horizon=50)
+    ppo.run(straight, reward=REWARD)
+
+    report = interrupted(broken, monkeypatch, at=1, act=lambda: signal.raise_signal(signal.SIGINT))
+
+    assert (report.step, report.stopped_by, report.finished) == (1, "SIGINT", False)
+    torch.rand(7)  # what else happened meanwhile plays no part
+    ppo.run(broken, reward=REWARD)
+    assert_same_run(straight, broken)
+    assert checkpoint(straight)["control"]["coefficient"] != settings.kl_coefficient
+
+
+def test_a_run_that_was_killed_between_checkpoints_continues_from_the_last_one(
+    settings: PpoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    straight = replace(settings, out=str(tmp_path / "straight"))
+    broken = replace(settings, out=str(tmp_path / "broken"))
+    ppo.run(straight, reward=REWARD)
+    with pytest.raises(Killed):
+        interrupted(broken, monkeypatch, at=3, act=kill)
+
+    ppo.run(broken, reward=REWARD)
+
+    assert_same_run(straight, broken)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_the_siblings_run_without_a_value_function(settings: PpoSettings, estimator: str) -> None:
+    grouped = replace(settings, estimator=estimator, batch_size=2, samples_per_prompt=4, steps=2)
+
+    ppo.run(grouped, reward=REWARD)
+
+    assert "ppo/loss/value" not in metrics(grouped)[0]
+    assert not any(name.startswith("value_head") for name in checkpoint(grouped)["weights"])
+
+
+def test_a_run_continues_an_adapter_which_is_its_reference(settings: PpoSettings, tmp_path: Path) -> None:
+    ppo.run(settings, reward=REWARD)
+    start = Path(settings.out) / "step-4"
+    longer = replace(settings, adapter=str(start), template=None, out=str(tmp_path / "second"), steps=2)
+
+    ppo.run(longer, reward=REWARD)
+
+    assert metrics(longer)[0]["objective/kl"] == 0
+    whole = read_adapter(Path(longer.out) / "step-2")
+    assert whole.template.literal == settings.template
+    assert {len(factors.down) for factors in whole.layers.values()} == {2 * settings.rank}
+
+
+def test_a_policy_that_leaves_its_reference_stops_the_run_and_the_last_good_adapter_stays(
+    settings: PpoSettings,
+) -> None:
+    wild = replace(settings, learning_rate=1.0, divergence_kl=0.5, target_kl=0.0, warmup=0.0)
+
+    with pytest.raises(DivergedError, match=r"objective/kl is .* beyond divergence_kl = 0\.5.*last-good"):
+        ppo.run(wild, reward=REWARD)
+
+    manifest = Manifest.load(Path(wild.out) / "last-good")
+    assert manifest.metrics["step"] == len(metrics(wild)) - 1
+    read_adapter(Path(wild.out) / "last-good")
+
+
+def test_an_update_that_fails_stops_the_run_and_the_policy_before_it_stays(
+    settings: PpoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = ppo.update
+
+    def broken(*arguments: Any, step: int, **options: Any) -> Any:
+        figures = update(*arguments, step=step, **options)
+        if step == 3:
+            raise DivergedError("the gradient is not finite")
+        return figures
+
+    monkeypatch.setattr(ppo, "update", broken)
+    with pytest.raises(DivergedError, match=r"step 3: .*not finite.*last-good; lower learning_rate"):
+        ppo.run(settings, reward=REWARD)
+
+    kept = Path(settings.out) / "last-good" / "adapter_model.safetensors"
+    assert Manifest.load(kept.parent).metrics["step"] == 2
+    assert sha256_of(kept) == sha256_of(Path(settings.out) / "step-2" / kept.name)
+
+
+def test_figures_that_are_no_numbers_stop_the_run(
+    settings: PpoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assess = ppo.assess
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        found = assess(*arguments, **options)
+        return replace(found, advantages=found.advantages * float("nan"))
+
+    monkeypatch.setattr(ppo, "assess", broken)
+    with pytest.raises(DivergedError, match=r"step 1: ppo/policy/advantages_mean is no finite number"):
+        ppo.run(settings, reward=REWARD)
+
+
+def rewritten(base: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of a base whose tokenizer_config.json has other entries."""
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    path = folder / "tokenizer_config.json"
+    content = {key: value for key, value in json.loads(path.read_text()).items() if key not in changes}
+    path.write_text(json.dumps(content | {key: value for key, value in changes.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize("token", ["pad_token", "eos_token"])
+def test_a_tokenizer_without_padding_or_end_is_refused_before_the_first_step(
+    llama_base: Path, tmp_path: Path, token: str
+) -> None:
+    base = rewritten(llama_base, tmp_path / "llama", **{token: None})
+
+    with pytest.raises(ConfigError, match=f"has no {token}: set it in its tokenizer_config.json"):
+        ppo.run(small_settings(base, tmp_path), reward=REWARD)
+
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": ""}', "row 2: field .text. must be a text, not empty"),
+        ('{"text": 3}', "row 2: field .text. must not be int"),
+        ('{"other": "a"}', "row 2: missing field .text."),
+        ("[1]", "row 2: expected an object"),
+        ('{"text": "zebra', "row 2: not valid JSON"),
+    ],
+)
+def test_a_bad_row_is_an_error_with_its_number_before_the_first_step(
+    settings: PpoSettings, tmp_path: Path, line: str, said: str
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"text": "a0"}\n' + line + "\n")
+
+    with pytest.raises(TrainingRowError, match=said) as caught:
+        ppo.run(settings, reward=REWARD)
+
+    assert "zebra" not in str(caught.value)
+    assert not Path(settings.out).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"targets": ("q_projection",)}, "targets q_projection: .* has no layers of that name"),
+        ({"template": None}, "template must be given"),
+        ({"max_prompt_tokens": 4}, "row 3: its prompt has 5 tokens, more than max_prompt_tokens = 4"),
+        ({"least_characters": 500}, "no text has between 500 and 4000 characters"),
+        ({"prompts": "absent.jsonl"}, "absent.jsonl not found"),
+        ({"reward": "clan"}, "unknown term 'clan'; known are classifier, clean, copy"),
+    ],
+)
+def test_what_cannot_work_is_one_clear_error_before_the_first_step(
+    llama_base: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    settings = small_settings(llama_base, tmp_path, **changes)
+
+    with pytest.raises((ConfigError, TrainingRowError), match=said):
+        ppo.run(settings, reward=None if "reward" in changes else REWARD)
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_for_another_base_is_refused(t5_base: Path, llama_base: Path, tmp_path: Path) -> None:
+    first = small_settings(llama_base, tmp_path, steps=1, keep_every=1)
+    ppo.run(first, reward=REWARD)
+    other = small_settings(t5_base, tmp_path, adapter=f"{first.out}/step-1", out=str(tmp_path / "other"))
+
+    with pytest.raises(ManifestError, match="was trained on base"):
+        ppo.run(other, reward=REWARD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"kl_coefficient": -1.0}, "kl_coefficient must not be negative"),
+        ({"gamma": 1.5}, "gamma must be between 0 and 1"),
+        ({"estimator": "reinforce"}, "estimator must be one of ppo, rloo, grpo"),
+        ({"kl_control": "none"}, "kl_control must be one of adaptive, fixed"),
+        ({"estimator": "rloo"}, "rloo compares responses to one prompt: samples_per_prompt"),
+        ({"minibatch_size": 99}, "minibatch_size 99 is more than the 16 responses of a step"),
+        ({"shortest_limit": 99}, "shortest_limit 99 is more than response_tokens 48"),
+        ({"kl_target": 0.0}, "kl_target must be positive"),
+        ({"whiten_rewards": True, "batch_size": 4, "minibatch_size": 4}, "needs at least 8 responses"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_an_error_that_names_it(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        PpoSettings(**changes)
+
+
+def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> None:
+    settings = small_settings(llama_base, tmp_path)
+    lines = [
+        f'template = "{settings.template}"',
+        'prompts = "prompts.jsonl"',
+        'field = "text"',
+        'reward = "length(least=2, most=4) - 0.5 * copy"',
+        "steps = 2\nbatch_size = 4\nminibatch_size = 4\nresponse_tokens = 4\nrank = 2\nalpha = 4",
+        f"targets = {json.dumps(list(layers_of(llama_base)))}",
+        'dtype = "float32"',
+    ]
+    (tmp_path / "recipe.toml").write_text("\n".join(lines))
+    options = ["--base", str(llama_base), "--data", str(tmp_path), "--out", settings.out]
+
+    done = CliRunner().invoke(app, ["ppo", "--recipe", str(tmp_path / "recipe.toml"), *options])
+
+    assert done.exit_code == 0, done.output
+    assert "step 2 of 2, mean score" in done.output
+    assert (Path(settings.out) / "step-2" / "adapter_model.safetensors").is_file()
+    assert {"reward/length", "reward/copy"} <= set(metrics(settings)[0])
