@@ -65,7 +65,7 @@ def create_app(
             await upstream.aclose()
 
     # Documentation pages would load their scripts from elsewhere.
-    app = FastAPI(title="guardrail", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     for router in (
         own_routes(proxy, Policies(moderator, metrics)),
         completion_routes(proxy),

@@ -16,7 +16,7 @@ from guardrail.integrations.openai_server.connected import while_connected
 from guardrail.integrations.openai_server.policies import Choice, Policies
 from guardrail.integrations.openai_server.proxy import Proxy
 from guardrail.integrations.openai_server.questions import asked
-from guardrail.integrations.openai_server.replies import JsonReply, misfit
+from guardrail.integrations.openai_server.replies import ApiError, JsonReply, misfit
 from guardrail.integrations.openai_server.sentences import sentence_rows
 from guardrail.integrations.openai_server.wire import JsonObject, inert, is_identifier
 from guardrail.integrations.rows import outcome_row
@@ -100,6 +100,10 @@ def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
     @router.get("/v1/models")
     async def models(request: Request) -> Response:
         return await _answered(proxy, request, partial(_models, proxy, request))
+
+    @router.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        return await _answered(proxy, request, partial(_model, proxy, request, name))
 
     return router
 
@@ -185,3 +189,12 @@ async def _models(proxy: Proxy, request: Request) -> JsonObject:
         listed = inert((await answer.json()).get("data"))
     theirs = [model for model in listed or [] if isinstance(model, dict) and is_identifier(model.get("id"))]
     return {"object": "list", "data": theirs + ours}
+
+
+async def _model(proxy: Proxy, request: Request, name: str) -> JsonObject:
+    """One model of the list: no path that a client makes up is asked for upstream."""
+    listed: list[JsonObject] = (await _models(proxy, request))["data"]
+    for model in listed:
+        if model["id"] == name:
+            return model
+    raise ApiError("there is no such model", status=404, code="model_not_found")

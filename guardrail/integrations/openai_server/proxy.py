@@ -19,7 +19,7 @@ from guardrail.integrations.openai_server.relay import Relay
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply
 from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
 from guardrail.integrations.openai_server.whole import moderated
-from guardrail.integrations.openai_server.wire import MalformedError, inert, is_identifier
+from guardrail.integrations.openai_server.wire import MalformedError, inert
 
 __all__ = ["Proxy", "completion_routes"]
 
@@ -121,12 +121,6 @@ def completion_routes(proxy: Proxy) -> APIRouter:
     @router.post("/v1/completions")
     async def text(request: Request) -> Response:
         return await proxy.complete(request, kind=TEXT, path="/v1/completions")
-
-    @router.get("/v1/models/{model:path}")
-    async def model(request: Request, model: str) -> Response:
-        if not is_identifier(model) or ".." in model or "//" in model:
-            raise ApiError("no model can have this name", status=404, code="model_not_found")
-        return await proxy.figures(request, path=f"/v1/models/{model}")
 
     return router
 
