@@ -23,6 +23,8 @@ _RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{_LONGEST_RUN + 1},}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Padded tokens in one pass of a model: rows times the longest row.
 _TOKENS_PER_PASS = 4096
+# What another pass costs, in tokens that are read for padding's sake alone.
+_TOKENS_OF_A_PASS = 16
 # A window starts at a word, unless the word began this many tokens earlier.
 _LONGEST_STEP_BACK = 16
 
@@ -80,10 +82,17 @@ def windows(encoding: Encoding, *, owner: int, size: int) -> Iterator[Window]:
 
 
 def buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in order of length, in groups whose padded size bounds the memory of one pass."""
+    """Indices in order of length, in groups whose padded size bounds the memory of one pass.
+
+    A group also ends where padding it to the next length would cost more than another pass does.
+    """
     bucket: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if bucket and (len(bucket) + 1) * lengths[index] > _TOKENS_PER_PASS:
+        length = lengths[index]
+        if bucket and (
+            (len(bucket) + 1) * length > _TOKENS_PER_PASS
+            or len(bucket) * (length - lengths[bucket[-1]]) > _TOKENS_OF_A_PASS
+        ):
             yield bucket
             bucket = []
         bucket.append(index)
