@@ -18,9 +18,9 @@ __all__ = ["adrive", "drive", "drive_many"]
 def drive(flow: Flow, text: str, calls: Calls) -> Outcome:
     """The outcome of one text; model calls run in this thread, or under the policy's deadlines."""
     run = Run(flow, whole=text)
-    while run.call is not None:
+    while (call := run.call) is not None:
         started = perf_counter()
-        (reply,) = answer_together(calls, [run.call])
+        (reply,) = answer_together(calls, [call])
         run.reply(reply, perf_counter() - started)
     return run.result()
 
@@ -29,9 +29,9 @@ async def adrive(flow: Flow, text: str, batcher: Batcher) -> Outcome:
     """The same without blocking the event loop; model calls are shared with other coroutines."""
     with batcher.text():
         run = Run(flow, whole=text)
-        while run.call is not None:
+        while (call := run.call) is not None:
             started = perf_counter()
-            run.reply(await batcher.answer(run.call), perf_counter() - started)
+            run.reply(await batcher.answer(call), perf_counter() - started)
     return run.result()
 
 

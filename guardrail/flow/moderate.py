@@ -15,7 +15,6 @@ one gives the same outcome as a group of many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from guardrail.flow.ladder import mend
 from guardrail.flow.record import Case, Record
@@ -58,14 +57,15 @@ def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Step
     for start in range(0, len(segments), group):
         cases = record.open(segments[start : start + group])
         yield from judge(policy, cases)
+        flagged = [case for case in cases if case.flagged]
         # What stands before a flagged segment need not wait for its rewrite.
-        clean = list(takewhile(lambda case: not case.flagged, cases))
-        if (yield from _release(clean, record)):
+        ready = cases[: cases.index(flagged[0])] if flagged else cases
+        if (yield from _release(ready, record)):
             return True
-        if flagged := [case for case in cases if case.flagged]:
+        if flagged:
             yield from mend(policy, flagged, record)
-        if (yield from _release(cases[len(clean) :], record)):
-            return True
+            if (yield from _release(cases[len(ready) :], record)):
+                return True
     return False
 
 
