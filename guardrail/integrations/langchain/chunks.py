@@ -31,19 +31,22 @@ HELD = ("additional_kwargs", "tool_calls", "invalid_tool_calls", "tool_call_chun
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Prose that goes on as a stream. ``key`` tells blocks apart; ``chunk`` is what it came in, emptied."""
+    """Prose that goes on as a stream.
+
+    ``key`` tells blocks apart. ``chunk`` is what the words came in, emptied; ``block`` and ``slot`` are the
+    block's identity and the name of its prose, None where the content is a str.
+    """
 
     text: str = field(repr=False)
     key: Hashable
     chunk: BaseMessageChunk = field(repr=False)
-    block: dict[str, Any] | None = field(repr=False)
+    block: dict[str, Any] | None = field(repr=False, default=None)
+    slot: str | None = None
 
     def saying(self, text: str) -> BaseMessageChunk:
         """A chunk with this text in the place of the words."""
-        if self.block is None:
-            return self.chunk.model_copy(update={"content": text})
-        name = str(prose_field(Kind.BLOCK, self.block))
-        return self.chunk.model_copy(update={"content": [{**self.block, name: text}]})
+        content = text if self.slot is None else [{**(self.block or {}), self.slot: text}]
+        return self.chunk.model_copy(update={"content": content})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def pieces_of(chunk: BaseMessageChunk) -> Iterator[Piece]:
 def _content(chunk: BaseMessageChunk, bare: BaseMessageChunk) -> Iterator[Words | Held]:
     if isinstance(chunk.content, str):
         if chunk.content:
-            yield Words(chunk.content, "", bare, None)
+            yield Words(chunk.content, "", bare)
         return
     for position, block in enumerate(chunk.content):
         yield from _block(block, position, bare)
@@ -99,13 +102,13 @@ def _content(chunk: BaseMessageChunk, bare: BaseMessageChunk) -> Iterator[Words 
 
 def _block(block: Block, position: int, bare: BaseMessageChunk) -> Iterator[Words | Held]:
     if isinstance(block, str):
-        yield Words(block, "", bare.model_copy(update={"content": ""}), None)
+        yield Words(block, "", bare.model_copy(update={"content": ""}))
         return
     name = prose_field(Kind.BLOCK, block)
     if name is None:
         yield Held(bare.model_copy(update={"content": [block]}))
         return
     identity = {key: block[key] for key in ("type", "index", "id") if key in block}
-    yield Words(block[name], (block["type"], block.get("index", position)), bare, identity)
+    yield Words(block[name], (block["type"], block.get("index", position)), bare, identity, name)
     if len(block) > len(identity) + 1:  # annotations and the like
         yield Held(bare.model_copy(update={"content": [{**block, name: ""}]}))
