@@ -327,6 +327,7 @@ def test_annotation_sheets_come_from_saved_outputs(tmp_path: Path) -> None:
         ({"what": "annotate"}, "needs 1 in sheets, got 0"),
         ({"what": "select"}, "needs checkpoints"),
         ({"what": "rewriter", "samples": 0}, "samples and threads of 1 or more"),
+        ({"what": "detector", "cross_source": -1}, "cross_source of 0 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_errors_that_say_why(wrong: dict[str, object], message: str) -> None:

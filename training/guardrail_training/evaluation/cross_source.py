@@ -14,10 +14,7 @@ from guardrail.outcome import LABELS
 from guardrail_training.evaluation.detection_sets import LabelledSet, labelled_sets
 from guardrail_training.evaluation.metrics import Ranking, ranking
 
-__all__ = ["TEXTS", "WITHOUT", "CrossSource", "cross_source", "toxicity_logits"]
-
-TEXTS = 10_000
-"""Texts of the one pass of each training."""
+__all__ = ["WITHOUT", "CrossSource", "cross_source", "toxicity_logits"]
 
 WITHOUT: Mapping[str, str] = {
     "paradetox": "paradetox, one style",
@@ -41,9 +38,9 @@ class CrossSource:
 
 
 def cross_source(
-    *, base: str | Path, data: Path, out: str | Path, seed: int, threads: int
+    *, base: str | Path, data: Path, out: str | Path, texts: int, seed: int, threads: int
 ) -> list[CrossSource]:
-    """Trains once per left-out source, one pass over 10,000 texts, and tests on that source's dev part."""
+    """Trains once per left-out source, one pass over ``texts`` texts, and tests on that source's dev part."""
     from guardrail_training.detection.batches import load_tokenizer
     from guardrail_training.detection.detector import DetectorSettings, train
     from guardrail_training.detection.mixture import ROWS
@@ -60,19 +57,19 @@ def cross_source(
             out=str(Path(out) / f"without-{source}"),
             data=str(data),
             seed=seed,
-            share=min(1.0, TEXTS / kept),
+            share=min(1.0, texts / kept),
             last_share=0.0,
             without=source,
             threads=threads,
             export=False,
         )
         scores = toxicity_logits(train(settings), load_tokenizer(base), sets[tested_on].texts)
-        found.append(_result(source, sets[tested_on], scores))
+        found.append(_result(source, sets[tested_on], scores, texts=texts))
     return found
 
 
-def _result(source: str, tested: LabelledSet, scores: Sequence[float]) -> CrossSource:
-    return CrossSource(source, tested.source, TEXTS, ranking(tested.positive, scores))
+def _result(source: str, tested: LabelledSet, scores: Sequence[float], *, texts: int) -> CrossSource:
+    return CrossSource(source, tested.source, texts, ranking(tested.positive, scores))
 
 
 @torch.inference_mode()

@@ -70,6 +70,7 @@ def _cross_source(settings: EvaluateSettings, data: Path) -> list[Any]:
         base=model_folder(settings.original),
         data=data,
         out=settings.runs,
+        texts=settings.cross_source,
         seed=settings.seed,
         threads=settings.threads,
     )

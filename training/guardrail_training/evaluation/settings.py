@@ -29,7 +29,8 @@ class EvaluateSettings:
     encoder       encoder of SIM and J
     original      the original MiniLM, whose tokenizer file ``encoder`` shares
     perplexity    measure the perplexity ratio under the base (the slowest of the measures)
-    cross_source  train detectors without a source and test on it (up to 15 minutes each)
+    cross_source  texts to train detectors on that lack a source and are tested on it, 0: none of them
+                  (10,000 take up to 15 minutes each)
     runs          folder of trainings for ``cross_source``
     checkpoints   run folder with step-N adapters, for ``select``
     sheets        the sheet to write, or the two filled sheets to compare
@@ -52,7 +53,7 @@ class EvaluateSettings:
     encoder: str = "paraphrase-minilm-l3"
     original: str = "minilm-l6-v2"
     perplexity: bool = True
-    cross_source: bool = False
+    cross_source: int = 0
     runs: str = "runs/cross-source"
     checkpoints: str = ""
     sheets: tuple[str, ...] = ()
@@ -63,8 +64,10 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.what not in MEASUREMENTS:
             raise ConfigError(f"evaluate what must be one of {', '.join(MEASUREMENTS)}, got {self.what!r}")
-        if self.limit < 0 or self.samples < 1 or self.threads < 1:
-            raise ConfigError("evaluate needs limit of 0 or more, and samples and threads of 1 or more")
+        if min(self.limit, self.cross_source) < 0 or self.samples < 1 or self.threads < 1:
+            raise ConfigError(
+                "evaluate needs limit and cross_source of 0 or more, and samples and threads of 1 or more"
+            )
         wanted = {"annotate": 1, "agreement": 2}.get(self.what)
         if wanted is not None and len(self.sheets) != wanted:
             raise ConfigError(f"evaluate {self.what} needs {wanted} in sheets, got {len(self.sheets)}")
