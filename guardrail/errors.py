@@ -78,7 +78,7 @@ class MissingExtraError(FailureError, ImportError):
 
 
 class AuditError(FailureError):
-    """An intervention could not be recorded, or an audit cannot be read: what it is about was not returned."""
+    """An intervention could not be recorded, so that its text is not returned, or an audit cannot be read."""
 
 
 class ModelFileError(FailureError):

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
 from guardrail.structured.moderation import Task, Terms, ajudge, judge
-from guardrail.trail import AuditLog, Origin, Trail, origin_of
+from guardrail.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 V = TypeVar("V")
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
@@ -166,7 +168,7 @@ class Guard:
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            return Stream(self._stream_flow(), chunks, calls=self._calls, settle=self._settle)
+            return Stream(self._stream_flow(), chunks, calls=self._calls, **self._ears(self._settle))
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -175,7 +177,8 @@ class Guard:
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
         try:
-            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher, settle=self._asettle)
+            ears = self._ears(self._asettle)
+            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher, **ears)
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -281,14 +284,21 @@ class Guard:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
         return origin_of(self.policy, **{k: v for k, v in self._parts.items() if k != "embedder"})
 
-    def _settle(self, outcome: Outcome) -> Outcome:
+    def _ears(self, settle: Callable[..., Any]) -> dict[str, Any]:
+        """Who hears of a stream: ``settle`` of its end, the audit of each edit before it is shown, too."""
+        if self._trail is None:
+            return {"settle": settle}
+        text = TextTrail(self._trail)
+        return {"settle": partial(settle, text=text), "note": text.edited}
+
+    def _settle(self, outcome: Outcome, *, text: TextTrail | None = None) -> Outcome:
         if self._trail is not None:
-            self._trail.record([outcome])
+            (text or TextTrail(self._trail)).ended(outcome)
         return self._recorded(outcome)
 
-    async def _asettle(self, outcome: Outcome) -> Outcome:
+    async def _asettle(self, outcome: Outcome, *, text: TextTrail | None = None) -> Outcome:
         if self._trail is not None and (outcome.edits or outcome.degraded):
-            await asyncio.to_thread(self._trail.record, [outcome])
+            await asyncio.to_thread((text or TextTrail(self._trail)).ended, outcome)
         return self._recorded(outcome)
 
     def _recorded(self, outcome: Outcome) -> Outcome:
@@ -368,21 +378,37 @@ def _windows(texts: Sequence[str]) -> list[tuple[str, ...]]:
     return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
 
 
-@cache
+class _Once(Generic[T]):
+    """A model that is loaded at first use, and once only, however many threads ask for it."""
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._load = cache(load)
+        self._lock = Lock()
+
+    def __call__(self) -> T:
+        with self._lock:
+            return self._load()
+
+    def cache_clear(self) -> None:
+        """Forgets the model."""
+        self._load.cache_clear()
+
+
+@_Once
 def _shipped_detector() -> OnnxDetector:
     from guardrail.detectors.onnx import OnnxDetector
 
     return OnnxDetector.shipped()
 
 
-@cache
+@_Once
 def _shipped_lexicon() -> Lexicon:
     from guardrail.detectors.lexicon import Lexicon
 
     return Lexicon.shipped()
 
 
-@cache
+@_Once
 def _shipped_rewriter() -> LoraRewriter:
     from guardrail.rewriters.lora import LoraRewriter
 

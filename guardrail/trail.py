@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from guardrail.manifest import Manifest
 from guardrail.outcome import Action, Edit, Outcome, Verdict
 from guardrail.policy import Policy
 
-__all__ = ["AuditLog", "Intervention", "Origin", "Trail", "origin_of"]
+__all__ = ["AuditLog", "Intervention", "Origin", "TextTrail", "Trail", "origin_of"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -81,7 +81,7 @@ class Trail:
             self.log.record(found)
 
     def record_edit(self, edit: Edit, *, key: str) -> None:
-        """Records one segment of a text that is still being read; ``record`` later skips it."""
+        """Records one segment of a text that is still being read."""
         self.log.record([self._edited(key, edit)])
 
     def _interventions(self, key: str, outcome: Outcome) -> list[Intervention]:
@@ -116,6 +116,24 @@ class Trail:
             failed_checks=edit.failed_checks,
             origin=self._origin(),
         )
+
+
+class TextTrail:
+    """Tells an audit log of one text: of each edit before its text is shown, of the rest at the end."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail = trail
+        self._key = new_key()
+        self._told = 0
+
+    def edited(self, edit: Edit) -> None:
+        """Records an edit; they come in the order of the text."""
+        self._trail.record_edit(edit, key=self._key)
+        self._told += 1
+
+    def ended(self, outcome: Outcome) -> None:
+        """Records what of the outcome is not recorded yet."""
+        self._trail.record([replace(outcome, edits=outcome.edits[self._told :])], keys=[self._key])
 
 
 def new_key() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -21,12 +22,13 @@ from guardrail.calls import Calls
 from guardrail.drive.run import Run
 from guardrail.errors import FailureError
 from guardrail.flow.steps import Flow, Read, Release
-from guardrail.outcome import Outcome
+from guardrail.outcome import Edit, Outcome
 from guardrail.sharing import answer_together
 
 __all__ = ["AsyncStream", "Stream"]
 
 Chunks = TypeVar("Chunks")
+Note = Callable[[Edit], object]
 
 
 class Stream(Iterator[str]):
@@ -36,7 +38,8 @@ class Stream(Iterator[str]):
     A chunk is pulled from the source only while nothing is ready to be shown. The stream ends with the
     source, behind a refusal, or early: by ``close``, at the end of a ``with`` block, by an exception of the
     source (which goes on to the caller), or when it is dropped. However it ends, the source is closed if it
-    can be, what was not shown by then never is, and ``settle`` is told the outcome once.
+    can be, what was not shown by then never is, and ``settle`` is told the outcome once. ``note`` is told
+    each edit before its text is handed out; what it raises comes in place of the text.
     """
 
     def __init__(
@@ -46,11 +49,12 @@ class Stream(Iterator[str]):
         *,
         calls: Calls,
         settle: Callable[[Outcome], object],
+        note: Note | None = None,
     ) -> None:
         self._source = iter(_require_chunks(chunks))
         self._run = Run(flow)
         # A generator that does not know the stream: a dropped stream then ends at once, without a cycle.
-        self._pieces = _pieces(self._run, self._source, calls, settle)
+        self._pieces = _pieces(self._run, self._source, calls, settle, note)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -95,10 +99,11 @@ class AsyncStream(AsyncIterator[str]):
         *,
         batcher: Batcher,
         settle: Callable[[Outcome], Awaitable[object]],
+        note: Note | None = None,
     ) -> None:
         self._source = _Source(_require_chunks(chunks))
         self._run = Run(flow)
-        self._pieces = _async_pieces(self._run, self._source, batcher, settle)
+        self._pieces = _async_pieces(self._run, self._source, batcher, settle, note)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -130,12 +135,15 @@ def _pieces(
     source: Iterator[object],
     calls: Calls,
     settle: Callable[[Outcome], object],
+    note: Note | None,
 ) -> Generator[str, None, None]:
     try:
         while (request := run.request) is not None:
             if isinstance(request, Read):
                 run.send(_read(source))
             elif isinstance(request, Release):
+                if note is not None and request.edit is not None:
+                    note(request.edit)
                 yield request.text
                 run.send(None)
             else:
@@ -156,6 +164,7 @@ async def _async_pieces(
     source: _Source,
     batcher: Batcher,
     settle: Callable[[Outcome], Awaitable[object]],
+    note: Note | None,
 ) -> AsyncGenerator[str, None]:
     try:
         with batcher.text():
@@ -163,6 +172,8 @@ async def _async_pieces(
                 if isinstance(request, Read):
                     run.send(await source.read())
                 elif isinstance(request, Release):
+                    if note is not None and request.edit is not None:
+                        await asyncio.to_thread(note, request.edit)
                     yield request.text
                     run.send(None)
                 else:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from guardrail.flow.ladder import mend
 from guardrail.flow.record import Case, Record
 from guardrail.flow.scoring import judge
-from guardrail.flow.steps import Flow, Read, Release, Steps, UnfinishedError
+from guardrail.flow.steps import Flow, Read, Steps, UnfinishedError
 from guardrail.outcome import Action
 from guardrail.policy import Policy
 from guardrail.segment import Segment, Segmenter
@@ -71,8 +71,9 @@ def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Step
 
 def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
     for case in cases:
-        if released := record.close(case):
-            yield Release(released)
+        release = record.close(case)
+        if release.text:
+            yield release
         if case.action is Action.BLOCKED:
             return True
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from guardrail.flow.steps import Release
 from guardrail.outcome import Action, Edit, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.segment import Segment
@@ -89,33 +90,32 @@ class Record:
             self._tail = (self._tail + segment.text)[-(self.policy.context + 1) :]
         return cases
 
-    def close(self, case: Case) -> str:
-        """Takes note of a settled case and returns the text to release for it."""
+    def close(self, case: Case) -> Release:
+        """Takes note of a settled case and returns what is to be released for it."""
         self._degraded.update(dict.fromkeys(case.degraded))
         offset = case.segment.start + case.segment.core.start
         verdict = replace(case.verdict, spans=tuple(span.shifted(offset) for span in case.verdict.spans))
         self._before.append(verdict)
-        text = case.segment.text
+        text, edit = case.segment.text, None
         if case.settled:
             after, text = self._replacement(case)
             self._after.append(case.verdict_after)
-            self._edits.append(
-                Edit(
-                    start=offset,
-                    end=offset + len(case.body),
-                    before=case.body,
-                    after=after,
-                    action=case.action,
-                    verdict=verdict,
-                    verdict_after=case.verdict_after,
-                    similarity=case.similarity,
-                    failed_checks=case.tried,
-                )
+            edit = Edit(
+                start=offset,
+                end=offset + len(case.body),
+                before=case.body,
+                after=after,
+                action=case.action,
+                verdict=verdict,
+                verdict_after=case.verdict_after,
+                similarity=case.similarity,
+                failed_checks=case.tried,
             )
+            self._edits.append(edit)
         else:
             self._after.append(verdict)
         self._released.append(text)
-        return text
+        return Release(text, edit)
 
     def _replacement(self, case: Case) -> tuple[str, str]:
         """What stands for the core, and the whole text to release for the segment."""

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from guardrail.outcome import Outcome
+from guardrail.outcome import Edit, Outcome
 
 __all__ = [
     "Detect",
@@ -52,9 +52,10 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """This text may be shown now. Reply: None."""
+    """This text may be shown now; ``edit`` is what stands in it for a flagged segment. Reply: None."""
 
     text: str = field(repr=False)
+    edit: Edit | None = None
 
 
 class UnfinishedError(Exception):

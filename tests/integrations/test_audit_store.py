@@ -192,6 +192,65 @@ def test_the_event_loop_goes_on_while_a_row_is_written() -> None:
     assert asyncio.run(scenario()).action is Action.REWRITTEN
 
 
+# ---- streams
+
+STREAMED = [
+    f"{CLEAN} The dri",
+    f"ver of the {CANARY} bus is an idiot. ",
+    CLEAN,
+    " You are all utter morons and a damn moron.",
+]
+
+
+def test_an_edit_of_a_stream_is_recorded_before_its_text_is_handed_out(where: str) -> None:
+    stream = guard(where).stream(STREAMED)
+    counts = [len(rows(where)) if "person" in piece else 0 for piece in stream]
+    assert [count for count in counts if count] == [1, 2]
+    assert stream.outcome is not None
+    found = rows(where)
+    assert [(row.start, row.end) for row in found] == [(e.start, e.end) for e in stream.outcome.edits]
+    assert len({row.text_key for row in found}) == 1
+
+
+def test_a_stream_leaves_the_rows_that_the_whole_text_leaves(where: str) -> None:
+    guarded = guard(where)
+    list(guarded.stream(STREAMED))
+
+    async def read() -> None:
+        _ = [piece async for piece in guarded.astream(STREAMED)]
+
+    asyncio.run(read())
+    guarded.check("".join(STREAMED))
+    found = [(row.start, row.end, row.hmac, row.action, row.failed_checks) for row in rows(where)]
+    assert len(found) == 6
+    assert found[:2] == found[2:4] == found[4:]
+
+
+def test_a_stream_that_ends_early_is_recorded_as_unfinished(where: str) -> None:
+    with guard(where).stream(STREAMED) as stream:
+        next(stream)
+    assert [(row.kind, row.degraded) for row in rows(where)] == [("degraded", ["unfinished"])]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_where_an_edit_cannot_be_recorded_its_text_does_not_leave_the_stream(
+    tmp_path: Path, is_async: bool
+) -> None:
+    guarded = guard(broken_store(tmp_path))
+    shown_pieces: list[str] = []
+
+    async def read() -> None:
+        async for piece in guarded.astream(STREAMED):
+            shown_pieces.append(piece)
+
+    def read_plainly() -> None:
+        shown_pieces.extend(guarded.stream(STREAMED))
+
+    with pytest.raises(AuditError):
+        asyncio.run(read()) if is_async else read_plainly()
+    assert "".join(shown_pieces).strip() == CLEAN, "what stood before it"
+
+
 # ---- kill -9
 
 WORKER = f"""
