@@ -491,6 +491,13 @@ def test_the_hook_hears_of_each_prose_string_and_of_each_flagged_other_one() -> 
     assert [outcome.action for outcome in heard] == [Action.REWRITTEN, Action.PASSED, Action.BLOCKED]
 
 
+def test_blank_strings_of_a_structure_are_no_outcome() -> None:
+    heard: list[Outcome] = []
+    blank = message("", name=" ")
+    assert guard(on_outcome=heard.append).moderate([blank, "\n"]) == [blank, "\n"]
+    assert heard == []
+
+
 def test_a_failing_detector_blocks_what_it_could_not_read() -> None:
     def broken(texts: Sequence[str]) -> Any:
         raise RuntimeError
