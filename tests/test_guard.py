@@ -214,3 +214,30 @@ def test_another_policy_decides_with_the_same_models() -> None:
     masking = shared.with_policy(Policy(ladder=("mask", "block")))
     assert [g.check(TOXIC).action for g in (shared, masking)] == [Action.REWRITTEN, Action.MASKED]
     assert len(heard) == 2
+
+
+def test_a_shipped_model_is_loaded_once_however_many_threads_ask_for_it() -> None:
+    from guardrail.guard import _Once
+
+    loads: list[object] = []
+    both = threading.Barrier(8, timeout=10.0)
+
+    def load() -> object:
+        loads.append(object())
+        time.sleep(0.005)
+        return loads[-1]
+
+    once = _Once(load)
+    found: list[object] = []
+
+    def ask() -> None:
+        both.wait()
+        found.append(once())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert found == loads * 8
