@@ -33,7 +33,7 @@ from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
 from guardrail.structured.moderation import Task, Terms, ajudge, judge
-from guardrail.trail import AuditLog, Origin, Trail, origin_of
+from guardrail.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Guard:
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            return Stream(self._stream_flow(), chunks, calls=self._calls, settle=self._settle)
+            return Stream(self._stream_flow(), chunks, calls=self._calls, **self._ears(self._settle))
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -177,7 +177,8 @@ class Guard:
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
         try:
-            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher, settle=self._asettle)
+            ears = self._ears(self._asettle)
+            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher, **ears)
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -283,14 +284,21 @@ class Guard:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
         return origin_of(self.policy, **{k: v for k, v in self._parts.items() if k != "embedder"})
 
-    def _settle(self, outcome: Outcome) -> Outcome:
+    def _ears(self, settle: Callable[..., Any]) -> dict[str, Any]:
+        """Who hears of a stream: ``settle`` of its end, the audit of each edit before it is shown, too."""
+        if self._trail is None:
+            return {"settle": settle}
+        text = TextTrail(self._trail)
+        return {"settle": partial(settle, text=text), "note": text.edited}
+
+    def _settle(self, outcome: Outcome, *, text: TextTrail | None = None) -> Outcome:
         if self._trail is not None:
-            self._trail.record([outcome])
+            (text or TextTrail(self._trail)).ended(outcome)
         return self._recorded(outcome)
 
-    async def _asettle(self, outcome: Outcome) -> Outcome:
+    async def _asettle(self, outcome: Outcome, *, text: TextTrail | None = None) -> Outcome:
         if self._trail is not None and (outcome.edits or outcome.degraded):
-            await asyncio.to_thread(self._trail.record, [outcome])
+            await asyncio.to_thread((text or TextTrail(self._trail)).ended, outcome)
         return self._recorded(outcome)
 
     def _recorded(self, outcome: Outcome) -> Outcome:
