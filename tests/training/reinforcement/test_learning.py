@@ -57,7 +57,7 @@ def scores(base: Path, folder: Path, **changes: Any) -> list[float]:
 
 
 def assert_learned(found: list[float]) -> None:
-    assert found[0] < 0.4
+    assert found[0] < 0.5  # a quarter is chance; a random model has its preferences
     assert sum(found[-LAST:]) / LAST >= 0.9
 
 

@@ -18,7 +18,7 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training.checkpoint import FILENAME
 from guardrail_training.cli import app
-from guardrail_training.data import TrainingRowError
+from guardrail_training.records import TrainingRowError
 from guardrail_training.reinforcement import ppo
 from guardrail_training.reinforcement.ppo import PpoReport, PpoSettings
 from guardrail_training.reinforcement.updates import DivergedError

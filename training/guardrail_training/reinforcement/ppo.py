@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guardrail.errors import ConfigError, UsageError
+from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.provenance import model_folder
-from guardrail_training.records import data_folder
+from guardrail_training.records import required_folder
 from guardrail_training.reinforcement.adapters import merge, save_stacked
 from guardrail_training.reinforcement.figures import rollout_figures
 from guardrail_training.reinforcement.kl_control import KlControl
@@ -200,10 +200,7 @@ def _tokenizer(base: Path) -> Any:
 
 
 def _prompt_file(settings: PpoSettings) -> Path:
-    folder = data_folder(settings.data)
-    if folder is None:
-        raise UsageError("no data folder: give it with --data or GUARDRAIL_DATA")
-    return folder / settings.prompts
+    return required_folder(settings.data) / settings.prompts
 
 
 def _formula(formula: str) -> Reward:

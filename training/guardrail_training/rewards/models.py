@@ -99,7 +99,7 @@ def load_classifier(folder_or_id: str, *, revision: str | None = None) -> tuple[
         model = AutoModelForSequenceClassification.from_pretrained(
             folder_or_id, use_safetensors=True, dtype=torch.float32, **pinned
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ModelMissingError(
             f"{folder_or_id!r} has no classifier in safetensors on this machine; check the path, or fetch it"
         ) from error
