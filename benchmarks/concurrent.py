@@ -11,7 +11,7 @@ from benchmarks.batch import TEXTS
 from benchmarks.measure import Claim, median_seconds, report
 from guardrail import Guard, Policy
 
-ROUNDS = 15
+ROUNDS = 9
 
 
 async def together(guard: Guard) -> None:

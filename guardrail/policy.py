@@ -42,7 +42,8 @@ class Policy:
     segment_min      a shorter segment joins the next one, in characters
     segment_max      a longer segment is cut, in characters
     batch            texts per model call
-    batch_wait       milliseconds that a call of a coroutine may wait for others to share a model call with
+    batch_wait       milliseconds that a call of a coroutine may wait for others to share a model call with;
+                     its deadline goes on meanwhile
     queue            texts that may wait for a model; further coroutines are held back until there is room
     """
 

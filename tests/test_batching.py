@@ -16,7 +16,7 @@ import pytest
 
 from guardrail import Action, Guard, Outcome, Policy, Verdict
 from guardrail.batching import AT_ONCE
-from guardrail.errors import ManifestError, PluginError
+from guardrail.errors import ConfigError, ManifestError, PluginError
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 
@@ -441,3 +441,10 @@ def test_the_threads_end_with_the_guard() -> None:
     for worker in mine:
         worker.join(timeout=10.0)
         assert not worker.is_alive()
+
+
+@pytest.mark.parametrize("wrong", [{"batch_wait": -1.0}, {"batch_wait": float("inf")}, {"queue": 0}])
+def test_a_wrong_wait_or_queue_is_an_error_that_names_it(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=name):
+        Policy(**wrong)
