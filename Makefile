@@ -4,11 +4,13 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench format
+.PHONY: help demo test test-browser screenshot lint types bench format
 
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
 	@echo "make test    lint, types, every test, the wheel's contents"
+	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
+	@echo "make screenshot  takes the picture of the playground in docs/ anew"
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
 	@echo "make format  put the code into the house layout"
 
@@ -19,6 +21,13 @@ demo: .venv/installed-rewrite
 test: lint types
 	$(BIN)/guardrail models pull
 	$(BIN)/python -m pytest
+
+test-browser: .venv/installed-dev
+	$(BIN)/python -m pytest -m browser
+
+screenshot: .venv/installed-dev
+	$(BIN)/guardrail models pull
+	$(BIN)/python -m tests.integrations.server.screenshot docs/playground.png
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

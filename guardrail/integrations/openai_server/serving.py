@@ -6,6 +6,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from guardrail.config import Config, ServerSettings
+from guardrail.integrations.audit.keys import Reviewers
+from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server.app import create_app
 from guardrail.integrations.openai_server.keys import Keys, require_safe_address
 
@@ -19,7 +21,13 @@ def run(config: Config) -> None:
     """Serves until a signal ends it. ConfigError: the address needs keys and there are none."""
     settings, keys = config.server, Keys.from_environment()
     require_safe_address(settings.host, keys)
-    server_of(create_app(config.guard(), settings=settings, keys=keys), settings).run()
+    if config.audit.url is None:
+        app = create_app(config.guard(), settings=settings, keys=keys)
+    else:
+        store = config.audit.open()
+        routers = [audit_routes(store.database, Reviewers.from_environment())]
+        app = create_app(config.guard(audit=store), settings=settings, keys=keys, routers=routers)
+    server_of(app, settings).run()
 
 
 def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:

@@ -17,7 +17,6 @@ const LADDERS = {
   "mask,block": "Its toxic words are covered, all else stays.",
   block: "A refusal takes its place, and nothing after it is shown.",
 };
-const DONE = { passed: "passed", rewritten: "rewritten", masked: "masked", blocked: "blocked" };
 
 const $ = (id) => document.getElementById(id);
 let pending = null;
@@ -89,7 +88,8 @@ function show(text, outcome) {
   );
   const degraded = outcome.degraded.length ? ` Not a full pass: ${outcome.degraded.join(", ")}.` : "";
   $("status").textContent = summary(outcome) + degraded;
-  $("timing").textContent = `${Math.round(outcome.milliseconds.total)} ms`;
+  const time = outcome.milliseconds.total;
+  $("timing").textContent = time < 1000 ? `${Math.round(time)} ms` : `${(time / 1000).toFixed(1)} s`;
   $("result").hidden = false;
 }
 
@@ -97,7 +97,7 @@ function summary({ edits, sentences }) {
   if (!edits.length) return "Nothing to change: the text is shown as it is.";
   const counts = new Map();
   for (const { action } of edits) counts.set(action, (counts.get(action) ?? 0) + 1);
-  const parts = [...counts].map(([action, count]) => `${count} ${DONE[action]}`);
+  const parts = [...counts].map(([action, count]) => `${count} ${action}`);
   const all = sentences.length === 1 ? "the only sentence" : `${edits.length} of ${sentences.length} sentences`;
   return `Changed ${all}: ${parts.join(", ")}.`;
 }
@@ -108,10 +108,16 @@ function original(outcome, cut) {
   for (const edit of outcome.edits) {
     nodes.push(cut(at, edit.start));
     const marked = edit.action === "blocked" ? [[true, edit.before]] : changes(edit.before, edit.after).before;
-    nodes.push(...marked.map(([differs, piece]) => (differs ? element("del", "", piece) : piece)));
+    nodes.push(...marked.flatMap((pair) => mark("del", "", pair)));
     at = edit.end;
   }
   return [...nodes, cut(at)];
+}
+
+function mark(name, className, [differs, piece]) {
+  if (!differs) return [piece];
+  const words = piece.trimEnd();
+  return words ? [element(name, className, words), piece.slice(words.length)] : [piece];
 }
 
 function replacement(outcome, cut) {
@@ -124,7 +130,7 @@ function replacement(outcome, cut) {
       return ending(nodes, outcome);
     }
     const marked = changes(edit.before, edit.after).after;
-    nodes.push(...marked.map(([differs, piece]) => (differs ? element("ins", edit.action, piece) : piece)));
+    nodes.push(...marked.flatMap((pair) => mark("ins", edit.action, pair)));
     at = edit.end;
   }
   return ending([...nodes, cut(at)], outcome);

@@ -1,0 +1,84 @@
+"""Headless Chromium before the playground page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # CI runs as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+)
+PATIENCE = 120.0
+
+
+class Playground:
+    """The page in a browser, by what a person sees of it."""
+
+    def __init__(self, driver: Chrome, url: str) -> None:
+        self.driver = driver
+        driver.get(url)
+
+    def element(self, name: str) -> WebElement:
+        """The element with this id."""
+        return self.driver.find_element(By.ID, name)
+
+    def elements(self, selector: str) -> list[WebElement]:
+        """The elements that a CSS selector finds."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Their texts, leading and trailing white space left out."""
+        return [element.text.strip() for element in self.elements(selector)]
+
+    def content(self, name: str) -> str:
+        """The text of the element with this id, to the character."""
+        return str(
+            self.driver.execute_script("return document.getElementById(arguments[0]).textContent", name)
+        )
+
+    def check(self, text: str) -> None:
+        """Types the text in place of what is there, checks it and waits for the result."""
+        script = "const box = document.getElementById('text'); box.value = arguments[0]; box.focus()"
+        self.driver.execute_script(script, text)
+        self.element("submit").click()
+        self.wait_for_result()
+
+    def wait_for_result(self) -> None:
+        """Waits until nothing is being checked and a result or a problem is there."""
+        wait: WebDriverWait[Chrome] = WebDriverWait(self.driver, PATIENCE)
+        wait.until(lambda _: self.element("submit").text == "Check")
+        wait.until(lambda _: self.content("status") or self.content("problem"))
+
+
+@contextmanager
+def chromium(profile: Path, *, width: int = 1180, height: int = 1000) -> Iterator[Chrome]:
+    """A browser with an empty profile. Fails where Chromium is not installed, naming what to install."""
+    for program in (CHROMIUM, DRIVER):
+        assert program.is_file(), f"{program} is missing: apt-get install chromium chromium-driver"
+    options = ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=Service(str(DRIVER)))
+    try:
+        yield driver
+    finally:
+        driver.quit()

@@ -1,0 +1,233 @@
+"""The playground in headless Chromium: what it shows, what it never runs, and that no mouse is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.action_chains import ActionChains
+
+from guardrail.integrations.openai_server import Keys as ServerKeys
+from tests.integrations.server.browser import Playground, chromium
+from tests.integrations.server.running import CLEAN, MENDED, PROXY_KEY, TOXIC, proxy
+
+pytestmark = pytest.mark.browser
+
+XSS = (
+    "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"
+    '"><svg onload=window.hit=1> ${window.hit = 1} javascript:window.hit=1'
+)
+CONTRAST = 4.5
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        with proxy() as url:
+            yield url
+
+
+def complaints(driver: Chrome) -> list[str]:
+    """What the browser has complained of since it was last asked."""
+    entries: Any = driver.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+def page(driver: Chrome, address: str) -> Iterator[Playground]:
+    complaints(driver)  # of an earlier test
+    yield Playground(driver, address)
+    assert complaints(driver) == []
+
+
+def test_the_diff_shows_what_was_taken_out_and_what_stands_instead(page: Playground) -> None:
+    page.check(f"{CLEAN} {TOXIC} 😀 {CLEAN}")
+    assert page.content("before") == f"{CLEAN} {TOXIC} 😀 {CLEAN}"
+    assert page.content("after") == f"{CLEAN} {MENDED} 😀 {CLEAN}"
+    assert page.texts("#before del") == ["idiot."]
+    assert page.texts("#after ins") == ["person."]
+    assert page.element("status").text == "Changed 1 of 3 sentences: 1 rewritten."
+
+
+def test_every_sentence_has_its_score_and_what_was_done(page: Playground) -> None:
+    page.check(f"{CLEAN} {TOXIC}")
+    assert page.texts(".sentence") == [CLEAN, TOXIC]
+    assert page.texts("#sentences .badge") == ["passed", "rewritten"]
+    assert page.texts("summary .number") == ["0.01", "0.90"]
+    meters = [float(meter.get_attribute("value") or 0) for meter in page.elements("meter")]
+    assert meters == [0.01, 0.9]
+    assert "Refused on the way: toxic" in page.texts(".why")[0]
+
+
+def test_clean_text_is_said_to_be_clean(page: Playground) -> None:
+    page.check(CLEAN)
+    assert page.content("after") == CLEAN
+    assert page.elements("ins, del") == []
+    assert "Nothing to change" in page.element("status").text
+
+
+def test_the_policy_can_be_switched_and_is_applied_at_once(page: Playground) -> None:
+    page.check(f"{TOXIC} {CLEAN}")
+    radio = page.elements("input[name=ladder][value='mask,block']")[0]
+    page.driver.execute_script("arguments[0].click()", radio)
+    page.wait_for_result()
+    assert page.texts("#after ins.masked") == ["i****."]
+    radio = page.elements("input[name=ladder][value='block']")[0]
+    page.driver.execute_script("arguments[0].click()", radio)
+    page.wait_for_result()
+    assert page.content("after").startswith("[withheld")
+    assert page.texts("#sentences .badge") == ["blocked", "withheld"]
+
+
+def test_the_threshold_can_be_moved_by_keys(page: Playground) -> None:
+    page.check(TOXIC)
+    assert not page.element("threshold").is_enabled()
+    page.element("own-threshold").send_keys(Keys.SPACE)
+    page.wait_for_result()
+    page.element("threshold").send_keys(Keys.END)
+    page.wait_for_result()
+    assert page.element("threshold-value").text == "1.00"
+    assert "Nothing to change" in page.element("status").text
+
+
+def test_text_that_looks_like_markup_is_shown_and_never_run(page: Playground) -> None:
+    page.check(f"{XSS} said the idiot. {XSS}")
+    assert page.content("before").startswith(XSS)
+    assert page.driver.execute_script("return window.hit") is None
+    assert page.elements("main script, main svg, main img") == []
+
+
+def test_the_policy_of_the_page_would_stop_a_script_that_got_in(page: Playground) -> None:
+    script = """
+        const made = document.createElement("div");
+        try { made.innerHTML = "<img src=x onerror='window.hit = 1'>"; } catch (error) { return error.name; }
+        document.body.append(made);
+        return "set";
+    """
+    assert page.driver.execute_script(script) == "TypeError"
+    assert "TrustedHTML" in complaints(page.driver)[0]
+
+
+def test_everything_works_without_a_mouse_in_the_order_of_reading(page: Playground) -> None:
+    def tab() -> str:
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
+        focused = page.driver.switch_to.active_element
+        return focused.get_attribute("id") or focused.get_attribute("data-example") or focused.text
+
+    assert [tab() for _ in range(2)] == ["Skip to the text", "text"]
+    ActionChains(page.driver).send_keys(f"{CLEAN} {TOXIC}").perform()
+    assert [tab() for _ in range(4)] == ["review", "reply", "quotation", ""]
+    ActionChains(page.driver).send_keys(Keys.ARROW_RIGHT).perform()
+    assert [tab() for _ in range(2)] == ["own-threshold", "submit"]
+    ActionChains(page.driver).send_keys(Keys.ENTER).perform()
+    page.wait_for_result()
+    assert page.texts("#after ins.masked") == ["i****."]
+    assert [tab() for _ in range(2)] == ["before", "after"]
+
+
+def test_control_and_enter_check_the_text(page: Playground) -> None:
+    page.element("text").send_keys(TOXIC)
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+    page.wait_for_result()
+    assert page.content("after") == MENDED
+
+
+def test_examples_are_checked_when_they_are_chosen(page: Playground) -> None:
+    page.elements("[data-example=review]")[0].click()
+    page.wait_for_result()
+    assert "different person at the desk" in page.content("after")
+
+
+def test_everything_has_a_name_and_what_changes_is_announced(page: Playground) -> None:
+    page.check(f"{CLEAN} {TOXIC}")
+    nodes: Any = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    shown = [node for node in nodes if not node.get("ignored")]
+
+    def value(node: Any, field: str) -> str:
+        return str(node.get(field, {}).get("value", ""))
+
+    operable = ("button", "checkbox", "radio", "slider", "textbox", "meter", "DisclosureTriangle")
+    names = {(value(node, "role"), value(node, "name")) for node in shown if value(node, "role") in operable}
+    assert all(name for _, name in names), names
+    assert ("textbox", "Text") in names
+    assert ("slider", "Score from which a sentence is toxic") in names
+    assert ("meter", "toxicity score") in names
+    roles = {value(node, "role") for node in shown}
+    assert {"status", "alert", "main", "deletion", "insertion", "list"} <= roles
+    headings = [value(node, "name") for node in shown if value(node, "role") == "heading"]
+    assert headings == ["guardrail playground", "Result", "Original", "Shown instead", "Sentences"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(page: Playground, scheme: str) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    page.check(f"{CLEAN} {TOXIC}")
+    found: Any = page.driver.execute_script(CONTRASTS)
+    assert len(found) > 20
+    assert [pair for pair in found if pair[1] < CONTRAST] == []
+
+
+def test_a_narrow_window_needs_no_sideways_scrolling(page: Playground) -> None:
+    metrics = {"width": 320, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.check(f"{'x' * 200} {TOXIC}")
+    width = page.driver.execute_script("return document.documentElement.scrollWidth")
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width <= 320
+
+
+def test_a_locked_server_asks_for_its_key(driver: Chrome) -> None:
+    with proxy(keys=ServerKeys((PROXY_KEY,))) as url:
+        page = Playground(driver, url)
+        page.check(TOXIC)
+        assert "no valid key" in page.element("problem").text
+        assert page.driver.switch_to.active_element.get_attribute("id") == "key"
+        ActionChains(driver).send_keys(PROXY_KEY, Keys.ENTER).perform()
+        page.wait_for_result()
+        assert page.content("after") == MENDED
+        assert page.driver.execute_script("return localStorage.length + document.cookie.length") == 0
+
+
+def test_a_server_that_is_gone_is_told_and_no_old_result_stays(driver: Chrome) -> None:
+    with proxy() as url:
+        page = Playground(driver, url)
+        page.check(TOXIC)
+    page.check(CLEAN)
+    assert page.element("problem").text == "The server does not answer."
+    assert not page.element("result").is_displayed()
+
+
+def test_nothing_is_checked_where_there_is_no_text(page: Playground) -> None:
+    page.element("submit").click()
+    assert page.element("problem").text == "There is no text yet."
+    assert page.driver.switch_to.active_element.get_attribute("id") == "text"
+
+
+CONTRASTS = """
+const channel = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const colour = (text) => text.match(/[\\d.]+/g).map(Number);
+const ground = (element) => {
+  const [r, g, b, a = 1] = colour(getComputedStyle(element).backgroundColor);
+  return a === 0 && element.parentElement ? ground(element.parentElement) : [r, g, b];
+};
+const found = [];
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  if (!own || !element.checkVisibility() || element.closest(".visually-hidden, noscript")) continue;
+  const [one, other] = [light(colour(getComputedStyle(element).color)), light(ground(element))];
+  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  found.push([element.tagName + "." + element.className, Math.round(ratio * 100) / 100]);
+}
+return found;
+"""
