@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from guardrail.errors import GuardrailError, UsageError
+from guardrail.integrations.audit.command import audit_app
 from guardrail.integrations.bulk.command import filter_file
 from guardrail.integrations.config_command import ConfigOption, config_app
 from guardrail.integrations.serve_command import serve
@@ -47,6 +48,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="The model files on this machine.")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.add_typer(audit_app, name="audit")
 app.command("filter")(filter_file)
 app.command()(serve)
 

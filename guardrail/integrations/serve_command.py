@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from guardrail.integrations.audit.option import AuditOption, AuditTextOption, with_audit
 from guardrail.integrations.config_command import ConfigOption
 
 __all__ = ["serve"]
@@ -23,17 +24,20 @@ def serve(
     allow_field: Annotated[
         list[str] | None, typer.Option(help="A field of messages to pass on, moderated; repeatable.")
     ] = None,
+    audit: AuditOption = None,
+    audit_text: AuditTextOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Serves an OpenAI-compatible proxy whose answers are moderated, and a page to try the guard on.
 
     Clients' keys are in GUARDRAIL_PROXY_KEYS, separated by commas, the upstream's in GUARDRAIL_UPSTREAM_KEY.
-    Without proxy keys the server listens on this machine alone and passes on what clients send.
+    Without proxy keys the server listens on this machine alone and passes on what clients send. With an audit
+    there is a page at /audit for who has one of GUARDRAIL_AUDIT_KEYS, written name=key.
     """
     from guardrail.config import Config
     from guardrail.integrations.openai_server.serving import run
 
-    loaded = Config.load(config)
+    loaded = with_audit(Config.load(config), audit, include_text=audit_text)
     chosen: dict[str, Any] = {
         "upstream": upstream,
         "host": host,

@@ -1,0 +1,51 @@
+"""``guardrail audit export``: what people decided, as training pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guardrail.config import Config
+from guardrail.errors import UsageError
+from guardrail.integrations.audit.option import AuditOption, with_audit
+from guardrail.integrations.config_command import ConfigOption
+
+__all__ = ["audit_app"]
+
+audit_app = typer.Typer(no_args_is_help=True, help="What was recorded of interventions.")
+
+
+@audit_app.callback()
+def _group() -> None:
+    """Keeps ``export`` a command of its own although it is the only one."""
+
+
+@audit_app.command()
+def export(
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines; must not be there yet.")],
+    *,
+    audit: AuditOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Writes accepted and corrected interventions as pairs that 'guardrail-train sft' reads.
+
+    Each line holds a toxic segment and its neutral versions: {"toxic": ..., "neutral": [...]}.
+    """
+    settings = with_audit(Config.load(config), audit, include_text=False).audit
+    store = settings.open()
+    from guardrail.integrations.audit.review import pairs
+
+    count = 0
+    try:
+        file = target.open("x", encoding="ascii")
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    with file:
+        for pair in pairs(store.database):
+            # Escaped: readers differ in what they take for the end of a line.
+            file.write(f"{json.dumps({'toxic': pair.toxic, 'neutral': pair.neutral})}\n")
+            count += 1
+    typer.echo(f"{count} pairs", err=True)

@@ -1,0 +1,289 @@
+"""What people see of an audit and decide on it, and the training pairs that come of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from guardrail import Guard, Policy
+from guardrail.errors import ConfigError, UsageError
+from guardrail.integrations.audit.keys import Reviewers
+from guardrail.integrations.audit.review import Query, decide, page, pairs
+from guardrail.integrations.audit.routes import FILES, audit_routes
+from guardrail.integrations.audit.store import AuditStore
+from guardrail.integrations.cli import app
+from guardrail.integrations.openai_server import Keys, create_app
+from guardrail_training.data import drop_copies, read_rows
+from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.integrations.server.running import serving
+
+XSS = "<img src=x onerror=alert(1)> You are an idiot."
+MASKING = Policy(ladder=("mask", "block"))
+KEY = "alices-key-0123456789"
+ALICE = {"authorization": f"Bearer {KEY}"}
+
+
+def guard(store: AuditStore, **parts: Any) -> Guard:
+    fakes: dict[str, Any] = {
+        "detector": WordDetector(),
+        "rewriter": WordRewriter(),
+        "embedder": BagEmbedder(),
+        "lexicon": WordDetector(),
+    }
+    return Guard(audit=store, **fakes | parts)
+
+
+@pytest.fixture
+def store(where: str) -> Iterator[AuditStore]:
+    """An audit with three rewrites, a mask and a degraded text, numbered from 1."""
+    opened = AuditStore(where, include_text=True)
+    rewriting = guard(opened)
+    for text in ("You are an idiot.", "What a moron he is.", XSS):
+        rewriting.check(text)
+    guard(opened, policy=MASKING).check("Shut up, you idiot.")
+    guard(opened, detector=lambda texts: [], policy=Policy(on_error="open")).check("A fine day.")
+    yield opened
+    opened.close()
+
+
+def numbers(store: AuditStore, **query: Any) -> list[int]:
+    return [record.id for record in page(store.database, Query(**query)).records]
+
+
+def test_pages_follow_each_other_without_gap_or_overlap(store: AuditStore) -> None:
+    found: list[int] = []
+    before: int | None = None
+    while True:
+        one = page(store.database, Query(limit=2, before=before))
+        found += [record.id for record in one.records]
+        if (before := one.next) is None:
+            break
+    assert found == [5, 4, 3, 2, 1]
+
+
+def test_filters_hold_together(store: AuditStore) -> None:
+    now = datetime.now(timezone.utc)
+    assert numbers(store, action="rewritten") == [3, 2, 1]
+    assert numbers(store, action="passed") == [5]
+    assert numbers(store, label="toxicity") == [4, 3, 2, 1]
+    assert numbers(store, label="toxicity", least=0.95) == []
+    assert numbers(store, label="threat") == []
+    assert numbers(store, policy=MASKING.digest()) == [4]
+    assert numbers(store, model="WordRewriter", action="masked") == [4]
+    assert numbers(store, model="Word_ewriter") == [], "taken literally"
+    assert numbers(store, since=now - timedelta(minutes=5), until=now + timedelta(minutes=5)) == [
+        5,
+        4,
+        3,
+        2,
+        1,
+    ]
+    assert numbers(store, until=now - timedelta(minutes=5)) == []
+    record = page(store.database, Query(limit=1)).records[0]
+    assert numbers(store, key=record.text_key) == [5]
+
+
+def test_the_last_decision_counts_and_all_are_kept(store: AuditStore) -> None:
+    decide(store.database, 1, "accepted", reviewer="alice")
+    record = decide(store.database, 1, "corrected", reviewer="bob", correction=" You are mistaken. ")
+    assert (record.decision, record.reviewer, record.correction) == ("corrected", "bob", "You are mistaken.")
+    assert record.reviewed_at is not None
+    assert numbers(store, review="corrected") == [1]
+    assert numbers(store, review="open") == [5, 4, 3, 2]
+    record = decide(store.database, 1, "accepted", reviewer="carol")
+    assert (record.decision, record.correction) == ("accepted", None)
+    with store.database.transaction() as connection:
+        kept = connection.exec_driver_sql("SELECT count(*) FROM guardrail_reviews").scalar()
+    assert kept == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "decision", "correction", "message"),
+    [
+        (99, "accepted", None, "no intervention 99"),
+        (4, "accepted", None, "it was masked, not rewritten"),
+        (5, "corrected", "x", "its text is not kept"),
+        (1, "corrected", None, "the correction is empty"),
+        (1, "corrected", "  ", "the correction is empty"),
+        (1, "corrected", "You are an idiot. ", "the correction is the original"),
+        (1, "corrected", "x" * 10_001, "longer than 10000 characters"),
+    ],
+)
+def test_a_decision_that_teaches_nothing_is_refused(
+    store: AuditStore, number: int, decision: Any, correction: str | None, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        decide(store.database, number, decision, reviewer="alice", correction=correction)
+
+
+def test_where_no_text_is_kept_there_is_nothing_to_decide(where: str) -> None:
+    store = AuditStore(where)
+    guard(store).check("You are an idiot.")
+    with pytest.raises(UsageError, match="its text is not kept"):
+        decide(store.database, 1, "accepted", reviewer="alice")
+    store.close()
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"action": "rewriten"}])
+def test_a_query_that_cannot_be_meant_is_refused(query: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Query(**query)
+
+
+# ---- export
+
+
+def test_the_export_is_what_the_trainer_reads(store: AuditStore, where: str, tmp_path: Path) -> None:
+    odd = "You idiot\u2028said \u0085 it: \U0001f600"
+    rewriting = guard(store)
+    for text in ("You are an idiot.", odd):
+        rewriting.check(text)
+    decide(store.database, 1, "accepted", reviewer="alice")
+    decide(store.database, 6, "corrected", reviewer="alice", correction="You are mistaken.")
+    decide(store.database, 4, "corrected", reviewer="bob", correction="Please be quiet.")
+    decide(store.database, 7, "accepted", reviewer="bob")
+    decide(store.database, 2, "accepted", reviewer="bob")
+    decide(store.database, 2, "corrected", reviewer="bob", correction="He is wrong.")
+    target = tmp_path / "pairs.jsonl"
+    result = CliRunner().invoke(app, ["audit", "export", str(target), "--audit", where])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "4 pairs\n"
+    found = {row.toxic: set(row.neutral) for row in drop_copies(read_rows(target))}
+    assert found == {
+        "You are an idiot.": {"You are an person.", "You are mistaken."},
+        "Shut up, you idiot.": {"Please be quiet."},
+        "What a moron he is.": {"He is wrong."},
+        odd: {odd.replace("idiot", "person")},
+    }
+    again = CliRunner().invoke(app, ["audit", "export", str(target), "--audit", where])
+    assert again.exit_code == 2
+    assert "cannot write" in again.stderr
+
+
+def test_pairs_of_one_segment_are_one_pair(store: AuditStore) -> None:
+    rewriting = guard(store)
+    for _ in range(3):
+        rewriting.check("You are an idiot.")
+    for number in (1, 6, 7):
+        decide(store.database, number, "accepted", reviewer="alice")
+    (pair,) = pairs(store.database)
+    assert pair.neutral == ("You are an person.",)
+
+
+def test_an_export_without_an_audit_says_what_to_set(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl")])
+    assert result.exit_code == 2
+    assert "GUARDRAIL_AUDIT__URL" in result.stderr
+
+
+# ---- over HTTP
+
+
+@pytest.fixture
+def client(store: AuditStore) -> Iterator[httpx.Client]:
+    """A client of the real server with the audit mounted, without a key."""
+    routes = audit_routes(store.database, Reviewers({"alice": KEY, "bob": "bobs-key-0123456789"}))
+    with (
+        serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        yield client
+
+
+def test_without_a_valid_key_nothing_is_read_or_decided(client: httpx.Client) -> None:
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": KEY}):
+        assert client.get("/audit/interventions", headers=headers).status_code == 401
+        answer = client.post(
+            "/audit/interventions/1/decision", headers=headers, json={"decision": "accepted"}
+        )
+        assert answer.status_code == 401
+        assert "no valid audit key" in answer.json()["error"]["message"]
+
+
+def test_a_reviewer_reads_filters_and_decides(client: httpx.Client) -> None:
+    answer = client.get("/audit/interventions", params={"action": "rewritten", "limit": 2}, headers=ALICE)
+    assert [record["id"] for record in answer.json()["records"]] == [3, 2]
+    older = client.get(
+        "/audit/interventions", params={"action": "rewritten", "before": answer.json()["next"]}, headers=ALICE
+    )
+    assert [record["id"] for record in older.json()["records"]] == [1]
+    assert older.json()["next"] is None
+    decided = client.post("/audit/interventions/3/decision", json={"decision": "accepted"}, headers=ALICE)
+    assert decided.json()["decision"] == "accepted"
+    assert decided.json()["reviewer"] == "alice"
+    assert decided.json()["before"] == XSS
+
+
+def test_dates_without_a_zone_are_in_utc(client: httpx.Client) -> None:
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    for moment, count in ((now - timedelta(minutes=5), 5), (now + timedelta(minutes=5), 0)):
+        answer = client.get("/audit/interventions", params={"since": moment.isoformat()}, headers=ALICE)
+        assert len(answer.json()["records"]) == count
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"limit": "0"}, "between 1 and 200"), ({"since": "noon"}, "since"), ({"review": "maybe"}, "review")],
+)
+def test_a_wrong_question_is_told_what_is_wrong(
+    client: httpx.Client, params: dict[str, str], message: str
+) -> None:
+    answer = client.get("/audit/interventions", params=params, headers=ALICE)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_wrong_decision_is_told_what_is_wrong(client: httpx.Client) -> None:
+    answer = client.post("/audit/interventions/4/decision", json={"decision": "accepted"}, headers=ALICE)
+    assert answer.status_code == 409
+    assert "it was masked, not rewritten" in answer.json()["error"]["message"]
+    answer = client.post("/audit/interventions/4/decision", json={"decision": "x", "y": 1}, headers=ALICE)
+    assert answer.status_code == 400
+
+
+def test_the_page_may_load_nothing_from_elsewhere_and_no_text_is_markup(client: httpx.Client) -> None:
+    answer = client.get("/audit")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for path, (_, media_type) in FILES.items():
+        source = client.get(path)
+        assert source.headers["content-type"].startswith(media_type)
+        assert "http" not in source.text.replace("http-equiv", "")
+        assert not any(word in source.text for word in ("innerHTML", "outerHTML", "insertAdjacent", "style="))
+
+
+def test_without_reviewers_nobody_is_let_in(store: AuditStore) -> None:
+    routes = audit_routes(store.database, Reviewers())
+    with serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url:
+        answer = httpx.get(f"{url}/audit/interventions", headers={"authorization": "Bearer"})
+    assert answer.status_code == 401
+    assert "GUARDRAIL_AUDIT_KEYS is not set" in answer.json()["error"]["message"]
+
+
+def test_reviewers_come_from_the_environment() -> None:
+    read = Reviewers.from_environment({"GUARDRAIL_AUDIT_KEYS": f"alice={KEY}, bob=bobs-key=0123456789"})
+    assert read.admit(f"Bearer {KEY}") == "alice"
+    assert read.admit("bearer bobs-key=0123456789") == "bob"
+    assert read.admit(None) is None
+    assert KEY not in repr(read)
+    for wrong in ("alice", f"={KEY}", "alice=short", f"alice={KEY},alice={KEY}"):
+        with pytest.raises(ConfigError) as caught:
+            Reviewers.from_environment({"GUARDRAIL_AUDIT_KEYS": wrong})
+        assert KEY not in str(caught.value)
+
+
+def test_records_are_json_whatever_the_text_was(where: str) -> None:
+    store = AuditStore(where, include_text=True)
+    guard(store).check("An idiot \ud83d said \u2028 this.")
+    routes = audit_routes(store.database, Reviewers({"alice": KEY}))
+    with serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url:
+        answer = httpx.get(f"{url}/audit/interventions", headers=ALICE)
+    store.close()
+    assert json.loads(answer.text)["records"][0]["before"] == "An idiot \ufffd said \u2028 this."
