@@ -272,6 +272,25 @@ class Guard:
         """A guard under another policy that shares models, hook and audit of this one."""
         return Guard(policy=policy, on_outcome=self._on_outcome, audit=self._audit, **self._parts)
 
+    def load(self) -> tuple[str, ...]:
+        """Loads the models now instead of at the first text that needs them, for servers that start.
+
+        Returns why some of them will not work, in the words of ``degraded``; empty: all will. Nothing is
+        moderated or recorded. Raises ModelFileError for a file that is missing or altered.
+        """
+        steps: list[Callable[[], object]] = [
+            partial(self._calls.answer, Detect(("ready",), lexicon)) for lexicon in (False, True)
+        ]
+        if "rewrite" in self.policy.ladder:
+            steps.append(self._calls.open)
+        reasons = []
+        for step in steps:
+            try:
+                step()
+            except PluginError as error:
+                reasons.append(error.reason)
+        return tuple(reasons)
+
     def _stream_flow(self) -> Flow:
         if self.policy.block == "whole":
             raise UsageError(

@@ -241,3 +241,16 @@ def test_a_shipped_model_is_loaded_once_however_many_threads_ask_for_it() -> Non
         thread.join()
     assert len(loads) == 1
     assert found == loads * 8
+
+
+def test_models_can_be_loaded_before_the_first_text() -> None:
+    detector, heard = WordDetector(), list[Outcome]()
+    assert guard(detector=detector, on_outcome=heard.append).load() == ()
+    assert (len(detector.calls), heard) == (1, [])
+
+
+def test_loading_says_what_will_not_work() -> None:
+    def broken(texts: Any) -> Any:
+        raise RuntimeError
+
+    assert guard(detector=broken, lexicon=broken).load() == ("detector_error", "lexicon_error")

@@ -19,21 +19,27 @@ logger = logging.getLogger("guardrail.server")
 
 
 class Readiness:
-    """Whether the models are loaded; ``state`` is ``loading``, ``ready`` or ``failed``."""
+    """Whether the models are loaded.
+
+    ``state`` is ``loading``, ``ready`` or ``failed``; ``degraded`` says which models will not work although
+    texts can be moderated without them, such as a rewriter whose base is missing.
+    """
 
     def __init__(self, guard: Guard) -> None:
         self.state = "loading"
+        self.degraded: tuple[str, ...] = ()
         self._guard = guard
 
     async def prepare(self) -> None:
         """Loads the models, off the event loop."""
         try:
-            await anyio.to_thread.run_sync(self._guard.detect, ["ready"])
+            self.degraded = await anyio.to_thread.run_sync(self._guard.load)
         except FailureError as error:
             self.state = "failed"
             logger.error("the guard cannot work: %s", error)
         else:
-            self.state = "ready"
+            blind = any(reason.startswith("detector") for reason in self.degraded)
+            self.state = "failed" if blind else "ready"
 
 
 def health_routes(readiness: Readiness, metrics: Metrics) -> APIRouter:
@@ -46,7 +52,8 @@ def health_routes(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @router.get("/readyz")
     async def ready() -> Response:
-        return JsonReply({"status": readiness.state}, status_code=200 if readiness.state == "ready" else 503)
+        answer = {"status": readiness.state, "degraded": list(readiness.degraded)}
+        return JsonReply(answer, status_code=200 if readiness.state == "ready" else 503)
 
     @router.get("/metrics")
     async def counted() -> Response:

@@ -179,7 +179,7 @@ def test_without_an_upstream_our_own_paths_answer_and_the_others_say_what_is_mis
 
 def test_it_is_alive_at_once_and_ready_once_the_models_are_loaded(url: str) -> None:
     assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+    assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "degraded": []}
 
 
 def test_a_guard_that_cannot_work_is_never_ready_and_passes_nothing(upstream: Upstream) -> None:
@@ -189,8 +189,17 @@ def test_a_guard_that_cannot_work_is_never_ready_and_passes_nothing(upstream: Up
     with proxy(upstream, guard=fake_guard(detector=broken)) as url:
         ready = httpx.get(f"{url}/readyz")
         answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "m"})
-    assert (ready.status_code, ready.json()) == (503, {"status": "failed"})
+    assert (ready.status_code, ready.json()["status"]) == (503, "failed")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "guard_unavailable")
+
+
+def test_a_detector_that_fails_is_not_ready_and_a_rewriter_that_is_missing_is() -> None:
+    def fails(texts: Any, *rest: int) -> Any:
+        raise RuntimeError
+
+    for part, status in (("detector", 503), ("rewriter", 200)):
+        with proxy(guard=fake_guard(**{part: fails})) as url:
+            assert httpx.get(f"{url}/readyz").status_code == status
 
 
 def test_metrics_count_requests_outcomes_and_failures(upstream: Upstream) -> None:
