@@ -15,6 +15,8 @@ EXPECTED = {
     "03_own_models.py": "rewritten: Our client is a careful buyer who asks for three offers.",
     "04_many_texts.py": "passed     The second chapter is hard to follow.",
     "05_embeddings.py": "Refunds are paid within five days.",
+    "06_langchain_chain.py": "stream: The second chapter is clear and well written.",
+    "07_langchain_agent.py": "sent: We are sorry for the delay.",
     "demo.py": "passed",
 }
 

@@ -34,9 +34,9 @@ def test_mypy_sees_the_signatures_of_moderated_functions() -> None:
 
 @pytest.mark.slow
 def test_pyright_sees_the_signatures_of_moderated_functions() -> None:
-    """Its wheel fetches the checker itself from the npm registry at first use."""
+    """Its wheel brings the checker; where there is no Node.js it fetches one at first use."""
     started = run(sys.executable, "-m", "pyright", "--version")
     if started.returncode != 0 or not started.stdout.startswith("pyright"):
-        pytest.skip("pyright cannot start: its first use needs the npm registry")
+        pytest.skip("pyright cannot start: install Node.js")
     done = run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", FOLDER)
     assert done.returncode == 0, done.stdout + done.stderr
