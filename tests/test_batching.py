@@ -334,7 +334,7 @@ def test_two_calls_that_hang_open_the_circuit_for_coroutines_too() -> None:
         while seen[-1] == ("detector_deadline",):
             seen.append((await shared.acheck(CLEAN)).degraded)
         assert seen[-1] == ("detector_circuit_open",)
-        assert len(gate.entered) == 2
+        assert 2 <= len(gate.entered) <= 1 + AT_ONCE  # another may enter as the first is given up
         gate.open.set()
 
     asyncio.run(run())
