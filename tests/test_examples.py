@@ -17,6 +17,7 @@ EXPECTED = {
     "05_embeddings.py": "Refunds are paid within five days.",
     "06_langchain_chain.py": "stream: The second chapter is clear and well written.",
     "07_langchain_agent.py": "sent: We are sorry for the delay.",
+    "08_bulk_file.py": "{'passed': 2, 'masked': 1}",
     "demo.py": "passed",
 }
 

@@ -94,9 +94,10 @@ function record(one) {
   const head = element("div", "head");
   const time = element("time", "muted", new Date(one.at).toLocaleString());
   time.dateTime = one.at;
-  const [label, score] = Object.entries(one.scores).sort((a, b) => b[1] - a[1])[0] ?? ["no score", 0];
-  head.append(title, element("span", `badge ${one.action}`, one.action), time,
-    element("span", "score number", `${label} ${score.toFixed(2)}`));
+  const badge = one.kind === "degraded" ? `${one.action}, degraded` : one.action;
+  head.append(title, element("span", `badge ${one.action}`, badge), time);
+  const [highest] = Object.entries(one.scores).sort((a, b) => b[1] - a[1]);
+  if (highest) head.append(element("span", "score number", `${highest[0]} ${highest[1].toFixed(2)}`));
   item.append(head, ...texts(one), facts(one), ...decisions(one, item));
   return item;
 }
@@ -213,7 +214,7 @@ $("entry").addEventListener("submit", async (event) => {
   key = $("key").value;
   if (await load()) {
     $("key").value = "";
-    $("records").focus();
+    $("action").focus();
   }
 });
 for (const name of ["submit", "reset"]) {
