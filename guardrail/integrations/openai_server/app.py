@@ -61,6 +61,7 @@ def create_app(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(readiness.prepare)
             yield
+            tasks.cancel_scope.cancel()  # a server that is told to stop does not finish loading
         if upstream is not None:
             await upstream.aclose()
 

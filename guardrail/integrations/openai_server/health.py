@@ -33,7 +33,7 @@ class Readiness:
     async def prepare(self) -> None:
         """Loads the models, off the event loop."""
         try:
-            self.degraded = await anyio.to_thread.run_sync(self._guard.load)
+            self.degraded = await anyio.to_thread.run_sync(self._guard.load, abandon_on_cancel=True)
         except FailureError as error:
             self.state = "failed"
             logger.error("the guard cannot work: %s", error)

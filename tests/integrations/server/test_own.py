@@ -197,8 +197,9 @@ def test_a_detector_that_fails_is_not_ready_and_a_rewriter_that_is_missing_is() 
     def fails(texts: Any, *rest: int) -> Any:
         raise RuntimeError
 
-    for part, status in (("detector", 503), ("rewriter", 200)):
-        with proxy(guard=fake_guard(**{part: fails})) as url:
+    cases: list[tuple[dict[str, Any], int]] = [({"detector": fails}, 503), ({"rewriter": fails}, 200)]
+    for parts, status in cases:
+        with proxy(guard=fake_guard(**parts)) as url:
             assert httpx.get(f"{url}/readyz").status_code == status
 
 
