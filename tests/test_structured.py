@@ -186,6 +186,7 @@ def test_a_json_string_at_a_declared_path_is_prose() -> None:
         [Colour.RUDE],
         [json.dumps({"note": TOXIC})],
         ['{"note": "\\u0069diot"}'],
+        ['{"note": "idiot", "note": "fine"}'],
         [json.dumps({"inner": json.dumps(["idiot"])})],
         {"id": "idiot"},
         model(text=CLEAN, idiot=1),

@@ -53,12 +53,15 @@ def _block_field(fields: Mapping[Any, Any]) -> str | None:
     return name if name is not None and isinstance(fields.get(name), str) else None
 
 
-def decoded_json(text: str) -> dict[str, Any] | list[Any] | None:
-    """What a string holds that is a JSON object or array; None for any other string."""
+def decoded_json(text: str) -> list[Any] | None:
+    """What a string holds that is a JSON object or array; None for any other string.
+
+    An object becomes a list of its pairs, so that a key that is there twice is read twice.
+    """
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=list)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, (dict, list)) else None
+    return value if isinstance(value, list) else None

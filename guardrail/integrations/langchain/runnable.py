@@ -163,21 +163,29 @@ def _untraced() -> Iterator[None]:
 
 
 def _pulled(chunks: Iterator[T]) -> Iterator[T]:
-    """The chunks, each computed untraced."""
-    while True:
-        with _untraced():
-            try:
-                chunk = next(chunks)
-            except StopIteration:
-                return
-        yield chunk
+    """The chunks, each computed untraced; their iterator is closed with this one."""
+    try:
+        while True:
+            with _untraced():
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    return
+            yield chunk
+    finally:
+        if (close := getattr(chunks, "close", None)) is not None:
+            close()
 
 
 async def _apulled(chunks: AsyncIterator[T]) -> AsyncIterator[T]:
-    while True:
-        with _untraced():
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                return
-        yield chunk
+    try:
+        while True:
+            with _untraced():
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+            yield chunk
+    finally:
+        if (aclose := getattr(chunks, "aclose", None)) is not None:
+            await aclose()

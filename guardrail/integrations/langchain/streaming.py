@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -34,15 +35,13 @@ async def moderated(
         return
     everything = _rest(chunks, first)
     if isinstance(first, str) and not paths:
-        stream = asker.stream(everything)
-        try:
+        async with aclosing(asker.stream(everything)) as stream:
             async for text in stream:
                 yield text
-        finally:
-            await stream.aclose()
     elif isinstance(first, BaseMessageChunk) and not paths:
-        async for chunk in _MessageStream(everything, asker).released():
-            yield chunk
+        async with aclosing(_MessageStream(everything, asker).released()) as released:
+            async for chunk in released:
+                yield chunk
     else:
         whole = await _added_up(everything)
         yield await asker.moderate(whole, paths=paths)
@@ -91,8 +90,9 @@ class _MessageStream:
         while (piece := await self._next()) is not None:
             if isinstance(piece, Words) and not self._refused:
                 self._pieces.appendleft(piece)
-                async for chunk in self._spoken(piece):
-                    yield chunk
+                async with aclosing(self._spoken(piece)) as spoken:
+                    async for chunk in spoken:
+                        yield chunk
                 if self._beside is not None:
                     self._queue.appendleft(self._beside)
                     self._beside = None
@@ -139,12 +139,9 @@ class _MessageStream:
                 else:
                     self._refuse()
                 return
-        stream = self._asker.stream(_rest(texts, lead))
-        try:
+        async with aclosing(self._asker.stream(_rest(texts, lead))) as stream:
             async for text in stream:
                 yield self._say(first.saying(text))
-        finally:
-            await stream.aclose()
         self._refused |= stream.outcome is not None and stream.outcome.action is Action.BLOCKED
 
     async def _texts(self, first: Words) -> AsyncGenerator[str, None]:
