@@ -70,10 +70,12 @@ class Task:
 
     def windows(self) -> Iterator[tuple[list[Flow], list[str]]]:
         """The texts in groups, each with its flow: the whole ladder for prose, block alone for all else."""
-        blocking = replace(self._policy, ladder=("block",), block="raise")
+        policy = blocking = self._policy
+        if not all(passage.prose for passage in self._asked):
+            blocking = replace(policy, ladder=("block",), block="raise")
         for start in range(0, len(self._asked), WINDOW):
             window = self._asked[start : start + WINDOW]
-            flows = [moderate(self._policy if passage.prose else blocking) for passage in window]
+            flows = [moderate(policy if passage.prose else blocking) for passage in window]
             yield flows, [passage.text for passage in window]
 
     def noteworthy(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
