@@ -251,6 +251,15 @@ def test_where_an_edit_cannot_be_recorded_its_text_does_not_leave_the_stream(
     assert "".join(shown_pieces).strip() == CLEAN, "what stood before it"
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_every_string_of_a_structure_that_was_changed_has_its_row(where: str, is_async: bool) -> None:
+    value = [TOXIC, CLEAN, "What a moron that man is."]
+    guarded = guard(where)
+    after = asyncio.run(guarded.amoderate(value)) if is_async else guarded.moderate(value)
+    assert after != value
+    assert len({row.text_key for row in rows(where)}) == 2
+
+
 # ---- kill -9
 
 WORKER = f"""
