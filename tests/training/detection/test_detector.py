@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from guardrail.detectors.onnx import OnnxDetector
 from guardrail.errors import ConfigError
@@ -343,3 +343,17 @@ def test_what_a_run_learns_depends_on_the_content_of_its_start_and_on_no_path(
     )
     assert first == second != third
     assert str(tmp_path) not in json.dumps(first)
+
+
+def test_a_finished_run_is_blended_with_an_earlier_network_without_training_again(
+    small: DetectorSettings, tmp_path: Path
+) -> None:
+    run(small)
+    left = load_file(Path(small.out) / "network.safetensors")
+    earlier = {name: torch.full_like(weight, 3.0) for name, weight in left.items()}
+    save_file(earlier, tmp_path / "earlier.safetensors")
+    steps = (Path(small.out) / "metrics.jsonl").read_text(encoding="utf-8")
+    blended = train(replace(small, blend=str(tmp_path / "earlier.safetensors"), blended=0.25))
+    for name, weight in blended.state_dict().items():
+        torch.testing.assert_close(weight, 0.75 * left[name] + 0.25 * earlier[name])
+    assert (Path(small.out) / "metrics.jsonl").read_text(encoding="utf-8") == steps

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
@@ -156,6 +156,8 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     # 5. The first phase ranks a little better, the last has the embedding: their average keeps most of both.
     if main < total:
         average(network, torch.load(out / "main.pt", weights_only=True), share=settings.averaged)
+    if settings.blend:
+        average(network, load_file(settings.blend), share=1 - settings.blended)
     return network.eval()
 
 
@@ -239,6 +241,7 @@ def _bfloat16(settings: DetectorSettings) -> bool:
 
 
 def _fingerprint(settings: DetectorSettings, *, rows: int) -> str:
-    """The settings that decide the course of training, in one hash."""
+    """The settings that decide the course of training, in one hash; a blend comes after it."""
     decisive = {**course(settings), "rows": rows}
+    del decisive["blend"], decisive["blended"]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -37,6 +37,8 @@ class DetectorSettings:
     last_distillation: float = 8.0
     last_distilled: float = 0.5
     averaged: float = 0.6  # weight of the last phase's result; the rest is the network before that phase
+    blend: str = ""  # network.safetensors of an earlier run to average the result with, chosen after training
+    blended: float = 0.5  # its weight
     last_obfuscated: float = 0.4  # share of its texts with hidden words; 0.22 before
     templates: bool = True
     without: str = ""  # a source to leave out, for cross-source figures
@@ -48,6 +50,6 @@ class DetectorSettings:
 
 
 def course(settings: DetectorSettings) -> dict[str, Any]:
-    """The settings that decide what a run learns; ``start`` by its file's sha256, no path of one machine."""
+    """The settings that decide a run's result: earlier networks by their sha256, no path of one machine."""
     values = {key: value for key, value in asdict(settings).items() if key not in ASIDE}
-    return values | ({"start": sha256_of(settings.start)} if settings.start else {})
+    return values | {key: sha256_of(values[key]) for key in ("start", "blend") if values[key]}
