@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
@@ -259,6 +261,23 @@ def test_events_carry_moderated_text_only() -> None:
         told = repr(asyncio.run(events(runnable, value)))
         assert "idiot" not in told
         assert "person" in told
+
+
+def test_a_cache_holds_released_text_and_is_read_again() -> None:
+    cache = InMemoryCache()
+    plain = Scripted(script=[[says(TEXT)]], cache=cache)
+    careful = wrap(guard(), plain)
+    assert [careful.invoke("hello").content for _ in range(2)] == [MENDED] * 2
+    assert plain.turn == 1
+    assert "idiot" not in repr(cache._cache)
+
+
+def test_usage_is_counted_once() -> None:
+    usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    chunk = says(TEXT, usage_metadata=usage, response_metadata={"model_name": "m"})
+    with get_usage_metadata_callback() as counted:
+        wrap(guard(), Scripted(script=[[chunk]])).invoke("hello")
+    assert counted.usage_metadata["m"]["total_tokens"] == 3
 
 
 def test_nothing_is_traced_inside_a_wrapped_chain() -> None:
