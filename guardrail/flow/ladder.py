@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
+from guardrail.flow.agreement import agreement
 from guardrail.flow.record import CLEAN, Case, Record
 from guardrail.flow.scoring import detect, jointly
 from guardrail.flow.steps import Embed, Rewrite, Steps
@@ -100,15 +101,23 @@ def _propose(
 
 
 def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
-    """Settles the case on the candidate that is cleanest and closest among those that pass every check."""
-    best = 0.0
+    """Settles the case on the best of the candidates that pass every check.
+
+    That is the one that is cleanest, closest in meaning, and most like what else the rewriter proposes.
+    """
     if not tried:
         case.refuse("rewrite:none")
+    passing = []
     for proposal, verdict in tried:
         for name in (names := failed(proposal, policy)):
             case.refuse(name)
-        worth = (1.0 - verdict.score) * (1.0 + proposal.similarity)
-        if not names and worth > best:
+        if not names:
+            passing.append((proposal, verdict))
+    best = -1.0
+    agreed = agreement([proposal.candidate for proposal, _ in passing])
+    for (proposal, verdict), shared in zip(passing, agreed, strict=True):
+        worth = (1.0 - verdict.score) * max(0.0, proposal.similarity) * shared
+        if worth > best:
             best = worth
             case.settle(Action.REWRITTEN, proposal.candidate, verdict, proposal.similarity)
 

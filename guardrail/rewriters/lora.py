@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from guardrail import models
+from guardrail.detectors.lexicon import Lexicon
 from guardrail.errors import ManifestError, UsageError
 from guardrail.manifest import Manifest
+from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail.rewriters.base import Base, open_base
 from guardrail.rewriters.decode import Decoding, Prompt, decode
+from guardrail.rewriters.deletion import delete_spans
 
 __all__ = ["LoraRewriter"]
 
@@ -25,10 +28,11 @@ class LoraRewriter:
     merged into the weights; while there are more, each is applied beside them, one batch at a time.
     """
 
-    def __init__(self, base: Base, adapter: Adapter, *, decoding: Decoding) -> None:
+    def __init__(self, base: Base, adapter: Adapter, *, decoding: Decoding, lexicon: Detector) -> None:
         self._base = base
         self._adapter = adapter
         self._decoding = decoding
+        self._lexicon = lexicon
         # A segment's own token count is its prompt's without the template's.
         self._frame = len(adapter.template.encode(base.tokenizer, ""))
 
@@ -39,27 +43,34 @@ class LoraRewriter:
         *,
         base_folder: str | Path | None = None,
         decoding: Decoding | None = None,
+        lexicon: Detector | None = None,
     ) -> LoraRewriter:
         """A rewriter from an adapter folder and a base folder, both with manifests, every file verified.
 
-        Without ``base_folder`` the base that the adapter's manifest names is taken from the cache. Raises
-        ModelMissingError where it is not there, ManifestError where adapter and base do not belong together,
-        ModelFileError for an adapter that is not plain LoRA, MissingExtraError without torch and
-        transformers.
+        Without ``base_folder`` the base that the adapter's manifest names is taken from the cache. The last
+        candidate deletes the words of ``lexicon``, by default the shipped one.
+
+        Raises ModelMissingError where the base is not there, ManifestError where adapter and base do not
+        belong together, ModelFileError for an adapter that is not plain LoRA, MissingExtraError without torch
+        and transformers.
         """
         adapter = read_adapter(adapter_folder)
         base = open_base(_base_folder(adapter.manifest, base_folder), for_adapter=adapter.manifest)
-        return cls._attach(base, adapter, decoding=decoding or Decoding())
+        return cls._attach(
+            base, adapter, decoding=decoding or Decoding(), lexicon=lexicon or Lexicon.shipped()
+        )
 
     def with_adapter(self, adapter_folder: str | Path) -> LoraRewriter:
         """Another rewriter on the same base weights; raises as ``load`` does."""
-        return self._attach(self._base, read_adapter(adapter_folder), decoding=self._decoding)
+        return self._attach(
+            self._base, read_adapter(adapter_folder), decoding=self._decoding, lexicon=self._lexicon
+        )
 
     @classmethod
-    def _attach(cls, base: Base, adapter: Adapter, *, decoding: Decoding) -> LoraRewriter:
+    def _attach(cls, base: Base, adapter: Adapter, *, decoding: Decoding, lexicon: Detector) -> LoraRewriter:
         adapter.manifest.check_base(base.identity)
         base.attach(adapter)
-        return cls(base, adapter, decoding=decoding)
+        return cls(base, adapter, decoding=decoding, lexicon=lexicon)
 
     @property
     def manifest(self) -> Manifest:
@@ -69,10 +80,18 @@ class LoraRewriter:
     def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
         """Up to ``n`` different candidates per segment, the greedy one first; see ``Rewriter.rewrite``.
 
-        Empty for a segment that is blank, is no valid Unicode, or is longer than ``Decoding.prompt_tokens``.
+        The last one, if ``n`` is 2 or more, is the segment without its listed words, if it has any. Empty for
+        a segment that is blank, is no valid Unicode, or is longer than ``Decoding.prompt_tokens``.
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
+        found = self._generated(segments, n=max(1, n - 1))
+        if n > 1:
+            self._add_deletions(found)
+        return [list(found[segment]) for segment in segments]
+
+    def _generated(self, segments: Sequence[str], *, n: int) -> dict[str, list[str]]:
+        """Each segment's candidates from the model."""
         found: dict[str, list[str]] = {segment: [] for segment in segments}
         with self._base.applied(self._adapter) as model:
             prompts = {segment: prompt for segment in found if (prompt := self._prompt(segment)) is not None}
@@ -86,7 +105,15 @@ class LoraRewriter:
                 )
                 for segment, tokens in zip(batch, continuations, strict=True):
                     found[segment] = self._texts(tokens, source=segment)
-        return [list(found[segment]) for segment in segments]
+        return found
+
+    def _add_deletions(self, found: dict[str, list[str]]) -> None:
+        """Adds to each segment that has candidates itself without its listed words."""
+        answered = [segment for segment, candidates in found.items() if candidates]
+        for segment, verdict in zip(answered, self._lexicon.detect(answered), strict=True):
+            shorter = _fitted(delete_spans(segment, verdict.spans), segment)
+            if verdict.spans and shorter.strip() and shorter not in found[segment]:
+                found[segment].append(shorter)
 
     def _prompt(self, segment: str) -> Prompt | None:
         if not segment.strip() or len(segment) > MAX_CHARACTERS:

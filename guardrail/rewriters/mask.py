@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from guardrail.outcome import Span
 
-__all__ = ["mask_spans", "mask_whole"]
+__all__ = ["mask_spans", "mask_whole", "words_under"]
 
 # Inside a word these belong to it ("dumb-ass", "f**k", "sh!t"), at its ends they do not ("**bold**", "oh!").
 _JOINERS = frozenset("'’‘*@$!#%|-_·•")
@@ -23,7 +23,7 @@ def mask_spans(text: str, spans: Sequence[Span], *, template: str | None) -> str
     of wide characters (CJK, emoji) keeps nothing but its length. Otherwise the template stands for each word,
     and once for neighbours on the same line. A span that touches no word has its visible characters masked.
     """
-    return _masked(text, _words_under(text, spans), template=template)
+    return _masked(text, words_under(text, spans), template=template)
 
 
 def mask_whole(text: str, *, template: str | None) -> str:
@@ -31,7 +31,7 @@ def mask_whole(text: str, *, template: str | None) -> str:
     return mask_spans(text, [Span(0, len(text))], template=template)
 
 
-def _words_under(text: str, spans: Sequence[Span]) -> list[Span]:
+def words_under(text: str, spans: Sequence[Span]) -> list[Span]:
     """The words that spans touch, in order and disjoint; for a span without words, its visible characters."""
     words: list[Span] = []
     for span in sorted(spans, key=lambda s: (s.start, s.end)):

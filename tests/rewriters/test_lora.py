@@ -142,9 +142,10 @@ def test_candidates_do_not_depend_on_the_global_random_state(rewriter):
         assert rewriter.rewrite(SEGMENTS, 4) == first
 
 
-def test_more_candidates_begin_with_the_fewer_ones(rewriter):
+def test_more_candidates_contain_the_fewer_ones_in_the_same_order(rewriter):
     few, many = rewriter.rewrite(SEGMENTS, 2), rewriter.rewrite(SEGMENTS, 5)
-    assert all(long[: len(short)] == short for short, long in zip(few, many, strict=True))
+    for short, long in zip(few, many, strict=True):
+        assert [candidate for candidate in long if candidate in short] == short
 
 
 def test_a_small_row_budget_changes_nothing_but_the_batches(tiny_base, make_adapter):

@@ -1,0 +1,29 @@
+"""Deletes words: the candidate that needs no model, and the closest one where a word was only emphasis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guardrail.outcome import Span
+from guardrail.rewriters.mask import words_under
+
+__all__ = ["delete_spans"]
+
+_BLANKS = " \t"
+
+
+def delete_spans(text: str, spans: Sequence[Span]) -> str:
+    """The text without the words that a span touches, each with the blanks before it.
+
+    A word that opens its line takes the blanks behind it along. Marks and line breaks stay.
+    """
+    kept = ""
+    done = 0
+    for word in words_under(text, spans):
+        kept += text[done : word.start]
+        done = word.end
+        if text[done : done + 1] in ("", *_BLANKS) or not text[done].isalnum():
+            kept = kept.rstrip(_BLANKS)
+        if not kept or kept[-1] in "\r\n":
+            done += len(text[done:]) - len(text[done:].lstrip(_BLANKS))
+    return kept + text[done:]
