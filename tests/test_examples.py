@@ -18,6 +18,8 @@ EXPECTED = {
     "06_langchain_chain.py": "stream: The second chapter is clear and well written.",
     "07_langchain_agent.py": "sent: We are sorry for the delay.",
     "08_bulk_file.py": "{'passed': 2, 'masked': 1}",
+    "09_openai_proxy.py": "piece: Your parcel left Graz on Monday.",
+    "10_fastapi_app.py": "stream: The soup was warm. Whoever wrote this menu is a complete i****.",
     "demo.py": "passed",
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import Config, ServerSettings
 from guardrail.integrations.audit.keys import Reviewers
@@ -15,6 +18,14 @@ __all__ = ["run", "server_of"]
 
 GRACE = 30
 """Seconds that open streams get to end when the server is told to stop."""
+LOGGING: dict[str, Any] = {
+    **LOGGING_CONFIG,
+    "loggers": {
+        **LOGGING_CONFIG["loggers"],
+        "guardrail": {"handlers": ["default"], "level": "INFO", "propagate": False},
+    },
+}
+"""uvicorn's own, with this package's messages in it: outcomes that changed something, and failures."""
 
 
 def run(config: Config) -> None:
@@ -37,6 +48,7 @@ def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
             app,
             host=settings.host,
             port=settings.port,
+            log_config=LOGGING,
             access_log=False,
             server_header=False,
             proxy_headers=False,

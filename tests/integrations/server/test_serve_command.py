@@ -17,15 +17,15 @@ from openai import OpenAI
 from typer.testing import CliRunner
 
 from guardrail.integrations.cli import app
-from tests.integrations.server.running import CLEAN, PROXY_KEY, UPSTREAM_KEY, Upstream, completion
+from tests.integrations.server.running import CLEAN, PROXY_KEY, TOXIC, UPSTREAM_KEY, Upstream, completion
 from tests.integrations.server.test_completions import ask
 
 ADDRESS = re.compile(r"running on (http://\S+)")
 
 
 @contextmanager
-def started(*arguments: str, **environment: str) -> Iterator[str]:
-    """The command in a process of its own; its address, taken from what it prints."""
+def started(*arguments: str, logs: str = "", **environment: str) -> Iterator[str]:
+    """The command in a process of its own; its address, taken from what it prints. ``logs`` must be there."""
     command = [str(Path(sys.executable).parent / "guardrail"), "serve", "--port", "0", *arguments]
     quick = {"NO_PROXY": "127.0.0.1", "GUARDRAIL_MODELS__REWRITER": "none"}
     environ = os.environ | environment | quick
@@ -41,17 +41,20 @@ def started(*arguments: str, **environment: str) -> Iterator[str]:
         rest = process.stderr.read()
     shown = "".join(printed) + rest
     assert ADDRESS.search(shown), shown
+    assert logs in shown
     assert process.returncode in (0, -signal.SIGTERM), shown
-    for secret in (PROXY_KEY, UPSTREAM_KEY, "weather"):
+    for secret in (PROXY_KEY, UPSTREAM_KEY, "weather", "idiot"):
         assert secret not in shown
 
 
 def test_the_proxy_is_started_with_one_line_and_ends_on_a_signal(upstream: Upstream) -> None:
+    upstream.reply = lambda asked: completion([f"{CLEAN} {TOXIC}"])
     with (
-        started("--upstream", f"{upstream.url}/v1") as url,
+        started("--upstream", f"{upstream.url}/v1", logs="action=masked") as url,
         OpenAI(base_url=f"{url}/v1", api_key="k") as client,
     ):
-        assert ask(client).choices[0].message.content == CLEAN
+        answer = ask(client).choices[0].message.content
+        assert answer == f"{CLEAN} {TOXIC.replace('idiot', 'i****')}"
         assert "playground" in httpx.get(url).text
 
 
