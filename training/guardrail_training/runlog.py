@@ -101,7 +101,7 @@ def _git(*arguments: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
-def progress_bar(figure: str = "loss") -> Progress:
+def progress_bar(figure: str = "loss", *, shown: bool = True) -> Progress:
     """A bar on standard error with steps, elapsed and remaining time; its tasks carry the field named."""
     return Progress(
         TextColumn("[bold]{task.description}"),
@@ -111,4 +111,5 @@ def progress_bar(figure: str = "loss") -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=not shown,
     )

@@ -19,7 +19,7 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training.checkpoint import FILENAME
 from guardrail_training.cli import app
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement import ppo
+from guardrail_training.reinforcement import ppo, run_folder
 from guardrail_training.reinforcement.ppo import PpoReport, PpoSettings
 from guardrail_training.reinforcement.updates import DivergedError
 from guardrail_training.rewards.algebra import Answer, named
@@ -82,7 +82,7 @@ def interrupted(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch, *, at: i
     with monkeypatch.context() as patch:
         patch.setattr(Interrupt, "at", at)
         patch.setattr(Interrupt, "act", staticmethod(act))
-        patch.setattr(ppo, "MetricLog", Interrupt)
+        patch.setattr(run_folder, "MetricLog", Interrupt)
         return ppo.run(settings, reward=REWARD)
 
 

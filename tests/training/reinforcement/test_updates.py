@@ -10,6 +10,7 @@ from torch import Tensor
 
 from guardrail.manifest import Template
 from guardrail_training import modeling
+from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.figures import rollout_figures
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.queries import drawn, load_queries
@@ -18,6 +19,8 @@ from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.reinforcement.updates import DivergedError, minibatches, update
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.reinforcement.conftest import load_learner
+
+ALONE = Processes()
 
 
 def words(answers: Sequence[Answer]) -> list[float]:
@@ -42,6 +45,7 @@ def rollout_of(learner: Learner, settings: PpoSettings) -> Rollout:
         tokenizer=tokenizer,
         settings=settings,
         step=1,
+        processes=ALONE,
     )
 
 
@@ -78,7 +82,7 @@ def test_in_the_first_minibatch_the_ratio_is_1_and_nothing_is_clipped(settings: 
     one_batch = replace(settings, minibatch_size=8, epochs=1)
     learner, rollout, experience, optimizer = experience_of(one_batch, stirred=True)
 
-    moved = update(learner, optimizer, rollout, experience, settings=one_batch, step=1)
+    moved = update(learner, optimizer, rollout, experience, settings=one_batch, step=1, processes=ALONE)
 
     assert moved.figures["ppo/policy/ratio"] == pytest.approx(1, abs=1e-5)
     assert moved.figures["ppo/policy/approxkl"] < 1e-10
@@ -117,7 +121,7 @@ def test_how_many_rows_are_in_memory_changes_no_weight(settings: PpoSettings) ->
     for rows in (1, 3, 4):
         chosen = replace(settings, microbatch_size=rows)
         learner, rollout, experience, optimizer = experience_of(chosen, stirred=True)
-        update(learner, optimizer, rollout, experience, settings=chosen, step=1)
+        update(learner, optimizer, rollout, experience, settings=chosen, step=1, processes=ALONE)
         after.append(weights(learner))
 
     torch.testing.assert_close(after[0], after[1], atol=1e-5, rtol=1e-4)
@@ -128,7 +132,7 @@ def test_a_policy_that_moves_too_far_ends_the_updates_before_that_step(settings:
     tight = replace(settings, target_kl=1e-6)
     learner, rollout, experience, optimizer = experience_of(tight)
 
-    moved = update(learner, optimizer, rollout, experience, settings=tight, step=1)
+    moved = update(learner, optimizer, rollout, experience, settings=tight, step=1, processes=ALONE)
 
     assert (moved.taken, moved.planned) == (1, 4)
 
@@ -137,7 +141,7 @@ def test_without_a_target_all_updates_are_made(settings: PpoSettings) -> None:
     free = replace(settings, target_kl=0.0)
     learner, rollout, experience, optimizer = experience_of(free)
 
-    moved = update(learner, optimizer, rollout, experience, settings=free, step=1)
+    moved = update(learner, optimizer, rollout, experience, settings=free, step=1, processes=ALONE)
 
     assert (moved.taken, moved.planned) == (4, 4)
 
@@ -148,7 +152,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(settings: PpoSettings) -
     broken = replace(experience, advantages=experience.advantages * float("nan"))
 
     with pytest.raises(DivergedError, match="not finite"):
-        update(learner, optimizer, rollout, broken, settings=settings, step=1)
+        update(learner, optimizer, rollout, broken, settings=settings, step=1, processes=ALONE)
 
     torch.testing.assert_close(weights(learner), before, atol=0, rtol=0)
 
@@ -172,7 +176,7 @@ def test_without_a_value_function_all_tokens_of_a_response_share_its_advantage(
     learner, rollout, experience, optimizer = experience_of(grouped)
     mask = rollout.responses.mask
 
-    moved = update(learner, optimizer, rollout, experience, settings=grouped, step=1)
+    moved = update(learner, optimizer, rollout, experience, settings=grouped, step=1, processes=ALONE)
 
     assert experience.returns is None
     for row in range(8):

@@ -12,12 +12,10 @@ rewards here are bounded).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +23,25 @@ import torch
 from torch import Tensor
 
 from guardrail.errors import ConfigError
-from guardrail.manifest import Manifest, Template, sha256_of
+from guardrail.manifest import Template, sha256_of
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
-from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
+from guardrail_training.checkpoint import stop_on_signals
+from guardrail_training.processes import Processes
 from guardrail_training.provenance import model_folder
-from guardrail_training.records import required_folder
-from guardrail_training.reinforcement.adapters import merge, save_stacked
+from guardrail_training.reinforcement.adapters import merge
 from guardrail_training.reinforcement.figures import rollout_figures
 from guardrail_training.reinforcement.kl_control import KlControl
 from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.queries import Query, drawn, load_queries
+from guardrail_training.reinforcement.queries import drawn, load_queries
 from guardrail_training.reinforcement.rollouts import assess, collect
+from guardrail_training.reinforcement.run_folder import RunFolder, prompt_file
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.reinforcement.updates import DivergedError, update
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.rewards.independence import check_independent
-from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
-from guardrail_training.sft import identity_of, learning_rate
+from guardrail_training.runlog import progress_bar
+from guardrail_training.sft import learning_rate
 
 __all__ = ["PpoReport", "PpoSettings", "run"]
 
@@ -74,7 +73,11 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
     DivergedError and leaves the last adapter that was measured and found in order in ``<out>/last-good``.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    out, base = Path(settings.out), model_folder(settings.base)
+    processes = Processes()
+    processes.require_multiple(settings.rows, setting="batch_size * samples_per_prompt")
+    processes.require_multiple(settings.minibatch_size, setting="minibatch_size")
+    processes.require_multiple(settings.rows % settings.minibatch_size, setting="an epoch's last mini-batch")
+    base = model_folder(settings.base)
     start = read_adapter(settings.adapter) if settings.adapter else None
     if start is not None:
         start.manifest.check_base(sha256_of(base / "model.safetensors"))
@@ -82,7 +85,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
     dtype = modeling.resolve_dtype(settings.dtype)
     tokenizer = _tokenizer(base)
     queries = load_queries(
-        _prompt_file(settings),
+        prompt_file(settings),
         field=settings.field,
         template=template,
         tokenizer=tokenizer,
@@ -104,17 +107,21 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
         target=settings.kl_target if settings.kl_control == "adaptive" else None,
         horizon=settings.kl_horizon,
     )
-    fingerprint = _fingerprint(settings, queries, reward=reward, start=start)
-    out.mkdir(parents=True, exist_ok=True)
-    first = load_checkpoint(out, model=learner, optimizer=optimizer, fingerprint=fingerprint, control=control)
-    log = MetricLog(out, resumed_from=first)
-    manifest = _manifest(settings, template=template, base=base, reward=reward, queries=queries)
-    write_run(out, settings=settings, facts=_facts(learner, queries, reward=reward, fingerprint=fingerprint))
+    folder = RunFolder(
+        settings,
+        reward=reward,
+        queries=queries,
+        template=template,
+        start=start,
+        base=base,
+        processes=processes,
+    )
+    first = folder.resume(learner, optimizer, control)
 
     # 3. Steps.
     step, figures = first, dict[str, float]()
     good, good_step = _trained(learner), first
-    with stop_on_signals() as stop, progress_bar("score") as progress:
+    with stop_on_signals() as stop, progress_bar("score", shown=processes.is_first) as progress:
         task = progress.add_task("ppo", total=settings.steps, completed=first, score=float("nan"))
         for step in range(first + 1, settings.steps + 1):
             started = time.perf_counter()
@@ -123,7 +130,13 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                 # 4. Responses under the policy as it stands, and what they are worth.
                 asked = drawn(queries, step=step, count=settings.batch_size, seed=settings.seed)
                 rollout = collect(
-                    learner, asked, reward=reward, tokenizer=tokenizer, settings=settings, step=step
+                    learner,
+                    asked,
+                    reward=reward,
+                    tokenizer=tokenizer,
+                    settings=settings,
+                    step=step,
+                    processes=processes,
                 )
                 experience = assess(rollout, settings=settings, coefficient=control.coefficient)
                 figures = rollout_figures(rollout, experience)
@@ -133,10 +146,18 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                 collected = time.perf_counter()
 
                 # 5. The policy moves; then the KL coefficient.
-                moved = update(learner, optimizer, rollout, experience, settings=settings, step=step)
+                moved = update(
+                    learner,
+                    optimizer,
+                    rollout,
+                    experience,
+                    settings=settings,
+                    step=step,
+                    processes=processes,
+                )
             except DivergedError as error:
                 _restore(learner, good)
-                kept = _keep_adapter(learner, out / LAST_GOOD, manifest=manifest, start=start, step=good_step)
+                kept = folder.keep_adapter(learner, LAST_GOOD, step=good_step)
                 raise DivergedError(
                     f"step {step}: {error}; the last good adapter is in {kept}; lower learning_rate, or "
                     "raise kl_coefficient"
@@ -149,26 +170,19 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                 "time/update": round(time.perf_counter() - collected, 3),
             }
             control.update(figures["objective/kl"], responses=settings.rows)
-            log.add(figures, step=step)
+            folder.add(figures, step=step)
             progress.update(task, completed=step, score=figures["ppo/mean_scores"])
 
             # 6. Now and then an adapter to choose from, and the state to continue from.
-            if step % settings.keep_every == 0 or step == settings.steps:
-                _keep_adapter(
-                    learner, out / f"step-{step}", manifest=manifest, start=start, step=step, figures=figures
-                )
-            if stop.signal or step % settings.checkpoint_every == 0 or step == settings.steps:
-                save_checkpoint(
-                    out,
-                    step=step,
-                    model=learner,
-                    optimizer=optimizer,
-                    fingerprint=fingerprint,
-                    control=control,
-                )
-            if stop.signal:
+            is_last = step == settings.steps
+            stopped = processes.any(stop.signal is not None)
+            if is_last or step % settings.keep_every == 0:
+                folder.keep_adapter(learner, f"step-{step}", step=step, figures=figures)
+            if is_last or stopped or step % settings.checkpoint_every == 0:
+                folder.save_state(learner, optimizer, control, step=step)
+            if stopped:
                 break
-    log.close()
+    folder.close()
     return PpoReport(
         step=step,
         steps=settings.steps,
@@ -197,10 +211,6 @@ def _tokenizer(base: Path) -> Any:
                 "may be the end-of-text token)"
             )
     return tokenizer
-
-
-def _prompt_file(settings: PpoSettings) -> Path:
-    return required_folder(settings.data) / settings.prompts
 
 
 def _formula(formula: str) -> Reward:
@@ -267,68 +277,3 @@ def _restore(learner: Learner, weights: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for parameter, kept in zip(modeling.trainable_parameters(learner), weights, strict=True):
             parameter.copy_(kept)
-
-
-def _fingerprint(
-    settings: PpoSettings, queries: Sequence[Query], *, reward: Reward, start: Adapter | None
-) -> str:
-    # Where files lie and how often they are written changes no number.
-    free = {"base", "adapter", "out", "data", "threads", "checkpoint_every", "keep_every"}
-    decisive = {key: value for key, value in asdict(settings).items() if key not in free}
-    origin = dict(start.manifest.files) if start is not None else {}
-    content = [decisive, reward.formula, sorted(reward.models), origin, [query.ids for query in queries]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _facts(learner: Learner, queries: Sequence[Query], *, reward: Reward, fingerprint: str) -> dict[str, Any]:
-    return {
-        "queries": len(queries),
-        "reward": reward.formula,
-        "trainable_parameters": sum(p.numel() for p in modeling.trainable_parameters(learner)),
-        "parameters": sum(p.numel() for p in learner.parameters()),
-        "torch_threads": torch.get_num_threads(),
-        "fingerprint": fingerprint,
-    }
-
-
-def _manifest(
-    settings: PpoSettings, *, template: Template, base: Path, reward: Reward, queries: Sequence[Query]
-) -> Manifest:
-    places = {"base", "adapter", "out", "data"}
-    return Manifest(
-        kind="adapter",
-        name=settings.name,
-        version="0.1.0",
-        licence="Apache-2.0",
-        files={},
-        **identity_of(base),
-        template=template.literal,
-        scripts=("Latin",),
-        settings={
-            **{key: value for key, value in asdict(settings).items() if key not in places},
-            "reward": reward.formula,
-        },
-        data=[{"name": settings.prompts, "rows": len(queries), "sha256": sha256_of(_prompt_file(settings))}],
-        versions=package_versions(),
-        seed=settings.seed,
-        git=git_commit(),
-    )
-
-
-def _keep_adapter(
-    learner: Learner,
-    folder: Path,
-    *,
-    manifest: Manifest,
-    start: Adapter | None,
-    step: int,
-    figures: dict[str, float] | None = None,
-) -> Path:
-    files = save_stacked(learner.model, folder, start=start)
-    wanted = ("ppo/mean_scores", "objective/kl")
-    replace(
-        manifest,
-        files={path.name: sha256_of(path) for path in files},
-        metrics={"step": step, **{name: round(figures[name], 4) for name in wanted if figures}},
-    ).save(folder)
-    return folder

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.advantages import (
     generalised_advantages,
     group_advantages,
@@ -61,15 +63,19 @@ def collect(
     tokenizer: Any,
     settings: PpoSettings,
     step: int,
+    processes: Processes,
 ) -> Rollout:
     """One rollout: ``samples_per_prompt`` responses to each query, side by side.
 
-    A function of weights, queries, seed and step; no global random state is read.
+    Each process draws and scores its part of them; every process returns all. A function of weights, queries,
+    seed and step; no global random state is read.
     """
-    rows = [query for query in queries for _ in range(settings.samples_per_prompt)]
+    every = [query for query in queries for _ in range(settings.samples_per_prompt)]
+    rows = processes.own(every)
     with learner.sampling() as family:
         prompts = family.pad([query.ids for query in rows])
-        seeds = [_seed(settings.seed, step, row) for row in range(len(rows))]
+        numbers = processes.own(range(len(every)))
+        seeds = [_seed(settings.seed, step, row) for row in numbers]
         responses = sample(
             family,
             prompts,
@@ -89,7 +95,12 @@ def collect(
         ]
     )
     policy, reference = _read(learner, prompts, responses, rows_at_once=settings.microbatch_size)
-    return Rollout(prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored)
+    return _joined(
+        processes.gather(
+            Rollout(prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored)
+        ),
+        prompts=learner.family.pad([query.ids for query in every]),
+    )
 
 
 def assess(rollout: Rollout, *, settings: PpoSettings, coefficient: float) -> Experience:
@@ -119,6 +130,36 @@ def assess(rollout: Rollout, *, settings: PpoSettings, coefficient: float) -> Ex
     return Experience(
         advantages=whiten(raw, mask), returns=raw + rollout.policy.values, kl=kl, rewards=rewards
     )
+
+
+def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:
+    """The parts of all processes one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    policies = [part.policy for part in parts]
+    values = [policy.values for policy in policies if policy.values is not None]
+    entropies = [policy.entropies for policy in policies if policy.entropies is not None]
+    return Rollout(
+        prompts=prompts,
+        responses=Responses(
+            ids=_stacked([part.responses.ids for part in parts]),
+            lengths=torch.cat([part.responses.lengths for part in parts]),
+            ended=torch.cat([part.responses.ended for part in parts]),
+        ),
+        policy=Reading(
+            logprobs=_stacked([policy.logprobs for policy in policies]),
+            values=_stacked(values) if values else None,
+            entropies=_stacked(entropies) if entropies else None,
+        ),
+        reference=_stacked([part.reference for part in parts]),
+        scored=Scored.joined([part.scored for part in parts]),
+    )
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors ``(rows, time)`` one below the other, zeros where one is shorter than the longest."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([functional.pad(part, (0, longest - part.shape[1])) for part in parts])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from guardrail.errors import FailureError
 from guardrail_training.modeling import trainable_parameters
+from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.objectives import clipped_policy_loss, clipped_value_loss, is_clipped
 from guardrail_training.reinforcement.rollouts import Experience, Rollout
@@ -41,6 +42,7 @@ def update(
     *,
     settings: PpoSettings,
     step: int,
+    processes: Processes,
 ) -> UpdateFigures:
     """Goes ``epochs`` times over the rollout, an optimizer step per mini-batch.
 
@@ -53,7 +55,7 @@ def update(
     taken = 0
     for rows in batches:
         optimizer.zero_grad(set_to_none=True)
-        figures = _gradients(learner, rollout, experience, rows=rows, settings=settings)
+        figures = _gradients(learner, rollout, experience, rows=rows, settings=settings, processes=processes)
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm or float("inf"))
         if not bool(torch.isfinite(norm)):
             raise DivergedError("the gradient is not finite")
@@ -78,20 +80,30 @@ def minibatches(rows: int, *, settings: PpoSettings, step: int) -> list[Tensor]:
 
 
 def _gradients(
-    learner: Learner, rollout: Rollout, experience: Experience, *, rows: Tensor, settings: PpoSettings
+    learner: Learner,
+    rollout: Rollout,
+    experience: Experience,
+    *,
+    rows: Tensor,
+    settings: PpoSettings,
+    processes: Processes,
 ) -> dict[str, float]:
-    """Adds a mini-batch's gradient, a few rows at a time, and returns its means over tokens.
+    """Computes a mini-batch's gradient, a few rows at a time, and returns its means over tokens.
 
-    Every sum is divided by the tokens of the whole mini-batch, so the rows at a time change nothing.
+    Every sum is divided by the tokens of the whole mini-batch, so neither the rows at a time nor the number
+    of processes changes anything.
     """
     tokens = int(rollout.responses.lengths[rows].sum())
     sums: dict[str, float] = {}
-    for part in torch.split(rows, settings.microbatch_size):
+    own = torch.tensor(processes.own(rows.tolist()))
+    for part in torch.split(own, settings.microbatch_size):
         loss, figures = _loss(learner, rollout, experience, rows=part, settings=settings)
         (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value / tokens
-    return sums
+    processes.sum_gradients(trainable_parameters(learner))
+    means = processes.total(torch.tensor(list(sums.values()), dtype=torch.float64))
+    return dict(zip(sums, means.tolist(), strict=True))
 
 
 def _loss(

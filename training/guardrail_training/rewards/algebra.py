@@ -40,6 +40,14 @@ class Scored:
     total: Floats
     terms: Mapping[str, Floats]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Scored]) -> Scored:
+        """The scores of several batches as those of one."""
+        return cls(
+            total=np.concatenate([part.total for part in parts]),
+            terms={name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reward:
