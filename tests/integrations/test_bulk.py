@@ -201,6 +201,8 @@ def test_a_missing_column_is_an_error_that_names_those_that_exist(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"], "no empty files are left"
     with pytest.raises(UsageError, match="2 columns 'text'"):
         filtered(tmp_path, "in.csv", b"text,text\nx,y\n")
+    with pytest.raises(UsageError, match="a delimiter is one character"):
+        filtered(tmp_path, "in.csv", b"text\nx\n", delimiter="::")
     with pytest.raises(UsageError, match="empty or UTF-16"):
         filtered(tmp_path, "in.csv", b"")
     with pytest.raises(UsageError, match="empty or UTF-16"):
@@ -476,6 +478,18 @@ def test_the_command_filters_and_sums_up(run: Run, tmp_path: Path) -> None:
     assert "4 rows could not be judged: see" in result.stderr
     assert "rows per second" in result.stderr
     assert result.stdout == ""
+
+
+def test_a_terminal_sees_the_rate_and_the_time_left(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    source, _, _ = many_rows(tmp_path, "jsonl", 20)
+    shown = run(["filter", str(source), str(tmp_path / "out.jsonl")]).stderr
+    assert "20 rows" in shown
+    assert "/s, left" in shown
+    assert "100%" in shown
 
 
 def test_the_command_works_in_a_pipe(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

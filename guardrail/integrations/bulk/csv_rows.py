@@ -34,6 +34,8 @@ class CsvRows:
     def __init__(
         self, file: BinaryIO, *, field: str, into: str | None = None, delimiter: str | None = None
     ) -> None:
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise UsageError(f"a delimiter is one character and no quote, not {delimiter!r}")
         # The module's limit is for all of the process, and low for texts.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
         header = next(_split(lines_from(file, Position()), delimiter=delimiter or ",", strict=False), None)
