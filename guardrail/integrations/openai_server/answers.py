@@ -10,7 +10,6 @@ from guardrail.integrations.openai_server.wire import (
     JsonObject,
     MalformedError,
     is_identifier,
-    numbers,
     strings_of,
 )
 
@@ -126,7 +125,7 @@ def envelope(answer: JsonObject, *, kind: str) -> JsonObject:
     for name in ("id", "model", "system_fingerprint", "service_tier"):
         if is_identifier(answer.get(name)):
             kept[name] = answer[name]
-    kept["created"] = numbers(answer.get("created")) or 0
+    kept["created"] = answer["created"] if plain(answer.get("created")) else 0
     return kept
 
 
@@ -177,17 +176,28 @@ class Calls:
         self._calls: dict[int, Call] = {}
         self._function: Call | None = None
 
-    def collect(self, part: JsonObject) -> None:
+    def collect(self, part: JsonObject, *, streamed: bool) -> None:
         """Takes up what a message or delta says of calls."""
         listed = part.get("tool_calls") or []
         if not isinstance(listed, list) or not all(isinstance(call, dict) for call in listed):
             raise MalformedError("tool_calls is not a list of objects")
-        for position, fragment in enumerate(listed):
-            index = index_of({"index": position} | fragment)
+        for fragment in listed:
+            index = self._place(fragment) if streamed else len(self._calls)
             self._calls.setdefault(index, Call()).add(fragment)
         if function := object_of(part, "function_call"):
             self._function = self._function or Call()
             self._function.add_function(function)
+
+    def _place(self, fragment: JsonObject) -> int:
+        """The index of the call that a fragment belongs to.
+
+        Some servers send whole calls without an index: an id that was not there yet begins the next one.
+        """
+        if fragment.get("index") is not None:
+            return index_of(fragment)
+        latest = max(self._calls, default=0)
+        begins = fragment.get("id") not in (None, *(call.id for call in self._calls.values()))
+        return index_of({"index": latest + 1 if begins and self._calls else latest})
 
     def strings(self) -> list[str]:
         """Everything in them that someone could read."""

@@ -68,11 +68,10 @@ class Doorkeeper:
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)
         origin, host = headers.get("origin"), headers.get("host", "")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return ApiError("requests from other web pages are not answered", status=403, code="origin")
         if not self._keys.proxy:
-            named = urlsplit(f"//{host}").hostname or ""
-            if not is_loopback(named):
+            if not is_loopback(_hostname(host)):
                 return ApiError("this server answers to its own address alone", status=403, code="host")
         elif _wants_key(scope["path"]) and not self._keys.admit(headers.get("authorization")):
             return ApiError(
@@ -82,6 +81,14 @@ class Doorkeeper:
                 headers={"www-authenticate": "Bearer"},
             )
         return None
+
+
+def _hostname(host: str) -> str:
+    """A Host header without its port; empty where it is malformed."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _wants_key(path: str) -> bool:

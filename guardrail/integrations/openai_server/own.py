@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -128,13 +129,15 @@ def _is_ours(proxy: Proxy, question: JsonObject) -> bool:
 
 async def _detoxified(proxy: Proxy, policies: Policies, question: Detoxify) -> JsonObject:
     moderator = policies.moderator(question.policy)
-    rows = []
-    for text in question.texts():
+
+    async def row_of(text: str) -> JsonObject:
         outcome = await moderator.prose(text)
         row = outcome_row(outcome)
         if question.sentences:
             row["sentences"] = await anyio.to_thread.run_sync(sentence_rows, moderator.guard, text, outcome)
-        rows.append(row)
+        return row
+
+    rows = await asyncio.gather(*map(row_of, question.texts()))
     return {"object": "list", "policy": moderator.guard.policy.digest(), "outcomes": rows}
 
 

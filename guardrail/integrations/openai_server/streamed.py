@@ -87,7 +87,7 @@ class StreamedChoice:
         await self._take_prose(source)
         if self._terms.document:
             self._document += string_of(source, DOCUMENT)
-        self._calls.collect(source)
+        self._calls.collect(source, streamed=True)
         if choice.get("finish_reason") is not None:
             self._usage = usage
             self.finish(finish_reason(choice["finish_reason"]))

@@ -38,7 +38,7 @@ async def _choice(choice: JsonObject, terms: Terms, moderator: Moderator) -> Jso
     kind = terms.kind
     source = object_of(choice, kind.message)
     calls = Calls()
-    calls.collect(source)
+    calls.collect(source, streamed=False)
     fields: JsonObject = {"role": "assistant"} if kind is CHAT else {}
     blocked = await _prose(source, fields, terms, moderator)
     if terms.document and not blocked:

@@ -99,6 +99,8 @@ def test_this_machines_own_addresses_need_none(host: str) -> None:
         ({"origin": "https://elsewhere.example"}, "origin"),
         ({"origin": "null"}, "origin"),
         ({"host": "elsewhere.example"}, "host"),
+        ({"host": "[::1"}, "host"),
+        ({"origin": "http://[::1"}, "origin"),
         ({"host": "elsewhere.example", "origin": "http://elsewhere.example"}, "host"),
     ],
 )

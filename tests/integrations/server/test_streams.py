@@ -196,6 +196,24 @@ def test_arguments_of_tools_are_held_until_they_are_whole(client: OpenAI, upstre
     assert reasons(chunks) == {0: "tool_calls"}
 
 
+def test_calls_without_an_index_are_told_apart_by_their_ids(client: OpenAI, upstream: Upstream) -> None:
+    calls = [fragment("{}", index=i, name=f"tool_{i}") for i in range(3)]
+    for call in calls:
+        del call["index"]
+    rest = {"function": {"arguments": " "}}
+    upstream.says(
+        delta(tool_calls=calls[:1]),
+        delta(tool_calls=calls[1:]),
+        delta(tool_calls=[rest]),
+        delta(reason="stop"),
+        DONE,
+    )
+    (heard,) = [c.choices[0].delta.tool_calls for c in stream(client) if c.choices[0].delta.tool_calls]
+    assert heard is not None
+    told = [(call.index, call.id, call.function and call.function.arguments) for call in heard]
+    assert told == [(0, "call_0", "{}"), (1, "call_1", "{}"), (2, "call_2", "{} ")]
+
+
 def test_toxic_arguments_end_the_choice_and_none_of_them_arrives(client: OpenAI, upstream: Upstream) -> None:
     upstream.says(
         delta(f"{CLEAN} "),
