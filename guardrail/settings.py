@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Url", "hints_of", "key_error", "read_toml", "takes_text", "typed", "value_of"]
+__all__ = ["Url", "hints_of", "key_error", "read_toml", "takes_text", "toml_or_text", "typed", "value_of"]
 
 Url = NewType("Url", str)
 """A string with a scheme and ``://``; tells a URL from a path where a setting takes either."""
@@ -39,7 +39,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
@@ -78,6 +78,11 @@ def value_of(source: str, hint: Any) -> Any:
     """An environment variable's value: the string itself where a string will do, else what it is in TOML."""
     if any(_is_text(kind) for kind in _kinds(hint)):
         return source
+    return toml_or_text(source)
+
+
+def toml_or_text(source: str) -> Any:
+    """What a value is in TOML; the string itself where it is none."""
     try:
         return tomllib.loads(f"value = {source}")["value"]
     except tomllib.TOMLDecodeError:
@@ -114,7 +119,7 @@ def _as(value: Any, kind: Any, where: str, folder: Path) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return value if value in arguments and isinstance(value, str) else _MISFIT
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, (list, tuple)):
         items = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(items) != len(value):
             return _MISFIT

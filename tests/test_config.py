@@ -149,7 +149,7 @@ def test_a_mistake_in_a_variable_is_an_error_that_names_it(name: str, value: str
 
 
 def test_a_file_that_is_not_there_or_not_text_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the configuration"):
+    with pytest.raises(ConfigError, match="cannot read .*none.toml"):
         Config.load(tmp_path / "none.toml", environ={})
     (tmp_path / "odd.toml").write_bytes(b"[policy]\nmask = '\xff'")
     with pytest.raises(ConfigError, match="not UTF-8 at byte"):

@@ -41,7 +41,7 @@ def test_an_unknown_key_is_an_error_that_names_it_and_the_known_ones(tmp_path: P
     path = recipe(tmp_path, 'base = "a"\nlearning_rat = 1')
 
     with pytest.raises(
-        ConfigError, match=r"recipe\.toml: unknown key learning_rat; known keys are base, layers"
+        ConfigError, match=r"recipe\.toml: unknown key 'learning_rat'; known are base, layers"
     ):
         read_recipe(path, settings=Run, overrides={})
 
@@ -54,13 +54,13 @@ def test_a_missing_key_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("rate = 'fast'", "rate must be float, got str"),
-        ("steps = 1.5", "steps must be int, got float"),
-        ("steps = true", "steps must be int, got bool"),
-        ("quick = 1", "quick must be bool, got int"),
+        ("rate = 'fast'", "rate must be a number, got str"),
+        ("steps = 1.5", "steps must be a whole number or 'none', got 1.5"),
+        ("steps = true", "steps must be a whole number or 'none', got True"),
+        ("quick = 1", "quick must be true or false, got 1"),
         ("layers = 'q'", "layers must be"),
         ("layers = [1]", "layers must be"),
-        ("name = 3", "name must be str, got int"),
+        ("name = 3", "name must be a string, got 3"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_an_error_that_names_key_and_type(
@@ -71,7 +71,7 @@ def test_a_value_of_the_wrong_type_is_an_error_that_names_key_and_type(
 
 
 def test_a_recipe_that_is_missing_or_not_toml_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no recipe"):
+    with pytest.raises(ConfigError, match="cannot read"):
         read_recipe(tmp_path / "none.toml", settings=Run, overrides={})
     with pytest.raises(ConfigError, match="not valid TOML"):
         read_recipe(recipe(tmp_path, "base = "), settings=Run, overrides={})
