@@ -64,8 +64,11 @@ class Task:
         self._policy = policy
         self._terms = terms
         self._reading: Reading = read(value, parse_paths(paths))
+        whole = isinstance(value, str)  # its outcome is announced even where it is blank, as by ``check``
         self._asked = [
-            passage for passage in self._reading.passages if passage.prose or passage.text not in terms
+            passage
+            for passage in self._reading.passages
+            if whole or (passage.text.strip() and (passage.prose or passage.text not in terms))
         ]
 
     def windows(self) -> Iterator[tuple[list[Flow], list[str]]]:

@@ -101,8 +101,6 @@ class _Reader:
         return Text(value, index, prose)
 
     def _string(self, value: str, *, prose: bool) -> Node | None:
-        if not value.strip():
-            return None
         content = decoded_json(value)
         if content is None:
             return self.text(value, prose=prose)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from functools import reduce
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from pydantic import PrivateAttr
 
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
-from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
+from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
 from guardrail.integrations.langchain.chunks import blank
 from guardrail.integrations.langchain.streaming import moderated
 
@@ -82,10 +83,8 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        result = self._model._generate(messages, stop=stop, **kwargs)
-        messages = [_message(generated) for generated in result.generations]
-        released = self._guard.moderate(messages, paths=self._listed())
-        return _result(released, self._guard.moderate(result.llm_output))
+        with WithoutFrames():
+            return self._released(self._model._generate(messages, stop=stop, **kwargs))
 
     async def _agenerate(
         self,
@@ -94,10 +93,8 @@ class GuardedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        result = await self._model._agenerate(messages, stop=stop, **kwargs)
-        messages = [_message(generated) for generated in result.generations]
-        released = await self._guard.amoderate(messages, paths=self._listed())
-        return _result(released, await self._guard.amoderate(result.llm_output))
+        with WithoutFrames():
+            return await self._areleased(await self._model._agenerate(messages, stop=stop, **kwargs))
 
     def _stream(
         self,
@@ -108,7 +105,8 @@ class GuardedChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         source = self._model._stream(messages, stop=stop, **kwargs)
         chunks = moderated(_chunks(stepped(source)), AtOnce(self._guard), paths=())
-        yield from by_hand(_signed_chunks(chunks))
+        with WithoutFrames():
+            yield from by_hand(_signed_chunks(chunks))
 
     async def _astream(
         self,
@@ -119,8 +117,21 @@ class GuardedChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         source = self._model._astream(messages, stop=stop, **kwargs)
         chunks = moderated(_chunks(source), Waiting(self._guard), paths=())
-        async for chunk in _signed_chunks(chunks):
-            yield chunk
+        with WithoutFrames():
+            async with aclosing(_signed_chunks(chunks)) as signed:
+                async for chunk in signed:
+                    yield chunk
+                    del chunk  # an error of the next one shows this frame
+
+    def _released(self, result: ChatResult) -> ChatResult:
+        messages = [_message(generated) for generated in result.generations]
+        released = self._guard.moderate(messages, paths=self._listed())
+        return _result(released, self._guard.moderate(result.llm_output))
+
+    async def _areleased(self, result: ChatResult) -> ChatResult:
+        messages = [_message(generated) for generated in result.generations]
+        released = await self._guard.amoderate(messages, paths=self._listed())
+        return _result(released, await self._guard.amoderate(result.llm_output))
 
     def _listed(self) -> list[str]:
         return [f"[].{path}" for path in self._paths]

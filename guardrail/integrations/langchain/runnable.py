@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -16,7 +16,7 @@ from langsmith.run_helpers import tracing_context
 
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
-from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
+from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
 from guardrail.integrations.langchain.model import guard_model
 from guardrail.integrations.langchain.streaming import moderated
 from guardrail.structured.paths import parse_paths
@@ -80,8 +80,9 @@ class GuardedRunnable(Runnable[Input, Output]):
 
         def run(value: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Output:
             with _untraced():
-                output = self.bound.invoke(value, _quiet(config), **kwargs)
-            return self._guard.moderate(output, paths=self._paths)
+                output = [self.bound.invoke(value, _quiet(config), **kwargs)]
+            with WithoutFrames():  # popped, so that this frame does not hold it either
+                return self._guard.moderate(output.pop(), paths=self._paths)
 
         return self._call_with_config(run, input, config)
 
@@ -92,21 +93,21 @@ class GuardedRunnable(Runnable[Input, Output]):
             value: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
         ) -> Output:
             with _untraced():
-                output = await self.bound.ainvoke(value, _quiet(config), **kwargs)
-            return await self._guard.amoderate(output, paths=self._paths)
+                output = [await self.bound.ainvoke(value, _quiet(config), **kwargs)]
+            with WithoutFrames():
+                return await self._guard.amoderate(output.pop(), paths=self._paths)
 
         return await self._acall_with_config(run, input, config)
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
         """Moderated chunks, each as soon as it is judged."""
-        yield from self.transform(iter([input]), config, **kwargs)
+        return self.transform(iter([input]), config, **kwargs)
 
-    async def astream(
+    def astream(
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
         """The same without blocking the event loop."""
-        async for chunk in self.atransform(stepped([input]), config, **kwargs):
-            yield chunk
+        return self.atransform(stepped([input]), config, **kwargs)
 
     def transform(
         self, input: Iterator[Input], config: RunnableConfig | None = None, **kwargs: Any
@@ -117,12 +118,13 @@ class GuardedRunnable(Runnable[Input, Output]):
             values: Iterator[Input], run_manager: CallbackManagerForChainRun, config: RunnableConfig
         ) -> Iterator[Output]:
             source = _pulled(self.bound.transform(values, _quiet(config), **kwargs))
-            yield from by_hand(moderated(stepped(source), AtOnce(self._guard), paths=self._paths))
+            with WithoutFrames():
+                yield from by_hand(moderated(stepped(source), AtOnce(self._guard), paths=self._paths))
 
         self._require_no_graph()
-        yield from self._transform_stream_with_config(input, run, config)
+        return self._transform_stream_with_config(input, run, config)
 
-    async def atransform(
+    def atransform(
         self, input: AsyncIterator[Input], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
         """The same without blocking the event loop."""
@@ -131,12 +133,14 @@ class GuardedRunnable(Runnable[Input, Output]):
             values: AsyncIterator[Input], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
         ) -> AsyncIterator[Output]:
             source = _apulled(self.bound.atransform(values, _quiet(config), **kwargs))
-            async for chunk in moderated(source, Waiting(self._guard), paths=self._paths):
-                yield chunk
+            with WithoutFrames():
+                async with aclosing(moderated(source, Waiting(self._guard), paths=self._paths)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                        del chunk  # an error of the next one shows this frame
 
         self._require_no_graph()
-        async for chunk in self._atransform_stream_with_config(input, run, config):
-            yield chunk
+        return self._atransform_stream_with_config(input, run, config)
 
     def _require_no_graph(self) -> None:
         if isinstance(self.bound, PregelProtocol):

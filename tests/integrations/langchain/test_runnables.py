@@ -22,7 +22,7 @@ from langsmith.utils import tracing_is_enabled
 from pydantic import BaseModel
 
 from guardrail import Action, Outcome, Policy
-from guardrail.errors import BlockedError, UsageError
+from guardrail.errors import BlockedError, ManifestError, UsageError
 from guardrail.integrations.langchain import wrap
 from tests.integrations.langchain.models import (
     BLOCK,
@@ -304,6 +304,31 @@ def test_a_model_that_breaks_does_not_tell_callbacks_what_was_not_released() -> 
         shown.extend(chunk.text for chunk in model.stream("hello", config={"callbacks": [listener]}))
     assert "".join(shown) == MENDED
     assert "idiot" not in " ".join(listener.heard)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("policy", ["raise", "broken"])
+@pytest.mark.parametrize("kind", ["chain", "model", "messages"])
+def test_no_frame_of_an_error_holds_text(way: str, policy: str, kind: str) -> None:
+    def altered(texts: Any) -> Any:
+        raise ManifestError("model.onnx was altered")
+
+    canary = "canaryword7419"
+    text = f"All about {canary} and buses. {TOXIC}"
+    raising = guard(Policy(ladder=("block",), block="raise"))
+    careful = raising if policy == "raise" else guard(detector=altered)
+    runnable: Runnable[Any, Any] = generic(text)
+    if kind != "model":
+        runnable = PROMPT | generic(text)
+    plain = runnable | StrOutputParser() if kind == "chain" else runnable
+    with pytest.raises((BlockedError, ManifestError)) as caught:
+        outputs(wrap(careful, plain), way, "hello" if kind == "model" else QUESTION)
+    trace = caught.value.__traceback__
+    while trace is not None:
+        if "/guardrail/" in trace.tb_frame.f_code.co_filename:
+            assert canary not in repr(trace.tb_frame.f_locals)
+        trace = trace.tb_next
+    assert canary not in str(caught.value)
 
 
 # The policy

@@ -93,7 +93,7 @@ def test_however_a_message_is_cut_its_stream_adds_up_to_the_unstreamed_one(
 
 
 @settings(max_examples=30)
-@given(st.lists(words.map(" ".join).filter(str.strip), min_size=1, max_size=3), cuts)
+@given(st.lists(words.map(" ".join).filter(bool), min_size=1, max_size=3), cuts)
 def test_blocks_of_a_stream_add_up_to_the_unstreamed_ones(texts: list[str], cuts: list[int]) -> None:
     chunks = []
     for index, text in enumerate(texts):
@@ -262,6 +262,38 @@ def test_closing_a_stream_early_closes_the_chain() -> None:
     stream.close()  # type: ignore[attr-defined]  # it is a generator
     del stream
     assert closed == ["chain"]
+
+
+def test_cancelling_an_asynchronous_stream_closes_the_chain() -> None:
+    closed: list[str] = []
+
+    async def answer(values: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
+        try:
+            async for _ in values:
+                pass
+            for chunk in text_chunks(TEXT):
+                yield chunk
+            await asyncio.Event().wait()  # a model that says no more
+        finally:
+            closed.append("chain")
+
+    async def listen() -> None:
+        async for chunk in wrap(guard(), RunnableGenerator(answer)).astream("hello"):
+            shown.append(str(chunk.content))
+            started.set()
+
+    async def cancel() -> None:
+        task = asyncio.create_task(listen())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    shown: list[str] = []
+    started = asyncio.Event()
+    asyncio.run(cancel())
+    assert closed == ["chain"]
+    assert MENDED.startswith("".join(shown))
 
 
 def test_interleaved_streams_do_not_mix() -> None:
