@@ -85,6 +85,8 @@ def test_the_policy_can_be_switched_and_is_applied_at_once(page: Playground) -> 
     page.driver.execute_script("arguments[0].click()", radio)
     page.wait_for_result()
     assert page.content("after").startswith("[withheld")
+    assert page.texts("#before del") == [f"{TOXIC} {CLEAN}"]
+    assert "Nothing behind the block is shown" in page.element("status").text
     assert page.texts("#sentences .badge") == ["blocked", "withheld"]
 
 
@@ -190,7 +192,7 @@ def test_a_locked_server_asks_for_its_key(driver: Chrome) -> None:
     with proxy(keys=ServerKeys((PROXY_KEY,))) as url:
         page = Playground(driver, url)
         page.check(TOXIC)
-        assert "no valid key" in page.element("problem").text
+        assert "This server is locked" in page.element("problem").text
         assert page.driver.switch_to.active_element.get_attribute("id") == "key"
         ActionChains(driver).send_keys(PROXY_KEY, Keys.ENTER).perform()
         page.wait_for_result()

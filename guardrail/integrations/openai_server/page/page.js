@@ -43,6 +43,7 @@ async function ask(text, signal) {
   if (response.status === 401) {
     $("key-field").hidden = false;
     $("key").focus();
+    throw new Error("This server is locked: enter one of its proxy keys.");
   }
   throw new Error(answer.error.message);
 }
@@ -99,7 +100,8 @@ function summary({ edits, sentences }) {
   for (const { action } of edits) counts.set(action, (counts.get(action) ?? 0) + 1);
   const parts = [...counts].map(([action, count]) => `${count} ${action}`);
   const all = sentences.length === 1 ? "the only sentence" : `${edits.length} of ${sentences.length} sentences`;
-  return `Changed ${all}: ${parts.join(", ")}.`;
+  const end = counts.has("blocked") ? " Nothing behind the block is shown." : "";
+  return `Changed ${all}: ${parts.join(", ")}.${end}`;
 }
 
 function original(outcome, cut) {
@@ -107,8 +109,8 @@ function original(outcome, cut) {
   let at = 0;
   for (const edit of outcome.edits) {
     nodes.push(cut(at, edit.start));
-    const marked = edit.action === "blocked" ? [[true, edit.before]] : changes(edit.before, edit.after).before;
-    nodes.push(...marked.flatMap((pair) => mark("del", "", pair)));
+    if (edit.action === "blocked") return [...nodes, element("del", "", cut(edit.start))];
+    nodes.push(...changes(edit.before, edit.after).before.flatMap((pair) => mark("del", "", pair)));
     at = edit.end;
   }
   return [...nodes, cut(at)];
