@@ -54,7 +54,7 @@ def test_an_unknown_key_is_one_line_that_names_it(recipe: Path, tiny_base: Path)
     done = CliRunner().invoke(app, arguments(recipe, tiny_base))
 
     assert done.exit_code == 2
-    assert "unknown key rankk" in done.output
+    assert "unknown key 'rankk'" in done.output
     assert done.output.count("\n") == 1
 
 
