@@ -393,6 +393,27 @@ def test_only_databases_that_keep_an_audit_are_taken(url: str, message: str) -> 
         AuditStore(url)
 
 
+@pytest.mark.parametrize(
+    ("missing", "url", "extra"),
+    [("sqlalchemy", "audit.db", "audit"), ("psycopg", "postgresql://officer@db/audit", "postgresql")],
+)
+def test_a_missing_extra_is_named(tmp_path: Path, missing: str, url: str, extra: str) -> None:
+    script = f"""
+import sys
+sys.modules[{missing!r}] = None
+from guardrail import Guard
+from guardrail.errors import MissingExtraError
+try:
+    Guard(audit={url!r})
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"pip install 'detox-guardrail[{extra}]'" in done.stdout
+
+
 @pytest.mark.parametrize(("version", "age"), [(VERSION + 1, "a newer"), (VERSION - 1, "an older")])
 def test_another_versions_tables_are_refused(where: str, version: int, age: str) -> None:
     AuditStore(where).close()
