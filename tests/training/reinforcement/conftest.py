@@ -147,7 +147,7 @@ def small_settings(base: Path, folder: Path, **changes: Any) -> PpoSettings:
         "steps": 4,
         "batch_size": 8,
         "minibatch_size": 4,
-        "microbatch_size": 2,
+        "microbatch_size": 4,
         "epochs": 2,
         "response_tokens": 6,
         "learning_rate": 1e-2,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_what_is_saved_is_one_adapter_for_the_untouched_base(
     torch.testing.assert_close(logprobs(served), logprobs(learner), atol=2e-2, rtol=1e-2)
     assert {len(factors.down) for factors in whole.layers.values()} == {6}
     assert whole.scale == 1
+
+
+def test_an_adapters_file_names_the_task_of_its_family(base: Path, tmp_path: Path) -> None:
+    save_stacked(load_learner(base).model, tmp_path, start=None)
+
+    task = json.loads((tmp_path / "adapter_config.json").read_text())["task_type"]
+
+    assert task == ("SEQ_2_SEQ_LM" if "t5" in base.name else "CAUSAL_LM")
 
 
 def test_an_adapter_of_another_shape_or_name_changes_nothing(llama_base: Path, tmp_path: Path) -> None:

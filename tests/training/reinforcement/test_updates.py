@@ -14,7 +14,13 @@ from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.figures import rollout_figures
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.queries import drawn, load_queries
-from guardrail_training.reinforcement.rollouts import Experience, Rollout, assess, collect
+from guardrail_training.reinforcement.rollouts import (
+    Experience,
+    Rollout,
+    assess,
+    chunks_by_length,
+    collect,
+)
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.reinforcement.updates import DivergedError, minibatches, update
 from guardrail_training.rewards.algebra import Answer, named
@@ -208,6 +214,19 @@ def test_whitened_rewards_keep_their_mean(settings: PpoSettings) -> None:
     mask = rollout.responses.mask
     assert float(white.rewards[mask].mean()) == pytest.approx(float(plain.rewards[mask].mean()), abs=1e-5)
     assert float(white.rewards[mask].std()) == pytest.approx(1, abs=1e-3)
+
+
+def test_chunks_hold_every_row_once_and_similar_lengths_together(settings: PpoSettings) -> None:
+    rollout = rollout_of(load_learner(Path(settings.base)), settings)
+    lengths = rollout.prompts.mask.sum(dim=1) + rollout.responses.lengths
+    rows = torch.tensor([7, 1, 4, 2, 0])
+
+    chunks = chunks_by_length(rows, rollout.prompts, rollout.responses, size=2)
+
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    ordered = torch.cat(chunks)
+    assert sorted(ordered.tolist()) == sorted(rows.tolist())
+    assert lengths[ordered].tolist() == sorted(lengths[rows].tolist())
 
 
 def test_limits_are_drawn_between_their_bounds(settings: PpoSettings) -> None:

@@ -27,7 +27,7 @@ from guardrail_training.reinforcement.sampling import Responses, noise_for, samp
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Scored
 
-__all__ = ["Experience", "Rollout", "assess", "collect"]
+__all__ = ["Experience", "Rollout", "assess", "chunks_by_length", "collect"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +169,7 @@ def _read(
     """What policy and reference say of all responses, a few rows at a time."""
     shape, mask = responses.ids.shape, responses.mask
     logprobs, reference, entropies, values = (torch.zeros(shape) for _ in range(4))
-    for rows in torch.split(torch.arange(len(prompts)), rows_at_once):
+    for rows in chunks_by_length(torch.arange(len(prompts)), prompts, responses, size=rows_at_once):
         longest = int(responses.lengths[rows].max())
         batch = prompts.select(rows), responses.ids[rows, :longest], mask[rows, :longest]
         own = learner.read(*batch, with_entropies=True)
@@ -182,6 +182,14 @@ def _read(
     has_values = learner.value_head is not None
     policy = Reading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
     return policy, reference
+
+
+def chunks_by_length(
+    rows: Tensor, prompts: Prompts, responses: Responses, *, size: int
+) -> tuple[Tensor, ...]:
+    """The rows in chunks of at most ``size``, similar lengths together: the less padding to compute."""
+    lengths = prompts.mask.sum(dim=1) + responses.lengths
+    return torch.split(rows[lengths[rows].argsort(stable=True)], size)
 
 
 def _seed(seed: int, step: int, row: int) -> int:

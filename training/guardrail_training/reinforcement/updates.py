@@ -13,7 +13,7 @@ from guardrail_training.modeling import trainable_parameters
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.objectives import clipped_policy_loss, clipped_value_loss, is_clipped
-from guardrail_training.reinforcement.rollouts import Experience, Rollout
+from guardrail_training.reinforcement.rollouts import Experience, Rollout, chunks_by_length
 from guardrail_training.reinforcement.settings import PpoSettings
 
 __all__ = ["DivergedError", "UpdateFigures", "minibatches", "update"]
@@ -96,7 +96,7 @@ def _gradients(
     tokens = int(rollout.responses.lengths[rows].sum())
     sums: dict[str, float] = {}
     own = torch.tensor(processes.own(rows.tolist()))
-    for part in torch.split(own, settings.microbatch_size):
+    for part in chunks_by_length(own, rollout.prompts, rollout.responses, size=settings.microbatch_size):
         loss, figures = _loss(learner, rollout, experience, rows=part, settings=settings)
         (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         for name, value in figures.items():
