@@ -31,7 +31,6 @@ from guardrail.policy import Policy
 from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value_of
 
 if TYPE_CHECKING:
-    from guardrail.guard import Guard
     from guardrail.integrations.audit.store import AuditStore
 
 __all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "ServerSettings"]
@@ -156,20 +155,18 @@ class Config:
             loaded[section] = _section(kind, section, from_file, from_variables, file)
         return cls(**loaded, origins=origins)
 
-    def guard(self, **overrides: Any) -> Guard:
-        """The guard of this configuration; ``overrides`` are arguments of Guard that go before it.
+    def arguments(self, **overrides: Any) -> dict[str, Any]:
+        """The arguments of Guard; ``overrides`` go before the configuration.
 
         Configured models and the audit are opened now. Raises ModelMissingError, ManifestError or AuditError
         where one is not usable.
         """
-        from guardrail import Guard
-
-        arguments = self._arguments()
+        chosen = self._models()
         if "audit" not in overrides and self.audit.url is not None:
-            arguments["audit"] = self.audit.open()
-        return Guard(**arguments | overrides)
+            chosen["audit"] = self.audit.open()
+        return chosen | overrides
 
-    def _arguments(self) -> dict[str, Any]:
+    def _models(self) -> dict[str, Any]:
         """Arguments of Guard for policy and models that differ from its defaults."""
         models, chosen = self.models, dict[str, Any](policy=self.policy)
         if isinstance(models.detector, Path):

@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
 from guardrail.batching import Batcher
-from guardrail.calls import Calls, Models
+from guardrail.calls import Calls
+from guardrail.config import Config
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
-from guardrail.errors import (
-    BlockedError,
-    FailureError,
-    GuardrailWarning,
-    MissingExtraError,
-    ModelMissingError,
-    PluginError,
-    UsageError,
-)
+from guardrail.errors import BlockedError, FailureError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Detect, Embed, Flow
 from guardrail.outcome import Action, Outcome, Verdict
+from guardrail.plugins import connect, shipped_rewriter
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
-from guardrail.structured.moderation import Task, Terms, ajudge, judge
+from guardrail.structured.terms import Terms
 from guardrail.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.wrap import wrap
-
-if TYPE_CHECKING:
-    from guardrail.detectors.lexicon import Lexicon
-    from guardrail.detectors.onnx import OnnxDetector
-    from guardrail.rewriters.lora import LoraRewriter
 
 __all__ = ["Guard"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 V = TypeVar("V")
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
@@ -97,21 +83,23 @@ class Guard:
             "embedder": embedder,
             "lexicon": lexicon,
         }
-        self._calls = Calls(_models(**self._parts), policy)
+        self._calls = Calls(connect(**self._parts), policy)
         self._batcher = Batcher(self._calls, policy)
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         self._trail = None if self._audit is None else Trail(self._audit, cache(self.origin))
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> Guard:
+    def from_config(cls, config: str | Path | Config | None = None, **overrides: Any) -> Guard:
         """The guard of a TOML file under the environment's variables; see ``guardrail.config``.
 
-        Raises ConfigError for a key or value that is wrong, and names it.
+        ``overrides`` are arguments of Guard that go before it. Configured models and the audit are opened
+        now. Raises ConfigError for a key or value that is wrong, and names it; ModelMissingError, ManifestError or
+        AuditError where one is not usable.
         """
-        from guardrail.config import Config
-
-        return Config.load(path).guard()
+        if not isinstance(config, Config):
+            config = Config.load(config)
+        return cls(**config.arguments(**overrides))
 
     def check(self, text: str) -> Outcome:
         """The outcome of one text.
@@ -194,6 +182,8 @@ class Guard:
         Raises TypeError for what cannot be read through, UsageError for a path that leads nowhere, and
         BlockedError for a flagged string outside prose and messages, or under ``Policy(block="raise")``.
         """
+        from guardrail.structured.moderation import Task, judge  # plain texts go without it
+
         task: Task | None = None
         try:
             task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
@@ -211,6 +201,8 @@ class Guard:
 
     async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The same without blocking the event loop."""
+        from guardrail.structured.moderation import Task, ajudge
+
         task: Task | None = None
         try:
             task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
@@ -259,7 +251,7 @@ class Guard:
         Raises ManifestError for an adapter of another base, ModelMissingError where the base is missing.
         """
         current = self._parts["rewriter"]
-        rewriter = _shipped_rewriter() if current == "shipped" else current
+        rewriter = shipped_rewriter() if current == "shipped" else current
         take = getattr(rewriter, "with_adapter", None)
         if take is None:
             raise UsageError(
@@ -338,38 +330,6 @@ class Guard:
         return f"Guard(policy={self.policy.digest()}, {chosen})"
 
 
-def _models(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any) -> Models:
-    """The parts as plain functions, with the shipped ones, loaded at first use, where none was given."""
-    embeds = embedder or (detector if hasattr(detector, "embed") else None)
-    models = Models(
-        detect=_method(detector, "detect", lambda texts: _shipped_detector().detect(texts)),
-        lexicon=_method(lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
-        embed=_method(embeds, "embed", lambda texts: _shipped_detector().embed(texts)),
-        rewrite=lambda texts, n: _shipped_rewriter().rewrite(texts, n),
-        open_rewriter=_open_rewriter,
-    )
-    if rewriter == "shipped":
-        return models
-    return replace(models, rewrite=_method(rewriter, "rewrite", _no_candidates), open_rewriter=None)
-
-
-def _no_candidates(segments: Sequence[str], n: int) -> list[list[str]]:
-    """What stands for a rewriter that was left out; the policy's ladder then starts at mask."""
-    return [[] for _ in segments]
-
-
-def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-    """The part's method, the part itself where it is a plain callable, the default where there is none."""
-    if part is None:
-        return default
-    method = getattr(part, name, part)
-    if not callable(method):
-        raise UsageError(
-            f"expected an object with a method {name}() or a callable, got {type(part).__name__}"
-        )
-    return partial(method)
-
-
 def _open_audit(where: str | Path) -> AuditLog:
     from guardrail.integrations.audit.store import AuditStore
 
@@ -395,54 +355,3 @@ def _windows(texts: Sequence[str]) -> list[tuple[str, ...]]:
         raise TypeError(f"expected a sequence of str, got one {type(texts).__name__}; put it in a list")
     whole = tuple(_require_str(text) for text in texts)
     return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
-
-
-class _Once(Generic[T]):
-    """A model that is loaded at first use, and once only, however many threads ask for it."""
-
-    def __init__(self, load: Callable[[], T]) -> None:
-        self._load = cache(load)
-        self._lock = Lock()
-
-    def __call__(self) -> T:
-        with self._lock:
-            return self._load()
-
-    def cache_clear(self) -> None:
-        """Forgets the model."""
-        self._load.cache_clear()
-
-
-@_Once
-def _shipped_detector() -> OnnxDetector:
-    from guardrail.detectors.onnx import OnnxDetector
-
-    return OnnxDetector.shipped()
-
-
-@_Once
-def _shipped_lexicon() -> Lexicon:
-    from guardrail.detectors.lexicon import Lexicon
-
-    return Lexicon.shipped()
-
-
-@_Once
-def _shipped_rewriter() -> LoraRewriter:
-    from guardrail.rewriters.lora import LoraRewriter
-
-    return LoraRewriter.load(Path(__file__).parent / "shipped" / "rewriter")
-
-
-def _open_rewriter() -> LoraRewriter:
-    """The shipped rewriter; where it cannot run the flow hears so, and masks."""
-    try:
-        return _shipped_rewriter()
-    except (ModelMissingError, MissingExtraError) as error:
-        _warn_once(str(error))
-        raise PluginError(f"no rewriter: {error}", reason="rewriter_missing", original=error) from None
-
-
-@cache
-def _warn_once(message: str) -> None:
-    warnings.warn(f"toxic text is masked instead of rewritten: {message}", GuardrailWarning, stacklevel=2)

@@ -179,17 +179,17 @@ def test_text_that_talks_to_the_rewriter_is_treated_as_text(guard: Guard, text: 
 def test_without_its_base_the_default_guard_masks_and_says_which_command_helps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
-    from guardrail import guard as module
+    from guardrail import plugins
     from guardrail.errors import GuardrailWarning
 
     monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
-    module._shipped_rewriter.cache_clear()
-    module._warn_once.cache_clear()
+    plugins.shipped_rewriter.cache_clear()
+    plugins._warn_once.cache_clear()
     with pytest.warns(GuardrailWarning, match="guardrail models pull"):
         outcome = Guard().check(TOXIC[0])
     assert outcome.action is Action.MASKED
     assert outcome.degraded == ("rewriter_missing",)
     again = Guard(policy=Policy()).check(TOXIC[0])
     assert again.text == outcome.text
-    module._shipped_rewriter.cache_clear()
-    module._warn_once.cache_clear()
+    plugins.shipped_rewriter.cache_clear()
+    plugins._warn_once.cache_clear()

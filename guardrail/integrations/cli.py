@@ -63,13 +63,13 @@ def check(
     config: ConfigOption = None,
 ) -> None:
     """Prints what may be shown of a text; text that passes comes out as it went in."""
-    from guardrail.config import Config
+    from guardrail import Guard
     from guardrail.integrations.lines import dumps
     from guardrail.integrations.rows import outcome_row
 
     piped = text == "-"
     source = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if piped else text
-    outcome = Config.load(config).guard().check(source)
+    outcome = Guard.from_config(config).check(source)
     printed = (
         f"{dumps(outcome_row(outcome))}\n" if as_json else outcome.text if piped else f"{outcome.text}\n"
     )
@@ -107,10 +107,10 @@ def detect(
 
     A line that cannot be judged comes out as {"error", "line", "source"}, and the command ends with status 1.
     """
-    from guardrail.config import Config
+    from guardrail import Guard
     from guardrail.integrations.lines import Columns, judge_lines
 
-    guard = Config.load(config).guard()
+    guard = Guard.from_config(config)
     report = judge_lines(guard.detect, source, target, columns=Columns(field, into), batch=batch)
     typer.echo(report.summary(), err=True)
     if report.bad_lines:

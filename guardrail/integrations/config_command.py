@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from guardrail.config import SECTIONS, Config
+from guardrail.guard import Guard
 from guardrail.settings import hints_of, takes_text
 
 __all__ = ["ConfigOption", "config_app", "rendered"]
@@ -41,7 +42,7 @@ def show(path: Source = None) -> None:
 def check(path: Source = None) -> None:
     """Reads the configuration and opens its models; status 2 for a wrong key or value, 1 for a model."""
     config = Config.load(path)
-    guard = config.guard(audit=None)
+    guard = Guard.from_config(config, audit=None)
     typer.echo(f"ok: {len(config.origins)} settings, policy {guard.policy.digest()}", err=True)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guardrail.config import Config
+from guardrail.guard import Guard
 from guardrail.integrations.audit.option import AuditOption, AuditTextOption, with_audit
 from guardrail.integrations.config_command import ConfigOption
 
@@ -72,7 +73,7 @@ def filter_file(
         delimiter="\t" if delimiter == "\\t" else delimiter,
         overwrite=overwrite,
     )
-    guard = with_audit(Config.load(config), audit, include_text=audit_text).guard()
+    guard = Guard.from_config(with_audit(Config.load(config), audit, include_text=audit_text))
     try:
         with _progress(job) as report:
             summary = job.run(guard, report=report)

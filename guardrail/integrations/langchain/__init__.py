@@ -13,7 +13,7 @@ from guardrail.errors import MissingExtraError
 
 try:
     from guardrail.integrations.langchain.middleware import DetoxMiddleware
-    from guardrail.integrations.langchain.runnable import wrap
+    from guardrail.integrations.langchain.model import wrap
 except ModuleNotFoundError:
     raise MissingExtraError(feature="guardrail.integrations.langchain", extra="langchain") from None
 

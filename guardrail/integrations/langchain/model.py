@@ -7,7 +7,7 @@ import operator
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from functools import reduce
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -21,9 +21,14 @@ from guardrail.events import fingerprint
 from guardrail.guard import Guard
 from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
 from guardrail.integrations.langchain.chunks import blank
+from guardrail.integrations.langchain.runnable import GuardedRunnable
 from guardrail.integrations.langchain.streaming import moderated
+from guardrail.structured.paths import parse_paths
 
-__all__ = ["GuardedChatModel", "guard_model", "is_signed"]
+__all__ = ["GuardedChatModel", "is_signed", "wrap"]
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 SIGNATURE = "guardrail"
 """The key in ``response_metadata`` under which a message says that a guard released it as it is."""
@@ -72,8 +77,6 @@ class GuardedChatModel(BaseChatModel):
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
         """The other model with its tools, moderated in the same way."""
         bound = self._model.bind_tools(tools, **kwargs)
-        from guardrail.integrations.langchain.runnable import wrap
-
         return wrap(self._guard, bound, paths=self._paths)
 
     def _generate(
@@ -137,7 +140,21 @@ class GuardedChatModel(BaseChatModel):
         return [f"[].{path}" for path in self._paths]
 
 
-def guard_model(
+def wrap(
+    guard: Guard, runnable: Runnable[Input, Output], *, paths: Sequence[str] = ()
+) -> Runnable[Input, Output]:
+    """A runnable with the same input and output types that gives out moderated values only.
+
+    Text and message chunks are streamed as soon as they are judged; other chunks, and every stream with
+    ``paths``, are added up and come as one. A chat model stays one, so that tools can be bound to it.
+    """
+    parse_paths(paths)
+    return _guarded_model(runnable, guard=guard, paths=paths) or GuardedRunnable(
+        runnable, guard=guard, paths=paths
+    )
+
+
+def _guarded_model(
     runnable: Runnable[Any, Any], *, guard: Guard, paths: Sequence[str] = ()
 ) -> Runnable[Any, Any] | None:
     """A chat model, or one with bound arguments, moderated; None for any other runnable."""
@@ -146,7 +163,7 @@ def guard_model(
     if isinstance(runnable, BaseChatModel):
         return GuardedChatModel(runnable, guard=guard, paths=paths)
     if isinstance(runnable, RunnableBinding):
-        inner = guard_model(runnable.bound, guard=guard, paths=paths)
+        inner = _guarded_model(runnable.bound, guard=guard, paths=paths)
         return None if inner is None else runnable.model_copy(update={"bound": inner})
     return None
 

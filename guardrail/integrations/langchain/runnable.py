@@ -17,29 +17,13 @@ from langsmith.run_helpers import tracing_context
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
 from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
-from guardrail.integrations.langchain.model import guard_model
 from guardrail.integrations.langchain.streaming import moderated
-from guardrail.structured.paths import parse_paths
 
-__all__ = ["GuardedRunnable", "wrap"]
+__all__ = ["GuardedRunnable"]
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 T = TypeVar("T")
-
-
-def wrap(
-    guard: Guard, runnable: Runnable[Input, Output], *, paths: Sequence[str] = ()
-) -> Runnable[Input, Output]:
-    """A runnable with the same input and output types that gives out moderated values only.
-
-    Text and message chunks are streamed as soon as they are judged; other chunks, and every stream with
-    ``paths``, are added up and come as one. A chat model stays one, so that tools can be bound to it.
-    """
-    parse_paths(paths)
-    return guard_model(runnable, guard=guard, paths=paths) or GuardedRunnable(
-        runnable, guard=guard, paths=paths
-    )
 
 
 class GuardedRunnable(Runnable[Input, Output]):

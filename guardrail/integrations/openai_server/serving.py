@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import Config, ServerSettings
+from guardrail.guard import Guard
 from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server.app import create_app
@@ -33,11 +34,13 @@ def run(config: Config) -> None:
     settings, keys = config.server, Keys.from_environment()
     require_safe_address(settings.host, keys)
     if config.audit.url is None:
-        app = create_app(config.guard(), settings=settings, keys=keys)
+        app = create_app(Guard.from_config(config), settings=settings, keys=keys)
     else:
         store = config.audit.open()
         routers = [audit_routes(store.database, Reviewers.from_environment())]
-        app = create_app(config.guard(audit=store), settings=settings, keys=keys, routers=routers)
+        app = create_app(
+            Guard.from_config(config, audit=store), settings=settings, keys=keys, routers=routers
+        )
     server_of(app, settings).run()
 
 
