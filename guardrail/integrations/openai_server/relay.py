@@ -91,6 +91,8 @@ class Relay:
             await self._read()
         except ApiError as error:
             self._stop(error)  # raised behind the tasks, which would wrap it
+        except FailureError as error:
+            self.fail(error)
 
     async def _read(self) -> None:
         reader = EventReader(limit=EVENT_BYTES)
@@ -132,10 +134,10 @@ class Relay:
         for part in choices:
             choice = self._choice(index_of(part))
             if choice.blocked:
-                self._usage = usage
+                self._usage = usage or self._usage  # its own end was told before
             await choice.feed(part, usage=usage)
-        if not choices and usage is not None:
-            self._usage = usage
+        if not choices:
+            self._usage = usage or self._usage
 
     def _choice(self, index: int) -> StreamedChoice:
         if index not in self._choices:

@@ -127,6 +127,18 @@ def test_usage_beside_the_end_of_a_choice_stays_beside_it(client: OpenAI, upstre
     assert last.usage.total_tokens == 9
 
 
+def test_the_usage_of_a_blocked_choice_is_kept(upstream: Upstream) -> None:
+    ending = delta(index=0, reason="stop") | {"usage": {"total_tokens": 9}}
+    upstream.says(delta(f"{TOXIC} "), *[delta(f"{CLEAN} ")] * 50, ending, delta(CLEAN, index=1), DONE)
+    with (
+        proxy(upstream, guard=fake_guard(Policy(ladder=("block",)))) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="k") as client,
+    ):
+        chunks = stream(client, n=2, stream_options={"include_usage": True})
+    assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == [9]
+    assert reasons(chunks) == {0: "content_filter"}
+
+
 def test_a_blocked_choice_ends_at_once_and_the_others_go_on(upstream: Upstream) -> None:
     policy = Policy(ladder=("block",))
     upstream.says(
@@ -373,6 +385,20 @@ def test_a_guard_that_breaks_ends_the_stream_with_an_error(upstream: Upstream) -
         raise ManifestError("model.onnx was altered")
 
     upstream.says(delta(f"{CLEAN} "), delta(reason="stop"), DONE)
+    with (
+        proxy(upstream, guard=fake_guard(detector=broken)) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="k") as client,
+        pytest.raises(APIError) as caught,
+    ):
+        stream(client)
+    assert caught.value.code == "guard_unavailable"
+
+
+def test_a_guard_that_breaks_over_an_error_of_the_upstream_is_told_apart(upstream: Upstream) -> None:
+    def broken(texts: Sequence[str]) -> Any:
+        raise ManifestError("model.onnx was altered")
+
+    upstream.says(delta(), {"error": {"message": TOXIC}})
     with (
         proxy(upstream, guard=fake_guard(detector=broken)) as url,
         OpenAI(base_url=f"{url}/v1", api_key="k") as client,
