@@ -94,8 +94,8 @@ class Guard:
         """The guard of a TOML file under the environment's variables; see ``guardrail.config``.
 
         ``overrides`` are arguments of Guard that go before it. Configured models and the audit are opened
-        now. Raises ConfigError for a key or value that is wrong, and names it; ModelMissingError, ManifestError or
-        AuditError where one is not usable.
+        now. Raises ConfigError for a key or value that is wrong, and names it; ModelMissingError,
+        ManifestError or AuditError where one is not usable.
         """
         if not isinstance(config, Config):
             config = Config.load(config)
