@@ -31,6 +31,7 @@ KNOWN_NAMES = {
     "objective/kl_coef",
     "objective/entropy",
     "ppo/mean_scores",
+    "ppo/mean_non_score_reward",
     "ppo/std_scores",
     "ppo/loss/policy",
     "ppo/loss/value",

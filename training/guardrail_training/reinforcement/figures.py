@@ -8,8 +8,8 @@ from guardrail_training.reinforcement.rollouts import Experience, Rollout
 __all__ = ["rollout_figures"]
 
 
-def rollout_figures(rollout: Rollout, experience: Experience) -> dict[str, float]:
-    """Figures of a rollout before the policy moves.
+def rollout_figures(rollout: Rollout, experience: Experience, *, coefficient: float) -> dict[str, float]:
+    """Figures of a rollout before the policy moves, under the KL coefficient that it was assessed with.
 
     ``objective/kl``, ``objective/entropy`` are nats per response, sums over its tokens of sampled log ratios
     and negative log-probabilities; ``ppo/policy/entropy`` is nats per token, over the whole vocabulary.
@@ -20,10 +20,12 @@ def rollout_figures(rollout: Rollout, experience: Experience) -> dict[str, float
     log_ratio = token_kl(policy.logprobs, rollout.reference, estimator="k1")
     figures = {
         "objective/kl": (log_ratio * mask).sum(dim=1).mean().item(),
+        "objective/kl_coef": coefficient,
         "objective/entropy": (-policy.logprobs * mask).sum(dim=1).mean().item(),
         "objective/ended": responses.ended.float().mean().item(),
         "ppo/mean_scores": float(scores.mean()),
         "ppo/std_scores": float(scores.std()),
+        "ppo/mean_non_score_reward": -coefficient * masked_mean(experience.kl, mask).item(),
         "ppo/mean_rewards": experience.rewards.sum(dim=1).mean().item(),
         "ppo/policy/advantages_mean": masked_mean(experience.advantages, mask).item(),
         "tokens/queries_len_mean": rollout.prompts.mask.sum(dim=1).float().mean().item(),

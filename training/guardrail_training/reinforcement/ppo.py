@@ -139,7 +139,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                     processes=processes,
                 )
                 experience = assess(rollout, settings=settings, coefficient=control.coefficient)
-                figures = rollout_figures(rollout, experience)
+                figures = rollout_figures(rollout, experience, coefficient=control.coefficient)
                 _check_in_order(figures, settings)
                 # This policy has just been measured. What the update makes of it has not.
                 good, good_step = _trained(learner), step - 1
@@ -163,7 +163,6 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                     "raise kl_coefficient"
                 ) from None
             figures |= moved.figures | {
-                "objective/kl_coef": control.coefficient,
                 "ppo/updates_taken": moved.taken,
                 "ppo/learning_rate": rate,
                 "time/rollout": round(collected - started, 3),
