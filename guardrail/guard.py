@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from guardrail.batching import Batcher
 from guardrail.calls import Calls
-from guardrail.config import Config
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
 from guardrail.errors import BlockedError, FailureError, PluginError, UsageError
@@ -21,12 +18,16 @@ from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Detect, Embed, Flow
 from guardrail.outcome import Action, Outcome, Verdict
-from guardrail.plugins import connect, shipped_rewriter
+from guardrail.plugins import Once, connect, shipped_rewriter
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
 from guardrail.structured.terms import Terms
 from guardrail.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.wrap import wrap
+
+if TYPE_CHECKING:
+    from guardrail.batching import Batcher
+    from guardrail.config import Config
 
 __all__ = ["Guard"]
 
@@ -84,7 +85,7 @@ class Guard:
             "lexicon": lexicon,
         }
         self._calls = Calls(connect(**self._parts), policy)
-        self._batcher = Batcher(self._calls, policy)
+        self._shared = Once(partial(_batcher, self._calls, policy))
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         self._trail = None if self._audit is None else Trail(self._audit, cache(self.origin))
@@ -97,6 +98,8 @@ class Guard:
         now. Raises ConfigError for a key or value that is wrong, and names it; ModelMissingError,
         ManifestError or AuditError where one is not usable.
         """
+        from guardrail.config import Config
+
         if not isinstance(config, Config):
             config = Config.load(config)
         return cls(**config.arguments(**overrides))
@@ -118,7 +121,7 @@ class Guard:
     async def acheck(self, text: str) -> Outcome:
         """The same without blocking the event loop; concurrent calls share model calls."""
         try:
-            outcome = await adrive(moderate(self.policy), _require_str(text), self._batcher)
+            outcome = await adrive(moderate(self.policy), _require_str(text), self._shared())
         except (FailureError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -166,7 +169,7 @@ class Guard:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
         try:
             ears = self._ears(self._asettle)
-            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher, **ears)
+            return AsyncStream(self._stream_flow(), chunks, batcher=self._shared(), **ears)
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -201,12 +204,14 @@ class Guard:
 
     async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The same without blocking the event loop."""
+        import asyncio
+
         from guardrail.structured.moderation import Task, ajudge
 
         task: Task | None = None
         try:
             task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
-            outcomes = await ajudge(task, self._batcher)
+            outcomes = await ajudge(task, self._shared())
             noteworthy = task.noteworthy(outcomes)
             if self._trail is not None:
                 await asyncio.to_thread(self._trail.record, noteworthy)
@@ -308,6 +313,8 @@ class Guard:
         return self._recorded(outcome)
 
     async def _asettle(self, outcome: Outcome, *, text: TextTrail | None = None) -> Outcome:
+        import asyncio
+
         if self._trail is not None and (outcome.edits or outcome.degraded):
             await asyncio.to_thread((text or TextTrail(self._trail)).ended, outcome)
         return self._recorded(outcome)
@@ -328,6 +335,12 @@ class Guard:
             f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None
         )
         return f"Guard(policy={self.policy.digest()}, {chosen})"
+
+
+def _batcher(calls: Calls, policy: Policy) -> Batcher:
+    from guardrail.batching import Batcher  # brings asyncio, which plain calls go without
+
+    return Batcher(calls, policy)
 
 
 def _open_audit(where: str | Path) -> AuditLog:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from guardrail.detectors.onnx import OnnxDetector
     from guardrail.rewriters.lora import LoraRewriter
 
-__all__ = ["connect", "shipped_rewriter"]
+__all__ = ["Once", "connect", "shipped_rewriter"]
 
 T = TypeVar("T")
 
@@ -61,8 +61,8 @@ def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., 
     return partial(method)
 
 
-class _Once(Generic[T]):
-    """A model that is loaded at first use, and once only, however many threads ask for it."""
+class Once(Generic[T]):
+    """What is made at first use, and once only, however many threads ask for it."""
 
     def __init__(self, load: Callable[[], T]) -> None:
         self._load = cache(load)
@@ -73,25 +73,25 @@ class _Once(Generic[T]):
             return self._load()
 
     def cache_clear(self) -> None:
-        """Forgets the model."""
+        """Forgets it."""
         self._load.cache_clear()
 
 
-@_Once
+@Once
 def _shipped_detector() -> OnnxDetector:
     from guardrail.detectors.onnx import OnnxDetector
 
     return OnnxDetector.shipped()
 
 
-@_Once
+@Once
 def _shipped_lexicon() -> Lexicon:
     from guardrail.detectors.lexicon import Lexicon
 
     return Lexicon.shipped()
 
 
-@_Once
+@Once
 def shipped_rewriter() -> LoraRewriter:
     from guardrail.rewriters.lora import LoraRewriter
 

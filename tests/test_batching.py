@@ -213,7 +213,7 @@ def test_the_queue_is_bounded_and_those_at_the_door_are_served_in_order() -> Non
 
         tasks = [asyncio.create_task(one(number)) for number in range(40)]
         await until(lambda: len(gate.entered) == AT_ONCE)
-        (loop,) = shared._batcher._loops.values()
+        (loop,) = shared._shared()._loops.values()
         (lane,) = loop._lanes.values()
         assert len(lane.queue) == lane.texts == 8
         assert len(lane.door) == 40 - 8 - 4 * AT_ONCE
@@ -382,7 +382,7 @@ def test_one_guard_serves_one_event_loop_after_another_and_forgets_them() -> Non
     shared = guard()
     for _ in range(3):
         assert asyncio.run(shared.acheck(TOXIC)).text == NEUTRAL
-    assert len(shared._batcher._loops) == 1
+    assert len(shared._shared()._loops) == 1
 
 
 def test_one_guard_serves_event_loops_in_several_threads() -> None:
@@ -434,7 +434,7 @@ def test_a_forked_child_starts_threads_of_its_own() -> None:
 def test_the_threads_end_with_the_guard() -> None:
     shared = guard()
     asyncio.run(checks(shared, [TOXIC] * 4))
-    mine = [worker for worker in shared._batcher._workers._idle if worker.is_alive()]
+    mine = [worker for worker in shared._shared()._workers._idle if worker.is_alive()]
     assert mine
     del shared
     gc.collect()

@@ -217,7 +217,7 @@ def test_another_policy_decides_with_the_same_models() -> None:
 
 
 def test_a_shipped_model_is_loaded_once_however_many_threads_ask_for_it() -> None:
-    from guardrail.plugins import _Once
+    from guardrail.plugins import Once
 
     loads: list[object] = []
     both = threading.Barrier(8, timeout=10.0)
@@ -227,7 +227,7 @@ def test_a_shipped_model_is_loaded_once_however_many_threads_ask_for_it() -> Non
         time.sleep(0.005)
         return loads[-1]
 
-    once = _Once(load)
+    once = Once(load)
     found: list[object] = []
 
     def ask() -> None:

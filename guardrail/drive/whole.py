@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-from guardrail.batching import Batcher
 from guardrail.calls import Calls
 from guardrail.drive.run import Run
 from guardrail.flow.steps import Flow
 from guardrail.outcome import Outcome
 from guardrail.sharing import answer_together, batches
+
+if TYPE_CHECKING:
+    from guardrail.batching import Batcher
 
 __all__ = ["adrive", "drive", "drive_many"]
 
