@@ -14,7 +14,7 @@ ASIDE = ("base", "out", "data", "checkpoint_every", "threads", "export")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorSettings:
-    """Settings of one run; the defaults made the shipped detector."""
+    """Settings of one run; a model's manifest names those that made it."""
 
     base: str  # name that ``guardrail models`` knows, or folder with model.safetensors and tokenizer.json
     out: str  # checkpoints and metrics; the finished model goes to its subfolder "model"
