@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from guardrail import Span, Verdict
+from guardrail import Guard, Span, Verdict
 from guardrail.protocols import Embeddings
 
 BAD = {"idiot": "person", "moron": "person", "crap": "stuff", "damn": ""}
@@ -58,3 +59,16 @@ class BagEmbedder:
                 row[hashlib.sha256(word.encode()).digest()[0] % 63 + 1] += 1.0
         result: Embeddings = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return result
+
+
+class WordGuard(Guard):
+    """A guard on these plug-ins where it is not given others; stands in for Guard in commands."""
+
+    def __init__(self, **arguments: Any) -> None:
+        words: dict[str, Any] = {
+            "detector": WordDetector(),
+            "lexicon": WordDetector(),
+            "rewriter": WordRewriter(),
+            "embedder": BagEmbedder(),
+        }
+        super().__init__(**words | arguments)

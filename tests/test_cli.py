@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import guardrail
-from guardrail import Guard, Verdict
+from guardrail import Verdict
 from guardrail.errors import ModelFileError, UsageError
 from guardrail.integrations.cli import app
-from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.fakes import WordGuard
 
 CLEAN = "The meeting starts at nine in the small room."
 TOXIC = "You are a moron and everybody here knows that."
@@ -27,8 +27,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command with a guard whose models are small functions."""
-    parts = {"detector": WordDetector(), "lexicon": WordDetector(), "rewriter": WordRewriter()}
-    monkeypatch.setattr(guardrail, "Guard", functools.partial(Guard, **parts, embedder=BagEmbedder()))
+    monkeypatch.setattr(guardrail, "Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
 
@@ -191,7 +190,11 @@ def test_no_traceback_shows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(texts: Sequence[str]) -> list[Verdict]:
         raise KeyError(texts[0])
 
-    monkeypatch.setattr(guardrail, "Guard", functools.partial(Guard, detector=broken, rewriter=None))
+    class BrokenGuard(WordGuard):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(detector=broken, **arguments)
+
+    monkeypatch.setattr(guardrail, "Guard", BrokenGuard)
     result = CliRunner().invoke(app, ["check", "canary-7f3a is what this says"])
     assert "canary" not in result.output
 

@@ -27,7 +27,7 @@ from guardrail.integrations.audit.database import Database
 from guardrail.integrations.audit.review import Query, page
 from guardrail.integrations.bulk.job import Job, Summary
 from guardrail.integrations.cli import app
-from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.fakes import BagEmbedder, WordDetector, WordGuard, WordRewriter
 
 CLEAN = "The meeting starts at nine in the small room."
 TOXIC = "You are a moron and everybody here knows that."
@@ -49,7 +49,7 @@ def guard(**parts: Any) -> Guard:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command with a guard whose models are small functions."""
-    monkeypatch.setattr(guardrail, "Guard", functools.partial(Guard, **PARTS))
+    monkeypatch.setattr("guardrail.integrations.bulk.command.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
 
