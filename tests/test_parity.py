@@ -231,7 +231,11 @@ def test_every_way_in_gives_the_same_with_the_shipped_detector(way: Way, tmp_pat
 
 
 def test_the_command_gives_the_same(monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any]) -> None:
-    monkeypatch.setattr(guardrail, "Guard", functools.partial(Guard, **parts))
+    class PartGuard(Guard):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**parts | arguments)
+
+    monkeypatch.setattr(guardrail, "Guard", PartGuard)
     for text in TEXTS:
         result = CliRunner().invoke(app, ["check", "--json", text])
         expected = Guard(**parts).check(text)
