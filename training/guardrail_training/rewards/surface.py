@@ -32,6 +32,6 @@ def length_ratio(*, least: float, most: float) -> Score:
 def within(sizes: Sequence[float], *, least: float, most: float) -> Floats:
     """1 inside the bounds; below, it falls as ``size / least``, above, as ``most / size``."""
     array = np.asarray(sizes, dtype=np.float64)
-    below = array / least if least > 0 else np.ones_like(array)
-    above = most / np.maximum(array, 1e-9)
-    return np.asarray(np.minimum(1.0, np.minimum(below, above)), dtype=np.float32)
+    below = np.minimum(array, least) / least if least > 0 else np.ones_like(array)
+    above = most / np.maximum(array, most)
+    return np.asarray(np.minimum(below, above), dtype=np.float32)
