@@ -45,10 +45,9 @@ SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
-# Shares of held-out clean texts that may be flagged: one in a hundred of clean sentences, five of neutral
-# ones that mention identities. The latter are three ToxiGen statements to seven sentences of a forum;
-# statements are hardly ever flagged, so that seven in a hundred of the forum's keep the two together at five.
-ALLOWED = {"wikitext2": 0.01, "neutral": 0.01, "statements": 0.05, "forum": 0.07}
+# Shares of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
+# identity set is mostly from a hate forum, where noHate is a matter of context: both have a floor above zero.
+ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
 
 
 def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
@@ -142,10 +141,10 @@ def _threshold(detector: OnnxDetector, listed: Set[str], apart: Sequence[Labelle
     for text in apart:
         if text.source == "wikitext2":
             sets["wikitext2"].append(text.text)
-        elif text.source == "toxigen_neutral":
-            sets["statements"].append(text.text)
-        elif text.source == "stormfront_nohate" and GROUP_TERM.search(text.text):
-            sets["forum"].append(text.text)
+        elif text.source == "toxigen_neutral" or (
+            text.source == "stormfront_nohate" and GROUP_TERM.search(text.text)
+        ):
+            sets["identity"].append(text.text)
         elif text.source == "paradetox_neutral" and not listed & set(WORD.findall(text.text.lower())):
             sets["neutral"].append(text.text)
     highest = {
