@@ -48,6 +48,14 @@ def test_sft_trains_from_a_recipe(recipe: Path, tiny_base: Path) -> None:
     assert (recipe.parent / "run/step-2/adapter_model.safetensors").is_file()
 
 
+def test_a_setting_may_stand_in_for_an_option(recipe: Path, tiny_base: Path) -> None:
+    given = arguments(recipe, tiny_base)
+    place = given.index("--data")
+    given[place : place + 2] = ["--set", f'data="{recipe.parent}"']
+
+    assert CliRunner().invoke(app, given).exit_code == 0
+
+
 def test_an_unknown_key_is_one_line_that_names_it(recipe: Path, tiny_base: Path) -> None:
     recipe.write_text(RECIPE + "rankk = 3\n")
 

@@ -105,4 +105,5 @@ def evaluate(
 def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:
     from guardrail_training.recipe import parse_changes, read_recipe
 
-    return read_recipe(recipe, settings=kind, overrides={**parse_changes(changes or []), **options})
+    given = {name: value for name, value in options.items() if value is not None}
+    return read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given)
