@@ -31,7 +31,7 @@ from guardrail.policy import Policy
 from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value_of
 
 if TYPE_CHECKING:
-    from guardrail.integrations.audit.store import AuditStore
+    from guardrail.audit.store import AuditStore
 
 __all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "ServerSettings"]
 
@@ -83,7 +83,7 @@ class AuditSettings:
         """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
         if self.url is None:
             raise ConfigError("no audit is configured: set url in [audit], or GUARDRAIL_AUDIT__URL")
-        from guardrail.integrations.audit.store import AuditStore
+        from guardrail.audit.store import AuditStore
 
         return AuditStore(self.url, include_text=self.include_text, on_error=self.on_error)
 

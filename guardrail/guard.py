@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
+from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
@@ -22,7 +23,6 @@ from guardrail.plugins import Once, connect, shipped_rewriter
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
 from guardrail.structured.terms import Terms
-from guardrail.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def _batcher(calls: Calls, policy: Policy) -> Batcher:
 
 
 def _open_audit(where: str | Path) -> AuditLog:
-    from guardrail.integrations.audit.store import AuditStore
+    from guardrail.audit.store import AuditStore
 
     return AuditStore(where)
 

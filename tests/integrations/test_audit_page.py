@@ -13,10 +13,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from guardrail import Policy
+from guardrail.audit.store import AuditStore
 from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.review import record_of
 from guardrail.integrations.audit.routes import audit_routes
-from guardrail.integrations.audit.store import AuditStore
 from guardrail.integrations.openai_server import Keys as ServerKeys
 from guardrail.integrations.openai_server import create_app
 from tests.integrations.server.browser import PATIENCE, chromium

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from guardrail import Guard, Policy
+from guardrail.audit.store import AuditStore
 from guardrail.errors import ConfigError, UsageError
 from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.review import Query, decide, page, pairs
 from guardrail.integrations.audit.routes import FILES, audit_routes
-from guardrail.integrations.audit.store import AuditStore
 from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server import Keys, create_app
 from guardrail_training.data import drop_copies, read_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from guardrail.integrations.audit.database import Database
+from guardrail.audit.database import Database
 from guardrail.integrations.audit.review import Query, page
 
 ADDRESS = re.compile(r"running on (http://\S+)")

@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from guardrail import Action, Guard, Outcome, Policy, Verdict
+from guardrail.audit.database import Database
+from guardrail.audit.schema import VERSION, schema_version
+from guardrail.audit.store import AuditStore
+from guardrail.audit.trail import SHIPPED, Intervention
 from guardrail.errors import AuditError, BlockedError, UsageError
 from guardrail.events import fingerprint
-from guardrail.integrations.audit.database import Database
 from guardrail.integrations.audit.review import Query, Record, page
-from guardrail.integrations.audit.schema import VERSION, schema_version
-from guardrail.integrations.audit.store import AuditStore
 from guardrail.manifest import Manifest, sha256_of
-from guardrail.trail import SHIPPED, Intervention
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 
 CANARY = "canaryword7419"
@@ -265,7 +265,7 @@ def test_every_string_of_a_structure_that_was_changed_has_its_row(where: str, is
 WORKER = f"""
 import os, signal, sys
 from guardrail import Guard
-from guardrail.integrations.audit.store import AuditStore
+from guardrail.audit.store import AuditStore
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 
 def die(outcome):
@@ -426,7 +426,7 @@ def test_another_versions_tables_are_refused(where: str, version: int, age: str)
 
 
 def test_processes_that_start_together_make_the_tables_once(where: str) -> None:
-    script = "import sys; from guardrail.integrations.audit.store import AuditStore; AuditStore(sys.argv[1])"
+    script = "import sys; from guardrail.audit.store import AuditStore; AuditStore(sys.argv[1])"
     started = [subprocess.Popen([sys.executable, "-c", script, where]) for _ in range(4)]
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0, 0]
     assert rows(where) == []

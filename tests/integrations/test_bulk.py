@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 
 import guardrail
 from guardrail import Guard, Outcome, Policy
+from guardrail.audit.database import Database
 from guardrail.errors import UsageError
-from guardrail.integrations.audit.database import Database
 from guardrail.integrations.audit.review import Query, page
 from guardrail.integrations.bulk.job import Job, Summary
 from guardrail.integrations.cli import app

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Float, RowMapping, Select, cast, func, select
 
+from guardrail.audit.database import Database
+from guardrail.audit.schema import interventions, reviews
+from guardrail.audit.trail import now
 from guardrail.errors import UsageError
-from guardrail.integrations.audit.database import Database
-from guardrail.integrations.audit.schema import interventions, reviews
 from guardrail.outcome import Action
-from guardrail.trail import now
 
 __all__ = ["Decision", "Page", "Pair", "Query", "Record", "decide", "page", "pairs", "record_of"]
 

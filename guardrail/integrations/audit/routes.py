@@ -12,9 +12,9 @@ from fastapi import Query as Parameter
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
+from guardrail.audit.database import Database
 from guardrail.errors import UsageError
 from guardrail.integrations.audit import review
-from guardrail.integrations.audit.database import Database
 from guardrail.integrations.audit.keys import VARIABLE, Reviewers
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply
 

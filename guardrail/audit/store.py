@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from guardrail.audit.database import Database
+from guardrail.audit.schema import insert_once
+from guardrail.audit.trail import Intervention
 from guardrail.errors import AuditError
 from guardrail.events import fingerprint
-from guardrail.integrations.audit.database import Database
-from guardrail.integrations.audit.schema import insert_once
-from guardrail.trail import Intervention
 
 __all__ = ["AuditStore"]
 

@@ -22,7 +22,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError(feature="an audit", extra="audit") from missing
 
-from guardrail.integrations.audit.schema import prepare
+from guardrail.audit.schema import prepare
 
 __all__ = ["Database"]
 
