@@ -15,7 +15,7 @@ from guardrail.policy import Policy
 
 __all__ = ["AuditLog", "Intervention", "Origin", "TextTrail", "Trail", "origin_of"]
 
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
