@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
 from guardrail.checks import CHECKS, Proposal, failed
 from guardrail.outcome import Span
 from guardrail.policy import Policy
+from tests.linear import least_seconds
 
 POLICY = Policy()
 
@@ -166,6 +166,4 @@ def test_a_proposal_does_not_show_its_texts() -> None:
 )
 def test_checks_take_linear_time_on_hostile_text(piece: str) -> None:
     text = (piece * 100_000)[:100_000]
-    start = time.process_time()
-    refused("a " + text, text)
-    assert time.process_time() - start < 5.0
+    assert least_seconds(lambda: refused("a " + text, text), tries=1) < 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.protected import blanked, find, protected_spans
+from tests.linear import least_seconds
 
 KINDS = ["code", "url", "address", "placeholder", "mention", "number", "quotation"]
 
@@ -112,7 +112,4 @@ HOSTILE = [
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_finding_takes_linear_time_on_hostile_text(piece: str) -> None:
     text = (piece * 100_000)[:100_000]
-    start = time.process_time()
-    for kind in KINDS:
-        find(kind, text)
-    assert time.process_time() - start < 3.0
+    assert least_seconds(lambda: [find(kind, text) for kind in KINDS], tries=1) < 3.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from guardrail.boundaries import LOOKAHEAD, lead_end
 from guardrail.segment import Segment, Segmenter
+from tests.linear import least_seconds, takes_linear_time
 
 PIECES = [
     *(
@@ -288,21 +289,24 @@ LARGE = [
 ]
 
 
-def seconds(text: str, chunks: Iterable[str]) -> float:
-    start = time.process_time()
+def cut_and_count(text: str, chunks: Iterable[str]) -> None:
     assert sum(len(segment.text) for segment in cut_chunks(chunks)) == len(text)
-    return time.process_time() - start
 
 
 @pytest.mark.parametrize("piece", LARGE)
 def test_a_megabyte_is_cut_in_linear_time(piece: str) -> None:
-    quarter = (piece * 250_000)[:250_000]
-    small, large = seconds(quarter, [quarter]), seconds(quarter * 4, [quarter * 4])
-    assert large < 3.0
-    assert large < 8 * small + 0.1
+    def cutting(size: int) -> Callable[[], None]:
+        text = (piece * size)[:size]
+        return partial(cut_and_count, text, [text])
+
+    assert takes_linear_time(cutting, size=125_000)
+    assert least_seconds(cutting(1_000_000), tries=1) < 3.0
 
 
 @pytest.mark.parametrize("piece", ["x", "\n", "`", ". "])
 def test_feeding_single_characters_takes_linear_time(piece: str) -> None:
-    small, large = (piece * 25_000)[:25_000], (piece * 100_000)[:100_000]
-    assert seconds(large, large) < 8 * seconds(small, small) + 0.1
+    def feeding(size: int) -> Callable[[], None]:
+        text = (piece * size)[:size]
+        return partial(cut_and_count, text, text)
+
+    assert takes_linear_time(feeding, size=12_500)
