@@ -1,0 +1,1 @@
+"""Regularized fine-tuning: a language model held to what satisfies a constraint."""

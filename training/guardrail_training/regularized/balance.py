@@ -1,0 +1,62 @@
+"""Answers drawn unevenly, and what sets that right: importance weights, balanced labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guardrail_training.regularized.success import logit_of
+
+__all__ = ["Balanced", "balanced", "importance_weights", "success_rate"]
+
+
+def importance_weights(
+    log_wanted: Tensor, log_drawn: Tensor, *, least: float = 0.2, most: float = 5.0
+) -> Tensor:
+    """Weights ``(rows,)`` with which answers drawn from one distribution stand for another; mean near 1.
+
+    Both arguments are log-probabilities ``(rows,)`` of whole answers. The weights are self-normalised first
+    and then bounded: a few answers must not carry the mean.
+    """
+    log_ratio = log_wanted - log_drawn
+    return (log_ratio.softmax(dim=0) * len(log_ratio)).clamp(least, most)
+
+
+def success_rate(labels: Tensor, weights: Tensor) -> float:
+    """The weighted mean of labels in 0..1; at least half an answer on either side, so that it has a logit."""
+    rate = float((weights * labels).sum() / weights.sum())
+    least = 0.5 / (len(labels) + 1)
+    return min(max(rate, least), 1 - least)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Balanced:
+    """How to draw rows so that successes are a given share: with what probability, under which label.
+
+    ``probabilities`` and ``labels`` are ``(rows,)``. The logit of R under this drawing is that of the true R
+    less ``offset``, for every prefix.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    offset: float
+
+
+def balanced(labels: Tensor, weights: Tensor, *, share: float = 0.5) -> Balanced:
+    """Balances labels in 0..1 of rows with importance weights, both ``(rows,)``.
+
+    A label between 0 and 1 is that share of a success and the rest of a failure. Successes are drawn
+    ``share / rate`` times as often as they occur, failures ``(1 - share) / (1 - rate)`` times; that depends
+    on the label alone, so the odds of every prefix change by one and the same factor.
+    """
+    rate = success_rate(labels, weights)
+    successes = labels * (share / rate)
+    mass = successes + (1 - labels) * ((1 - share) / (1 - rate))
+    drawn = weights * mass
+    return Balanced(
+        probabilities=drawn / drawn.sum(),
+        labels=torch.where(mass > 0, successes / mass, labels),
+        offset=logit_of(rate) - logit_of(share),
+    )
