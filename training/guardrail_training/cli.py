@@ -70,6 +70,27 @@ def ppo(
 
 
 @app.command()
+def preference(
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+) -> None:
+    """Tunes an adapter on its own candidates by DPO or ORPO; the same command continues an interrupted run.
+
+    Ends with status 130 where a signal stopped it: what it has done so far is on disk then.
+    """
+    from guardrail_training.preference import tuning as trainer
+
+    report = trainer.run(
+        _settings(trainer.PreferenceSettings, recipe, changes, base=base, data=data, out=out)
+    )
+    loss = "" if report.loss is None else f", loss {report.loss:.4f}"
+    typer.echo(f"{report.pairs} pairs of {report.compared} sentences", err=True)
+    typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
+    if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
+        raise typer.Exit(130)
+
+
+@app.command()
 def detector(
     *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
 ) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "collate",
     "encode_example",
     "load_base",
+    "load_ending_tokenizer",
     "load_tokenizer",
     "resolve_dtype",
     "save_adapter",
@@ -95,6 +96,18 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def load_ending_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a base folder; ConfigError where it has no padding or no end-of-text token."""
+    tokenizer = load_tokenizer(folder)
+    for name in ("pad_token", "eos_token"):
+        if getattr(tokenizer, name) is None:
+            raise ConfigError(
+                f"the tokenizer of {folder} has no {name}: set it in its tokenizer_config.json (the padding "
+                "may be the end-of-text token)"
+            )
+    return tokenizer
+
+
 def load_base(folder: str | Path, *, dtype: torch.dtype) -> Any:
     """The language model of a base folder, causal or encoder-decoder, frozen, without dropout."""
     _require_folder(folder)
@@ -112,7 +125,7 @@ def _require_folder(folder: str | Path) -> None:
         raise ModelMissingError(f"no base model in {folder}; fetch it with 'guardrail models pull'")
 
 
-def add_lora(model: Any, *, rank: int, alpha: int, dropout: float, targets: Sequence[str]) -> PeftModel:
+def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> PeftModel:
     """The model with a fresh adapter: a no-op until trained, in float32 whatever the base is held in."""
     config = LoraConfig(
         r=rank,
@@ -209,7 +222,7 @@ def write_adapter(
     tensors: Mapping[str, Tensor],
     *,
     rank: int,
-    alpha: int,
+    alpha: float,
     dropout: float,
     targets: Iterable[str],
     task: str,

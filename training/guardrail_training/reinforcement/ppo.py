@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +82,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
         start.manifest.check_base(sha256_of(base / "model.safetensors"))
     template = _template(settings, start)
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = _tokenizer(base)
+    tokenizer = modeling.load_ending_tokenizer(base)
     queries = load_queries(
         prompt_file(settings),
         field=settings.field,
@@ -199,17 +198,6 @@ def _template(settings: PpoSettings, start: Adapter | None) -> Template:
             "without an adapter to start from, template must be given: a prompt with one {text}"
         )
     return start.template
-
-
-def _tokenizer(base: Path) -> Any:
-    tokenizer = modeling.load_tokenizer(base)
-    for name in ("pad_token", "eos_token"):
-        if getattr(tokenizer, name) is None:
-            raise ConfigError(
-                f"the tokenizer of {base} has no {name}: set it in its tokenizer_config.json (the padding "
-                "may be the end-of-text token)"
-            )
-    return tokenizer
 
 
 def _formula(formula: str) -> Reward:
