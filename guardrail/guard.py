@@ -213,7 +213,7 @@ class Guard:
             task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
             outcomes = await ajudge(task, self._shared())
             noteworthy = task.noteworthy(outcomes)
-            if self._trail is not None:
+            if self._trail is not None and noteworthy:
                 await asyncio.to_thread(self._trail.record, noteworthy)
             for outcome in noteworthy:
                 self._announce(outcome)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.integrations.openai_server.wire import (
-    JsonObject,
-    MalformedError,
-    is_identifier,
-    strings_of,
-)
+from guardrail.integrations.openai_server.identifiers import new_id, readings
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, strings_of
 
 __all__ = [
     "BLOCKED",
     "CHAT",
     "DOCUMENT",
+    "ENVELOPE",
     "KNOWN_FIELDS",
     "TEXT",
     "Call",
@@ -49,6 +46,7 @@ class Kind:
 
     whole: str
     chunk: str
+    id_prefix: str
     fields: tuple[str, ...]
     message: str | None
     delta: str | None
@@ -65,13 +63,18 @@ class Kind:
 
 
 DOCUMENT = "content"
-CHAT = Kind("chat.completion", "chat.completion.chunk", ("content", "refusal"), "message", "delta")
-TEXT = Kind("text_completion", "text_completion", ("text",), None, None)
+CHAT = Kind(
+    "chat.completion", "chat.completion.chunk", "chatcmpl-", ("content", "refusal"), "message", "delta"
+)
+TEXT = Kind("text_completion", "text_completion", "cmpl-", ("text",), None, None)
+ENVELOPE = ("id", "model", "system_fingerprint", "service_tier")
+"""Identifiers that surround the choices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How an answer is read: its kind, the fields that a setting allows, and whether its content is JSON.
+    """How an answer is read: its kind, the fields that a setting allows, whether its content is JSON, and
+    the model that the client asked for, None where it named none.
 
     JSON that was asked for (``response_format``) is not prose: it is judged whole, as a reader of it decodes
     it, and never rewritten.
@@ -80,6 +83,7 @@ class Terms:
     kind: Kind
     allowed: tuple[str, ...] = ()
     document: bool = False
+    model: str | None = field(default=None, repr=False)
 
     @property
     def prose(self) -> tuple[str, ...]:
@@ -119,14 +123,19 @@ def string_of(part: JsonObject, name: str) -> str:
     return found
 
 
-def envelope(answer: JsonObject, *, kind: str) -> JsonObject:
-    """What surrounds the choices, without any string that could be prose."""
-    kept: JsonObject = {"id": None, "object": kind, "created": None, "model": None}
-    for name in ("id", "model", "system_fingerprint", "service_tier"):
-        if is_identifier(answer.get(name)):
-            kept[name] = answer[name]
-    kept["created"] = answer["created"] if plain(answer.get("created")) else 0
-    return kept
+def envelope(answer: JsonObject, *, terms: Terms, streamed: bool, clean: Container[str]) -> JsonObject:
+    """What surrounds the choices, with no string that is not clean.
+
+    In place of an answer's id stands one of ours, in place of a model's name the one that was asked for.
+    """
+    kind = terms.kind
+    return {
+        "id": new_id(kind.id_prefix),
+        "object": kind.chunk if streamed else kind.whole,
+        "created": answer["created"] if plain(answer.get("created")) else 0,
+        "model": terms.model,
+        **{name: value for name in ENVELOPE if isinstance(value := answer.get(name), str) and value in clean},
+    }
 
 
 def finish_reason(reason: object) -> str:
@@ -138,15 +147,14 @@ def finish_reason(reason: object) -> str:
 class Call:
     """One call of a tool, put together from one or more fragments."""
 
-    id: str | None = None
+    id: str = field(default="", repr=False)
     custom: bool = False
     name: str = field(default="", repr=False)
     arguments: list[str] = field(default_factory=list, repr=False)
 
     def add(self, fragment: JsonObject) -> None:
         """Takes up a fragment, or a whole call."""
-        if is_identifier(fragment.get("id")):
-            self.id = fragment["id"]
+        self.id = _id_of(fragment) or self.id
         self.custom = self.custom or fragment.get("type") == "custom"
         self.add_function(object_of(fragment, "custom" if self.custom else "function"))
 
@@ -156,8 +164,8 @@ class Call:
         self.arguments.append(string_of(function, "input" if self.custom else "arguments"))
 
     def strings(self) -> list[str]:
-        """Everything in it that someone could read."""
-        return [self.name, *strings_of("".join(self.arguments))]
+        """Everything in it that someone could read, but the id."""
+        return [*(readings(self.name) or [self.name]), *strings_of("".join(self.arguments))]
 
     def function(self) -> JsonObject:
         """Name and arguments."""
@@ -196,12 +204,25 @@ class Calls:
         if fragment.get("index") is not None:
             return index_of(fragment)
         latest = max(self._calls, default=0)
-        begins = fragment.get("id") not in (None, *(call.id for call in self._calls.values()))
+        begins = _id_of(fragment) not in ("", *(call.id for call in self._calls.values()))
         return index_of({"index": latest + 1 if begins and self._calls else latest})
 
     def strings(self) -> list[str]:
-        """Everything in them that someone could read."""
+        """Everything in them that someone could read, but the ids."""
         return [text for call in self._every() for text in call.strings()]
+
+    def ids(self) -> list[str]:
+        """The ids of calls, under which a client hands in what came of them."""
+        return [call.id for call in self._calls.values()]
+
+    def name_anew(self, *, unless: Container[str]) -> None:
+        """Gives each call an id of ours unless its own may stand.
+
+        Answers are kept nowhere: the client sends call and result back under one id, whichever it is.
+        """
+        for call in self._calls.values():
+            if call.id not in unless:
+                call.id = new_id("call_")
 
     def fields(self, *, streamed: bool) -> JsonObject:
         """The fields of a message, or of a delta, that hold them; none where there are no calls."""
@@ -218,6 +239,12 @@ class Calls:
     def _every(self) -> Sequence[Call]:
         calls = [call for _, call in sorted(self._calls.items())]
         return calls if self._function is None else [*calls, self._function]
+
+
+def _id_of(fragment: JsonObject) -> str:
+    """The id of a call, empty where it is none that could be told apart."""
+    found = fragment.get("id")
+    return found if isinstance(found, str) else ""
 
 
 def plain(value: Any) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import replace
+from itertools import compress
 
 from guardrail.drive.stream import AsyncStream
+from guardrail.errors import BlockedError
 from guardrail.guard import Guard
+from guardrail.integrations.openai_server.answers import Calls
+from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in, readings
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.outcome import Action, Outcome
 
@@ -51,6 +56,32 @@ class Moderator:
         """
         text = "\n".join(strings)
         return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
+
+    async def allows(self, calls: Calls) -> bool:
+        """False where calls of tools hold something toxic; an id that does is replaced by one of ours."""
+        if not await self.is_clean(calls.strings()):
+            return False
+        calls.name_anew(unless=await self.identifiers(calls.ids()))
+        return True
+
+    async def identifiers(self, value: object) -> frozenset[str]:
+        """The identifiers in a JSON value, keys too, that hold nothing toxic; those of other shape are not.
+
+        The guard remembers short ones that it found clean.
+        """
+        found = identifiers_in(value)
+        return frozenset(compress(found, await asyncio.gather(*map(self._is_harmless, found))))
+
+    async def _is_harmless(self, identifier: str) -> bool:
+        if identifier in CATEGORIES:
+            return True
+        try:
+            # In a dict, because a string by itself would be prose.
+            await self.guard.amoderate({"identifier": readings(identifier)})
+        except BlockedError as error:
+            self._counted(error.outcome)
+            return False
+        return True
 
     def _counted(self, outcome: Outcome) -> Outcome:
         self._metrics.count(outcome)

@@ -19,7 +19,7 @@ from guardrail.integrations.openai_server.proxy import Proxy
 from guardrail.integrations.openai_server.questions import asked
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply, misfit
 from guardrail.integrations.openai_server.sentences import sentence_rows
-from guardrail.integrations.openai_server.wire import JsonObject, inert, is_identifier
+from guardrail.integrations.openai_server.wire import JsonObject, inert
 from guardrail.integrations.rows import outcome_row
 from guardrail.outcome import Verdict
 from guardrail.policy import Policy
@@ -189,8 +189,10 @@ async def _models(proxy: Proxy, request: Request) -> JsonObject:
     if proxy.upstream is None:
         return {"object": "list", "data": ours}
     async with proxy.upstream.ask("GET", "/v1/models", headers=request.headers.raw) as answer:
-        listed = inert((await answer.json()).get("data"))
-    theirs = [model for model in listed or [] if isinstance(model, dict) and is_identifier(model.get("id"))]
+        listed = (await answer.json()).get("data")
+    models = listed if isinstance(listed, list) else []
+    kept = inert(models, clean=await proxy.moderator.identifiers(models))
+    theirs = [model for model in kept if isinstance(model, dict) and model.get("id")]
     return {"object": "list", "data": theirs + ours}
 
 

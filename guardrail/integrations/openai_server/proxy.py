@@ -79,7 +79,9 @@ class Proxy:
             async with self.behind().ask(
                 request.method, path, headers=request.headers.raw, body=body
             ) as answer:
-                return JsonReply(inert(await answer.json()), headers=answer.headers)
+                content = await answer.json()
+                clean = await self.moderator.identifiers(content)
+                return JsonReply(inert(content, clean=clean), headers=answer.headers)
 
         return await while_connected(request.receive, work, seconds=self.settings.max_seconds)
 

@@ -41,12 +41,13 @@ class Question:
         """The question in a request's body; ApiError where that is no JSON object."""
         content = asked(body)
         shape = content.get("response_format")
+        model = content.get("model")
         document = isinstance(shape, dict) and shape.get("type") in JSON_FORMATS
         return cls(
             path=path,
             headers=headers,
             body=body,
-            terms=Terms(kind, allowed, document),
+            terms=Terms(kind, allowed, document, model if isinstance(model, str) else None),
             streamed=content.get("stream") is True,
             wanted=_wanted(content),
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import anyio
 
 from guardrail.errors import FailureError
-from guardrail.integrations.openai_server.answers import Terms, envelope, index_of
+from guardrail.integrations.openai_server.answers import ENVELOPE, Terms, envelope, index_of
 from guardrail.integrations.openai_server.moderator import Moderator
 from guardrail.integrations.openai_server.replies import ApiError, unable
 from guardrail.integrations.openai_server.sse import DONE, EventReader, event
@@ -129,8 +130,10 @@ class Relay:
         if chunk.get("error"):
             raise await self._upstream.told(chunk["error"], status=502)
         choices = self._terms.kind.choices(chunk)
-        self._envelope = self._envelope or envelope(chunk, kind=self._terms.kind.chunk)
-        usage = numbers(chunk["usage"]) if isinstance(chunk.get("usage"), dict) else None
+        if not self._envelope:
+            clean = await self._moderator.identifiers([*map(chunk.get, ENVELOPE)])
+            self._envelope = envelope(chunk, terms=self._terms, streamed=True, clean=clean)
+        usage = await self._usage_in(chunk)
         for part in choices:
             choice = self._choice(index_of(part))
             if choice.blocked:
@@ -138,6 +141,12 @@ class Relay:
             await choice.feed(part, usage=usage)
         if not choices:
             self._usage = usage or self._usage
+
+    async def _usage_in(self, chunk: JsonObject) -> JsonObject | None:
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):
+            return None
+        return cast("JsonObject", numbers(usage, clean=await self._moderator.identifiers(usage)))
 
     def _choice(self, index: int) -> StreamedChoice:
         if index not in self._choices:

@@ -172,7 +172,7 @@ class StreamedChoice:
             self.blocked = not await self._moderator.is_clean(strings_of(self._document))
             held.append({DOCUMENT: self._moderator.refusal if self.blocked else self._document})
         if not self.blocked:
-            self.blocked = not await self._moderator.is_clean(self._calls.strings())
+            self.blocked = not await self._moderator.allows(self._calls)
         calls = self._calls.fields(streamed=True)
         return held if self.blocked or not calls else [*held, calls]
 

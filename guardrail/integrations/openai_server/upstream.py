@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from datetime import timezone
+from email.utils import format_datetime, parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urlsplit
 
@@ -15,9 +16,9 @@ from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
 from guardrail.integrations.openai_server.moderator import Moderator
 from guardrail.integrations.openai_server.replies import ApiError
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, is_identifier, parse
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, parse
 
-__all__ = ["Answer", "Upstream", "passed_on"]
+__all__ = ["Answer", "Upstream"]
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -103,7 +104,7 @@ class Upstream:
         try:
             if response.status_code != httpx.codes.OK:
                 raise await self._refusal(response)
-            yield Answer(response, passed_on(response.headers), self._limit)
+            yield Answer(response, await self._passed_on(response.headers), self._limit)
         finally:
             await response.aclose()
 
@@ -134,44 +135,49 @@ class Upstream:
         except (MalformedError, httpx.HTTPError):
             content = {}
         return await self.told(
-            content.get("error", content), status=response.status_code, headers=passed_on(response.headers)
+            content.get("error", content),
+            status=response.status_code,
+            headers=await self._passed_on(response.headers),
         )
 
     async def told(self, error: object, *, status: int, headers: Mapping[str, str] | None = None) -> ApiError:
-        """An error object of the upstream as one of ours: its message moderated, its codes kept."""
+        """An error object of the upstream as one of ours: its message and its codes are kept if clean."""
         found = error if isinstance(error, dict) else {"message": error}
         message = found.get("message")
         if not isinstance(message, str) or not await self._moderator.is_clean([message]):
             message = WITHHELD
-        code, kind, param = (found.get(name) for name in ("code", "type", "param"))
+        code, kind, param = codes = [found.get(name) for name in ("code", "type", "param")]
+        clean = await self._moderator.identifiers(codes)
         return ApiError(
             message,
             status=status,
-            kind=str(kind) if is_identifier(kind) else "upstream_error",
-            code=str(code) if is_identifier(code) or isinstance(code, int) else None,
-            param=str(param) if is_identifier(param) else None,
+            kind=kind if isinstance(kind, str) and kind in clean else "upstream_error",
+            code=str(code) if isinstance(code, int) or (isinstance(code, str) and code in clean) else None,
+            param=param if isinstance(param, str) and param in clean else None,
             headers=headers,
         )
 
+    async def _passed_on(self, headers: httpx.Headers) -> dict[str, str]:
+        """The headers that a client needs: when to try again, how much is left, what to quote."""
+        named = _named_by_connection(headers.raw)
+        found = {
+            name: value
+            for name, value in headers.items()
+            if (name in ANSWERED or name.startswith(RATE_LIMITS)) and name.encode() not in named
+        }
+        clean = await self._moderator.identifiers(found)
+        kept = {name: value for name, value in found.items() if name in clean and value in clean}
+        if date := _date(found.get("retry-after", "")):
+            kept["retry-after"] = date
+        return kept
 
-def passed_on(headers: httpx.Headers) -> dict[str, str]:
-    """The headers of an answer that its client needs: when to try again, how much is left, what to quote."""
-    named = _named_by_connection(headers.raw)
-    return {
-        name: value
-        for name, value in headers.items()
-        if (name in ANSWERED or name.startswith(RATE_LIMITS))
-        and name.encode() not in named
-        and (is_identifier(value) or (name == "retry-after" and _is_date(value)))
-    }
 
-
-def _is_date(value: str) -> bool:
+def _date(value: str) -> str | None:
+    """The date of a header, written anew: a date may come with remarks."""
     try:
-        parsedate_to_datetime(value)
-    except ValueError:
-        return False
-    return True
+        return format_datetime(parsedate_to_datetime(value).astimezone(timezone.utc), usegmt=True)
+    except (ValueError, OverflowError):
+        return None
 
 
 def malformed(error: MalformedError) -> ApiError:

@@ -8,6 +8,7 @@ from guardrail.integrations.openai_server.answers import (
     BLOCKED,
     CHAT,
     DOCUMENT,
+    ENVELOPE,
     Calls,
     Terms,
     envelope,
@@ -27,10 +28,11 @@ __all__ = ["moderated"]
 async def moderated(answer: JsonObject, *, terms: Terms, moderator: Moderator) -> JsonObject:
     """The answer built anew from what was moderated; MalformedError where it has another shape."""
     choices = terms.kind.choices(answer)
-    result = envelope(answer, kind=terms.kind.whole)
+    clean = await moderator.identifiers([*map(answer.get, ENVELOPE), answer.get("usage")])
+    result = envelope(answer, terms=terms, streamed=False, clean=clean)
     result["choices"] = await asyncio.gather(*(_choice(choice, terms, moderator) for choice in choices))
     if isinstance(answer.get("usage"), dict):
-        result["usage"] = numbers(answer["usage"])
+        result["usage"] = numbers(answer["usage"], clean=clean)
     return result
 
 
@@ -45,7 +47,7 @@ async def _choice(choice: JsonObject, terms: Terms, moderator: Moderator) -> Jso
         document = string_of(source, DOCUMENT)
         blocked = not await moderator.is_clean(strings_of(document))
         fields[DOCUMENT] = moderator.refusal if blocked else source.get(DOCUMENT)
-    blocked = blocked or not await moderator.is_clean(calls.strings())
+    blocked = blocked or not await moderator.allows(calls)
     if not blocked:
         fields |= calls.fields(streamed=False)
     return {

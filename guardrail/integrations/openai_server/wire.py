@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NoReturn
+
+import numpy as np
+
+from guardrail.integrations.openai_server.identifiers import is_identifier
 
 __all__ = [
     "JsonObject",
     "MalformedError",
     "dumps",
     "inert",
-    "is_identifier",
     "numbers",
     "parse",
     "strings_of",
@@ -22,8 +24,9 @@ __all__ = [
 
 JsonObject = dict[str, Any]
 
-_IDENTIFIER = re.compile(r"[\w.:/@+=~-]{1,200}", re.ASCII)
 _FLOAT_BYTES = 4
+_NORMS = (1e-3, 1e3)
+"""Lengths that an embedding may have: letters read as numbers are nearly always far outside."""
 
 
 class MalformedError(ValueError):
@@ -46,31 +49,26 @@ def dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def is_identifier(value: object) -> bool:
-    """True for a short string without white space, such as an id or the name of a model."""
-    return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
-
-
-def numbers(value: object) -> Any:
-    """The value reduced to numbers, booleans and null under identifiers, such as a usage report."""
+def numbers(value: object, *, clean: Container[str]) -> Any:
+    """The value reduced to numbers, booleans and null under clean keys, such as a usage report."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items() if is_identifier(key)}
+        return {key: numbers(item, clean=clean) for key, item in value.items() if key in clean}
     return None
 
 
-def inert(value: object) -> Any:
-    """The value without strings that could be prose: identifiers and packed numbers stay, other text is null.
+def inert(value: object, *, clean: Container[str]) -> Any:
+    """The value without any text: clean identifiers and packed numbers stay, other strings are null.
 
     For answers that are no generated text: lists of models, scores, embeddings (base64 of 32-bit floats).
     """
     if isinstance(value, dict):
-        return {key: inert(item) for key, item in value.items() if is_identifier(key)}
+        return {key: inert(item, clean=clean) for key, item in value.items() if key in clean}
     if isinstance(value, list):
-        return [inert(item) for item in value]
+        return [inert(item, clean=clean) for item in value]
     if isinstance(value, str):
-        return value if is_identifier(value) or _is_packed(value) else None
+        return value if value in clean or _is_packed(value) else None
     return value
 
 
@@ -104,10 +102,17 @@ def _leaves(value: object) -> Iterator[str]:
 
 
 def _is_packed(value: str) -> bool:
+    """True for an embedding: what is as short as an identifier is judged as one."""
+    if is_identifier(value):
+        return False
     try:
-        return len(base64.b64decode(value, validate=True)) % _FLOAT_BYTES == 0
+        content = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return False
+    if not content or len(content) % _FLOAT_BYTES:
+        return False
+    length = np.linalg.norm(np.frombuffer(content, dtype="<f4").astype(np.float64))
+    return bool(_NORMS[0] <= length <= _NORMS[1])  # false for a length that is no number
 
 
 def _refuse(constant: str) -> NoReturn:
