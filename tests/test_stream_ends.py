@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from guardrail import Action, Outcome, Policy, Verdict
-from guardrail.drive.stream import Stream
-from guardrail.errors import BlockedError, ManifestError, UsageError
-from tests.streaming import CLEAN, INLINE, NEUTRAL, TOXIC, aread, guard, read
+from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.errors import AuditError, BlockedError, ManifestError, UsageError
+from tests.streaming import CLEAN, INLINE, NEUTRAL, TOXIC, aread, guard, read, timeless
 
 
 def test_the_refusal_ends_the_stream_and_closes_the_source() -> None:
@@ -227,6 +228,84 @@ def test_an_asynchronous_stream_that_is_left_early_closes_everything(how: str) -
         assert unfinished(ending, stream.outcome, f"{CLEAN} {NEUTRAL}")
 
     asyncio.run(run())
+
+
+class Log:
+    """An audit that does something before it keeps an edit."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        self.first = first
+        self.kept: list[tuple[int | None, tuple[str, ...]]] = []
+
+    def record(self, interventions: Sequence[Any], /) -> None:
+        if interventions[0].start is not None:
+            self.first()
+        self.kept += [(one.start, one.degraded) for one in interventions]
+
+
+def refuses() -> None:
+    raise AuditError("the disk is full")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_edit_that_could_not_be_recorded_is_no_part_of_the_outcome(is_async: bool) -> None:
+    log = Log(refuses)
+    ending = Ending(audit=log)
+    pieces: list[str] = []
+    chunks = [f"{CLEAN} {TOXIC} {CLEAN}"]
+
+    async def consume(stream: AsyncStream) -> None:
+        async for piece in stream:
+            pieces.append(piece)
+
+    async def run() -> Outcome | None:
+        stream = ending.guard.astream(chunks)
+        with pytest.raises(AuditError, match="disk is full"):
+            await consume(stream)
+        return stream.outcome
+
+    def run_plainly() -> Outcome | None:
+        stream = ending.guard.stream(chunks)
+        with pytest.raises(AuditError, match="disk is full"):
+            pieces.extend(stream)
+        return stream.outcome
+
+    outcome = asyncio.run(run()) if is_async else run_plainly()
+    assert pieces == [CLEAN]
+    assert unfinished(ending, outcome, CLEAN)
+    assert outcome is not None
+    assert (outcome.edits, outcome.action, outcome.verdict.flagged) == ((), Action.PASSED, False)
+    assert log.kept == [(None, ("unfinished",))]
+
+
+def test_a_stream_that_is_cancelled_while_an_edit_is_recorded_claims_no_text_that_nobody_got() -> None:
+    asked, may_go_on = threading.Event(), threading.Event()
+
+    def waits() -> None:
+        asked.set()
+        assert may_go_on.wait(10.0)
+
+    async def run() -> None:
+        ending = Ending(audit=Log(waits))
+        stream = ending.guard.astream([f"{CLEAN} {TOXIC} {CLEAN}"])
+        assert await anext(stream) == CLEAN
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.to_thread(asked.wait, 10.0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert unfinished(ending, stream.outcome, CLEAN)
+        may_go_on.set()
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_is_left_behind_its_last_piece_has_the_outcome_of_the_whole_text() -> None:
+    stream = guard().stream([f"{CLEAN} ", TOXIC])
+    assert [next(stream), next(stream)] == [CLEAN, f" {NEUTRAL}"]
+    assert stream.outcome is None
+    stream.close()
+    assert timeless(stream.outcome) == timeless(guard().check(f"{CLEAN} {TOXIC}"))
 
 
 def test_a_hook_that_raises_reaches_the_reader_and_the_source_is_closed() -> None:

@@ -145,8 +145,10 @@ def _pieces(
             elif isinstance(request, Release):
                 if note is not None and request.edit is not None:
                     note(request.edit)
-                yield request.text
-                run.send(None)
+                try:
+                    yield request.text
+                finally:  # handed out, even where the reader leaves here
+                    run.send(None)
             else:
                 started = perf_counter()
                 (reply,) = answer_together(calls, [request])
@@ -177,8 +179,10 @@ async def _async_pieces(
                 elif isinstance(request, Release):
                     if note is not None and request.edit is not None:
                         await asyncio.to_thread(note, request.edit)
-                    yield request.text
-                    run.send(None)
+                    try:
+                        yield request.text
+                    finally:
+                        run.send(None)
                 else:
                     started = perf_counter()
                     reply = await batcher.answer(request)

@@ -71,9 +71,10 @@ def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Step
 
 def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
     for case in cases:
-        release = record.close(case)
+        release = record.release(case)
         if release.text:
-            yield release
+            yield release  # where the flow ends here, nobody has seen it
+        record.close(case, release)
         if case.action is Action.BLOCKED:
             return True
     return False

@@ -41,6 +41,16 @@ class Case:
         return self.segment.body
 
     @property
+    def offset(self) -> int:
+        """Where in the whole text the body begins."""
+        return self.segment.start + self.segment.core.start
+
+    @property
+    def verdict_in_text(self) -> Verdict:
+        """The verdict with its spans measured from the beginning of the whole text."""
+        return replace(self.verdict, spans=tuple(span.shifted(self.offset) for span in self.verdict.spans))
+
+    @property
     def settled(self) -> bool:
         """True once a rung of the ladder held."""
         return self.action is not Action.PASSED
@@ -90,32 +100,32 @@ class Record:
             self._tail = (self._tail + segment.text)[-(self.policy.context + 1) :]
         return cases
 
-    def close(self, case: Case) -> Release:
-        """Takes note of a settled case and returns what is to be released for it."""
-        self._degraded.update(dict.fromkeys(case.degraded))
-        offset = case.segment.start + case.segment.core.start
-        verdict = replace(case.verdict, spans=tuple(span.shifted(offset) for span in case.verdict.spans))
-        self._before.append(verdict)
-        text, edit = case.segment.text, None
-        if case.settled:
-            after, text = self._replacement(case)
-            self._after.append(case.verdict_after)
-            edit = Edit(
-                start=offset,
-                end=offset + len(case.body),
-                before=case.body,
-                after=after,
-                action=case.action,
-                verdict=verdict,
-                verdict_after=case.verdict_after,
-                similarity=case.similarity,
-                failed_checks=case.tried,
-            )
-            self._edits.append(edit)
-        else:
-            self._after.append(verdict)
-        self._released.append(text)
+    def release(self, case: Case) -> Release:
+        """What is to be shown for a case; ``close`` takes note of it once it was."""
+        if not case.settled:
+            return Release(case.segment.text)
+        after, text = self._replacement(case)
+        edit = Edit(
+            start=case.offset,
+            end=case.offset + len(case.body),
+            before=case.body,
+            after=after,
+            action=case.action,
+            verdict=case.verdict_in_text,
+            verdict_after=case.verdict_after,
+            similarity=case.similarity,
+            failed_checks=case.tried,
+        )
         return Release(text, edit)
+
+    def close(self, case: Case, release: Release) -> None:
+        """Takes note of a case whose release was handed out."""
+        self._degraded.update(dict.fromkeys(case.degraded))
+        self._before.append(case.verdict_in_text)
+        self._after.append(case.verdict_after if case.settled else case.verdict_in_text)
+        self._released.append(release.text)
+        if release.edit is not None:
+            self._edits.append(release.edit)
 
     def _replacement(self, case: Case) -> tuple[str, str]:
         """What stands for the core, and the whole text to release for the segment."""

@@ -52,7 +52,9 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """This text may be shown now; ``edit`` is what stands in it for a flagged segment. Reply: None."""
+    """This text may be shown now; ``edit`` is what stands in it for a flagged segment. Reply: None, once it
+    was handed out: only then it is part of the outcome.
+    """
 
     text: str = field(repr=False)
     edit: Edit | None = None
