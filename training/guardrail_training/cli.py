@@ -103,24 +103,52 @@ def detector(
 
 @app.command()
 def evaluate(
-    what: Annotated[str, typer.Argument(help="judges, detector, rewriter, select, annotate or agreement.")],
+    what: Annotated[
+        str, typer.Argument(help="judges, detector, rewriter, select, generation, annotate or agreement.")
+    ],
     *,
     recipe: Recipe = None,
     data: Data = None,
     out: Out = None,
     adapter: Annotated[str | None, typer.Option(help="Adapter folder; else the shipped one.")] = None,
     pilot: Annotated[str | None, typer.Option(help="Adapter folder of the pilot's recipe.")] = None,
-    checkpoints: Annotated[str | None, typer.Option(help="Run with step-N folders, for select.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(help="Run with step-N folders.")] = None,
     card: Annotated[str | None, typer.Option(help="Model card that receives the tables.")] = None,
     changes: Changes = None,
 ) -> None:
-    """Measures detectors and rewriters and writes the tables as JSON and Markdown."""
-    from guardrail_training.evaluation import evaluate as evaluation
+    """Measures detectors and rewriters and writes the tables as JSON and Markdown.
 
-    options = {"what": what, "data": data, "out": out, "adapter": adapter, "pilot": pilot}
-    options |= {"checkpoints": checkpoints, "card": card}
-    path = evaluation.run(_settings(evaluation.EvaluateSettings, recipe, changes, **options))
+    generation compares what a run's adapter writes with what the model wrote before; it leaves its figures
+    and every sample in the run's folder, for the report.
+    """
+    options = {"data": data, "out": out, "adapter": adapter, "pilot": pilot, "card": card}
+    if what == "generation":
+        from guardrail_training.evaluation.generation import compare
+
+        path = compare.run(_settings(compare.GenerationSettings, recipe, changes, run=checkpoints, **options))
+    else:
+        from guardrail_training.evaluation import evaluate as evaluation
+
+        options |= {"what": what, "checkpoints": checkpoints}
+        path = evaluation.run(_settings(evaluation.EvaluateSettings, recipe, changes, **options))
     typer.echo(f"written to {path}", err=True)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Folder of a run, finished or not.")],
+    *,
+    out: Annotated[str | None, typer.Option(help="The page; else RUN/report.html.")] = None,
+    rows: Annotated[int, typer.Option(help="At most so many samples in the table.")] = 100,
+) -> None:
+    """Writes one HTML page about a run: curves, samples before and after, settings, hashes.
+
+    Nothing in it is loaded from elsewhere. Where 'evaluate generation' has left samples, the page holds their
+    texts, folded away.
+    """
+    from guardrail_training.report.write import write_report
+
+    typer.echo(f"written to {write_report(run, out=out, rows=rows)}", err=True)
 
 
 def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:

@@ -17,11 +17,12 @@ __all__ = ["Query", "drawn", "load_queries"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A text, the prompt made of it, and the prompt's token ids."""
+    """A text, the prompt made of it, the prompt's token ids, and its row from 1, 0 without a file."""
 
     text: str = field(repr=False)
     prompt: str = field(repr=False)
     ids: tuple[int, ...] = field(repr=False)
+    row: int = 0
 
 
 def load_queries(
@@ -50,7 +51,7 @@ def load_queries(
                 f"{max_tokens}; raise it, or lower most_characters to leave such rows out"
             )
         prompt = template.literal.replace("{text}", text.content)
-        queries.append(Query(text=text.content, prompt=prompt, ids=ids))
+        queries.append(Query(text=text.content, prompt=prompt, ids=ids, row=text.number))
     if not queries:
         raise TrainingRowError(
             f"{path}: no text has between {least_characters} and {most_characters} characters"

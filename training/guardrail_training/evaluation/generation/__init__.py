@@ -1,0 +1,1 @@
+"""What a run's adapter writes, beside what the model wrote before."""

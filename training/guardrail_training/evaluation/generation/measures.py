@@ -1,0 +1,95 @@
+"""What responses are measured by, and how much lower the toxicity of one model is than another's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.errors import UsageError
+from guardrail_training.evaluation.judges import THRESHOLDS, Judge, load_judges
+from guardrail_training.evaluation.metrics import RESAMPLES, Mean, bootstrap_mean
+from guardrail_training.evaluation.overlap import overlap
+from guardrail_training.rewards.algebra import Answer, Reward, Score
+from guardrail_training.rewards.formula import read_formula
+
+__all__ = ["Change", "Figure", "least_reduced", "load_toxicity", "relative_change", "rouge", "spread_of"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean with its interval, and the standard deviation (population) of the values."""
+
+    mean: Mean
+    std: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A relative change, -1 for a fall to 0, with its 95 % interval; None where it began at 0."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def load_toxicity(names: Sequence[str], *, data: str) -> dict[str, Score]:
+    """What gives the toxicity of answers, by name: a fixed judge, or a formula; models are loaded.
+
+    ``data`` is the folder that the n-gram judge is trained from.
+    """
+    fixed = {judge.name: judge for judge in load_judges(data)} if set(names) & set(THRESHOLDS) else {}
+    return {
+        name: partial(_judged, fixed[name]) if name in fixed else partial(_scored, read_formula(name))
+        for name in names
+    }
+
+
+def _judged(judge: Judge, answers: Sequence[Answer]) -> Floats:
+    return judge.scores([answer.response for answer in answers])
+
+
+def _scored(reward: Reward, answers: Sequence[Answer]) -> Floats:
+    return np.asarray(reward(answers).total, dtype=np.float64)
+
+
+def spread_of(values: Sequence[float], *, seed: int) -> Figure:
+    """Mean with interval, and standard deviation."""
+    return Figure(mean=bootstrap_mean(values, seed=seed), std=float(np.std(values)))
+
+
+def rouge(outputs: Sequence[str], references: Sequence[Sequence[str]], *, seed: int) -> dict[str, Mean]:
+    """ROUGE-1, -2 and -L against the first reference of each output."""
+    found = overlap(outputs, references)
+    return {name: bootstrap_mean(getattr(found, name), seed=seed) for name in ("rouge1", "rouge2", "rougeL")}
+
+
+def relative_change(
+    before: Sequence[float], after: Sequence[float], *, figure: Callable[[Floats], float], seed: int
+) -> Change:
+    """How much a figure of the same prompts changed, relative to before, with a paired bootstrap interval."""
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if first.shape != second.shape or first.size == 0:
+        raise UsageError(f"a change is between equally many values, got {first.size} and {second.size}")
+    generator = np.random.default_rng(seed)
+    changes = []
+    for _ in range(RESAMPLES):
+        rows = generator.integers(0, first.size, first.size)
+        if (origin := figure(first[rows])) > 0:
+            changes.append(figure(second[rows]) / origin - 1)
+    origin = figure(first)
+    if origin <= 0 or not changes:
+        return Change(value=None, low=None, high=None)
+    low, high = np.quantile(changes, [0.025, 0.975])
+    return Change(value=figure(second) / origin - 1, low=float(low), high=float(high))
+
+
+def least_reduced(changes: Mapping[str, Change]) -> str | None:
+    """The judge that counts: the one by which toxicity fell least; None where none of them began above 0."""
+    found = {name: change.value for name, change in changes.items() if change.value is not None}
+    return max(found, key=lambda name: found[name]) if found else None

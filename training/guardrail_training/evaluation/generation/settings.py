@@ -1,0 +1,62 @@
+"""What a comparison of a run with where it started depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from guardrail.errors import ConfigError
+
+__all__ = ["MEASURED", "SAMPLES", "GenerationSettings"]
+
+MEASURED, SAMPLES = "generation.json", "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """Which run is compared, on which prompts, by which measures.
+
+    run                  folder of a finished sft, ppo or preference run; base and starting adapter come from
+                         its run.json
+    adapter              adapter that is measured, empty: the run's last step-N
+    data, prompts, field file ``prompts`` below ``data`` (empty: GUARDRAIL_DATA), its field with the texts
+    reference            field with a text, or a list of them, that ROUGE compares with; empty: no ROUGE
+    out                  folder that receives generation.json and samples.jsonl, empty: the run's
+    reward               formula, see guardrail_training.rewards.formula; empty: the run's, else that of ppo
+    judges               measures of toxicity: profanity-check, char-ngram, or a formula such as ``1 - clean``
+                         or ``classifier('FOLDER', label='hate', output='probability')``
+    limit                so many prompts, drawn by the seed; 0: all
+    least_characters, most_characters     texts outside are left out
+    max_prompt_tokens    a longer prompt is an error
+    response_tokens, temperature          of sampling; 0: the run's, else 60 and 1
+    batch_size           prompts at a time; changes no response but for rounding
+    seed                 of the draw, the responses and the intervals
+    threads              of torch, 0: torch's own choice
+    """
+
+    run: str
+    prompts: str
+    field: str
+    adapter: str = ""
+    data: str = ""
+    reference: str = ""
+    out: str = ""
+    reward: str = ""
+    judges: tuple[str, ...] = ("profanity-check", "char-ngram")
+    limit: int = 200
+    least_characters: int = 1
+    most_characters: int = 4000
+    max_prompt_tokens: int = 1024
+    response_tokens: int = 0
+    temperature: float = 0.0
+    batch_size: int = 16
+    seed: int = 13
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("limit", "response_tokens", "temperature", "threads"):
+            if not getattr(self, key) >= 0:
+                raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not self.judges or len(set(self.judges)) < len(self.judges):
+            raise ConfigError("judges must name at least one measure of toxicity, none of them twice")

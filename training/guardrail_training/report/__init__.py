@@ -1,0 +1,1 @@
+"""A finished or running training as one HTML page."""

@@ -1,0 +1,42 @@
+"""Numbers as the page prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from guardrail_training.evaluation.generation.measures import Change
+from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.report.markup import Element, element
+
+__all__ = ["number", "percent", "signed", "with_interval"]
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+
+def number(value: float | None) -> str:
+    """Three decimals, three significant digits where those would not do; a dash for None, nan as it is."""
+    if value is None:
+        return DASH
+    if float(value).is_integer() and abs(value) < 1e6:
+        shown = f"{abs(value):.0f}" if value == 0 else f"{value:.0f}"
+    else:
+        shown = f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
+    return shown.replace("-", MINUS)
+
+
+def percent(share: float | None) -> str:
+    """A relative change in per cent with its sign."""
+    return DASH if share is None else f"{100 * share:+.1f} %".replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
+def with_interval(mean: Mean | Change, *, show: Callable[[float | None], str] = number) -> Element:
+    """A value over its 95 % interval."""
+    if mean.value is None:
+        return element("span", DASH, class_="number")
+    bounds = element("small", f"[{show(mean.low)}, {show(mean.high)}]")
+    return element("span", show(mean.value), bounds, class_="number")

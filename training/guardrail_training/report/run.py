@@ -1,0 +1,157 @@
+"""Reads a run's folder: settings, logged figures, kept adapters, samples if they were taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guardrail.errors import UsageError
+from guardrail.manifest import Manifest
+from guardrail_training.evaluation.best_checkpoint import step_folders
+from guardrail_training.evaluation.generation.comparison import Comparison, read_comparison
+from guardrail_training.evaluation.generation.samples import Sample, read_samples
+from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES
+from guardrail_training.records import TrainingRowError, read_records
+
+__all__ = ["Generation", "Run", "Series", "read_run"]
+
+RUN, METRICS = "run.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One logged figure: ``values[i]`` after step ``steps[i]``; a value may be no finite number."""
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What ``guardrail-train evaluate generation`` found: its figures and its samples."""
+
+    comparison: Comparison
+    samples: tuple[Sample, ...] = field(repr=False)
+
+    def difference(self, sample: Sample) -> float:
+        """How much the reward of a sample's response rose."""
+        before, after = self.comparison.pair
+        return sample.outputs[after].reward - sample.outputs[before].reward
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder in memory.
+
+    ``facts`` is all of run.json but settings, versions and commit; ``manifest`` is the last kept adapter's.
+    """
+
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    git: str | None
+    facts: Mapping[str, Any]
+    series: Mapping[str, Series]
+    manifest: Manifest | None
+    generation: Generation | None
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return str(self.settings.get("name") or "training run")
+
+    @property
+    def step(self) -> int:
+        """The last step that was logged."""
+        return max(series.steps[-1] for series in self.series.values())
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps the run was to take, where it says so."""
+        for source in (self.facts, self.settings):
+            if isinstance(source.get("steps"), int):
+                return int(source["steps"])
+        return None
+
+
+def read_run(folder: str | Path) -> Run:
+    """The run in a folder.
+
+    Raises UsageError, or TrainingRowError with the row, that names the file that is missing or broken.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"no run in {folder}: it is no folder; give the folder that a trainer wrote (--out)")
+    content = _object(folder / RUN)
+    for name in ("settings", "versions"):
+        if not isinstance(content.get(name), dict):
+            raise UsageError(f"{folder / RUN} has no object {name!r}: no trainer of this package wrote it")
+    return Run(
+        settings=content["settings"],
+        versions=content["versions"],
+        git=content.get("git"),
+        facts={key: value for key, value in content.items() if key not in ("settings", "versions", "git")},
+        series=_series(folder / METRICS),
+        manifest=_last_manifest(folder),
+        generation=_generation(folder),
+    )
+
+
+def _last_manifest(folder: Path) -> Manifest | None:
+    try:
+        kept = step_folders(folder)
+    except UsageError:  # a run that has not kept an adapter yet
+        return None
+    return Manifest.load(kept[-1], verify=False)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} not found: a run's folder holds {RUN} and {METRICS}") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise UsageError(f"{path} is not valid JSON at {place}; write it again") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text; write it again") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _series(path: Path) -> dict[str, Series]:
+    if not path.is_file():
+        raise UsageError(f"{path} not found: a run's folder holds {RUN} and {METRICS}")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for record in read_records(path, fields={"step": int}):
+        for name, value in record.content.items():
+            if name == "step":
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TrainingRowError(f"{path} row {record.number}: {name!r} must be a number")
+            found.setdefault(name, []).append((record["step"], float(value)))
+    if not found:
+        raise TrainingRowError(f"{path} holds no figures beside the steps")
+    return {
+        name: Series(steps=tuple(step for step, _ in points), values=tuple(value for _, value in points))
+        for name, points in found.items()
+    }
+
+
+def _generation(folder: Path) -> Generation | None:
+    measured, samples = folder / MEASURED, folder / SAMPLES
+    if not measured.is_file() and not samples.is_file():
+        return None
+    comparison = read_comparison(measured)
+    found = tuple(read_samples(samples))
+    judges = set(comparison.changes)
+    for sample in found:
+        kept = [sample.outputs.get(name) for name in comparison.pair]
+        if not all(output is not None and judges == set(output.toxicity) for output in kept):
+            raise UsageError(
+                f"{samples} does not belong to {measured.name} beside it: run 'evaluate generation' again"
+            )
+    return Generation(comparison=comparison, samples=found)
