@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessageChunk
 from guardrail.structured.nodes import Kind
 from guardrail.structured.shapes import prose_field
 
-__all__ = ["METADATA", "Held", "Metadata", "Piece", "Words", "blank", "pieces_of"]
+__all__ = ["METADATA", "Held", "Metadata", "Piece", "Words", "blank", "filled", "pieces_of"]
 
 Block = str | dict[Any, Any]
 EMPTY: dict[str, Any] = {
@@ -75,6 +75,12 @@ def blank(chunk: BaseMessageChunk) -> BaseMessageChunk:
     """The chunk with its identity only."""
     empty = {name: value for name, value in EMPTY.items() if hasattr(chunk, name)}
     return chunk.model_copy(update={"content": "" if isinstance(chunk.content, str) else [], **empty})
+
+
+def filled(bare: BaseMessageChunk, chunk: BaseMessageChunk) -> BaseMessageChunk:
+    """What a chunk brings, under the identity of another one."""
+    brought = {name: getattr(chunk, name) for name in ("content", *EMPTY) if hasattr(chunk, name)}
+    return bare.model_copy(update=brought)
 
 
 def pieces_of(chunk: BaseMessageChunk) -> Iterator[Piece]:

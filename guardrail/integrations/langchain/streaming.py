@@ -13,7 +13,16 @@ from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
 from guardrail.integrations.langchain.asking import Asker
-from guardrail.integrations.langchain.chunks import METADATA, Held, Metadata, Piece, Words, blank, pieces_of
+from guardrail.integrations.langchain.chunks import (
+    METADATA,
+    Held,
+    Metadata,
+    Piece,
+    Words,
+    blank,
+    filled,
+    pieces_of,
+)
 from guardrail.outcome import Action
 from guardrail.structured.shapes import decoded_json
 
@@ -69,7 +78,8 @@ class _MessageStream:
 
     Each block of prose is a stream of its own. Metadata goes out once and in order, never before the words
     that it came with or after. Calls of tools, other blocks and extras are held until the message is over
-    and judged as a whole; then they go out as they came, or the refusal does.
+    and judged as a whole; then they go out as they came, or the refusal does. What is flagged of identity
+    and metadata is taken out; the words go on without it, and the refusal stands behind them.
     """
 
     def __init__(self, chunks: AsyncIterator[BaseMessageChunk], asker: Asker) -> None:
@@ -78,11 +88,12 @@ class _MessageStream:
         self._pieces: deque[Piece] = deque()
         self._queue: deque[BaseMessageChunk | Held] = deque()
         self._beside: BaseMessageChunk | None = None
-        self._known: BaseMessageChunk | None = None
         self._bare: BaseMessageChunk | None = None
+        self._judged: deque[tuple[BaseMessageChunk, BaseMessageChunk]] = deque(maxlen=2)
         self._said = False
-        self._refused = False
-        self._owed = False
+        self._refused = False  # no words follow
+        self._owed = False  # the refusal is to be the last of the words, unless it stands among them
+        self._told = False
         self._last = False
 
     async def released(self) -> AsyncGenerator[BaseMessageChunk, None]:
@@ -102,7 +113,7 @@ class _MessageStream:
                 self._queue.popleft()
                 yield waiting
         await self._judge_held()
-        if self._owed:
+        if self._owed and not self._told:
             yield self._refusal()
         for waiting in list(self._queue):
             yield waiting.chunk if isinstance(waiting, Held) else waiting
@@ -116,10 +127,22 @@ class _MessageStream:
                 return None
             if not isinstance(chunk, BaseMessageChunk):
                 raise TypeError(f"expected chunks of a message, got {type(chunk).__name__}")
-            self._bare = self._bare if self._owed else blank(chunk)
             self._last = self._last or getattr(chunk, "chunk_position", None) == "last"
-            self._pieces.extend(pieces_of(chunk))
+            self._bare = await self._allowed(blank(chunk))
+            self._pieces.extend(pieces_of(filled(self._bare, chunk)))
         return self._pieces.popleft()
+
+    async def _allowed(self, chunk: BaseMessageChunk) -> BaseMessageChunk:
+        """A chunk without words, and without what is flagged of it; what comes again is not judged again."""
+        for came, allowed in self._judged:
+            if came == chunk:
+                return allowed
+        allowed = await self._asker.moderate(chunk)
+        if allowed is not chunk:
+            self._owed = True  # it stands in the content now, but words may come before it
+            allowed = allowed.model_copy(update={"content": chunk.content})
+        self._judged.append((chunk, allowed))
+        return allowed
 
     async def _spoken(self, first: Words) -> AsyncGenerator[BaseMessageChunk, None]:
         """The block of prose that begins with these words."""
@@ -137,12 +160,13 @@ class _MessageStream:
                 if await self._asker.moderate(whole) is whole:
                     yield self._say(whole)
                 else:
-                    self._refuse()
+                    self._refused = self._owed = True
                 return
         async with aclosing(self._asker.stream(_rest(texts, lead))) as stream:
             async for text in stream:
                 yield self._say(first.saying(text))
-        self._refused |= stream.outcome is not None and stream.outcome.action is Action.BLOCKED
+        if stream.outcome is not None and stream.outcome.action is Action.BLOCKED:
+            self._refused = self._told = True
 
     async def _texts(self, first: Words) -> AsyncGenerator[str, None]:
         """The texts of one block, while other pieces are taken note of."""
@@ -159,14 +183,7 @@ class _MessageStream:
         if isinstance(piece, Held):
             self._queue.append(piece)
         elif isinstance(piece, Metadata):
-            chunk = piece.chunk
-            if chunk != self._known:
-                chunk = await self._asker.moderate(piece.chunk)
-                if chunk.content:  # a flagged identity is taken out, and the refusal stands in the content
-                    self._bare = blank(chunk)
-                    self._refuse()
-                    return
-                self._known = piece.chunk
+            chunk = await self._allowed(piece.chunk)
             if piece.shown and piece.beside:
                 self._beside = chunk if self._beside is None else self._beside + chunk
             elif piece.shown:
@@ -182,10 +199,6 @@ class _MessageStream:
             update={name: getattr(beside, name) for name in METADATA if hasattr(beside, name)}
         )
 
-    def _refuse(self) -> None:
-        """Nothing but metadata goes out any more, and in the end the refusal."""
-        self._refused = self._owed = True
-
     def _refusal(self) -> BaseMessageChunk:
         assert self._bare is not None
         refusal = self._asker.refusal
@@ -195,11 +208,10 @@ class _MessageStream:
 
     async def _judge_held(self) -> None:
         held = [waiting.chunk for waiting in self._queue if isinstance(waiting, Held)]
-        if held and not self._refused:
+        if held and not (self._refused or self._owed):
             whole = _message_of(held)
-            if await self._asker.moderate(whole) is not whole:
-                self._refuse()
-        if self._refused:
+            self._owed = await self._asker.moderate(whole) is not whole
+        if self._refused or self._owed:
             self._queue = deque(waiting for waiting in self._queue if not isinstance(waiting, Held))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -240,10 +240,37 @@ def test_what_only_looks_like_json_is_prose() -> None:
     assert joined(streamed(chunks)).content == whole(chunks).content == guard().check(f"[Note] {TOXIC}").text
 
 
-def test_a_flagged_identity_is_taken_out() -> None:
-    message = joined(streamed([says(CLEAN, id="idiot"), says(f" {CLEAN}", id="idiot")]))
-    assert message.id != "idiot"
-    assert message.content == REFUSAL
+@pytest.mark.parametrize(
+    "flagged",
+    [{"id": "idiot"}, {"id": "m1", "name": "idiot"}, {"id": "m1", "response_metadata": {"model": "idiot"}}],
+)
+@pytest.mark.parametrize("stream", [streamed, astreamed])
+def test_what_is_flagged_of_an_identity_is_taken_out_and_the_text_goes_on(
+    stream: Callable[..., list[AIMessageChunk]], flagged: dict[str, Any]
+) -> None:
+    chunks = [says(part, **flagged) for part in (f"{CLEAN} The driver of that ", f"bus is an idiot. {CLEAN}")]
+    out = stream([*chunks, *calls("buses")])
+    assert "idiot" not in repr(out)
+    message = joined(out)
+    unstreamed = wrap(guard(), generic(AIMessage(TEXT, tool_calls=[call("buses")], **flagged))).invoke("x")
+    assert content(message) == content(unstreamed) == (f"{MENDED}\n\n{REFUSAL}", [])
+    assert out[0].content == CLEAN, "not held until the message is over"
+
+
+def test_one_refusal_stands_for_a_blocked_segment_and_a_flagged_identity() -> None:
+    chunks = [says(TEXT, id="idiot"), says("", id="m1", response_metadata={"model": "idiot"})]
+    message = joined(streamed(chunks, guard(BLOCK)))
+    assert message.content == whole(chunks, guard(BLOCK)).content == f"{CLEAN} {REFUSAL}"
+    assert (message.response_metadata, "idiot" in repr(message)) == ({}, False)
+
+
+def test_an_identity_that_comes_with_every_chunk_is_judged_once() -> None:
+    detector = WordDetector()
+    streamed(
+        [says(word, id="idiot", name="n1") for word in ("One ", "two ", "three.")], guard(detector=detector)
+    )
+    judged = [text for texts in detector.calls for text in texts]
+    assert (judged.count("idiot"), judged.count("n1")) == (1, 1)
 
 
 def test_closing_a_stream_early_closes_the_chain() -> None:
