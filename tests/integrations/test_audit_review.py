@@ -155,7 +155,7 @@ def test_the_export_is_what_the_trainer_reads(store: AuditStore, where: str, tmp
     result = CliRunner().invoke(app, ["audit", "export", str(target), "--audit", where])
     assert result.exit_code == 0, result.output
     assert result.stderr == "4 pairs\n"
-    found = {row.toxic: set(row.neutral) for row in drop_copies(read_rows(target))}
+    found = {row.source: set(row.references) for row in drop_copies(read_rows(target))}
     assert found == {
         "You are an idiot.": {"You are an person.", "You are mistaken."},
         "Shut up, you idiot.": {"Please be quiet."},

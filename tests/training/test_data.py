@@ -12,11 +12,11 @@ from guardrail.errors import UsageError
 from guardrail_training.data import (
     Row,
     bucketed_batches,
-    draw_references,
+    draw_reference,
     drop_copies,
     load_paradetox,
     read_rows,
-    take_share,
+    share_indices,
 )
 from guardrail_training.records import TrainingRowError
 
@@ -31,7 +31,7 @@ def written(folder: Path, *rows: Any) -> Path:
 
 def rows_with(*counts: int) -> list[Row]:
     return [
-        Row(number=number, toxic=f"toxic {number}", neutral=tuple(f"{number}.{n}" for n in range(count)))
+        Row(number=number, source=f"toxic {number}", references=tuple(f"{number}.{n}" for n in range(count)))
         for number, count in enumerate(counts, 1)
     ]
 
@@ -40,8 +40,8 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
     path = written(tmp_path, {"toxic": " a ", "neutral": ["b\n", "c"]}, {"toxic": "d", "neutral": ["e"]})
 
     assert read_rows(path) == [
-        Row(number=1, toxic="a", neutral=("b", "c")),
-        Row(number=2, toxic="d", neutral=("e",)),
+        Row(number=1, source="a", references=("b", "c")),
+        Row(number=2, source="d", references=("e",)),
     ]
 
 
@@ -53,7 +53,7 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
         ({"toxic": "  ", "neutral": [SECRET]}, "field toxic"),
         ({"toxic": 7, "neutral": [SECRET]}, "field toxic"),
         ({"toxic": SECRET, "neutral": []}, "at least one reference"),
-        ({"toxic": SECRET, "neutral": SECRET}, "must be a list"),
+        ({"toxic": SECRET, "neutral": 7}, "must be a text, or a list"),
         ({"toxic": SECRET, "neutral": [SECRET, " "]}, "reference 2 of field neutral is empty"),
         ([SECRET], "expected an object"),
     ],
@@ -93,35 +93,26 @@ def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: p
     written(tmp_path / "paradetox", {"toxic": "a", "neutral": ["b"]})
     monkeypatch.setenv("GUARDRAIL_DATA", str(tmp_path))
 
-    assert [row.toxic for row in load_paradetox(None, split="train")] == ["a"]
+    assert [row.source for row in load_paradetox(None, split="train")] == ["a"]
 
 
 def test_references_that_copy_their_source_are_dropped_and_rows_left_without_one_too() -> None:
     rows = [
-        Row(number=1, toxic="what a mess !", neutral=("What a mess.", "it is untidy")),
-        Row(number=2, toxic="fine", neutral=("Fine!",)),
+        Row(number=1, source="what a mess !", references=("What a mess.", "it is untidy")),
+        Row(number=2, source="fine", references=("Fine!",)),
     ]
 
-    assert drop_copies(rows) == [Row(number=1, toxic="what a mess !", neutral=("it is untidy",))]
+    assert drop_copies(rows) == [Row(number=1, source="what a mess !", references=("it is untidy",))]
 
 
 @given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=8), seed=st.integers(0, 9))
 def test_passes_draw_every_reference_of_a_row_before_one_comes_again(counts: list[int], seed: int) -> None:
     rows = rows_with(*counts)
-    passes = [draw_references(rows, seed=seed, pass_index=n) for n in range(max(counts))]
 
-    for place, row in enumerate(rows):
-        drawn = [pairs[place].target for pairs in passes]
-        assert set(drawn[: len(row.neutral)]) == set(row.neutral)
-        assert all(pairs[place].source == row.toxic for pairs in passes)
-
-
-def test_a_draw_depends_on_the_row_and_not_on_its_companions() -> None:
-    rows = rows_with(3, 3, 3, 3)
-
-    alone = draw_references(rows[2:3], seed=5, pass_index=1)
-
-    assert alone == draw_references(rows, seed=5, pass_index=1)[2:3]
+    for row in rows:
+        drawn = [draw_reference(row, seed=seed, pass_index=n) for n in range(max(counts))]
+        assert {pair.target for pair in drawn[: len(row.references)]} == set(row.references)
+        assert all(pair.source == row.source for pair in drawn)
 
 
 @given(
@@ -149,18 +140,16 @@ def test_batches_hold_similar_lengths_in_an_order_that_changes_with_the_pass() -
     assert batches != bucketed_batches(lengths, batch_size=16, seed=0, pass_index=1)
 
 
-def test_a_share_is_a_seeded_sample_in_file_order() -> None:
-    rows = rows_with(*[1] * 100)
+def test_a_share_is_a_seeded_sample_in_order() -> None:
+    half = share_indices(100, 0.5, seed=1)
 
-    half = take_share(rows, 0.5, seed=1)
-
-    assert len(half) == 50
-    assert [row.number for row in half] == sorted(row.number for row in half)
-    assert half == take_share(rows, 0.5, seed=1) != take_share(rows, 0.5, seed=2)
-    assert take_share(rows, 1.0, seed=1) == rows
+    assert len(set(half)) == 50
+    assert list(half) == sorted(half)
+    assert half == share_indices(100, 0.5, seed=1) != share_indices(100, 0.5, seed=2)
+    assert list(share_indices(100, 1.0, seed=1)) == list(range(100))
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1])
 def test_a_share_outside_0_to_1_is_an_error(share: float) -> None:
     with pytest.raises(UsageError, match="share"):
-        take_share(rows_with(1), share, seed=0)
+        share_indices(1, share, seed=0)

@@ -20,7 +20,10 @@ from guardrail_training import modeling, sft
 from guardrail_training.checkpoint import FILENAME, load_checkpoint
 from guardrail_training.records import TrainingRowError
 from guardrail_training.runlog import MetricLog
+from guardrail_training.processes import Processes
 from guardrail_training.sft import SftSettings, learning_rate
+from guardrail_training.supervised import run_folder
+from guardrail_training.supervised.network import TargetLoss
 
 ROWS = [
     ("the rude cat sat", ["the cat sat", "a cat sat down"]),
@@ -81,7 +84,7 @@ def interrupted(
     with monkeypatch.context() as patch:
         patch.setattr(Interrupt, "at", at)
         patch.setattr(Interrupt, "act", staticmethod(act))
-        patch.setattr(sft, "MetricLog", Interrupt)
+        patch.setattr(run_folder, "MetricLog", Interrupt)
         return sft.run(settings)
 
 
@@ -154,8 +157,8 @@ def test_the_base_is_left_as_it_was(settings: SftSettings, tiny_base: Path) -> N
     kept: list[Any] = []
     load = modeling.load_base
 
-    def remember(folder: str, *, dtype: torch.dtype) -> Any:
-        kept.append(load(folder, dtype=dtype))
+    def remember(folder: str, **options: Any) -> Any:
+        kept.append(load(folder, **options))
         return kept[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -276,9 +279,11 @@ def test_the_mean_loss_does_not_depend_on_batches(settings: SftSettings, tiny_ba
         for toxic, neutral in ROWS
     ]
 
-    together = sft.mean_loss(model, examples, pad_id=0, dtype=torch.float32)
+    network = TargetLoss(model, pad_id=0, dtype=torch.float32)
 
-    alone = [sft.mean_loss(model, [example], pad_id=0, dtype=torch.float32) for example in examples]
+    together = sft.mean_loss(network, examples, processes=Processes())
+
+    alone = [sft.mean_loss(network, [example], processes=Processes()) for example in examples]
     tokens = [len(example.target) for example in examples]
     mean = sum(loss * count for loss, count in zip(alone, tokens, strict=True)) / sum(tokens)
     assert together == pytest.approx(mean, abs=1e-4)

@@ -1,29 +1,42 @@
-"""Parallel sentences from a folder or a hub, one drawn reference per pass, length-bucketed batches."""
+"""Parallel texts from files or a hub, one drawn reference per pass, length-bucketed batches."""
 
 from __future__ import annotations
 
 import random
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from guardrail.errors import MissingExtraError, UsageError
-from guardrail_training.records import TrainingRowError, data_folder, read_records
+from guardrail_training.records import (
+    Place,
+    Record,
+    RecordFile,
+    TrainingRowError,
+    data_folder,
+    read_records,
+)
 
 __all__ = [
     "HUB_PARADETOX",
+    "PARADETOX",
+    "Columns",
+    "FileRows",
     "Pair",
     "Row",
+    "Rows",
     "Text",
     "bucketed_batches",
-    "draw_references",
+    "draw_reference",
     "drop_copies",
     "load_paradetox",
     "read_rows",
     "read_texts",
-    "take_share",
+    "share_indices",
+    "without_copies",
 ]
 
 HUB_PARADETOX = "s-nlp/paradetox"
@@ -31,12 +44,41 @@ MEGA_BATCHES = 50
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Which fields of a file's rows hold the source, its references (a text or a list of texts), and an
+    instruction that comes before the source; empty where there is none."""
+
+    source: str
+    target: str
+    instruction: str = ""
+
+
+PARADETOX = Columns(source="toxic", target="neutral")
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One toxic sentence with its neutral references; ``number`` is its row in the file, from 1."""
+    """One source with its references; ``number`` is its row in the file, from 1."""
 
     number: int
-    toxic: str
-    neutral: tuple[str, ...]
+    source: str
+    references: tuple[str, ...]
+
+    @property
+    def toxic(self) -> str:
+        return self.source
+
+    @property
+    def neutral(self) -> tuple[str, ...]:
+        return self.references
+
+
+class Rows(Protocol):
+    """Rows by their index from 0, in memory or on disk."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Row: ...
+    def __iter__(self) -> Iterator[Row]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +107,64 @@ def load_paradetox(folder: str | Path | None, *, split: str) -> list[Row]:
     return read_rows(found / "paradetox" / f"{split}.jsonl") if found else _from_hub(split)
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """Every row of a JSON Lines file with ``toxic`` (str) and ``neutral`` (list of str).
+def read_rows(path: str | Path, *, columns: Columns = PARADETOX) -> list[Row]:
+    """Every row of a JSON Lines, CSV or TSV file that has these columns.
 
     Raises TrainingRowError for the first row that cannot be used, and for a file that is missing or empty.
     """
-    return [_checked_row(row.content, number=row.number, where=str(path)) for row in read_records(path)]
+    return [_row(record.content, record.number, str(path), columns) for record in read_records(path)]
+
+
+class FileRows:
+    """The rows of a file that stay on disk: 16 bytes of each are in memory.
+
+    ``of`` reads the file through once, so that a bad row is an error as in ``read_rows``; afterwards each row
+    is read when it is asked for. The file must not change meanwhile.
+    """
+
+    def __init__(
+        self,
+        file: RecordFile,
+        read: Callable[[Record], Row | None],
+        *,
+        numbers: array[int],
+        offsets: array[int],
+    ) -> None:
+        self._file, self._read = file, read
+        self._numbers, self._offsets = numbers, offsets
+
+    @classmethod
+    def of(cls, path: str | Path, *, columns: Columns, keep: Callable[[Row], Row | None]) -> FileRows:
+        """All rows of a file as ``keep`` gives them back, without those that it gives None for."""
+
+        def read(record: Record) -> Row | None:
+            return keep(_row(record.content, record.number, str(path), columns))
+
+        numbers, offsets, file = array("q"), array("q"), RecordFile(path)
+        for place, record in file.scan():
+            if read(record) is not None:
+                numbers.append(place.number)
+                offsets.append(place.offset)
+        return cls(file, read, numbers=numbers, offsets=offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int, /) -> Row:
+        row = self._read(self._file.read(Place(self._numbers[index], self._offsets[index])))
+        if row is None:
+            raise TrainingRowError(f"{self._file.path} has changed since the run began: start it again")
+        return row
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[index] for index in range(len(self)))
+
+    def take(self, indices: Iterable[int]) -> FileRows:
+        """Some of the rows, in the order of the indices."""
+        chosen = array("q", indices)
+        numbers = array("q", (self._numbers[index] for index in chosen))
+        offsets = array("q", (self._offsets[index] for index in chosen))
+        return FileRows(self._file, self._read, numbers=numbers, offsets=offsets)
 
 
 def read_texts(path: str | Path, *, field: str) -> list[Text]:
@@ -83,21 +177,33 @@ def read_texts(path: str | Path, *, field: str) -> list[Text]:
     return texts
 
 
-def _checked_row(content: Mapping[str, Any], *, number: int, where: str) -> Row:
-    missing = sorted({"toxic", "neutral"} - set(content))
-    if missing:
+def _row(content: Mapping[str, Any], number: int, where: str, columns: Columns) -> Row:
+    wanted = {columns.source, columns.target, columns.instruction} - {""}
+    if missing := sorted(wanted - set(content)):
         raise TrainingRowError(f"{where} row {number}: missing field {', '.join(missing)}")
-    toxic, neutral = content["toxic"], content["neutral"]
-    if not isinstance(toxic, str) or not toxic.strip():
-        raise TrainingRowError(f"{where} row {number}: field toxic must be a sentence, not empty")
-    if not isinstance(neutral, list) or not neutral:
+    source = _filled(content, columns.source, f"{where} row {number}")
+    if columns.instruction:
+        source = f"{_filled(content, columns.instruction, f'{where} row {number}')}\n\n{source}"
+    found = content[columns.target]
+    references = [found] if isinstance(found, str) else found
+    if not isinstance(references, list) or not references:
         raise TrainingRowError(
-            f"{where} row {number}: field neutral must be a list with at least one reference"
+            f"{where} row {number}: field {columns.target} must be a text, or a list with at least one "
+            "reference"
         )
-    for position, reference in enumerate(neutral, 1):
+    for position, reference in enumerate(references, 1):
         if not isinstance(reference, str) or not reference.strip():
-            raise TrainingRowError(f"{where} row {number}: reference {position} of field neutral is empty")
-    return Row(number=number, toxic=toxic.strip(), neutral=tuple(reference.strip() for reference in neutral))
+            raise TrainingRowError(
+                f"{where} row {number}: reference {position} of field {columns.target} is empty"
+            )
+    return Row(number, source, tuple(reference.strip() for reference in references))
+
+
+def _filled(content: Mapping[str, Any], field: str, where: str) -> str:
+    value = content[field]
+    if not isinstance(value, str) or not value.strip():
+        raise TrainingRowError(f"{where}: field {field} must be a text, not empty")
+    return value.strip()
 
 
 def _from_hub(split: str) -> list[Row]:
@@ -109,7 +215,7 @@ def _from_hub(split: str) -> list[Row]:
     for record in load_dataset(HUB_PARADETOX, split="train"):
         references.setdefault(record["en_toxic_comment"], []).append(record["en_neutral_comment"])
     rows = [
-        _checked_row({"toxic": toxic, "neutral": neutral}, number=number, where=HUB_PARADETOX)
+        _row({"toxic": toxic, "neutral": neutral}, number, HUB_PARADETOX, PARADETOX)
         for number, (toxic, neutral) in enumerate(references.items(), 1)
     ]
     held_out = len(rows) // 20
@@ -126,39 +232,33 @@ def drop_copies(rows: Iterable[Row]) -> list[Row]:
 
     A copied reference teaches the model that copying a toxic sentence is an answer.
     """
-    kept = []
-    for row in rows:
-        neutral = tuple(
-            reference for reference in row.neutral if normalised(reference) != normalised(row.toxic)
-        )
-        if neutral:
-            kept.append(Row(number=row.number, toxic=row.toxic, neutral=neutral))
-    return kept
+    return [kept for row in rows if (kept := without_copies(row)) is not None]
 
 
-def take_share(rows: Sequence[Row], share: float, *, seed: int) -> list[Row]:
-    """A seeded sample of the rows without replacement, in file order; ``share`` in (0, 1]."""
+def without_copies(row: Row) -> Row | None:
+    """The row without references that only copy its source; None where no other is left."""
+    copied = normalised(row.source)
+    kept = tuple(reference for reference in row.references if normalised(reference) != copied)
+    return Row(row.number, row.source, kept) if kept else None
+
+
+def share_indices(count: int, share: float, *, seed: int) -> Sequence[int]:
+    """A seeded sample of the indices below ``count`` without replacement, in order; ``share`` in (0, 1]."""
     if not 0 < share <= 1:
         raise UsageError(f"share must be above 0 and at most 1, got {share}")
     if share == 1:
-        return list(rows)
-    count = max(1, round(len(rows) * share))
-    chosen = random.Random(f"share-{seed}").sample(range(len(rows)), count)
-    return [rows[index] for index in sorted(chosen)]
+        return range(count)
+    return sorted(random.Random(f"share-{seed}").sample(range(count), max(1, round(count * share))))
 
 
-def draw_references(rows: Iterable[Row], *, seed: int, pass_index: int) -> list[Pair]:
-    """One pair per row, its reference drawn by seed, row and pass alone.
+def draw_reference(row: Row, *, seed: int, pass_index: int) -> Pair:
+    """The row's source with one reference, drawn by seed, row and pass alone.
 
-    A row's references are drawn without replacement from pass to pass and start over when they are used up.
+    References are drawn without replacement from pass to pass and start over when they are used up.
     """
-    pairs = []
-    for row in rows:
-        order = list(range(len(row.neutral)))
-        random.Random(f"reference-{seed}-{row.number}").shuffle(order)
-        target = row.neutral[order[pass_index % len(order)]]
-        pairs.append(Pair(number=row.number, source=row.toxic, target=target))
-    return pairs
+    order = list(range(len(row.references)))
+    random.Random(f"reference-{seed}-{row.number}").shuffle(order)
+    return Pair(row.number, row.source, row.references[order[pass_index % len(order)]])
 
 
 def bucketed_batches(

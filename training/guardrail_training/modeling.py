@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,27 +25,34 @@ from transformers import (
 )
 
 from guardrail.errors import ConfigError, ModelMissingError
-from guardrail.manifest import Encoder, Template
+from guardrail.manifest import FILENAME, Encoder, Template
+from guardrail.models.convert import quiet_transformers
 from guardrail_training.losses import IGNORED
+from guardrail_training.quantised import keep_trainable, quantisation_config, stored_parameters
 
 __all__ = [
     "LINEAR_LAYERS",
     "Batch",
     "Example",
+    "ParameterCount",
     "add_lora",
     "autocast",
     "collate",
+    "count_parameters",
     "encode_example",
     "load_base",
     "load_ending_tokenizer",
     "load_tokenizer",
+    "resolve_device",
     "resolve_dtype",
     "save_adapter",
+    "save_model",
     "target_logits",
     "trainable_parameters",
     "write_adapter",
 ]
 
+WHOLE = "1TB"  # one weight file, which is what a manifest's identity is the sha256 of
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -76,6 +84,35 @@ class Batch:
         return int((self.labels != IGNORED).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterCount:
+    """How many numbers a model holds and how many of them are trained."""
+
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable / self.total
+        return f"trainable parameters: {self.trainable:,} of {self.total:,} ({share:.3g} %)"
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """The model's numbers, those of a quantised base as many as they were before."""
+    sizes = [(stored_parameters(p), p.requires_grad) for p in model.parameters()]
+    return ParameterCount(
+        trainable=sum(size for size, is_trained in sizes if is_trained), total=sum(size for size, _ in sizes)
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Where to train: ``auto`` is this process's GPU where there is one, else the CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda' needs a GPU, which torch does not find here; 'cpu' trains without")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def resolve_dtype(name: str) -> torch.dtype:
     """The dtype to train in; ``auto`` is bfloat16 where the CPU multiplies in it, else float32."""
     if name == "auto":
@@ -96,9 +133,16 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_ending_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a base folder; ConfigError where it has no padding or no end-of-text token."""
+def load_ending_tokenizer(folder: str | Path, *, pad_token: str = "") -> Any:
+    """The tokenizer of a base folder, padding with ``pad_token`` where it does not say with what.
+
+    Raises ConfigError where it has no padding or no end-of-text token.
+    """
     tokenizer = load_tokenizer(folder)
+    if pad_token and tokenizer.pad_token is None:
+        if pad_token not in tokenizer.get_vocab():
+            raise ConfigError(f"pad_token: the tokenizer of {folder} does not know {pad_token!r}")
+        tokenizer.pad_token = pad_token
     for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise ConfigError(
@@ -108,16 +152,44 @@ def load_ending_tokenizer(folder: str | Path) -> Any:
     return tokenizer
 
 
-def load_base(folder: str | Path, *, dtype: torch.dtype) -> Any:
-    """The language model of a base folder, causal or encoder-decoder, frozen, without dropout."""
+def load_base(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype,
+    quantisation: str = "none",
+    device: torch.device | None = None,
+    has_dropout: bool = False,
+) -> Any:
+    """The language model of a base folder, causal or encoder-decoder, frozen, on the CPU unless told.
+
+    ``quantisation`` is none, int8 or nf4. ``has_dropout`` leaves it the dropout rates of its config, which
+    matter in training mode alone.
+    """
     _require_folder(folder)
     offline = {"local_files_only": True, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(folder, **offline)
+    if not has_dropout:
+        _remove_dropout(config)
+    device = device or torch.device("cpu")
+    more: dict[str, Any] = {}
+    if quantisation != "none":
+        how = quantisation_config(quantisation, dtype=dtype, device=device)
+        more = {"quantization_config": how, "device_map": {"": device}}
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model: Any = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, **offline)
+    with quiet_transformers():
+        model: Any = kind.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, **offline, **more
+        )
+    keep_trainable(model)
     model.config.use_cache = False
     model.requires_grad_(False)
-    return model.eval()
+    return model.eval() if more else model.eval().to(device)
+
+
+def _remove_dropout(config: Any) -> None:
+    for name, rate in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(rate, float):
+            setattr(config, name, 0.0)
 
 
 def _require_folder(folder: str | Path) -> None:
@@ -126,7 +198,13 @@ def _require_folder(folder: str | Path) -> None:
 
 
 def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> PeftModel:
-    """The model with a fresh adapter: a no-op until trained, in float32 whatever the base is held in."""
+    """The model with a fresh adapter: a no-op until trained, in float32 whatever the base is held in.
+
+    Raises ConfigError where the model has no layer of a target's name.
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(targets) - names):
+        raise ConfigError(f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -138,6 +216,8 @@ def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, targets: Se
     with warnings.catch_warnings():
         # peft reads an attribute that transformers has renamed; its value plays no part here.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        # It looks for bitsandbytes, which uses what torch has renamed.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
         return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
@@ -147,9 +227,9 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 @contextmanager
-def autocast(dtype: torch.dtype) -> Iterator[None]:
+def autocast(dtype: torch.dtype, *, device: str = "cpu") -> Iterator[None]:
     """Matrix products in ``dtype`` while inside; nothing changes for float32."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
         yield
 
 
@@ -189,18 +269,31 @@ def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     right, so causal attention already keeps it from every real position.
     """
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    ids, labels, shared = batch.input_ids[:, :-1], batch.labels[:, 1:], batch.shared
+    trunk = causal.base_model
+    ids, labels = batch.input_ids[:, :-1].to(causal.device), batch.labels[:, 1:].to(causal.device)
+    shared = batch.shared
     cache = None
     if shared:
         cache = DynamicCache(config=causal.config)
-        causal.model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+        trunk(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(ids))
-    states = causal.model(
+    states = trunk(
         input_ids=ids[:, shared:], past_key_values=cache, use_cache=cache is not None
     ).last_hidden_state  # (batch, time - shared - 1, width)
     labels = labels[:, shared:]
     labelled = labels != IGNORED
-    return causal.lm_head(states[labelled]), labels[labelled]
+    return causal.get_output_embeddings()(states[labelled]), labels[labelled]
+
+
+def save_model(model: Any, folder: str | Path, *, tokenizer: Any) -> list[Path]:
+    """Writes a whole model as a base folder: ``model.safetensors``, configuration, tokenizer; their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        model.save_pretrained(folder, max_shard_size=WHOLE)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which others cannot read
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.name != FILENAME)
 
 
 def save_adapter(model: PeftModel, folder: str | Path) -> list[Path]:

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
 from guardrail.manifest import Template
-from guardrail_training.data import Pair, Row, bucketed_batches, draw_references
+from guardrail_training.data import Pair, Row, Rows, bucketed_batches, draw_reference
 from guardrail_training.modeling import Example, encode_example
 from guardrail_training.records import TrainingRowError
 
-__all__ = ["Plan", "encode_pairs", "plan_passes"]
+__all__ = ["Encoding", "Plan", "plan_passes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a row becomes an example: tokenizer, template, the reference drawn by ``seed``."""
+
+    tokenizer: Any
+    template: Template
+    max_tokens: int
+    seed: int
+
+    def example(self, row: Row, *, pass_index: int) -> Example:
+        """The example of a row in a pass; more than ``max_tokens`` ids are an error: nothing is cut."""
+        return self.encode(draw_reference(row, seed=self.seed, pass_index=pass_index))
+
+    def encode(self, pair: Pair) -> Example:
+        """The example of a pair; raises TrainingRowError as ``example`` does."""
+        example = encode_example(self.tokenizer, self.template, source=pair.source, target=pair.target)
+        if len(example) > self.max_tokens:
+            raise TrainingRowError(
+                f"row {pair.number}: {len(example)} tokens are more than max_tokens = {self.max_tokens}; "
+                "raise max_tokens or remove the row"
+            )
+        return example
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The encoded examples of every pass, and the batches over them in training order.
+    """The batches of every pass in training order; their examples are encoded when they are asked for.
 
-    ``batches`` holds (pass, indices into that pass's examples); ``evaluate_after`` holds steps, from 1.
+    ``batches`` holds (pass, indices of rows); ``evaluate_after`` holds steps, from 1.
     """
 
-    examples: tuple[tuple[Example, ...], ...]
+    rows: Rows
+    encoding: Encoding
     batches: tuple[tuple[int, tuple[int, ...]], ...]
     evaluate_after: frozenset[int]
 
@@ -34,51 +59,42 @@ class Plan:
     def batch(self, step: int) -> list[Example]:
         """The examples of step ``step``, from 1."""
         pass_index, indices = self.batches[step - 1]
-        return [self.examples[pass_index][index] for index in indices]
+        return [self.encoding.example(self.rows[index], pass_index=pass_index) for index in indices]
 
 
 def plan_passes(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
-    tokenizer: Any,
-    template: Template,
+    encoding: Encoding,
     passes: int,
     batch_size: int,
     evaluations_per_pass: int,
-    max_tokens: int,
-    seed: int,
+    max_steps: int | None = None,
 ) -> Plan:
-    """Everything the run will see; raises TrainingRowError where no row, or too long a row, is left."""
-    if not rows:
-        raise TrainingRowError("no row is left to train on: every reference copies its source")
-    examples: list[tuple[Example, ...]] = []
+    """Everything the run will see, every row encoded once per pass for its length.
+
+    Raises TrainingRowError for a row that is too long. A run ends with an evaluation.
+    """
     batches: list[tuple[int, tuple[int, ...]]] = []
     evaluate_after: set[int] = set()
-    for pass_index in range(passes):
-        pairs = draw_references(rows, seed=seed, pass_index=pass_index)
-        encoded = encode_pairs(pairs, tokenizer=tokenizer, template=template, max_tokens=max_tokens)
-        lengths = [len(example) for example in encoded]
-        cut = bucketed_batches(lengths, batch_size=batch_size, seed=seed, pass_index=pass_index)
+    for pass_index, lengths in enumerate(_lengths(rows, encoding, passes=passes)):
+        cut = bucketed_batches(lengths, batch_size=batch_size, seed=encoding.seed, pass_index=pass_index)
         evaluate_after |= {
             len(batches) + math.ceil(len(cut) * part / evaluations_per_pass)
             for part in range(1, evaluations_per_pass + 1)
         }
         batches += [(pass_index, tuple(indices)) for indices in cut]
-        examples.append(encoded)
-    return Plan(examples=tuple(examples), batches=tuple(batches), evaluate_after=frozenset(evaluate_after))
+    batches = batches[:max_steps]
+    evaluated = {step for step in evaluate_after if step < len(batches)} | {len(batches)}
+    return Plan(rows=rows, encoding=encoding, batches=tuple(batches), evaluate_after=frozenset(evaluated))
 
 
-def encode_pairs(
-    pairs: Sequence[Pair], *, tokenizer: Any, template: Template, max_tokens: int
-) -> tuple[Example, ...]:
-    """One example per pair; more than ``max_tokens`` ids are an error, because nothing is cut silently."""
-    examples = []
-    for pair in pairs:
-        example = encode_example(tokenizer, template, source=pair.source, target=pair.target)
-        if len(example) > max_tokens:
-            raise TrainingRowError(
-                f"row {pair.number}: {len(example)} tokens are more than max_tokens = {max_tokens}; "
-                "raise max_tokens or remove the row"
-            )
-        examples.append(example)
-    return tuple(examples)
+def _lengths(rows: Rows, encoding: Encoding, *, passes: int) -> list[array[int]]:
+    """The tokens of each row in each pass; the rows are gone through once."""
+    lengths = [array("l") for _ in range(passes)]
+    for row in rows:
+        drawn = [draw_reference(row, seed=encoding.seed, pass_index=number) for number in range(passes)]
+        known = {pair: len(encoding.encode(pair)) for pair in dict.fromkeys(drawn)}
+        for each, pair in zip(lengths, drawn, strict=True):
+            each.append(known[pair])
+    return lengths

@@ -1,92 +1,41 @@
-"""Trains a rewriter: a LoRA adapter on parallel sentences, loss on the target alone.
+"""Trains a model on pairs of texts, loss on the target alone: an adapter (LoRA), or the whole model.
 
 Run it with ``guardrail-train sft --recipe training/recipes/smollm2-paradetox.toml --base FOLDER --data FOLDER
 --out runs/sft``; the same command continues an interrupted run. Each quarter of a pass leaves an adapter in
 ``<out>/step-N``; ``guardrail-train evaluate`` says which of them is best.
 
-LoRA is Hu et al. 2021 (arXiv 2106.09685), on every linear layer. Left out: dropout (two passes do not
-overfit), weight decay (the adapter is small), packing (length buckets pad by about one percent).
+LoRA is Hu et al. 2021 (arXiv 2106.09685), on every linear layer; on a base in 4 bits it is QLoRA (Dettmers et
+al. 2023, arXiv 2305.14314). Left out: packing (length buckets pad by about one percent).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from guardrail.errors import ConfigError
-from guardrail.manifest import FILENAME, Manifest, Template, sha256_of
-from guardrail_training import data, modeling
-from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
-from guardrail_training.losses import token_cross_entropy
-from guardrail_training.plan import encode_pairs, plan_passes
+from guardrail.errors import ConfigError, FailureError
+from guardrail.manifest import Template
+from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail_training import modeling
+from guardrail_training.checkpoint import stop_on_signals
+from guardrail_training.plan import Encoding, plan_passes
+from guardrail_training.preference.policy import resume_adapter
+from guardrail_training.processes import Processes
 from guardrail_training.provenance import model_folder
-from guardrail_training.records import data_folder
-from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
+from guardrail_training.quantised import make_optimizer
+from guardrail_training.runlog import progress_bar
+from guardrail_training.supervised.corpus import load_corpus
+from guardrail_training.supervised.network import TargetLoss, target_tokens
+from guardrail_training.supervised.run_folder import RunFolder, identity_of, weights_sha256
+from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["SftReport", "SftSettings", "identity_of", "learning_rate", "run"]
-
-TEMPLATE = "<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n"
-DEV_BATCH = 32
-COUNTS = (
-    "passes",
-    "batch_size",
-    "rank",
-    "alpha",
-    "max_tokens",
-    "checkpoint_every",
-    "evaluations_per_pass",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SftSettings:
-    """Everything a run depends on; a recipe is this as TOML.
-
-    ``base`` is a name that ``guardrail models`` knows, or a folder with config.json, safetensors and
-    tokenizer; ``data`` is a folder with
-    ``paradetox/{train,dev}.jsonl`` (None: GUARDRAIL_DATA, else the hub). ``share`` is the part of the rows to
-    train on. ``warmup`` is the part of all steps over which the learning rate rises. ``dtype`` is auto,
-    float32 or bfloat16. ``threads`` 0 leaves torch's own choice.
-    """
-
-    base: str = "smollm2-135m-instruct"
-    out: str = "runs/sft"
-    data: str | None = None
-    name: str = "smollm2-paradetox"
-    template: str = TEMPLATE
-    share: float = 1.0
-    passes: int = 2
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: float = 0.05
-    max_grad_norm: float = 1.0
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: tuple[str, ...] = modeling.LINEAR_LAYERS
-    max_tokens: int = 512
-    dtype: str = "auto"
-    seed: int = 0
-    threads: int = 0
-    checkpoint_every: int = 100
-    evaluations_per_pass: int = 4
-
-    def __post_init__(self) -> None:
-        for key in COUNTS:
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup must be at least 0 and below 1, got {self.warmup}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,184 +65,143 @@ def run(settings: SftSettings) -> SftReport:
     """Trains, or continues, the run in ``settings.out`` and returns how it ended.
 
     Bad rows, settings and missing files are errors before the first step. SIGINT and SIGTERM finish the step,
-    write a checkpoint and return.
+    write a checkpoint and return. A gradient that is no finite number raises FailureError; the last
+    checkpoint stays.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    out, base = Path(settings.out), model_folder(settings.base)
-    template = Template(settings.template)
+    processes = Processes()
+    base, device = model_folder(settings.base), modeling.resolve_device(settings.device)
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_tokenizer(base)
-    rows = data.take_share(
-        data.drop_copies(data.load_paradetox(settings.data, split="train")),
-        settings.share,
-        seed=settings.seed,
-    )
+    start = _start(settings, base)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
+    corpus = load_corpus(settings)
+    encoding = Encoding(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
     plan = plan_passes(
-        rows,
-        tokenizer=tokenizer,
-        template=template,
+        corpus.train,
+        encoding=encoding,
         passes=settings.passes,
         batch_size=settings.batch_size,
         evaluations_per_pass=settings.evaluations_per_pass,
-        max_tokens=settings.max_tokens,
-        seed=settings.seed,
+        max_steps=settings.max_steps,
     )
-    dev_pairs = data.draw_references(data.load_paradetox(settings.data, split="dev"), seed=0, pass_index=0)
-    dev = encode_pairs(dev_pairs, tokenizer=tokenizer, template=template, max_tokens=settings.max_tokens)
-    out.mkdir(parents=True, exist_ok=True)
+    dev = [replace(encoding, seed=0).example(row, pass_index=0) for row in corpus.dev]
 
-    # 2. Frozen base, fresh adapter, optimizer; then the state of an earlier run, if there is one.
+    # 2. Model, optimizer; then the state of an earlier run, if there is one.
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    model = modeling.add_lora(
-        modeling.load_base(base, dtype=dtype),
-        rank=settings.rank,
-        alpha=settings.alpha,
-        dropout=settings.dropout,
-        targets=settings.targets,
+    model = _model(settings, base=base, start=start, dtype=dtype, device=device)
+    network = TargetLoss(
+        model, pad_id=tokenizer.pad_token_id, dtype=dtype, recomputes=settings.gradient_checkpointing
     )
     parameters = modeling.trainable_parameters(model)
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
-    fingerprint = _fingerprint(settings, rows)
-    first = load_checkpoint(out, model=model, optimizer=optimizer, fingerprint=fingerprint)
-    steps = plan.steps
-    log = MetricLog(out, resumed_from=first)
-    manifest = _manifest(settings, rows, base=base)
-    facts = _facts(settings, rows=rows, base=base, steps=steps, dtype=dtype, fingerprint=fingerprint)
-    write_run(out, settings=settings, facts=facts)
+    optimizer = make_optimizer(
+        settings.optimizer,
+        parameters,
+        rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        device=device,
+    )
+    folder = RunFolder(
+        settings, rows=corpus.train, base=base, tokenizer=tokenizer, start=start, processes=processes
+    )
+    facts = {"steps": plan.steps, "computed_in": str(dtype).removeprefix("torch."), "device": device.type}
+    first = folder.resume(model, optimizer, facts=facts)
 
     # 3. Steps.
-    dev_loss, step = None, first
-    with stop_on_signals() as stop, progress_bar() as progress:
+    dev_loss, step, steps = None, first, plan.steps
+    with stop_on_signals() as stop, progress_bar(shown=processes.is_first) as progress:
+        if processes.is_first:
+            progress.console.print(str(modeling.count_parameters(model)), highlight=False)
         task = progress.add_task("sft", total=steps, completed=first, loss=float("nan"))
         for step in range(first + 1, steps + 1):
             started = time.perf_counter()
-            batch = modeling.collate(plan.batch(step), pad_id=tokenizer.pad_token_id)
             rate = learning_rate(step - 1, steps=steps, warmup=settings.warmup, peak=settings.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            model.train()
-            with modeling.autocast(dtype):
-                logits, targets = modeling.target_logits(model, batch)
-            loss = token_cross_entropy(logits, targets)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+            loss = accumulate(
+                network, plan.batch(step), microbatch_size=settings.microbatch_size, processes=processes
+            )
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+            if not bool(torch.isfinite(norm)):
+                raise FailureError(f"step {step}: the gradient is not finite; lower learning_rate")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            seconds = time.perf_counter() - started
-            log.add(
-                {"loss": loss.item(), "lr": rate, "grad_norm": norm.item(), "seconds": round(seconds, 3)},
-                step=step,
-            )
-            progress.update(task, completed=step, loss=loss.item())
+            seconds = round(time.perf_counter() - started, 3)
+            folder.add({"loss": loss, "lr": rate, "grad_norm": norm.item(), "seconds": seconds}, step=step)
+            progress.update(task, completed=step, loss=loss)
 
             # 4. Every part of a pass: the dev loss, and an adapter to choose from later.
             if step in plan.evaluate_after:
-                dev_loss = mean_loss(model, dev, pad_id=tokenizer.pad_token_id, dtype=dtype)
-                log.add({"dev_loss": dev_loss}, step=step)
-                _keep_adapter(model, out / f"step-{step}", manifest=manifest, step=step, dev_loss=dev_loss)
-            if stop.signal or step % settings.checkpoint_every == 0 or step == steps:
-                save_checkpoint(out, step=step, model=model, optimizer=optimizer, fingerprint=fingerprint)
-            if stop.signal:
+                dev_loss = mean_loss(network, dev, processes=processes)
+                folder.add({"dev_loss": dev_loss}, step=step)
+                folder.keep(model, step=step, dev_loss=dev_loss)
+            stopped = processes.any(stop.signal is not None)
+            if stopped or step % settings.checkpoint_every == 0 or step == steps:
+                folder.save_state(model, optimizer, step=step)
+            if stopped:
                 break
-    log.close()
+    folder.close()
     return SftReport(step=step, steps=steps, dev_loss=dev_loss, stopped_by=stop.signal)
 
 
-def mean_loss(model: Any, examples: Sequence[modeling.Example], *, pad_id: int, dtype: torch.dtype) -> float:
-    """Mean negative log-likelihood in nats over all target tokens of the examples."""
-    model.eval()
-    ordered = sorted(examples, key=len)
-    total, tokens = 0.0, 0
-    with torch.inference_mode():
-        for start in range(0, len(ordered), DEV_BATCH):
-            batch = modeling.collate(ordered[start : start + DEV_BATCH], pad_id=pad_id)
-            with modeling.autocast(dtype):
-                logits, targets = modeling.target_logits(model, batch)
-            total += token_cross_entropy(logits, targets).item() * len(targets)
-            tokens += len(targets)
-    return total / tokens
-
-
-def _fingerprint(settings: SftSettings, rows: Sequence[data.Row]) -> str:
-    # Where files lie and how often they are written changes no number.
-    free = {"base", "out", "data", "threads", "checkpoint_every", "evaluations_per_pass"}
-    decisive = {key: value for key, value in asdict(settings).items() if key not in free}
-    content = json.dumps([decisive, [[row.toxic, *row.neutral] for row in rows]], sort_keys=True)
-    return hashlib.sha256(content.encode("utf-8")).hexdigest()
-
-
-def _facts(
-    settings: SftSettings,
+def accumulate(
+    network: TargetLoss,
+    examples: Sequence[modeling.Example],
     *,
-    rows: Sequence[data.Row],
-    base: Path,
-    steps: int,
-    dtype: torch.dtype,
-    fingerprint: str,
-) -> dict[str, Any]:
-    return {
-        "rows": len(rows),
-        "references": sum(len(row.neutral) for row in rows),
-        "steps": steps,
-        "computed_in": str(dtype).removeprefix("torch."),
-        "torch_threads": torch.get_num_threads(),
-        "fingerprint": fingerprint,
-        "base_sha256": sha256_of(base / "model.safetensors"),
-        "data_sha256": _data_sha256(settings),
-    }
+    microbatch_size: int | None,
+    processes: Processes,
+) -> float:
+    """Adds the gradient of the examples' mean loss per target token, and returns that loss.
+
+    Every sum is divided by the tokens of all examples, so neither the examples at a time nor the number of
+    processes changes anything.
+    """
+    network.train()
+    tokens = target_tokens(examples)
+    own = examples[processes.index :: processes.count]
+    size, total = microbatch_size or len(examples), 0.0
+    for begin in range(0, len(own), size):
+        loss = network(own[begin : begin + size]) / tokens
+        loss.backward()
+        total += loss.item()
+    processes.sum_gradients(modeling.trainable_parameters(network))
+    return processes.total(torch.tensor(total, dtype=torch.float64)).item()
 
 
-def _data_sha256(settings: SftSettings) -> dict[str, str]:
-    folder = data_folder(settings.data)
-    if folder is None:
-        return {}
-    return {split: sha256_of(folder / "paradetox" / f"{split}.jsonl") for split in ("train", "dev")}
+def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, processes: Processes) -> float:
+    """Mean negative log-likelihood in nats over all target tokens of the examples."""
+    own = network.total(examples[processes.index :: processes.count])
+    return processes.total(torch.tensor(own, dtype=torch.float64)).item() / target_tokens(examples)
 
 
-def _manifest(settings: SftSettings, rows: Sequence[data.Row], *, base: Path) -> Manifest:
-    return Manifest(
-        kind="adapter",
-        name=settings.name,
-        version="0.1.0",
-        licence="Apache-2.0",
-        files={},
-        **identity_of(base),
-        template=settings.template,
-        scripts=("Latin",),
-        settings={
-            key: value for key, value in asdict(settings).items() if key not in {"base", "out", "data"}
-        },
-        data=[
-            {
-                "name": "paradetox",
-                "split": "train",
-                "rows": len(rows),
-                "sha256": _data_sha256(settings).get("train"),
-            }
-        ],
-        versions=package_versions(),
-        seed=settings.seed,
-        git=git_commit(),
+def _start(settings: SftSettings, base: Path) -> Adapter | None:
+    """The adapter that the run goes on from; ManifestError where it is for another base."""
+    if settings.adapter is None:
+        return None
+    start = read_adapter(settings.adapter)
+    start.manifest.check_base(weights_sha256(base))
+    if start.template != Template(settings.template):
+        raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
+    return start
+
+
+def _model(
+    settings: SftSettings, *, base: Path, start: Adapter | None, dtype: torch.dtype, device: torch.device
+) -> Any:
+    is_full = settings.tuning == "full"
+    model = modeling.load_base(
+        base,
+        # Small steps are lost in bfloat16 weights, so what is trained is float32.
+        dtype=torch.float32 if is_full else dtype,
+        quantisation=settings.quantisation,
+        device=device,
+        has_dropout=is_full,
     )
-
-
-def identity_of(base: Path) -> dict[str, Any]:
-    """What an adapter's manifest says of the base it was trained on: ``trained_on``, ``compatible_bases``."""
-    weights = sha256_of(base / "model.safetensors")
-    # A converted base names the file it was converted from: that one is published, the conversion is not.
-    origin = Manifest.load(base, verify=False).trained_on if (base / FILENAME).is_file() else None
-    return {
-        "trained_on": origin or weights,
-        "compatible_bases": {weights: "measured"} if origin not in (None, weights) else {},
-    }
-
-
-def _keep_adapter(model: Any, folder: Path, *, manifest: Manifest, step: int, dev_loss: float) -> None:
-    files = modeling.save_adapter(model, folder)
-    replace(
-        manifest,
-        files={path.name: sha256_of(path) for path in files},
-        metrics={"step": step, "dev_loss": round(dev_loss, 4)},
-    ).save(folder)
+    if is_full:
+        return model.requires_grad_(True)
+    if start is not None:
+        return resume_adapter(model, start)
+    return modeling.add_lora(
+        model, rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout, targets=settings.targets
+    )

@@ -30,9 +30,9 @@ from guardrail_training.provenance import plain
 RUDE = "oaf"
 SENTENCES = Sentences.of(
     [
-        Row(number=1, toxic="that oaf is late again", neutral=("that man is late again", "he is late again")),
-        Row(number=2, toxic="what an oaf , really", neutral=("what a person , really",)),
-        Row(number=5, toxic="the plan of an oaf", neutral=("the plan of a man", "a bad plan")),
+        Row(1, "that oaf is late again", ("that man is late again", "he is late again")),
+        Row(2, "what an oaf , really", ("what a person , really",)),
+        Row(5, "the plan of an oaf", ("the plan of a man", "a bad plan")),
     ]
 )
 QUIET = Verdict(scores={"toxicity": 0.0}, flagged=False)

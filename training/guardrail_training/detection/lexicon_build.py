@@ -86,8 +86,8 @@ def _taken_out(pairs: Sequence[Row]) -> set[str]:
     present: dict[str, int] = defaultdict(int)
     removed: dict[str, int] = defaultdict(int)
     for pair in pairs:
-        kept = {word for reference in pair.neutral for word in WORD.findall(reference.lower())}
-        for word in set(WORD.findall(pair.toxic.lower())):
+        kept = {word for reference in pair.references for word in WORD.findall(reference.lower())}
+        for word in set(WORD.findall(pair.source.lower())):
             present[word] += 1
             removed[word] += word not in kept
     return {word for word, times in present.items() if lower_bound(removed[word], times) >= TAKEN_OUT}

@@ -66,8 +66,8 @@ def _judges(settings: EvaluateSettings) -> Mapping[str, Any]:
     reports = {}
     for split in ("train", "dev"):
         rows = load_paradetox(data, split=split)
-        toxic = [row.toxic for row in rows]
-        neutral = [reference for row in rows for reference in row.neutral]
+        toxic = [row.source for row in rows]
+        neutral = [reference for row in rows for reference in row.references]
         reports[split] = [report_judge(judge, toxic=toxic, neutral=neutral) for judge in judges]
     return {"judges": reports}
 

@@ -128,7 +128,7 @@ def ngram_corpus(data: str | Path) -> Corpus:
     """
     root = Path(data)
     rows = [row for split in ("train", "dev") for row in load_paradetox(root, split=split)]
-    known = {one_style(text) for row in rows for text in (row.toxic, *row.neutral)}
+    known = {one_style(text) for row in rows for text in (row.source, *row.references)}
     refused = read_records(
         root / "paradetox_cannot_rewrite" / "train.jsonl", fields={"text": str, "reasons": list}
     )

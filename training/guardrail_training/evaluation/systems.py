@@ -52,8 +52,8 @@ class Sentences:
         chosen = list(rows)
         return cls(
             rows=tuple(row.number for row in chosen),
-            sources=tuple(row.toxic for row in chosen),
-            references=tuple(row.neutral for row in chosen),
+            sources=tuple(row.source for row in chosen),
+            references=tuple(row.references for row in chosen),
         )
 
     def answered(

@@ -66,10 +66,10 @@ class Family(Protocol):
 def family_of(model: Any, *, pad_id: int) -> Family:
     """The family of a transformers model; ConfigError where its logits are not its head's product alone."""
     family: Family = (EncoderDecoder if model.config.is_encoder_decoder else Causal)(model, pad_id=pad_id)
-    ids = torch.arange(2, 5)[None] % model.config.vocab_size
+    ids = torch.arange(2, 5, device=model.device)[None] % model.config.vocab_size
     inputs: dict[str, Tensor] = {"input_ids": ids}
     if isinstance(family, EncoderDecoder):
-        inputs["decoder_input_ids"] = torch.tensor([[family.start]])
+        inputs["decoder_input_ids"] = torch.tensor([[family.start]], device=model.device)
     with torch.no_grad():
         expected = model(**inputs).logits[:, -1].float()
         found = family.head(family.begin(family.pad(ids.tolist())).states).float()
@@ -86,7 +86,7 @@ class Causal:
 
     def __init__(self, model: Any, *, pad_id: int) -> None:
         self._trunk, self._output = model.base_model, model.get_output_embeddings()
-        self._pad_id = pad_id
+        self._pad_id, self._device = pad_id, model.device
         self._takes_positions = "position_ids" in inspect.signature(self._trunk.forward).parameters
 
     def pad(self, prompts: Sequence[Sequence[int]]) -> Prompts:
@@ -94,7 +94,8 @@ class Causal:
         longest = max(map(len, prompts))
         ids = torch.tensor([[self._pad_id] * (longest - len(row)) + list(row) for row in prompts])
         lengths = torch.tensor([len(row) for row in prompts])
-        return Prompts(ids=ids, mask=torch.arange(longest) >= longest - lengths[:, None])
+        mask = torch.arange(longest) >= longest - lengths[:, None]
+        return Prompts(ids=ids.to(self._device), mask=mask.to(self._device))
 
     def states(self, prompts: Prompts, responses: Tensor) -> Tensor:
         """``(rows, time, width)``; the last token of a response is not read, nothing follows it."""
@@ -158,7 +159,7 @@ class EncoderDecoder:
         # T5 with tied embeddings scales the decoder's states (Mesh TensorFlow does).
         is_scaled = getattr(model.config, "scale_decoder_outputs", False)
         self._scale: float = model.config.d_model**-0.5 if is_scaled else 1.0
-        self._pad_id = pad_id
+        self._pad_id, self._device = pad_id, model.device
         self.start: int = model.config.decoder_start_token_id
 
     def pad(self, prompts: Sequence[Sequence[int]]) -> Prompts:
@@ -166,7 +167,8 @@ class EncoderDecoder:
         longest = max(map(len, prompts))
         ids = torch.tensor([list(row) + [self._pad_id] * (longest - len(row)) for row in prompts])
         lengths = torch.tensor([len(row) for row in prompts])
-        return Prompts(ids=ids, mask=torch.arange(longest) < lengths[:, None])
+        mask = torch.arange(longest) < lengths[:, None]
+        return Prompts(ids=ids.to(self._device), mask=mask.to(self._device))
 
     def states(self, prompts: Prompts, responses: Tensor) -> Tensor:
         """``(rows, time, width)``: of the start token and of every token but the last."""
@@ -192,7 +194,7 @@ class EncoderDecoder:
 
     def start_column(self, rows: int) -> Tensor:
         """The decoder's start token ``(rows, 1)``."""
-        return torch.full((rows, 1), self.start)
+        return torch.full((rows, 1), self.start, device=self._device)
 
     def _decode(self, ids: Tensor, encoded: Tensor, mask: Tensor, **cache: Any) -> Any:
         return self._decoder(

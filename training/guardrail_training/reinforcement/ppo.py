@@ -211,9 +211,6 @@ def _learner(
     settings: PpoSettings, *, base: Path, start: Adapter | None, pad_id: int, dtype: torch.dtype
 ) -> Learner:
     model = modeling.load_base(base, dtype=dtype)
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(settings.targets) - names):
-        raise ConfigError(f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name")
     if start is not None:
         merge(model, start)
     adapted = modeling.add_lora(

@@ -1,0 +1,1 @@
+"""Supervised training: what it depends on, what it reads, what it leaves."""

@@ -1,0 +1,98 @@
+"""The rows that a supervised run trains on, and those that it is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guardrail.errors import UsageError
+from guardrail.manifest import sha256_of
+from guardrail_training.data import (
+    PARADETOX,
+    FileRows,
+    Row,
+    Rows,
+    load_paradetox,
+    read_rows,
+    share_indices,
+    without_copies,
+)
+from guardrail_training.records import TrainingRowError, data_folder
+from guardrail_training.supervised.settings import SftSettings
+
+__all__ = ["Corpus", "load_corpus", "sources_sha256"]
+
+HELD_OUT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The rows of a run; ``train`` may be on disk, ``dev`` is in memory."""
+
+    train: Rows
+    dev: Sequence[Row]
+
+
+def load_corpus(settings: SftSettings) -> Corpus:
+    """Every row checked. Raises TrainingRowError for a bad row and where none is left, UsageError where the
+    settings name no data."""
+    keep = _keeper(settings)
+    train = _train(settings, keep)
+    if settings.dev:
+        dev = [kept for row in _read(settings, "dev") if (kept := keep(row)) is not None]
+    else:
+        held_out = share_indices(len(train), HELD_OUT, seed=settings.seed) if len(train) > 1 else ()
+        dev = [train[index] for index in held_out]
+        train = _taken(train, sorted(set(range(len(train))) - set(held_out)))
+    train = _taken(train, share_indices(len(train), settings.share, seed=settings.seed))
+    for name, rows in (("train", train), ("dev", dev)):
+        if not len(rows):
+            raise TrainingRowError(
+                f"no row is left of {name}: every reference copies its source, or every source is outside "
+                "least_characters and most_characters"
+            )
+    return Corpus(train=train, dev=dev)
+
+
+def sources_sha256(settings: SftSettings) -> dict[str, str]:
+    """The sha256 of the files, by ``train`` and ``dev``; empty for the hub's copy."""
+    folder = data_folder(settings.data)
+    if folder is None:
+        return {}
+    names = {"train": settings.train, "dev": settings.dev}
+    return {split: sha256_of(folder / name) for split, name in names.items() if name}
+
+
+def _train(settings: SftSettings, keep: Callable[[Row], Row | None]) -> Rows:
+    folder = data_folder(settings.data)
+    if settings.streaming:
+        if folder is None:
+            raise UsageError("streaming reads a file: name its folder with --data or GUARDRAIL_DATA")
+        return FileRows.of(folder / settings.train, columns=settings.columns, keep=keep)
+    return [kept for row in _read(settings, "train") if (kept := keep(row)) is not None]
+
+
+def _read(settings: SftSettings, split: str) -> list[Row]:
+    folder = data_folder(settings.data)
+    if folder is not None:
+        return read_rows(folder / getattr(settings, split), columns=settings.columns)
+    if settings.columns != PARADETOX or Path(settings.train).parent.name != "paradetox":
+        raise UsageError("no data folder: give it with --data or GUARDRAIL_DATA; the hub has ParaDetox alone")
+    return load_paradetox(None, split=split)
+
+
+def _keeper(settings: SftSettings) -> Callable[[Row], Row | None]:
+    """What makes of a row the one to train on, or None."""
+
+    def keep(row: Row) -> Row | None:
+        fits = settings.least_characters <= len(row.source) <= settings.most_characters
+        return without_copies(row) if fits else None
+
+    return keep
+
+
+def _taken(rows: Rows, indices: Sequence[int]) -> Rows:
+    if len(indices) == len(rows):
+        return rows
+    return rows.take(indices) if isinstance(rows, FileRows) else [rows[index] for index in indices]

@@ -1,0 +1,80 @@
+"""The loss of examples under a model of either family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from guardrail_training.losses import token_cross_entropy
+from guardrail_training.modeling import Example, autocast, collate, target_logits
+from guardrail_training.reinforcement.families import EncoderDecoder, family_of
+
+__all__ = ["TargetLoss", "target_tokens"]
+
+EVALUATION_BATCH = 32
+
+
+def target_tokens(examples: Sequence[Example]) -> int:
+    """How many tokens of the examples carry loss."""
+    return sum(len(example.target) for example in examples)
+
+
+class TargetLoss(nn.Module):
+    """The negative log-likelihood of the examples' targets, prompts given; a causal model's prompts are part
+    of its sequence, an encoder-decoder's go through the encoder.
+
+    ``recomputes`` switches gradient checkpointing on: layers keep no state for the backward pass but compute
+    it again. Raises ConfigError for an architecture whose logits are not its head's product.
+    """
+
+    def __init__(self, model: Any, *, pad_id: int, dtype: torch.dtype, recomputes: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        was_training = model.training
+        self._family = family_of(base.eval(), pad_id=pad_id)
+        model.train(was_training)
+        self._pad_id, self._dtype, self._recomputes = pad_id, dtype, recomputes
+        if recomputes:
+            _recompute(base)
+
+    def forward(self, examples: Sequence[Example]) -> Tensor:
+        """The sum in nats over all target tokens, a float32 scalar."""
+        with autocast(self._dtype, device=self.model.device.type):
+            logits, targets = self._logits(examples)
+        return token_cross_entropy(logits, targets) * len(targets)
+
+    @torch.no_grad()
+    def total(self, examples: Sequence[Example]) -> float:
+        """The same sum without gradient and dropout, in batches of similar length."""
+        self.eval()
+        ordered = sorted(examples, key=len)
+        starts = range(0, len(ordered), EVALUATION_BATCH)
+        return float(sum(self(ordered[start : start + EVALUATION_BATCH]).item() for start in starts))
+
+    def _logits(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Logits ``(tokens, vocabulary)`` and targets ``(tokens,)`` of the target positions."""
+        if not isinstance(self._family, EncoderDecoder):
+            batch = collate(examples, pad_id=self._pad_id)
+            # A layer that recomputes keeps no cache, so it cannot share the prompts' opening.
+            return target_logits(self.model, replace(batch, shared=0) if self._recomputes else batch)
+        prompts = self._family.pad([example.prompt for example in examples])
+        targets = self._family.pad([example.target for example in examples])
+        states = self._family.states(prompts, targets.ids)[targets.mask]  # (tokens, width)
+        return self._family.head(states), targets.ids[targets.mask]
+
+
+def _recompute(model: Any) -> None:
+    # Not the reentrant kind: it needs an input with gradient, which a frozen embedding does not give.
+    how = {"use_reentrant": False}
+    try:
+        enable = model.activation_checkpointing_enable
+    except AttributeError:  # the name before transformers 5
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    else:
+        enable(activation_checkpointing_kwargs=how)
