@@ -7,7 +7,7 @@ import operator
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from functools import reduce
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -140,9 +140,15 @@ class GuardedChatModel(BaseChatModel):
         return [f"[].{path}" for path in self._paths]
 
 
+@overload
+def wrap(  # type: ignore[overload-overlap]  # a chat model is a runnable from messages to a message
+    guard: Guard, runnable: BaseChatModel, *, paths: Sequence[str] = ()
+) -> BaseChatModel: ...
+@overload
 def wrap(
     guard: Guard, runnable: Runnable[Input, Output], *, paths: Sequence[str] = ()
-) -> Runnable[Input, Output]:
+) -> Runnable[Input, Output]: ...
+def wrap(guard: Guard, runnable: Runnable[Any, Any], *, paths: Sequence[str] = ()) -> Runnable[Any, Any]:
     """A runnable with the same input and output types that gives out moderated values only.
 
     Text and message chunks are streamed as soon as they are judged; other chunks, and every stream with

@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -41,9 +42,9 @@ def generic(*messages: AIMessage | str) -> GenericFakeChatModel:
     return GenericFakeChatModel(messages=iter(messages))
 
 
-def call(query: str, *, identity: str = "c1") -> dict[str, Any]:
-    """A call of the tool ``search``."""
-    return {"name": "search", "args": {"query": query}, "id": identity, "type": "tool_call"}
+def call(query: str, *, identity: str = "c1", name: str = "search") -> ToolCall:
+    """A call of a tool."""
+    return {"name": name, "args": {"query": query}, "id": identity, "type": "tool_call"}
 
 
 class Scripted(BaseChatModel):
@@ -103,8 +104,8 @@ def calls(query: str, *, pieces: int = 3) -> list[AIMessageChunk]:
     text = AIMessageChunk(content="", tool_calls=arguments.tool_calls).tool_call_chunks[0]["args"] or ""
     step = -(-len(text) // pieces)
     cuts = [text[start : start + step] for start in range(0, len(text), step)]
-    first = {"name": "search", "args": "", "id": "c1", "index": 0}
-    fragments = [first, *({"name": None, "args": cut, "id": None, "index": 0} for cut in cuts)]
+    first = tool_call_chunk(name="search", args="", id="c1", index=0)
+    fragments = [first, *(tool_call_chunk(args=cut, index=0) for cut in cuts)]
     return [AIMessageChunk(content="", tool_call_chunks=[fragment]) for fragment in fragments]
 
 

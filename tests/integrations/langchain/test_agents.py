@@ -11,6 +11,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages.tool import tool_call
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
@@ -35,7 +36,7 @@ from tests.integrations.langchain.models import (
     says,
 )
 
-ASK = {"messages": [HumanMessage("How was the trip?", id="h1")]}
+ASK: Any = {"messages": [HumanMessage("How was the trip?", id="h1")]}
 MODES = ["values", "updates", "messages", "custom", "checkpoints", "tasks", "debug"]
 searched: list[str] = []
 
@@ -202,7 +203,7 @@ def test_a_call_that_another_middleware_made_up_is_dropped_when_flagged() -> Non
 
 
 def test_a_wrapped_model_needs_no_middleware() -> None:
-    graph = create_agent(wrap(guard(), Scripted(script=[calls(TOXIC)])), tools=[search])  # type: ignore[arg-type]
+    graph = create_agent(wrap(guard(), Scripted(script=[calls(TOXIC)])), tools=[search])
     assert last(graph.invoke(ASK)).content == REFUSAL
     assert searched == []
 
@@ -210,7 +211,7 @@ def test_a_wrapped_model_needs_no_middleware() -> None:
 def test_a_model_that_is_wrapped_already_is_moderated_once() -> None:
     heard: list[Outcome] = []
     careful = guard(on_outcome=heard.append)
-    graph = create_agent(wrap(careful, generic(TEXT)), middleware=[DetoxMiddleware(careful)])  # type: ignore[arg-type]
+    graph = create_agent(wrap(careful, generic(TEXT)), middleware=[DetoxMiddleware(careful)])
     graph.invoke(ASK)
     assert len(heard) == 1
 
@@ -224,7 +225,7 @@ class Report(BaseModel):
 
 @pytest.mark.parametrize(("summary", "paths"), [(CLEAN, []), (TOXIC, ["tool_calls[].args.summary"])])
 def test_structured_answers_come_through(summary: str, paths: list[str]) -> None:
-    report = {"name": "Report", "args": {"summary": summary, "score": 3}, "id": "c1", "type": "tool_call"}
+    report = tool_call(name="Report", args={"summary": summary, "score": 3}, id="c1")
     chunk = AIMessageChunk(content="", tool_calls=[report])
     graph = agent(
         [chunk], middleware=[DetoxMiddleware(guard(), paths=paths)], response_format=ToolStrategy(Report)
@@ -255,7 +256,7 @@ def test_what_a_wrapped_tool_returns_is_moderated_wherever_it_shows() -> None:
         """Repeats it."""
         return f"{TOXIC}"
 
-    script = [[AIMessageChunk(content="", tool_calls=[call("buses") | {"name": "shout"}])], [says(CLEAN)]]
+    script = [[AIMessageChunk(content="", tool_calls=[call("buses", name="shout")])], [says(CLEAN)]]
     graph = create_agent(Scripted(script=script), tools=[shout], middleware=[DetoxMiddleware(guard())])
     events = list(graph.stream(ASK, stream_mode=["values", "messages", "tasks"]))
     assert "idiot" not in repr(events)

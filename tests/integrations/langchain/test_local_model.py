@@ -126,5 +126,6 @@ def test_both_streams_add_up_to_what_check_gives(guard: Guard, local: LocalModel
 def test_an_agent_streams_what_check_gives(guard: Guard, local: LocalModel, released: str) -> None:
     agent = create_agent(local, middleware=[DetoxMiddleware(guard)])
     question: Any = {"messages": [HumanMessage(PROMPT)]}
-    pieces = [chunk for chunk, _ in agent.stream(question, stream_mode="messages")]
+    events: Any = agent.stream(question, stream_mode="messages")
+    pieces = [chunk for chunk, _ in events]
     assert "".join(str(chunk.text) for chunk in pieces) == released

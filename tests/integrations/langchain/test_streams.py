@@ -35,15 +35,18 @@ from tests.integrations.langchain.models import (
 )
 
 
+def _chain(chunks: Sequence[AIMessageChunk], by: Guard | None) -> Runnable[str, Any]:
+    return wrap(by or guard(), RunnableLambda(str) | Scripted(script=[list(chunks)]))
+
+
 def streamed(chunks: Sequence[AIMessageChunk], by: Guard | None = None) -> list[AIMessageChunk]:
     """What comes out when a chain streams these chunks."""
-    return list(wrap(by or guard(), RunnableLambda(str) | Scripted(script=[list(chunks)])).stream("hello"))
+    return list(_chain(chunks, by).stream("hello"))
 
 
 def astreamed(chunks: Sequence[AIMessageChunk], by: Guard | None = None) -> list[AIMessageChunk]:
     async def gather() -> list[AIMessageChunk]:
-        chain = wrap(by or guard(), RunnableLambda(str) | Scripted(script=[list(chunks)]))
-        return [chunk async for chunk in chain.astream("hello")]
+        return [chunk async for chunk in _chain(chunks, by).astream("hello")]
 
     return asyncio.run(gather())
 
@@ -215,9 +218,9 @@ def test_annotations_of_a_block_are_read_and_kept() -> None:
         {"type": "text", "text": TOXIC, "index": 0},
         {"type": "text", "text": "", "annotations": [annotation], "index": 0},
     )
-    (block,) = joined(streamed(chunks)).content
-    assert block == {"type": "text", "text": NEUTRAL, "annotations": [annotation], "index": 0}
-    chunks[1].content[0]["annotations"][0]["title"] = "idiot"  # type: ignore[index]  # blocks are dicts
+    block = {"type": "text", "text": NEUTRAL, "annotations": [annotation], "index": 0}
+    assert joined(streamed(chunks)).content == [block]
+    annotation["title"] = "idiot"
     assert "idiot" not in repr(streamed(chunks))
 
 
