@@ -55,8 +55,8 @@ def draw_sentences(
 
 
 def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: PreferenceSettings) -> Sentence:
-    ids = tuple(template.encode(tokenizer, row.toxic))
-    references = row.neutral if settings.references else ()
+    ids = tuple(template.encode(tokenizer, row.source))
+    references = row.references if settings.references else ()
     lengths = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in references]
     longest = len(ids) + max([settings.response_tokens, *lengths])
     if longest > settings.max_tokens:
@@ -64,8 +64,8 @@ def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: Prefere
             f"row {row.number}: prompt and response may have {longest} tokens, more than max_tokens = "
             f"{settings.max_tokens}; raise it, lower response_tokens or remove the row"
         )
-    prompt = template.literal.replace("{text}", row.toxic)
-    return Sentence(row.number, Query(text=row.toxic, prompt=prompt, ids=ids), references)
+    prompt = template.literal.replace("{text}", row.source)
+    return Sentence(row.number, Query(text=row.source, prompt=prompt, ids=ids), references)
 
 
 def compare(

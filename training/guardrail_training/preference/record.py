@@ -41,7 +41,7 @@ def ranking_fingerprint(
     return _sha256(
         [
             {key: getattr(settings, key) for key in RANKING},
-            [[row.number, row.toxic, *row.neutral] for row in rows],
+            [[row.number, row.source, *row.references] for row in rows],
             [reward.formula, *sorted(reward.models)],
             _origin(start, base),
         ]

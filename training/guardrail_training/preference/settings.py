@@ -32,7 +32,7 @@ class PreferenceSettings:
     data                 folder with ``paradetox/train.jsonl`` (None: GUARDRAIL_DATA, else the hub)
 
     Candidates, ranked once and kept in ``<out>/pairs.jsonl``:
-    sentences            how many rows are drawn; a higher number later adds to those that are there
+    sentences            how many rows are drawn; a ``pairs.jsonl`` of fewer or of more serves too
     candidates           responses sampled at ``temperature`` to each sentence, besides the greedy one;
                          0 needs ``references``
     references           whether the row's human references are candidates too
