@@ -1,0 +1,102 @@
+"""A tiny language model with samples of it, and an oracle that dislikes one letter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from guardrail_training.regularized.samples import Samples, collect
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.queries import Query
+from guardrail_training.rewards.algebra import Answer, named
+from tests.training.reinforcement.conftest import (  # noqa: F401  # fixtures are shared by importing them
+    WORDS,
+    _one_thread,
+    llama_base,
+    load_learner,
+    word_tokenizer,
+)
+
+
+def spotless(answers: Sequence[Answer]) -> list[float]:
+    """1 without any word of the letter d, else 0."""
+    return [float("d" not in answer.response) for answer in answers]
+
+
+ORACLE = named("spotless", spotless)
+
+
+def small_settings(base: Path, folder: Path, **changes: Any) -> RegularizedSettings:
+    """Settings for the tiny model; what lies in ``folder`` is not written here."""
+    chosen: dict[str, Any] = {
+        "base": str(base),
+        "out": str(folder / "run"),
+        "data": str(folder),
+        "guided": "lists.jsonl",
+        "field": "text",
+        "general": "plain.txt",
+        "window": 8,
+        "context": 3,
+        "iterations": 2,
+        "steps": 3,
+        "batch_size": 4,
+        "reward": "spotless",
+        "prompts": 4,
+        "first_prompts": 10,
+        "samples_per_prompt": 4,
+        "response_tokens": 4,
+        "candidates": 40,
+        "auxiliary_hidden": 32,
+        "auxiliary_rank": 8,
+        "auxiliary_steps": 5,
+        "first_auxiliary_steps": 40,
+        "least_auc": 0.0,
+        "learning_rate": 1e-2,
+        "auxiliary_learning_rate": 1e-2,
+        "rank": 4,
+        "alpha": 8,
+        "dtype": "float32",
+        "keep_every": 1,
+    }
+    return RegularizedSettings(**(chosen | changes))
+
+
+@pytest.fixture
+def settings(llama_base: Path, tmp_path: Path) -> RegularizedSettings:  # noqa: F811  # a fixture
+    return small_settings(llama_base, tmp_path)
+
+
+@pytest.fixture
+def learner(llama_base: Path) -> Learner:  # noqa: F811  # a fixture
+    return load_learner(llama_base, has_values=False, temperature=1.0)
+
+
+def queries(count: int = 12) -> list[Query]:
+    tokenizer = word_tokenizer()
+    texts = [
+        " ".join(WORDS[(5 * row + word) % len(WORDS)] for word in range(1 + row % 3)) for row in range(count)
+    ]
+    return [Query(text=text, prompt=text, ids=tuple(tokenizer.encode(text))) for text in texts]
+
+
+def samples_of(
+    learner: Learner,  # not the fixture
+    settings: RegularizedSettings,  # not the fixture
+    *,
+    iteration: int = 0,
+) -> Samples:
+    """Responses to twelve prompts."""
+    return collect(
+        learner,
+        queries(),
+        reward=ORACLE,
+        tokenizer=word_tokenizer(),
+        settings=settings,
+        iteration=iteration,
+        dtype=torch.float32,
+    )

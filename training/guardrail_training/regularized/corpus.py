@@ -1,0 +1,123 @@
+"""The mixture that a language model is fine-tuned on: a guided part and a general part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guardrail.errors import ConfigError
+from guardrail.manifest import Template
+from guardrail_training.data import draw_reference, drop_copies, read_rows, read_texts
+from guardrail_training.modeling import encode_example
+from guardrail_training.records import TrainingRowError
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.queries import Query
+
+__all__ = ["Mixture", "Passage", "load_mixture", "shortened"]
+
+MARK = "-"  # how a statement of a list begins
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Token ids of a corpus text: a prompt that is only read, a response that is learned.
+
+    ``text`` is the response's text, which the oracle is asked about; ``guided`` says which part it is of.
+    """
+
+    prompt: tuple[int, ...] = field(repr=False)
+    response: tuple[int, ...] = field(repr=False)
+    text: str = field(repr=False)
+    guided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Both parts of a corpus, and the prompts for which responses are drawn in the guided domain."""
+
+    guided: tuple[Passage, ...] = field(repr=False)
+    general: tuple[Passage, ...] = field(repr=False)
+    queries: tuple[Query, ...] = field(repr=False)
+
+
+def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any) -> Mixture:
+    """Both parts, encoded; TrainingRowError names the first text that cannot be used."""
+    path = folder / settings.guided
+    if settings.template is None:
+        guided, queries = _statements(path, settings, tokenizer)
+    else:
+        guided, queries = _pairs(path, settings, tokenizer, template=Template(settings.template))
+    longest = max(len(passage.prompt) + len(passage.response) for passage in guided)
+    if longest > settings.max_tokens:
+        raise TrainingRowError(
+            f"{path}: a text has {longest} tokens, more than max_tokens = {settings.max_tokens}; raise it, "
+            "or leave such rows out"
+        )
+    general = _windows(folder / settings.general, settings, tokenizer) if settings.general else ()
+    return Mixture(guided=tuple(guided), general=tuple(general), queries=tuple(queries))
+
+
+def shortened(text: str, *, statements: int) -> str:
+    """The last lines of a list of statements, and the mark with which a new one begins."""
+    lines = [line for line in text.split("\n") if line.strip() not in ("", MARK)]
+    return "\n".join([*lines[-statements:], MARK])
+
+
+def _statements(
+    path: Path, settings: RegularizedSettings, tokenizer: Any
+) -> tuple[list[Passage], list[Query]]:
+    """Lists of statements: the last one is learned, a further one is drawn."""
+    passages, queries = [], []
+    for row in read_texts(path, field=settings.field):
+        text = shortened(row.content, statements=settings.statements)
+        start, mark, last = text.removesuffix("\n" + MARK).rpartition(MARK)
+        if not mark or not last.strip():
+            raise TrainingRowError(f"{path} row {row.number}: no line begins with {MARK!r}")
+        prompt, response = _ids(tokenizer, start + mark), _ids(tokenizer, last + "\n")
+        passages.append(Passage(prompt=prompt, response=response, text=last.strip(), guided=True))
+        queries.append(Query(text=text, prompt=text, ids=_ids(tokenizer, text)))
+    return passages, queries
+
+
+def _pairs(
+    path: Path, settings: RegularizedSettings, tokenizer: Any, *, template: Template
+) -> tuple[list[Passage], list[Query]]:
+    """Parallel sentences: one drawn neutral sentence is learned, others are drawn."""
+    passages, queries = [], []
+    for row in drop_copies(read_rows(path)):
+        pair = draw_reference(row, seed=settings.seed, pass_index=0)
+        example = encode_example(tokenizer, template, source=pair.source, target=pair.target)
+        passages.append(
+            Passage(prompt=example.prompt, response=example.target, text=pair.target, guided=True)
+        )
+        prompt = template.literal.replace("{text}", pair.source)
+        queries.append(Query(text=pair.source, prompt=prompt, ids=example.prompt))
+    return passages, queries
+
+
+def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
+    """Plain text cut into windows, the rest at its end left out."""
+    if not path.is_file():
+        raise TrainingRowError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")
+    ids = _ids(tokenizer, path.read_text(encoding="utf-8"))
+    size, context = settings.window, settings.context
+    windows = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
+    if not windows:
+        raise ConfigError(f"{path} has fewer than window = {size} tokens")
+    return [
+        Passage(
+            prompt=window[:context],
+            response=window[context:],
+            text=tokenizer.decode(window[context:]).strip(),
+            guided=False,
+        )
+        for window in windows
+    ]
+
+
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    # Control tokens that occur in a text are split into ordinary pieces.
+    ids: Sequence[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    return tuple(ids)

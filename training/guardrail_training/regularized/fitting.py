@@ -1,0 +1,95 @@
+"""Fits the auxiliary model to labelled samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from guardrail.errors import FailureError
+from guardrail_training.regularized.auxiliary import Auxiliary
+from guardrail_training.regularized.balance import Balanced, balanced
+from guardrail_training.regularized.objective import PrefixLosses, prefix_losses
+from guardrail_training.regularized.posterior import expected_success
+from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.regularized.success import from_logits
+
+__all__ = ["beliefs", "fit"]
+
+
+def fit(
+    auxiliary: Auxiliary,
+    optimizer: torch.optim.Optimizer,
+    samples: Samples,
+    *,
+    settings: RegularizedSettings,
+    iteration: int,
+    steps: int,
+) -> dict[str, float]:
+    """Takes ``steps`` optimizer steps over drawn rows; returns the mean losses by metric name.
+
+    Rows are drawn by seed and iteration, with replacement, as ``balance`` says.
+    """
+    drawing = _drawing(samples, settings)
+    random = torch.Generator().manual_seed(settings.seed * 1_000_003 + iteration)
+    parameters = list(auxiliary.parameters())
+    sums = torch.zeros(2)
+    for _ in range(steps):
+        rows = torch.multinomial(
+            drawing.probabilities, settings.auxiliary_batch, replacement=True, generator=random
+        )
+        found = _losses(auxiliary, samples, rows, drawing, settings)
+        prefixes = found.prefixes.sum()
+        parts = torch.stack([found.cross_entropy.sum(), found.consistency.sum()]) / prefixes
+        optimizer.zero_grad(set_to_none=True)
+        (parts[0] + settings.consistency * parts[1]).backward()  # type: ignore[no-untyped-call]  # untyped
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise FailureError("the auxiliary model's gradient is not finite; lower auxiliary_learning_rate")
+        optimizer.step()
+        sums += parts.detach()
+    optimizer.zero_grad(set_to_none=True)
+    means = (sums / steps).tolist()
+    return {"auxiliary/cross_entropy": means[0], "auxiliary/consistency": means[1]}
+
+
+@torch.no_grad()
+def beliefs(auxiliary: Auxiliary, samples: Samples) -> tuple[Tensor, Tensor]:
+    """R of every prefix in two views, each ``(rows, time)``: after each token, and before it as a mean."""
+    taken, log_expected = _views(auxiliary, samples, torch.arange(len(samples)))
+    return from_logits(taken).log_success.exp(), log_expected.exp()
+
+
+def _drawing(samples: Samples, settings: RegularizedSettings) -> Balanced:
+    if settings.balanced:
+        return balanced(samples.labels, samples.weights)
+    return Balanced(samples.weights / samples.weights.sum(), samples.labels, offset=0.0)
+
+
+def _losses(
+    auxiliary: Auxiliary,
+    samples: Samples,
+    rows: Tensor,
+    drawing: Balanced,
+    settings: RegularizedSettings,
+) -> PrefixLosses:
+    taken, log_expected = _views(auxiliary, samples, rows)
+    return prefix_losses(
+        taken,
+        log_expected,
+        drawing.labels[rows],
+        samples.responses.mask[rows, : taken.shape[1]],
+        offset=drawing.offset,
+        holds_expected=settings.holds_expected,
+    )
+
+
+def _views(auxiliary: Auxiliary, samples: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of R after each token, and log R before it, both ``(rows, time)``."""
+    time = int(samples.responses.lengths[rows].max())
+    reading = samples.reading.select(rows, time=time)
+    following = samples.responses.ids[rows, :time, None]
+    logits = auxiliary(reading.states, torch.cat([reading.ids, following], dim=2))
+    log_success = from_logits(logits[..., :-1]).log_success
+    before = expected_success(reading.log_p.flatten(0, 1), log_success.flatten(0, 1))
+    return logits[..., -1], before.view(len(rows), time)

@@ -1,0 +1,190 @@
+"""Responses drawn from the language model, what the oracle says of them, and what was read of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.errors import ConfigError
+from guardrail_training.modeling import autocast
+from guardrail_training.regularized.balance import importance_weights, success_rate
+from guardrail_training.regularized.reading import Reading, read
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.families import Prompts
+from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.logprobs import token_logprobs
+from guardrail_training.reinforcement.queries import Query
+from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
+from guardrail_training.rewards.algebra import Answer, Reward
+
+__all__ = ["Samples", "collect", "opinions"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Responses with labels in 0..1 ``(rows,)``, importance weights ``(rows,)`` and readings.
+
+    The weights make up for the temperature that they were drawn at. A prompt's responses lie side by side.
+    """
+
+    prompts: Prompts
+    responses: Responses
+    labels: Tensor
+    weights: Tensor
+    reading: Reading
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def rate(self) -> float:
+        """The share of successes under the language model."""
+        return success_rate(self.labels, self.weights)
+
+    @property
+    def log_drawn(self) -> Tensor:
+        """The log-probability of each response under the language model that drew it, at temperature 1."""
+        return (self.reading.log_taken * self.responses.mask).sum(dim=1)
+
+    def select(self, rows: Tensor) -> Samples:
+        """Some of the rows."""
+        time = self.responses.ids.shape[1]
+        return Samples(
+            prompts=self.prompts.select(rows),
+            responses=Responses(
+                ids=self.responses.ids[rows],
+                lengths=self.responses.lengths[rows],
+                ended=self.responses.ended[rows],
+            ),
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            reading=self.reading.select(rows, time=time),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it as tensors by name."""
+        return {
+            "prompts.ids": self.prompts.ids,
+            "prompts.mask": self.prompts.mask,
+            "responses.ids": self.responses.ids,
+            "responses.lengths": self.responses.lengths,
+            "responses.ended": self.responses.ended,
+            "labels": self.labels,
+            "weights": self.weights,
+            "reading.states": self.reading.states,
+            "reading.ids": self.reading.ids,
+            "reading.log_p": self.reading.log_p,
+            "reading.log_taken": self.reading.log_taken,
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Samples:
+        """What ``state_dict`` was taken of."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.rpartition(".")[2]: state[key] for key in state if key.startswith(f"{name}.")}
+
+        return cls(
+            prompts=Prompts(**part("prompts")),
+            responses=Responses(**part("responses")),
+            labels=state["labels"],
+            weights=state["weights"],
+            reading=Reading(**part("reading")),
+        )
+
+
+def opinions(reward: Reward, answers: Sequence[Answer], *, settings: RegularizedSettings) -> Tensor:
+    """The oracle's labels of answers, float32 in 0..1; ConfigError where soft labels do not lie there."""
+    total = torch.from_numpy(reward(answers).total)
+    if settings.labels == "hard":
+        return (total >= settings.success_from).float()
+    if bool(((total < 0) | (total > 1)).any()):
+        raise ConfigError(
+            f"soft labels are the reward itself, which must lie in 0..1; {reward.formula} gave "
+            f"{float(total.min()):.3g} to {float(total.max()):.3g}; set labels to hard, with success_from"
+        )
+    return total
+
+
+@torch.no_grad()
+def collect(
+    learner: Learner,
+    queries: Sequence[Query],
+    *,
+    reward: Reward,
+    tokenizer: Any,
+    settings: RegularizedSettings,
+    iteration: int,
+    dtype: torch.dtype,
+) -> Samples:
+    """``samples_per_prompt`` responses of the language model to each query, labelled and read.
+
+    A function of weights, queries, seed and iteration; no global random state is read.
+    """
+    every = [query for query in queries for _ in range(settings.samples_per_prompt)]
+    seeds = [_seed(settings.seed, iteration, row) for row in range(len(every))]
+    with learner.sampling() as family:
+        prompts = family.pad([query.ids for query in every])
+        responses = sample(
+            family,
+            prompts,
+            noise=noise_for(seeds, tokens=settings.response_tokens),
+            limits=torch.full((len(every),), settings.response_tokens),
+            temperature=settings.temperature,
+            stop_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+        )
+    texts = [tokenizer.decode(responses.tokens(row), skip_special_tokens=True) for row in range(len(every))]
+    answers = [
+        Answer(query=query.text, prompt=query.prompt, response=text.strip())
+        for query, text in zip(every, texts, strict=True)
+    ]
+    reading = read(
+        learner,
+        prompts,
+        responses,
+        candidates=settings.candidates,
+        rows_at_once=settings.microbatch_size,
+        dtype=dtype,
+    )
+    labels = opinions(reward, answers, settings=settings)
+    found = Samples(prompts, responses, labels, torch.ones(len(every)), reading)
+    if settings.temperature == 1:
+        return found
+    weights = importance_weights(
+        found.log_drawn,
+        _log_drawn_hot(learner, prompts, responses, settings=settings, dtype=dtype),
+        least=settings.least_weight,
+        most=settings.most_weight,
+    )
+    return Samples(prompts, responses, labels, weights, reading)
+
+
+def _log_drawn_hot(
+    learner: Learner,
+    prompts: Prompts,
+    responses: Responses,
+    *,
+    settings: RegularizedSettings,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The log-probability of each response at the temperature that it was drawn at ``(rows,)``."""
+    sums = torch.zeros(len(prompts))
+    for rows in torch.split(torch.arange(len(prompts)), settings.microbatch_size):
+        mask = responses.mask[rows]
+        with autocast(dtype):
+            states = learner.family.states(prompts.select(rows), responses.ids[rows])[mask]
+            tokens = responses.ids[rows][mask]
+            found = token_logprobs(states, tokens, learner.family.head, temperature=settings.temperature)
+        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, found.float()).sum(dim=1)
+    return sums
+
+
+def _seed(seed: int, iteration: int, row: int) -> int:
+    digest = hashlib.sha256(f"sample-{seed}-{iteration}-{row}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
