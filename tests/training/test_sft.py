@@ -18,9 +18,9 @@ from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling, sft
 from guardrail_training.checkpoint import FILENAME, load_checkpoint
+from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
 from guardrail_training.runlog import MetricLog
-from guardrail_training.processes import Processes
 from guardrail_training.sft import SftSettings, learning_rate
 from guardrail_training.supervised import run_folder
 from guardrail_training.supervised.network import TargetLoss

@@ -52,6 +52,21 @@ def sft(
 
 
 @app.command()
+def records(
+    file: Annotated[str, typer.Argument(help="ParaNMT's scored pairs: TSV, CSV or JSON Lines.")],
+    *,
+    out: Annotated[str, typer.Option(help="JSON Lines file that receives the records.")],
+    least: Annotated[float, typer.Option(help="Toxicity above which a side is toxic.")] = 0.9,
+    most: Annotated[float, typer.Option(help="Toxicity below which the other side is clean.")] = 0.2,
+) -> None:
+    """Writes instruction records to train on: pairs with one toxic and one clean side."""
+    from guardrail_training.supervised.paranmt import write_records
+
+    count = write_records(file, out, least=least, most=most)
+    typer.echo(f"{count.written} records of {count.read} pairs written to {out}", err=True)
+
+
+@app.command()
 def ppo(
     *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
 ) -> None:
@@ -85,6 +100,24 @@ def preference(
     loss = "" if report.loss is None else f", loss {report.loss:.4f}"
     typer.echo(f"{report.pairs} pairs of {report.compared} sentences", err=True)
     typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
+    if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
+        raise typer.Exit(130)
+
+
+@app.command()
+def regularized(
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+) -> None:
+    """Fine-tunes a language model under a constraint; the same command continues an interrupted run.
+
+    Ends with status 130 where a signal stopped it: its checkpoint is written then.
+    """
+    from guardrail_training.regularized import trainer
+
+    report = trainer.run(_settings(trainer.RegularizedSettings, recipe, changes, base=base, data=data, out=out))
+    failed = "" if report.failed is None else f", share of failures {report.failed:.4f}"
+    typer.echo(f"iteration {report.iteration} of {report.iterations}{failed}", err=True)
     if not report.finished:
         typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
         raise typer.Exit(130)
