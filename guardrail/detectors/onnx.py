@@ -63,6 +63,7 @@ class OnnxDetector:
         _require(self.manifest, folder)
         self._threshold = float(self.manifest.threshold or 0.0)
         self._span_threshold = float(self.manifest.settings.get("span_threshold", _SPAN_THRESHOLD))
+        self._word_threshold = float(self.manifest.settings.get("word_threshold", self._threshold))
         self._tokenizer = _tokenizer(Path(folder) / TOKENIZER)
         self._cls, self._sep, self._pad, self._unknown = (
             self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
@@ -146,9 +147,12 @@ class OnnxDetector:
                 scores = np.maximum(scores, _sigmoid(self._slopes * logits + self._offsets).max(axis=0))
                 spans += self._spans(reading, reads)
         last = judged[-1][0]
+        highest = float(scores.max())
+        # Two weak witnesses for one strong: a word is marked, and the whole reads as toxic rather than not.
+        is_flagged = highest >= self._threshold or (bool(spans) and highest >= self._word_threshold)
         return Verdict(
             scores=dict(zip(self.manifest.labels, map(float, scores), strict=True)),
-            flagged=bool(scores.max() >= self._threshold),
+            flagged=is_flagged,
             spans=tuple(_joined(spans, judged[0][0].text)),
             unsupported=is_unreadable(
                 last.text, last.encoding, scripts=self.manifest.scripts, unknown_id=self._unknown

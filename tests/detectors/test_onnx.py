@@ -65,6 +65,34 @@ def test_scores_are_calibrated_per_label(detector: OnnxDetector) -> None:
     assert not clean.flagged
 
 
+@pytest.mark.parametrize(
+    ("threshold", "span_threshold", "word_threshold", "flagged"),
+    [
+        (0.9999, 0.5, 0.9999, False),  # "you idiot" scores .9985 at most
+        (0.9999, 0.5, 0.99, True),  # a marked word, and the second threshold is reached
+        (0.9999, 0.9999, 0.99, False),  # no word is marked
+        (0.9999, 0.5, None, False),  # without the second threshold the first one decides alone
+        (0.99, 0.9999, 0.9999, True),
+    ],
+)
+def test_a_marked_word_flags_a_text_from_its_own_threshold_on(
+    folder: Path,
+    tmp_path: Path,
+    threshold: float,
+    span_threshold: float,
+    word_threshold: float | None,
+    flagged: bool,
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["threshold"] = threshold
+        manifest["settings"]["span_threshold"] = span_threshold
+        if word_threshold is not None:
+            manifest["settings"]["word_threshold"] = word_threshold
+
+    verdict = OnnxDetector(altered(folder, tmp_path, change), threads=1).detect(["you idiot"])[0]
+    assert verdict.flagged is flagged
+
+
 def test_no_texts_give_no_verdicts_and_no_rows(detector: OnnxDetector) -> None:
     assert detector.detect([]) == []
     assert detector.embed([]).shape == (0, DIMENSIONS)

@@ -48,6 +48,9 @@ AGREES = 0.75  # score of a word alone from which the detector agrees with the l
 # Shares of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
 # identity set is mostly from a hate forum, where noHate is a matter of context: both have a floor above zero.
 ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
+# Two weak witnesses: from these scores on a word is marked, and a text with a marked word is flagged.
+MARKED = 0.4
+FLAGGED_WITH_A_MARK = 0.5
 
 
 def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
@@ -180,7 +183,13 @@ def _manifest(
         threshold=threshold,
         calibration=calibration,
         scripts=("Latin",),
-        settings={"span_threshold": 0.5, "window": 256, "training": course(settings), **known},
+        settings={
+            "span_threshold": MARKED,
+            "word_threshold": FLAGGED_WITH_A_MARK,
+            "window": 256,
+            "training": course(settings),
+            **known,
+        },
         data=_sources(settings, texts),
         versions={**package_versions(), "onnxruntime": _onnxruntime_version()},
         seed=settings.seed,
