@@ -19,7 +19,7 @@ from guardrail.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Decoding", "Prompt", "decode", "gumbel"]
+__all__ = ["Decoding", "Prompt", "decode", "gumbel", "least_likely"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -108,6 +108,21 @@ def decode(
                 state.advance(model, kept, [row.tokens[-1] for row in rows])
     finished.sort(key=lambda row: (row.prompt, row.candidate))
     return [[row.tokens for row in finished if row.prompt == index] for index in range(len(prompts))]
+
+
+def least_likely(
+    model: Any, prompt: Sequence[int], continuation: Sequence[int], *, stop: frozenset[int]
+) -> float:
+    """The least probability, 0..1, of any token of a continuation after its prompt, its end included."""
+    import torch
+
+    ids = torch.tensor([[*prompt, *continuation]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids, logits_to_keep=len(continuation) + 1).logits[0]
+        chances = logits.softmax(dim=-1)  # (continuation + 1, vocabulary)
+        own = chances[:-1].gather(1, torch.tensor(continuation, dtype=torch.int64)[:, None])
+        end = chances[-1, sorted(stop)].sum()
+    return float(torch.cat([own.flatten(), end[None]]).min())
 
 
 class _State:

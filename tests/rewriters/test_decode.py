@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from guardrail.errors import ConfigError
-from guardrail.rewriters.decode import Decoding, Prompt, _key, decode, gumbel
+from guardrail.rewriters.decode import Decoding, Prompt, _key, decode, gumbel, least_likely
 
 torch = pytest.importorskip("torch")
 
@@ -100,3 +100,16 @@ def test_sampling_by_the_noise_follows_the_probabilities():
 def test_a_setting_of_zero_is_an_error_that_names_it(name):
     with pytest.raises(ConfigError, match=name):
         Decoding(**{name: 0})
+
+
+@pytest.mark.parametrize("continuation", [[], [5], [40, 50, 60, 70]])
+def test_the_least_likely_token_is_found_with_the_end_among_them(model: Any, continuation: list[int]) -> None:
+    chances = []
+    for done in range(len(continuation) + 1):
+        with torch.inference_mode():
+            read = model(input_ids=torch.tensor([[*PROMPTS[0].ids, *continuation[:done]]])).logits[0, -1]
+        following = read.softmax(dim=-1)
+        expected = [continuation[done]] if done < len(continuation) else sorted(STOP)
+        chances.append(float(following[expected].sum()))
+    found = least_likely(model, PROMPTS[0].ids, continuation, stop=STOP)
+    assert found == pytest.approx(min(chances), rel=1e-4)
