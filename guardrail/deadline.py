@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, TypeVar
 
 from guardrail.errors import DeadlineError
@@ -14,6 +16,8 @@ __all__ = ["Deadline", "Workers"]
 
 T = TypeVar("T")
 MOST_LATE = 2
+LAST_SECONDS = 5.0
+"""What calls that nobody waits for any more may take to end when the program ends."""
 
 
 class Deadline:
@@ -93,6 +97,15 @@ class Worker(threading.Thread):
             job()
             del job  # an idle worker keeps no text alive
 
+    def interrupt(self) -> None:
+        """Ends the thread: now if it has nothing to do, else as soon as its call is back in Python code."""
+        import ctypes
+
+        self.jobs.put(None)
+        # The interpreter raises it in that thread; a thread that ends with SystemExit says nothing of it.
+        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        raise_in(ctypes.c_ulong(self.ident or 0), ctypes.py_object(SystemExit))
+
 
 class Workers:
     """Threads that are used again: as many as there are jobs at a time, and they end with this object."""
@@ -130,3 +143,18 @@ class Workers:
 def _dismiss(idle: list[Worker]) -> None:
     for worker in idle:
         worker.jobs.put(None)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Has all workers end before the interpreter does.
+
+    A thread that is inside a C++ library, as in the middle of a rewrite, when the interpreter ends is
+    unwound by force, and the library aborts the process.
+    """
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, Worker)]
+    for worker in workers:
+        worker.interrupt()
+    until = monotonic() + LAST_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, until - monotonic()))

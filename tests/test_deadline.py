@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -75,3 +77,47 @@ def test_a_worker_is_used_again_and_ends_with_its_deadline() -> None:
     (worker,) = workers
     worker.join(timeout=10.0)
     assert not worker.is_alive()
+
+
+def ends(script: str) -> tuple[int, str]:
+    """Status and stderr of a program."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    return done.returncode, done.stderr
+
+
+LATE = """
+import queue, time
+from guardrail import deadline
+from guardrail.errors import DeadlineError
+deadline.LAST_SECONDS = {seconds}
+def busy():
+    while True:
+        time.sleep(0.001)
+for call in {calls}:
+    try:
+        deadline.Deadline(0.01, name="model").run(call)
+    except DeadlineError:
+        pass
+"""
+
+
+def test_a_program_ends_although_late_calls_never_would() -> None:
+    assert ends(LATE.format(calls="(busy, busy)", seconds=600)) == (0, "")
+
+
+def test_a_call_that_cannot_be_interrupted_does_not_keep_a_program_from_ending() -> None:
+    assert ends(LATE.format(calls="(busy, queue.SimpleQueue().get)", seconds=0.01)) == (0, "")
+
+
+@pytest.mark.base
+@pytest.mark.parametrize("check", ["guard.check(text)", "asyncio.run(guard.acheck(text))"])
+def test_a_program_ends_in_order_in_the_middle_of_a_rewrite(check: str) -> None:
+    script = f"""
+import asyncio
+from guardrail import Guard, Policy
+guard = Guard(policy=Policy(rewrite_timeout=0.02))
+guard.load()
+text = "You are a stupid idiot and everybody hates you, you worthless piece of garbage."
+assert {check}.degraded == ("rewriter_deadline",)
+"""
+    assert ends(script) == (0, "")
