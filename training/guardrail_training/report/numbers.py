@@ -14,13 +14,13 @@ MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 def number(value: float | None) -> str:
-    """Three decimals, three significant digits where those would not do; a dash for None, nan as it is."""
+    """Three decimals, four significant digits where those would not do; a dash for None, nan as it is."""
     if value is None:
         return DASH
     if float(value).is_integer() and abs(value) < 1e6:
         shown = f"{abs(value):.0f}" if value == 0 else f"{value:.0f}"
     else:
-        shown = f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
+        shown = f"{value:.3f}" if 1e-3 <= abs(value) < 10 else f"{value:.4g}"
     return shown.replace("-", MINUS)
 
 

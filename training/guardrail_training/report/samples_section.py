@@ -46,12 +46,16 @@ def samples_section(generation: Generation | None, *, rows: int) -> Element:
             _samples_table(
                 sorted_by_difference(generation)[:rows],
                 generation,
-                caption="Greatest gain first; rewards that fell stand at the end",
+                caption="Greatest gain first; toxicity by the judge that finds most",
             ),
         ),
         folded(
             f"The {min(WORST, len(samples))} worst cases: lowest reward after training",
-            _samples_table(worst_cases(generation), generation, caption="Lowest reward after training first"),
+            _samples_table(
+                worst_cases(generation),
+                generation,
+                caption="Lowest reward first; toxicity by the judge that finds most",
+            ),
         ),
     )
 
@@ -150,7 +154,7 @@ def _histogram(title: str, values: Mapping[str, Sequence[float]], *, unit: str, 
     before, after = (number(sum(each) / len(each)) for each in values.values())
     caption = f"Mean before {before}, after {after}."
     drawing = histogram(values, unit=unit, bounds=(min(0.0, *every), max(1.0, *every)))
-    return figure_of(drawing, key=key, title=title, says=caption, caption=caption)
+    return figure_of(drawing, key=key, title=title, says=caption, caption=[caption])
 
 
 def _bars(title: str, models: Mapping[str, Mapping[str, Mean]], *, key: str) -> Element:
@@ -158,24 +162,25 @@ def _bars(title: str, models: Mapping[str, Mapping[str, Mean]], *, key: str) -> 
         f"{name}: " + ", ".join(f"{each} {number(mean.value)}" for each, mean in means.items())
         for name, means in models.items()
     )
-    return figure_of(bars(models), key=key, title=title, says=says, caption="Lines are 95 % intervals.")
+    return figure_of(bars(models), key=key, title=title, says=says, caption=["Lines are 95 % intervals."])
 
 
 def _samples_table(samples: Sequence[Sample], generation: Generation, *, caption: str) -> Element:
+    """Before and after side by side; what is there beside them stands to the right."""
     before, after = generation.comparison.pair
-    others = [name for name in samples[0].outputs if name not in (before, after)]
+    others = [system for system in generation.comparison.systems if system.name not in (before, after)]
     has_references = any(sample.references for sample in samples)
-    header = ["row", "query", *(["reference"] if has_references else []), *others]
-    header += ["before", "after", "reward before", "reward after", "difference", "toxicity after"]
+    header = ["row", "query", "before", "after", "reward before", "reward after", "difference"]
+    header += ["toxicity before", "toxicity after", *(["reference"] if has_references else [])]
     rows: list[list[Node]] = []
     for sample in samples:
         first, last = sample.outputs[before], sample.outputs[after]
-        row: list[Node] = [str(sample.row), _said(sample.query)]
+        row: list[Node] = [str(sample.row), *map(_said, (sample.query, first.response, last.response))]
+        row += [number(first.reward), number(last.reward), signed(generation.difference(sample))]
+        row += [number(max(first.toxicity.values())), number(max(last.toxicity.values()))]
         row += [_said(sample.references[0] if sample.references else "")] if has_references else []
-        row += [_said(sample.outputs[name].response) for name in (*others, before, after)]
-        row += [number(first.reward), number(last.reward), signed(last.reward - first.reward)]
-        rows.append([*row, number(max(last.toxicity.values()))])
-    return table(header, rows, caption=caption)
+        rows.append([*row, *(_said(sample.outputs[each.name].response) for each in others)])
+    return table([*header, *(each.title for each in others)], rows, caption=caption)
 
 
 def _said(text: str) -> Element:

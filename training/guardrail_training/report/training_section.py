@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from guardrail_training.report.charts import Chart, charts_of
 from guardrail_training.report.drawing import MOST_SERIES, curves, with_alternative
-from guardrail_training.report.markup import Element, element, folded, table
+from guardrail_training.report.markup import Element, Node, element, folded, table
 from guardrail_training.report.numbers import number
 from guardrail_training.report.run import Run, Series
 
@@ -49,7 +49,10 @@ def _figures(charts: list[Chart], run: Run, *, key: str) -> Iterator[Element]:
             key=f"{key}-{place}",
             title=chart.title,
             says="; ".join(f"{name} {_course(one)}" for name, one in series.items()),
-            caption=f"{chart.says}{more}".strip(),
+            caption=[
+                f"{chart.says}{more} ",
+                *(element("code", name) for name in names[:1] if len(names) == 1),
+            ],
         )
 
 
@@ -57,13 +60,13 @@ def _is_steered(run: Run) -> bool:
     return run.settings.get("kl_control") == "adaptive"
 
 
-def figure_of(drawing: Element, *, key: str, title: str, says: str, caption: str) -> Element:
+def figure_of(drawing: Element, *, key: str, title: str, says: str, caption: Sequence[Node]) -> Element:
     """A drawing under its title with what it shows in words, for those who do not see it."""
     return element(
         "figure",
         element("h3", title),
         with_alternative(drawing, key=key, title=title, says=says),
-        element("figcaption", caption) if caption else None,
+        element("figcaption", *caption),
     )
 
 

@@ -71,8 +71,11 @@ class Comparison:
 
     def __post_init__(self) -> None:
         measures = {(*system.terms, "", *system.toxicity, "", *system.rouge) for system in self.systems}
+        judges = {tuple(system.toxicity) for system in self.systems}
         if not {*self.pair} <= {system.name for system in self.systems} or len(measures) != 1:
             raise UsageError("a comparison needs a model before and one after, measured by the same measures")
+        if judges != {tuple(self.changes)} or not self.changes:
+            raise UsageError("a comparison needs a change by each judge of toxicity, and one judge at least")
 
 
 def write_comparison(path: str | Path, comparison: Comparison) -> None:

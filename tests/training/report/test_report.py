@@ -1,0 +1,400 @@
+"""The page about a run: whole in itself, safe to open, complete, and clear where files are broken."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from guardrail.errors import UsageError
+from guardrail_training.cli import app
+from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.report.charts import CHARTS, charts_of
+from guardrail_training.report.drawing import bars, curves, histogram
+from guardrail_training.report.markup import element, written
+from guardrail_training.report.numbers import number, percent, signed
+from guardrail_training.report.page import page_of
+from guardrail_training.report.run import Series, read_run
+from guardrail_training.report.samples_section import sorted_by_difference, worst_cases
+from guardrail_training.report.write import write_report
+
+VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with attributes, the text inside each kind of element."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[str] = []
+        self.texts: list[tuple[frozenset[str], str]] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.inside and self.inside.pop() != tag:
+            pass
+
+    def handle_data(self, text: str) -> None:
+        self.texts.append((frozenset(self.inside), text))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def text_in(self, tag: str) -> str:
+        return "".join(text for inside, text in self.texts if tag in inside)
+
+    def text_outside(self, tag: str) -> str:
+        return "".join(text for inside, text in self.texts if tag not in inside and "style" not in inside)
+
+
+def page(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def rewrite_samples(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        change(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
+    found = page(finished_run)
+
+    assert {tag for tag, _ in found.tags} & {
+        "script",
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "base",
+        "form",
+    } == set()
+    for _, attributes in found.tags:
+        assert not {name for name in attributes if name.startswith("on") or name == "style"}
+        for name in ("href", "src", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert "http" not in "".join(
+        str(attributes) for _, attributes in found.tags if "http-equiv" not in attributes
+    )
+
+
+def test_the_policy_allows_the_pages_own_style_alone(finished_run: Path) -> None:
+    found = page(finished_run)
+
+    (policy,) = [each["content"] for each in found.all("meta") if "http-equiv" in each]
+    digest = base64.b64encode(hashlib.sha256(found.text_in("style").encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert "url(" not in found.text_in("style")
+
+
+def test_every_drawing_has_a_name_and_a_description_and_every_id_is_one(finished_run: Path) -> None:
+    found = page(finished_run)
+
+    ids = Counter(attributes["id"] for _, attributes in found.tags if "id" in attributes)
+    assert max(ids.values()) == 1
+    drawings = found.all("svg")
+    assert len(drawings) > 20
+    for drawing in drawings:
+        assert drawing["role"] == "img"
+        assert {*(drawing["aria-labelledby"] or "").split()} <= ids.keys()
+    referred = re.findall(r"url\(#([^)]+)\)", str(found.tags))
+    referred += [each["href"].removeprefix("#") for _, each in found.tags if each.get("href")]
+    assert set(referred) <= ids.keys()
+
+
+def test_every_table_has_a_caption_and_headers_of_rows_and_columns(finished_run: Path) -> None:
+    content = write_report(finished_run).read_text(encoding="utf-8")
+
+    for table in re.findall(r"<table>.*?</table>", content, flags=re.DOTALL):
+        assert "<caption>" in table
+        assert 'scope="col"' in table
+        assert table.count('scope="row"') == table.split("<tbody>")[1].count("<tr>")
+
+
+def test_drawings_take_their_colours_from_the_style_sheet(finished_run: Path) -> None:
+    found = page(finished_run)
+
+    colours = {
+        value
+        for _, attributes in found.tags
+        for name, value in attributes.items()
+        if name in ("fill", "stroke") and value not in ("none", None)
+    }
+    assert colours <= {f"var(--{name})" for name in ("ink", "rule", *(f"series-{n}" for n in range(1, 7)))}
+
+
+def test_known_charts_come_under_their_titles_and_every_figure_in_the_table(finished_run: Path) -> None:
+    found = page(finished_run)
+
+    shown = found.text_in("h3")
+    for title in (
+        "Reward",
+        "KL divergence",
+        "Returns and values",
+        "Length of responses",
+        "Toxicity by b-words",
+    ):
+        assert title in shown
+    for name in read_run(finished_run).series:
+        assert name in found.text_in("table")
+
+
+def test_texts_stand_behind_a_warning_and_are_folded_away(finished_run: Path) -> None:
+    found = page(finished_run)
+    samples = read_run(finished_run).generation.samples  # type: ignore[union-attr]  # the run has samples
+
+    assert "Expect toxic" in found.text_outside("details")
+    assert not any("open" in each for each in found.all("details"))
+    folded, open_to_all = found.text_in("details"), found.text_outside("details")
+    for sample in samples:
+        assert sample.query in folded
+        assert sample.query not in open_to_all
+        assert all(output.response in folded for output in sample.outputs.values())
+
+
+def test_samples_are_sorted_by_difference_and_the_worst_by_reward(finished_run: Path) -> None:
+    generation = read_run(finished_run).generation
+    assert generation is not None
+
+    differences = [generation.difference(sample) for sample in sorted_by_difference(generation)]
+    worst = [sample.outputs["trained"].reward for sample in worst_cases(generation)]
+    assert differences == sorted(differences, reverse=True)
+    assert worst == sorted(sample.outputs["trained"].reward for sample in generation.samples)[:10]
+
+
+def test_the_table_of_samples_is_as_long_as_asked(finished_run: Path, tmp_path: Path) -> None:
+    content = write_report(finished_run, out=tmp_path / "deep" / "page.html", rows=3).read_text()
+
+    assert "Samples by difference in reward (3 of 12)" in content
+    assert content.count('class="said"') == (3 + 10) * 4  # query, before, after, reference
+
+
+def test_settings_versions_seeds_and_hashes_are_on_the_page(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    told = page(finished_run).text_in("main")
+    assert run.manifest is not None
+    assert run.generation is not None
+
+    hashes = [
+        *run.manifest.files.values(),
+        *run.generation.comparison.data.values(),
+        run.manifest.data[0]["sha256"],
+    ]
+    for expected in (*hashes, run.manifest.trained_on, *run.versions.values(), *run.settings, "step-4"[5:]):
+        assert str(expected) in told
+    assert str(Path(run.settings["base"]).parent) not in told
+
+
+def test_a_report_of_the_same_run_is_the_same_to_the_byte(finished_run: Path, tmp_path: Path) -> None:
+    first, second = (write_report(finished_run, out=tmp_path / f"{n}.html").read_bytes() for n in range(2))
+
+    assert first == second
+
+
+def test_hostile_texts_and_names_stay_text(run_copy: Path) -> None:
+    hostile = (
+        "</style></details><script>alert(1)</script><img src=x onerror=alert(2)>\x00\x1b\ud800 \u202e&amp;"
+    )
+
+    def poison(row: dict[str, Any]) -> None:
+        row["query"] = hostile
+        row["references"] = [hostile]
+        for output in row["outputs"].values():
+            output["response"] = hostile
+
+    rewrite_samples(run_copy, poison)
+    settings = json.loads((run_copy / "run.json").read_text())
+    settings["settings"]["name"] = hostile
+    (run_copy / "run.json").write_text(json.dumps(settings))
+    with (run_copy / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, hostile: 1.0, "$\\frac{": 2.0, "reward/<b>\x00": 0.5}) + "\n")
+
+    found = page(run_copy)
+
+    assert {"script", "img", "b"} & {tag for tag, _ in found.tags} == set()
+    assert "<script>alert(1)</script>" in found.text_in("details")
+
+
+@given(text=st.text())
+def test_any_text_comes_out_of_the_page_as_it_went_in(text: str) -> None:
+    content = written(element("p", element("b", text), text, title=text)).decode()
+
+    found = Page(content)
+
+    readable = text.encode("utf-8", "replace").decode()
+    assert found.text_in("b") == readable
+    assert found.all("p")[0]["title"] == readable
+
+
+def test_a_run_under_way_without_samples_says_how_to_take_them(run_copy: Path) -> None:
+    for name in ("generation.json", "samples.jsonl"):
+        (run_copy / name).unlink()
+    for folder in run_copy.glob("step-*"):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    lines = (run_copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_copy / "metrics.jsonl").write_text("".join(lines[:1]))
+
+    told = page(run_copy).text_in("body")
+
+    assert "step 1 of 4" in told
+    assert "guardrail-train evaluate generation" in told
+    assert "the run has not kept an adapter yet" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.json", None, "run.json not found: a run's folder holds run.json and metrics.jsonl"),
+        ("run.json", '{"settings": zebra', "run.json is not valid JSON at line 1 column 14"),
+        ("run.json", "[]", "run.json must hold a JSON object, got list"),
+        ("run.json", "{}", "run.json has no object 'settings'"),
+        ("run.json", b"\xff\xfe", "run.json is not UTF-8"),
+        ("metrics.jsonl", None, "metrics.jsonl not found"),
+        ("metrics.jsonl", "", "metrics.jsonl holds no rows"),
+        ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl holds no figures"),
+        ("metrics.jsonl", '{"step": 1, "loss": 2}\n{"loss": "zebra', "metrics.jsonl row 2: not valid JSON"),
+        ("metrics.jsonl", '{"loss": 1}\n', "metrics.jsonl row 1: missing field 'step'"),
+        ("metrics.jsonl", '{"step": 1, "loss": "zebra"}\n', "metrics.jsonl row 1: 'loss' must be a number"),
+        ("generation.json", None, "generation.json not found: run 'guardrail-train evaluate generation'"),
+        ("generation.json", "{}", "generation.json holds no comparison of models"),
+        ("generation.json", '{"zebra": ', "generation.json holds no comparison of models"),
+        ("samples.jsonl", None, "samples.jsonl not found"),
+        (
+            "samples.jsonl",
+            '{"row": 1, "query": "zebra"}\n',
+            "samples.jsonl row 1: missing field 'references'",
+        ),
+        (
+            "samples.jsonl",
+            '{"row": 1, "query": "zebra", "references": [], "outputs": {"trained": {"response": 1}}}\n',
+            "samples.jsonl row 1: an output has no 'response'",
+        ),
+        ("step-4/manifest.json", "zebra", "manifest.json"),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_it_and_quotes_nothing(
+    run_copy: Path, name: str, content: str | bytes | None, said: str
+) -> None:
+    path = run_copy / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    done = CliRunner().invoke(app, ["report", str(run_copy)])
+
+    assert done.exit_code in (1, 2), done.output
+    assert said in done.output
+    assert "zebra" not in done.output
+    assert done.output.count("\n") == 1
+    assert not (run_copy / "report.html").exists()
+
+
+def test_samples_of_another_comparison_are_refused(run_copy: Path) -> None:
+    def rename(row: dict[str, Any]) -> None:
+        row["outputs"] = {"other": row["outputs"]["trained"]}
+
+    rewrite_samples(run_copy, rename)
+
+    with pytest.raises(UsageError, match=r"samples.jsonl does not belong to generation.json"):
+        read_run(run_copy)
+
+
+def test_no_folder_and_no_rows_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it is no folder; give the folder that a trainer wrote"):
+        write_report(tmp_path / "absent")
+    with pytest.raises(UsageError, match="rows must be at least 1, got 0"):
+        write_report(tmp_path, rows=0)
+
+
+def test_the_command_writes_the_page_and_says_where(finished_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+
+    done = CliRunner().invoke(app, ["report", str(finished_run), "--out", str(out)])
+
+    assert done.exit_code == 0, done.output
+    assert done.output == f"written to {out}\n"
+    assert page_of(read_run(finished_run), rows=100) == out.read_bytes()
+
+
+names = st.sampled_from(
+    [name for chart in CHARTS for name in chart.names] + ["reward/a", "time/b", "other", "x/y"]
+)
+
+
+@given(logged=st.lists(names, unique=True))
+def test_every_logged_figure_is_in_exactly_one_chart(logged: list[str]) -> None:
+    known, others = charts_of(logged)
+
+    shown = [name for chart in (*known, *others) for name in (*chart.names, chart.spread) if name is not None]
+    assert sorted(shown) == sorted(logged)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1.0,),
+        (float("nan"),),
+        (1.0, float("nan"), float("inf"), 2.0),
+        tuple(0.1 * step for step in range(200)),
+        (0.0, 0.0),
+    ],
+)
+def test_any_course_of_figures_can_be_drawn(values: tuple[float, ...]) -> None:
+    series = Series(steps=tuple(range(1, len(values) + 1)), values=values)
+
+    drawing = curves({"a": series, "b": series}, unit="nats", band=series, level=6.0)
+
+    texts = [node.text for node in drawing.iter("text")]
+    assert {"a", "b", "target 6", "nats", "step"} <= set(texts)
+
+
+def test_equal_values_and_means_at_an_interval_s_edge_can_be_drawn() -> None:
+    flat = {"before": [0.5, 0.5], "after": [0.5, 0.5]}
+
+    assert histogram(flat, unit="tokens", bounds=(0.0, 1.0)).tag == "svg"
+    assert bars({"one": {"x": Mean(value=0.5, low=0.6, high=0.4, n=2)}}).tag == "svg"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (12, "12"),
+        (-0.12345, "−0.123"),
+        (1.41e-5, "1.41e−05"),
+        (12.188, "12.19"),
+        (float("nan"), "nan"),
+        (float("-inf"), "−inf"),
+    ],
+)
+def test_numbers_are_short_and_legible(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_changes_carry_their_sign() -> None:
+    assert (percent(-0.247), percent(0.5), percent(None)) == ("−24.7 %", "+50.0 %", "–")
+    assert signed(-0.5) == "−0.500"
