@@ -115,7 +115,8 @@ def regularized(
     """
     from guardrail_training.regularized import trainer
 
-    report = trainer.run(_settings(trainer.RegularizedSettings, recipe, changes, base=base, data=data, out=out))
+    settings = _settings(trainer.RegularizedSettings, recipe, changes, base=base, data=data, out=out)
+    report = trainer.run(settings)
     failed = "" if report.failed is None else f", share of failures {report.failed:.4f}"
     typer.echo(f"iteration {report.iteration} of {report.iterations}{failed}", err=True)
     if not report.finished:
@@ -132,6 +133,30 @@ def detector(
 
     path = trainer.run(_settings(trainer.DetectorSettings, recipe, changes, base=base, data=data, out=out))
     typer.echo(f"written to {path}", err=True)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or one of its step-N folders.")],
+    *,
+    out: Annotated[str, typer.Option(help="New folder that receives the model.")],
+    form: Annotated[str, typer.Option(help="merged (weights with the adapter in them) or adapter.")] = "merged",
+    step: Annotated[int | None, typer.Option(help="Step to take; else the last.")] = None,
+    base: Base = None,
+    dtype: Annotated[str, typer.Option(help="Of merged weights: float32 or bfloat16.")] = "float32",
+    results: Annotated[str | None, typer.Option(help="JSON of evaluate rewriter, for the card.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Uploads it to a hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Makes a new repository public.")] = False,
+) -> None:
+    """Writes a run's result as one folder: weights, manifest, model card."""
+    from guardrail_training.export import hub, release
+
+    chosen = release.ExportSettings(
+        run=run, out=out, form=form, step=step, base=base, dtype=dtype, results=results
+    )
+    typer.echo(f"written to {release.export(chosen)}", err=True)
+    if push is not None:
+        typer.echo(f"pushed to {hub.push(out, push, private=not public)}", err=True)
 
 
 @app.command()
