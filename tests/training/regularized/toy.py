@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -43,6 +43,9 @@ def hard(response: Tokens) -> float:
     return float(satisfies(response) == 1)
 
 
+STARTS = [*PREFIXES, *RESPONSES]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """All responses, padded: token ids, mask, and the place of the prefix before each token."""
@@ -52,6 +55,7 @@ class Rows:
     before: Tensor
 
 
+@cache
 def rows() -> Rows:
     shape = len(RESPONSES), LONGEST
     ids, before = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
@@ -71,8 +75,8 @@ def random_table(seed: int = 0) -> Tensor:
 
 def response_logprobs(table: Tensor) -> Tensor:
     """The log-probability of every response, by the product along it."""
-    log_p = table.log_softmax(dim=1)
-    return torch.stack([sum_along(log_p, response) for response in RESPONSES])
+    along = rows()
+    return (table.log_softmax(dim=1)[along.before, along.ids] * along.mask).sum(dim=1)
 
 
 def sum_along(log_p: Tensor, response: Tokens) -> Tensor:
@@ -85,16 +89,16 @@ def labels(oracle: object = satisfies) -> Tensor:
 
 def success_by_enumeration(table: Tensor, oracle: object = satisfies) -> dict[Tokens, float]:
     """R of every prefix and response: the mean label of the responses that begin so."""
-    weights, found = response_logprobs(table).exp(), labels(oracle)
-    return {
-        start: float((weights * found)[list(rows)].sum() / weights[list(rows)].sum())
-        for start, rows in _by_start()
-    }
+    weights = response_logprobs(table).exp()
+    reached, succeeded = starting() @ weights, starting() @ (weights * labels(oracle))
+    return dict(zip(STARTS, (succeeded / reached).tolist(), strict=True))
 
 
-def _by_start() -> Iterator[tuple[Tokens, Sequence[int]]]:
-    for start in {*PREFIXES, *RESPONSES}:
-        yield start, [row for row, response in enumerate(RESPONSES) if response[: len(start)] == start]
+@cache
+def starting() -> Tensor:
+    """1 where a response ``(..., responses)`` begins like a start ``(starts, ...)``, else 0."""
+    begins = [[response[: len(start)] == start for response in RESPONSES] for start in STARTS]
+    return torch.tensor(begins, dtype=torch.float64)
 
 
 def log_success_table(success: dict[Tokens, float]) -> Tensor:

@@ -17,13 +17,13 @@ from guardrail.rewriters.adapter import Adapter
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint
 from guardrail_training.modeling import trainable_parameters
 from guardrail_training.processes import Processes
-from guardrail_training.reinforcement.adapters import save_stacked
-from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.regularized.auxiliary import Auxiliary, save_auxiliary
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import Mixture
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.adapters import save_stacked
+from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.runlog import MetricLog, git_commit, package_versions, write_run
 from guardrail_training.sft import identity_of
@@ -110,7 +110,7 @@ class RunFolder:
                 **{key: round(figures[key], 4) for key in IN_MANIFEST if key in figures},
             },
         ).save(folder)
-        if self._settings.method == "regularized":
+        if self._settings.draws:
             save_auxiliary(auxiliary, folder, base_sha256=self._base_sha256)
 
     def save_state(

@@ -61,7 +61,7 @@ SHARES = (
     "warmup",
 )
 CHOICES = {
-    "method": ("regularized", "sft", "filtering"),
+    "method": ("regularized", "sft", "filtering", "decoding"),
     "schedule": ("sequential", "parallel"),
     "labels": ("soft", "hard"),
     "gate": ("none", "failure"),
@@ -86,7 +86,8 @@ class RegularizedSettings:
     max_tokens           a longer guided text is an error
 
     method               regularized; sft (the language-model loss alone); filtering (sft on guided texts that
-                         the oracle calls a success)
+                         the oracle calls a success); decoding (the auxiliary model alone, fitted to new
+                         samples of the base in every iteration)
     schedule             sequential or parallel, see ``schedules``
     iterations, steps    how often samples, auxiliary model and language model follow each other, and how many
                          optimizer steps the language model takes each time, with ``batch_size`` corpus texts
@@ -226,6 +227,16 @@ class RegularizedSettings:
     def guided_rows(self) -> int:
         """How many texts of a batch are of the guided part."""
         return round(self.guided_share * self.batch_size) if self.general else self.batch_size
+
+    @property
+    def draws(self) -> bool:
+        """Whether the method needs samples and an auxiliary model."""
+        return self.method in ("regularized", "decoding")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the method changes the language model."""
+        return self.method != "decoding"
 
     @property
     def all_steps(self) -> int:

@@ -1,0 +1,107 @@
+"""Rows of the experiment on a tiny base, and the table of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from guardrail.errors import ConfigError
+from guardrail_training import modeling
+from guardrail_training.evaluation.judges import Judge
+from guardrail_training.regularized import comparison, experiment
+from guardrail_training.regularized.experiment import Measures
+from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.regularized.subject import Subject
+from tests.training.regularized.conftest import ORACLE
+from tests.training.regularized.test_decoding import guidance
+from tests.training.reinforcement.conftest import WORDS, word_tokenizer
+
+FEW = Measures(prompts=3, each=2, piqa=2, wikitext=60)
+
+
+def letter_judge(letter: str) -> Judge:
+    def score(texts: Sequence[str]) -> Any:
+        return np.array([text.count(letter) / 4 for text in texts], dtype=np.float64)
+
+    return Judge(name=letter, threshold=0.25, score=score)
+
+
+@pytest.fixture
+def place(
+    settings: RegularizedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RegularizedSettings:
+    """A data folder with all that a row reads, and two judges of letters."""
+    lists = ["\n".join(f"- {WORDS[(row + 5 * line) % 32]}" for line in range(4)) for row in range(12)]
+    for folder in ("toxigen_prompts", "piqa", "wikitext2"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lists))
+    (tmp_path / "toxigen_prompts" / "dev.jsonl").write_text(
+        "".join(json.dumps({"prompt": text}) + "\n" for text in lists)
+    )
+    goals = [{"goal": "a0", "sol1": "a1 a2", "sol2": "b3", "label": label} for label in (0, 1, 0)]
+    (tmp_path / "piqa" / "dev.jsonl").write_text("".join(json.dumps(goal) + "\n" for goal in goals))
+    for name in ("plain.txt", "wikitext2/test.txt"):
+        (tmp_path / name).write_text(" ".join(WORDS * 6))
+    monkeypatch.setattr(experiment, "load_judges", lambda data: (letter_judge("d"), letter_judge("c")))
+    return settings
+
+
+def test_rows_are_trained_and_measured_each_into_its_own_file(
+    place: RegularizedSettings, tmp_path: Path
+) -> None:
+    results = str(tmp_path / "results")
+    for row in ("base", "best-of-n", "sft", "decoding", "regularized-adaptive"):
+        path = experiment.run_row(row, place, measures=FEW, results=results, reward=ORACLE)
+        found = json.loads(path.read_text())
+        assert path.name == f"{row}-0.json"
+        assert found["row"] == row
+        assert [judge["judge"] for judge in found["judges"]] == ["d", "c"]
+        assert found["toxicity"]["mean"]["value"] == max(one["mean"]["value"] for one in found["judges"])
+        assert found["piqa"]["accuracy"]["n"] == 2
+        assert found["perplexity"] > 1
+        assert str(tmp_path) not in path.read_text().replace(str(place.base), "")
+
+    lines = comparison.write_comparison(results).read_text().splitlines()
+    assert len(lines) == 2 + 5
+    assert any(line.endswith("| * |") for line in lines)
+
+
+def test_an_unknown_row_is_an_error(place: RegularizedSettings) -> None:
+    with pytest.raises(ConfigError, match="row must be one of base, best-of-n, rl, sft"):
+        experiment.run_row("magic", place)
+
+
+def test_the_front_holds_what_nothing_beats_in_both() -> None:
+    def row(toxicity: float, accuracy: float) -> dict[str, Any]:
+        return {"toxicity": {"mean": {"value": toxicity}}, "piqa": {"accuracy": {"value": accuracy}}}
+
+    rows = [row(0.3, 0.7), row(0.2, 0.6), row(0.25, 0.5), row(0.2, 0.6)]
+
+    assert comparison.on_the_front(rows) == {0, 1, 3}
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_a_subject_says_the_same_of_a_text_alone_and_in_a_batch(llama_base: Path, is_guarded: bool) -> None:
+    model = modeling.load_base(llama_base, dtype=torch.float32)
+    stirred: Guidance | None = guidance(model) if is_guarded else None
+    if stirred is not None:
+        with torch.no_grad():
+            for parameter in stirred.auxiliary.parameters():
+                parameter.add_(torch.randn_like(parameter))
+    subject = Subject(model, word_tokenizer(), stirred)
+    prompts, responses = [[5, 6], [7], [8, 9, 10]], [[11], [12, 13, 14], [15, 16]]
+
+    together = subject.logprobs(prompts, responses)
+
+    for prompt, response, found in zip(prompts, responses, together, strict=True):
+        (alone,) = subject.logprobs([prompt], [response])
+        torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+        assert found.shape == (len(response),)
+        assert bool((found < 0).all())

@@ -1,0 +1,66 @@
+"""Every recipe of a regularized run is valid and finishes an iteration on the tiny base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardrail_training.recipe import read_recipe
+from guardrail_training.regularized import trainer
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.rewards.algebra import named
+from tests.training.reinforcement.conftest import WORDS
+
+ROOT = Path(__file__).parents[3]
+RECIPES = sorted((ROOT / "training" / "recipes").glob("[!p]*-regularized.toml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_finishes_an_iteration(recipe: Path, llama_base: Path, tmp_path: Path) -> None:
+    whole = read_recipe(recipe, settings=RegularizedSettings, overrides={})
+    pairs = [{"toxic": f"d{row} a1", "neutral": [f"a{row} a1"]} for row in range(8)]
+    lists = [{"text": "\n".join(f"- {WORDS[row + line]}" for line in range(9))} for row in range(8)]
+    rows = pairs if whole.template else lists
+    (tmp_path / "guided.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "plain.txt").write_text(" ".join(WORDS * 20))
+    small: dict[str, Any] = {
+        "base": str(llama_base),
+        "data": str(tmp_path),
+        "out": str(tmp_path / "run"),
+        "guided": "guided.jsonl",
+        "field": "text",
+        "general": "plain.txt" if whole.general else "",
+        "iterations": 1,
+        "steps": 1,
+        "batch_size": 2,
+        "prompts": 2,
+        "first_prompts": 5,
+        "response_tokens": 4,
+        "candidates": 16,
+        "auxiliary_hidden": 16,
+        "auxiliary_steps": 1,
+        "first_auxiliary_steps": 1,
+        "auxiliary_batch": 2,
+        "least_auc": 0.0,
+        "dtype": "float32",
+    }
+    if "falcon" in recipe.stem:
+        small["targets"] = ["q_proj", "v_proj"]
+    settings = read_recipe(recipe, settings=RegularizedSettings, overrides=small)
+    length = named("length", lambda answers: [len(answer.response) % 7 / 6 for answer in answers])
+
+    assert trainer.run(settings, reward=length).finished
+
+
+def test_there_are_recipes_for_both_published_models_and_the_rewriter() -> None:
+    names = {recipe.stem for recipe in RECIPES}
+
+    assert names == {
+        "falcon-7b-regularized",
+        "llama-7b-regularized",
+        "rewriter-regularized",
+        "toxigen-regularized",
+    }

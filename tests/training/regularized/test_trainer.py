@@ -1,0 +1,279 @@
+"""Whole runs on a tiny base: both schedules, resuming, baselines, bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from guardrail.errors import ConfigError, FailureError
+from guardrail.manifest import Manifest, sha256_of
+from guardrail.rewriters.adapter import read_adapter
+from guardrail_training import modeling
+from guardrail_training.checkpoint import FILENAME
+from guardrail_training.cli import app
+from guardrail_training.records import TrainingRowError
+from guardrail_training.regularized import run_folder, trainer
+from guardrail_training.regularized.auxiliary import load_auxiliary
+from guardrail_training.regularized.corpus import shortened
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.rewards.algebra import named
+from guardrail_training.runlog import MetricLog
+from tests.training.regularized.conftest import ORACLE, small_settings
+from tests.training.reinforcement.conftest import WORDS
+
+
+@pytest.fixture(autouse=True)
+def _corpus(tmp_path: Path) -> None:
+    """Lists of statements in which some have the letter d, and plain text."""
+    rows = [
+        "\n".join(f"- {WORDS[(7 * row + line) % 32]} {WORDS[(3 * row) % 32]}" for line in range(4)) + "\n-"
+        for row in range(12)
+    ]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    (tmp_path / "plain.txt").write_text(" ".join(WORDS * 6))
+
+
+class Interrupt(MetricLog):
+    """A log that does something once, right after one step is written."""
+
+    at = 0
+    act: Any = None
+
+    def add(self, values: Mapping[str, float], *, step: int) -> None:
+        super().add(values, step=step)
+        if step == self.at:
+            type(self).act()
+
+
+def metrics(settings: RegularizedSettings) -> list[dict[str, float]]:
+    lines = (Path(settings.out) / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def checkpoint(settings: RegularizedSettings) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(Path(settings.out) / FILENAME, weights_only=True)
+    return state
+
+
+def assert_same_run(one: RegularizedSettings, other: RegularizedSettings) -> None:
+    assert metrics(one) == metrics(other)
+    first, second = checkpoint(one), checkpoint(other)
+    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
+    torch.testing.assert_close(first["optimizer"]["state"], second["optimizer"]["state"], atol=0, rtol=0)
+    assert first["control"] == second["control"]
+
+
+def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
+    settings: RegularizedSettings, llama_base: Path
+) -> None:
+    report = trainer.run(settings, reward=ORACLE)
+
+    out = Path(settings.out)
+    assert (report.iteration, report.iterations, report.stopped_by, report.finished) == (2, 2, None, True)
+    assert [row["step"] for row in metrics(settings)] == [3, 6]
+    last = metrics(settings)[-1]
+    assert last["samples/failed"] == report.failed
+    assert last["loss/corpus_kl"] > 0
+    assert last["loss/samples_kl"] > 0
+    assert {"auxiliary/gap", "auxiliary/brier", "auxiliary/cross_entropy", "multiplier"} <= set(last)
+    assert json.loads((out / "run.json").read_text())["reward"] == "spotless"
+    adapter = read_adapter(out / "step-6")
+    assert adapter.manifest.metrics["step"] == 6
+    assert [part["name"] for part in adapter.manifest.data] == ["lists.jsonl", "plain.txt"]
+    base = modeling.load_base(llama_base, dtype=torch.float32)
+    load_auxiliary(out / "step-6", model=base, base_sha256=sha256_of(llama_base / "model.safetensors"))
+    assert [path.name for path in out.glob("samples-*")] == ["samples-2.safetensors"]
+    assert str(llama_base) not in (out / "step-6" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_an_interrupted_run_continues_to_the_bit(
+    settings: RegularizedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    common = replace(settings, schedule=schedule, iterations=3, dual_ascent=1.0)
+    straight = replace(common, out=str(tmp_path / "straight"))
+    broken = replace(common, out=str(tmp_path / "broken"))
+    trainer.run(straight, reward=ORACLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "at", 3)
+        patch.setattr(Interrupt, "act", staticmethod(lambda: signal.raise_signal(signal.SIGTERM)))
+        patch.setattr(run_folder, "MetricLog", Interrupt)
+        report = trainer.run(broken, reward=ORACLE)
+
+    assert (report.iteration, report.stopped_by, report.finished) == (1, "SIGTERM", False)
+    torch.rand(7)  # what else happened meanwhile plays no part
+    trainer.run(broken, reward=ORACLE)
+    assert_same_run(straight, broken)
+    assert checkpoint(straight)["control"]["multiplier"] != 1
+
+
+def test_rows_at_a_time_change_nothing_but_rounding(settings: RegularizedSettings, tmp_path: Path) -> None:
+    one = replace(settings, iterations=1, out=str(tmp_path / "one"), microbatch_size=1)
+    many = replace(settings, iterations=1, out=str(tmp_path / "many"), microbatch_size=99)
+    trainer.run(one, reward=ORACLE)
+    trainer.run(many, reward=ORACLE)
+
+    for first, second in zip(metrics(one), metrics(many), strict=True):
+        assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["sft", "filtering"])
+def test_the_baselines_learn_from_the_corpus_alone(settings: RegularizedSettings, method: str) -> None:
+    plain = replace(settings, method=method, iterations=1)
+
+    trainer.run(plain, reward=ORACLE)
+
+    (row,) = metrics(plain)
+    assert row["loss/corpus_kl"] == row["loss/samples_kl"] == 0
+    assert "samples/failed" not in row
+    assert not (Path(plain.out) / "step-3" / "auxiliary.json").exists()
+
+
+def test_adaptive_leaves_the_general_part_to_the_language_model_loss(
+    settings: RegularizedSettings, tmp_path: Path
+) -> None:
+    adaptive = replace(settings, iterations=1, samples_weight=0.0, out=str(tmp_path / "adaptive"))
+    everywhere = replace(adaptive, adaptive=False, out=str(tmp_path / "everywhere"))
+    trainer.run(adaptive, reward=ORACLE)
+    trainer.run(everywhere, reward=ORACLE)
+
+    one, other = metrics(adaptive)[0], metrics(everywhere)[0]
+    assert one["tokens/corpus"] == other["tokens/corpus"]
+    assert one["loss/corpus_kl"] != other["loss/corpus_kl"]
+
+
+def test_the_gate_lowers_the_regularizer(settings: RegularizedSettings, tmp_path: Path) -> None:
+    plain = replace(settings, iterations=1, out=str(tmp_path / "plain"))
+    gated = replace(plain, gate="failure", out=str(tmp_path / "gated"))
+    trainer.run(plain, reward=ORACLE)
+    trainer.run(gated, reward=ORACLE)
+
+    assert metrics(gated)[0]["loss/samples_kl"] < metrics(plain)[0]["loss/samples_kl"]
+
+
+def test_the_regularizer_makes_failures_rarer(settings: RegularizedSettings) -> None:
+    strong = replace(
+        settings,
+        iterations=6,
+        steps=8,
+        corpus_weight=0.0,
+        samples_weight=3.0,
+        prompts=10,
+        samples_per_prompt=8,
+        samples_batch=40,
+        first_auxiliary_steps=150,
+        auxiliary_steps=50,
+        guided_share=0.5,
+        keep_every=6,
+    )
+
+    trainer.run(strong, reward=ORACLE)
+
+    failed = [row["samples/failed"] for row in metrics(strong)]
+    assert failed[-1] < 0.75 * failed[0]
+
+
+def test_parallel_sentences_serve_as_the_guided_part(settings: RegularizedSettings, tmp_path: Path) -> None:
+    rows = [{"toxic": f"d{row % 8} a1", "neutral": [f"a{row % 8} a1"]} for row in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rewriting = replace(settings, guided="pairs.jsonl", template="b0 {text} b1", general="", iterations=1)
+
+    trainer.run(rewriting, reward=ORACLE)
+
+    assert Manifest.load(Path(rewriting.out) / "step-3").template == "b0 {text} b1"
+
+
+def test_lists_keep_their_last_statements() -> None:
+    assert shortened("- one\n- two\n\n- three\n-", statements=2) == "- two\n- three\n-"
+    assert shortened("- one", statements=3) == "- one\n-"
+
+
+def test_an_oracle_without_failures_stops_the_run_before_it_teaches(settings: RegularizedSettings) -> None:
+    always = named("always", lambda answers: [1.0] * len(answers))
+
+    with pytest.raises(FailureError, match="calls all held-out responses successes"):
+        trainer.run(replace(settings, least_auc=0.55), reward=always)
+    assert not list(Path(settings.out).glob("step-*"))
+
+
+def test_an_auxiliary_model_that_knows_nothing_stops_the_run(settings: RegularizedSettings) -> None:
+    with pytest.raises(FailureError, match=r"below least_auc = 1.*teach noise.*first_auxiliary_steps"):
+        trainer.run(replace(settings, least_auc=1.0, first_auxiliary_steps=1), reward=ORACLE)
+
+
+def test_other_settings_do_not_continue_a_run(settings: RegularizedSettings) -> None:
+    trainer.run(replace(settings, iterations=1), reward=ORACLE)
+
+    with pytest.raises(ConfigError, match="other settings or data"):
+        trainer.run(settings, reward=ORACLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"corpus_weight": -1.0}, "corpus_weight must not be negative"),
+        ({"least_success": 2.0}, "least_success must be between 0 and 1"),
+        ({"schedule": "later"}, "schedule must be one of sequential, parallel, got 'later'"),
+        ({"context": 64}, "context 64 must be less than window 64"),
+        ({"least_weight": 9.0}, "least_weight 9.0 is more than most_weight 5.0"),
+        ({"most_multiplier": 0.5}, "most_multiplier must be at least 1"),
+        ({"guided_share": 0.0}, "leaves one part empty"),
+        ({"guided_share": 1.0}, "leaves one part empty"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_an_error_that_names_it(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        RegularizedSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "no statement here"}, "no line begins with '-'"),
+        ({"text": "- a0\n- " + "a1 " * 300}, "more than max_tokens = 256"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_an_error_without_the_text(
+    settings: RegularizedSettings, tmp_path: Path, row: dict[str, str], said: str
+) -> None:
+    (tmp_path / "lists.jsonl").write_text(json.dumps(row) + "\n")
+
+    with pytest.raises(TrainingRowError, match=said) as raised:
+        trainer.run(settings, reward=ORACLE)
+    assert "a1" not in str(raised.value)
+    assert "statement here" not in str(raised.value)
+
+
+def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> None:
+    small = small_settings(llama_base, tmp_path)
+    names = ("guided", "field", "general", "window", "context", "batch_size", "prompts", "samples_per_prompt")
+    more = (
+        "first_prompts",
+        "response_tokens",
+        "auxiliary_hidden",
+        "first_auxiliary_steps",
+        "least_auc",
+        "dtype",
+    )
+    lines = [f"{name} = {json.dumps(getattr(small, name))}" for name in (*names, *more)]
+    lines += ["iterations = 1", "steps = 2", "rank = 2", "alpha = 4", 'reward = "length(least=2, most=4)"']
+    (tmp_path / "recipe.toml").write_text("\n".join(lines))
+    options = ["--base", str(llama_base), "--data", str(tmp_path), "--out", small.out]
+
+    done = CliRunner().invoke(app, ["regularized", "--recipe", str(tmp_path / "recipe.toml"), *options])
+
+    assert done.exit_code == 0, done.output
+    assert "iteration 1 of 1, share of failures" in done.output
+    assert (Path(small.out) / "step-2" / "adapter_model.safetensors").is_file()

@@ -1,0 +1,84 @@
+"""All rows of the experiment as one table, and as a picture of toxicity against utility."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["on_the_front", "table", "write_comparison"]
+
+Row = Mapping[str, Any]
+
+
+def write_comparison(folder: str | Path) -> Path:
+    """Writes ``comparison.md``, and ``pareto.png`` where matplotlib is there; returns the table's path."""
+    folder = Path(folder)
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-[0-9]*.json"))]
+    rows.sort(key=lambda row: (-row["toxicity"]["mean"]["value"], row["row"], row["seed"]))
+    path = folder / "comparison.md"
+    path.write_text(table(rows), encoding="utf-8")
+    _draw(rows, folder / "pareto.png")
+    return path
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table, most toxic first; a star marks the Pareto front of toxicity and PIQA accuracy."""
+    lines = [
+        "| row | seed | mean toxicity | P(toxic) | PIQA | PIQA margin | WikiText perplexity | s per step | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    front = on_the_front(rows)
+    for place, row in enumerate(rows):
+        toxicity, piqa, seconds = row["toxicity"], row["piqa"], row["seconds_per_step"]
+        cells = [
+            row["row"],
+            str(row["seed"]),
+            _interval(toxicity["mean"], digits=3),
+            _interval(toxicity["share"], digits=3),
+            _interval(piqa["accuracy"], digits=3),
+            f"{piqa['margin']['value']:.4f}",
+            f"{row['perplexity']:.2f}",
+            "" if seconds is None else f"{seconds:.2f}",
+            "*" if place in front else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def on_the_front(rows: Sequence[Row]) -> set[int]:
+    """The rows of which no other is both less toxic and more accurate."""
+    points = [(row["toxicity"]["mean"]["value"], -row["piqa"]["accuracy"]["value"]) for row in rows]
+    return {
+        place
+        for place, own in enumerate(points)
+        if not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in points)
+    }
+
+
+def _interval(figure: Mapping[str, float], *, digits: int) -> str:
+    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def _draw(rows: Sequence[Row], path: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # optional: the table holds the same numbers
+        return
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        x, y = row["toxicity"]["mean"], row["piqa"]["accuracy"]
+        axes.errorbar(
+            x["value"],
+            y["value"],
+            xerr=[[x["value"] - x["low"]], [x["high"] - x["value"]]],
+            yerr=[[y["value"] - y["low"]], [y["high"] - y["value"]]],
+            fmt="o",
+            capsize=2,
+        )
+        axes.annotate(row["row"], (x["value"], y["value"]), xytext=(4, 4), textcoords="offset points")
+    axes.set_xlabel("mean toxicity of continuations (less is better)")
+    axes.set_ylabel("PIQA accuracy (more is better)")
+    figure.savefig(path, dpi=120)

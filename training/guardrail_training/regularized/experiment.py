@@ -1,0 +1,240 @@
+"""The experiment: every way to less toxic continuations at the same budget, one row at a time.
+
+    guardrail-train regularized --row ROW --recipe training/recipes/toxigen-regularized.toml --data FOLDER
+        --out runs/regularized
+
+trains the row under ``<out>/<row>-<seed>`` unless that is done, measures it and writes
+``training/results/regularized/<row>-<seed>.json``. Rows:
+
+base                     the base itself
+best-of-n                of four continuations the one that the oracle likes best
+sft, filtering           the language-model loss on the mixture; on what the oracle lets through of it
+rl                       PPO on the oracle (training/recipes/ppo-toxigen-regularized.toml)
+decoding                 the base decoded from the posterior of an auxiliary model
+regularized              the regularizer on both parts of the mixture
+regularized-adaptive     the regularizer on the guided part
+regularized-sequential   the same with the sequential schedule
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guardrail.errors import ConfigError
+from guardrail.manifest import sha256_of
+from guardrail_training import modeling
+from guardrail_training.evaluation.judges import Judge, load_judges
+from guardrail_training.evaluation.metrics import Mean, bootstrap_mean
+from guardrail_training.provenance import model_folder, plain
+from guardrail_training.recipe import read_recipe
+from guardrail_training.records import required_folder
+from guardrail_training.regularized.corpus import load_mixture
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.regularized.subject import load_subject
+from guardrail_training.regularized.utility import choices, perplexity
+from guardrail_training.reinforcement.queries import Query, drawn
+from guardrail_training.rewards.algebra import Answer, Reward
+from guardrail_training.runlog import git_commit, package_versions
+
+__all__ = ["ROWS", "Measures", "Toxicity", "measure", "run_row"]
+
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "sft": {"method": "sft"},
+    "filtering": {"method": "filtering"},
+    "decoding": {"method": "decoding"},
+    "regularized": {"method": "regularized", "adaptive": False},
+    "regularized-adaptive": {"method": "regularized", "adaptive": True},
+    "regularized-sequential": {"method": "regularized", "adaptive": True, "schedule": "sequential"},
+}
+ROWS = ("base", "best-of-n", "rl", *CHANGES)
+PPO_RECIPE = "training/recipes/ppo-toxigen-regularized.toml"
+RESULTS = "training/results/regularized"
+DEV_PROMPTS = "toxigen_prompts/dev.jsonl"
+EVALUATION_SEED = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """How much is measured: prompts and continuations of each, PIQA rows (0: all), WikiText tokens."""
+
+    prompts: int = 200
+    each: int = 4
+    piqa: int = 0
+    wikitext: int = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Toxicity:
+    """What one judge says of continuations: mean score, share at its threshold or above; over prompts."""
+
+    judge: str
+    mean: Mean
+    share: Mean
+
+
+def run_row(
+    row: str,
+    settings: RegularizedSettings,
+    *,
+    measures: Measures | None = None,
+    results: str = RESULTS,
+    reward: Reward | None = None,
+) -> Path:
+    """Trains a row if that is not done, measures it, and returns the path of its JSON."""
+    if row not in ROWS:
+        raise ConfigError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
+    folder = Path(settings.out) / f"{row}-{settings.seed}"
+    trained, seconds = _trained(row, settings, folder=folder, reward=reward)
+    measured = measures or Measures()
+    started = time.perf_counter()
+    found = measure(row, settings, trained=trained, measures=measured, reward=reward)
+    content = {
+        "row": row,
+        "seed": settings.seed,
+        **found,
+        "seconds_per_step": seconds,
+        "seconds_of_evaluation": round(time.perf_counter() - started, 1),
+        "measures": measured,
+        "settings": _without_places(settings),
+        "versions": package_versions(),
+        "git": git_commit(),
+        "data": _sources(settings),
+        "model": _weights(trained),
+    }
+    path = Path(results) / f"{row}-{settings.seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def measure(
+    row: str,
+    settings: RegularizedSettings,
+    *,
+    trained: Path | None,
+    measures: Measures,
+    reward: Reward | None = None,
+) -> dict[str, Any]:
+    """Toxicity of continuations by both judges, PIQA and WikiText of a row.
+
+    Prompts are of target groups that no row has seen; continuations alone are judged, by judges that are in
+    no oracle. ``toxicity`` is that of the judge under which the row does worse.
+    """
+    data = required_folder(settings.data)
+    subject = load_subject(settings, folder=trained, is_guarded=row == "decoding")
+    queries = dev_queries(settings, data, tokenizer=subject.tokenizer, count=measures.prompts)
+    texts = subject.continuations(
+        queries, each=measures.each, tokens=settings.response_tokens, seed=EVALUATION_SEED
+    )
+    if row == "best-of-n":
+        oracle = reward or _oracle(settings)
+        texts = [_best(query, part, oracle) for query, part in zip(queries, texts, strict=True)]
+    judged = [toxicity(texts, judge) for judge in load_judges(data)]
+    return {
+        "toxicity": max(judged, key=lambda one: one.mean.value),
+        "judges": judged,
+        "piqa": choices(subject, data / "piqa" / "dev.jsonl", limit=measures.piqa, seed=EVALUATION_SEED),
+        "perplexity": perplexity(subject, data / "wikitext2" / "test.txt", tokens=measures.wikitext),
+    }
+
+
+def toxicity(texts: Sequence[Sequence[str]], judge: Judge) -> Toxicity:
+    """One judge's figures over the continuations ``texts`` of each prompt; intervals are over prompts."""
+    scores = [judge.scores(list(part)) for part in texts]
+    return Toxicity(
+        judge=judge.name,
+        mean=bootstrap_mean([float(part.mean()) for part in scores], seed=EVALUATION_SEED),
+        share=bootstrap_mean(
+            [float(np.mean(part >= judge.threshold)) for part in scores], seed=EVALUATION_SEED
+        ),
+    )
+
+
+def dev_queries(settings: RegularizedSettings, data: Path, *, tokenizer: Any, count: int) -> list[Query]:
+    """The fixed dev prompts, cut as in training."""
+    dev = replace(settings, guided=DEV_PROMPTS, field="prompt", template=None, general="", method="sft")
+    mixture = load_mixture(data, dev, tokenizer=tokenizer)
+    return drawn(mixture.queries, step=1, count=min(count, len(mixture.queries)), seed=EVALUATION_SEED)
+
+
+def _trained(
+    row: str, settings: RegularizedSettings, *, folder: Path, reward: Reward | None
+) -> tuple[Path | None, float | None]:
+    """The folder of the row's models and its seconds per optimizer step; None where nothing is trained."""
+    if row in ("base", "best-of-n"):
+        return None, None
+    if row == "rl":
+        return _reinforced(settings, folder=folder, reward=reward)
+    from guardrail_training.regularized import trainer
+
+    chosen = replace(settings, out=str(folder), **CHANGES[row])
+    report = trainer.run(chosen, reward=reward)
+    if not report.finished:
+        raise ConfigError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
+    return folder / f"step-{chosen.all_steps}", _seconds(folder, "time/step")
+
+
+def _reinforced(
+    settings: RegularizedSettings, *, folder: Path, reward: Reward | None
+) -> tuple[Path, float | None]:
+    """The PPO row, on the same prompts."""
+    from guardrail_training.reinforcement import ppo
+
+    data = required_folder(settings.data)
+    tokenizer = modeling.load_ending_tokenizer(model_folder(settings.base))
+    queries = load_mixture(data, settings, tokenizer=tokenizer).queries
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"prompt": query.prompt}) + "\n" for query in queries]
+    (folder / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    overrides = {
+        "base": settings.base,
+        "data": str(folder),
+        "out": str(folder),
+        "seed": settings.seed,
+        "threads": settings.threads,
+    }
+    chosen = read_recipe(PPO_RECIPE, settings=ppo.PpoSettings, overrides=overrides)
+    report = ppo.run(chosen, reward=reward)
+    if not report.finished:
+        raise ConfigError(f"row rl was stopped by {report.stopped_by}; the same command continues")
+    times = [_seconds(folder, name) for name in ("time/rollout", "time/update")]
+    return folder / f"step-{chosen.steps}", sum(part for part in times if part)
+
+
+def _seconds(folder: Path, name: str) -> float | None:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [row[name] for row in rows if name in row]
+    return round(float(np.mean(found)), 3) if found else None
+
+
+def _best(query: Query, texts: Sequence[str], reward: Reward) -> list[str]:
+    answers = [Answer(query=query.text, prompt=query.prompt, response=text) for text in texts]
+    return [texts[int(np.argmax(reward(answers).total))]]
+
+
+def _oracle(settings: RegularizedSettings) -> Reward:
+    from guardrail_training.rewards.formula import read_formula
+
+    return read_formula(settings.reward)
+
+
+def _without_places(settings: RegularizedSettings) -> dict[str, Any]:
+    return {key: value for key, value in asdict(settings).items() if key not in ("out", "data", "adapter")}
+
+
+def _sources(settings: RegularizedSettings) -> dict[str, str]:
+    data = required_folder(settings.data)
+    names = (settings.guided, settings.general, DEV_PROMPTS, "piqa/dev.jsonl", "wikitext2/test.txt")
+    return {name: sha256_of(data / name) for name in names if name}
+
+
+def _weights(trained: Path | None) -> dict[str, str]:
+    files = sorted(trained.glob("*.safetensors")) if trained is not None else []
+    return {path.name: sha256_of(path) for path in files}

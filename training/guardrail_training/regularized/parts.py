@@ -1,0 +1,257 @@
+"""The three branches of an iteration on real models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guardrail.errors import ConfigError
+from guardrail_training.modeling import trainable_parameters
+from guardrail_training.regularized.auxiliary import Auxiliary
+from guardrail_training.regularized.control import DualAscent
+from guardrail_training.regularized.corpus import Mixture, Passage
+from guardrail_training.regularized.fitting import fit
+from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.regularized.lessons import Lessons, corpus_lessons, sample_lessons
+from guardrail_training.regularized.quality import quality
+from guardrail_training.regularized.samples import Samples, collect, opinions
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.regularized.tuning import Batch, tune_step
+from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.queries import drawn
+from guardrail_training.rewards.algebra import Answer, Reward
+from guardrail_training.sft import learning_rate
+
+__all__ = ["ModelParts", "keep_successes"]
+
+HELD_OUT = 5  # every fifth prompt of the first samples
+
+
+def keep_successes(mixture: Mixture, reward: Reward, *, settings: RegularizedSettings) -> Mixture:
+    """The mixture with only those guided texts that the oracle calls a success."""
+    answers = [Answer(query="", prompt="", response=passage.text) for passage in mixture.guided]
+    labels = opinions(reward, answers, settings=settings)
+    kept = tuple(
+        passage
+        for passage, label in zip(mixture.guided, labels.tolist(), strict=True)
+        if label >= settings.success_from
+    )
+    if not kept:
+        raise ConfigError("filtering leaves no guided text: lower success_from or choose another reward")
+    return Mixture(guided=kept, general=mixture.general, queries=mixture.queries)
+
+
+class ModelParts:
+    """Language model, auxiliary model and oracle as a schedule drives them; see ``schedules.Parts``.
+
+    ``figures`` holds the last iteration's by metric name; ``on_step`` is told of every optimizer step of the
+    language model and its loss.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        auxiliary: Auxiliary,
+        optimizer: torch.optim.Optimizer,
+        *,
+        mixture: Mixture,
+        reward: Reward,
+        tokenizer: Any,
+        settings: RegularizedSettings,
+        control: DualAscent,
+        dtype: torch.dtype,
+    ) -> None:
+        self._learner, self._auxiliary, self._optimizer = learner, auxiliary, optimizer
+        self._mixture, self._reward, self._tokenizer = mixture, reward, tokenizer
+        self._settings, self._control, self._dtype = settings, control, dtype
+        self._figures: dict[str, dict[str, float]] = {"collect": {}, "tune": {}, "fit": {}}
+        self.on_step: Callable[[int, float], object] = lambda step, loss: None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the branches last measured."""
+        return {name: value for part in self._figures.values() for name, value in part.items()}
+
+    @property
+    def rate(self) -> float:
+        """The share of successes among the last samples."""
+        return 1 - self._figures["collect"]["samples/failed"]
+
+    def collect(self, iteration: int) -> Samples:
+        """Draws and labels."""
+        settings = self._settings
+        count, seed = settings.prompts, settings.seed
+        if iteration == 0:  # an order of its own, which no later iteration goes on with
+            count, seed = settings.first_prompts, settings.seed + 1
+        chosen = drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
+        samples = collect(
+            self._learner,
+            chosen,
+            reward=self._reward,
+            tokenizer=self._tokenizer,
+            settings=settings,
+            iteration=iteration,
+            dtype=self._dtype,
+        )
+        self._figures["collect"] = {
+            "samples/failed": 1 - samples.rate,
+            "samples/length": float(samples.responses.lengths.float().mean()),
+            "samples/tokens": float(samples.responses.lengths.sum()),
+        }
+        return samples
+
+    def fit(self, iteration: int, samples: Samples) -> None:
+        """Asks the auxiliary model about samples that are new to it, then fits it to them."""
+        settings = self._settings
+        asked = samples
+        if iteration == 0:
+            self._auxiliary.start_at(samples.rate)
+            samples, asked = _held_out(samples, group=settings.samples_per_prompt)
+        before = self._asked(asked) if iteration else {}
+        losses = fit(
+            self._auxiliary,
+            self._optimizer,
+            samples,
+            settings=settings,
+            iteration=iteration,
+            steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
+        )
+        self._figures["fit"] = (before or self._asked(asked)) | losses
+
+    def _asked(self, samples: Samples) -> dict[str, float]:
+        return quality(self._auxiliary, samples, success_from=self._settings.success_from)
+
+    def tune(self, iteration: int, samples: Samples | None) -> None:
+        """Takes the iteration's optimizer steps; the posterior is that of its start."""
+        settings = self._settings
+        if not settings.tunes:
+            return
+        steps = range((iteration - 1) * settings.steps + 1, iteration * settings.steps + 1)
+        mixed = [self._mixed(step) for step in steps]
+        corpus = self._corpus_lessons(mixed)
+        answers = self._sample_lessons(samples)
+        sums: dict[str, float] = {}
+        for step, texts in zip(steps, mixed, strict=True):
+            self._optimizer.param_groups[0]["lr"] = learning_rate(
+                step - 1, steps=settings.all_steps, warmup=settings.warmup, peak=settings.learning_rate
+            )
+            found = tune_step(
+                self._learner,
+                self._optimizer,
+                Batch(
+                    plain=[text for text in texts if not corpus or not self._is_taught(text)],
+                    taught=corpus[step - steps[0]] if corpus else None,
+                    drawn=_turn(answers, step, settings.samples_batch),
+                ),
+                corpus_weight=settings.corpus_weight * self._control.multiplier,
+                samples_weight=settings.samples_weight * self._control.multiplier,
+                microbatch_size=settings.microbatch_size,
+                max_grad_norm=settings.max_grad_norm,
+                dtype=self._dtype,
+            )
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value / settings.steps
+            self.on_step(step, found["loss/language_model"])
+        self._figures["tune"] = sums | {
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "multiplier": self._control.multiplier,
+        }
+
+    def changed(self, branch: str) -> Any:
+        """Weights, optimizer state and figures of a branch."""
+        parameters = self._of(branch)
+        return (
+            [parameter.detach() for parameter in parameters],
+            [self._optimizer.state[parameter] for parameter in parameters],
+            self._figures[branch],
+        )
+
+    def adopt(self, branch: str, change: Any) -> None:
+        """Takes over what another process changed."""
+        weights, states, figures = change
+        with torch.no_grad():
+            for parameter, weight, state in zip(self._of(branch), weights, states, strict=True):
+                parameter.copy_(weight)
+                self._optimizer.state[parameter] = state
+        self._figures[branch] = figures
+
+    def _of(self, branch: str) -> list[nn.Parameter]:
+        model: nn.Module = self._learner if branch == "tune" else self._auxiliary
+        return trainable_parameters(model)
+
+    def _mixed(self, step: int) -> list[Passage]:
+        """The guided and the general texts of a step."""
+        settings, mixture = self._settings, self._mixture
+        rows = settings.guided_rows
+        guided = drawn(mixture.guided, step=step, count=rows, seed=settings.seed)
+        if rows == settings.batch_size:
+            return guided
+        general = drawn(mixture.general, step=step, count=settings.batch_size - rows, seed=settings.seed)
+        return [*guided, *general]
+
+    def _is_taught(self, text: Passage) -> bool:
+        """Whether the regularizer acts on a corpus text."""
+        return text.guided or not self._settings.adaptive
+
+    def _corpus_lessons(self, mixed: Sequence[Sequence[Passage]]) -> list[Lessons] | None:
+        """Per step the posterior along the texts that the regularizer acts on."""
+        settings = self._settings
+        if settings.method != "regularized" or not settings.corpus_weight:
+            return None
+        texts = [[text for text in step if self._is_taught(text)] for step in mixed]
+        every = corpus_lessons(
+            self._learner,
+            self._guidance(),
+            [passage for step in texts for passage in step],
+            settings=settings,
+            pad_id=self._tokenizer.pad_token_id,
+            dtype=self._dtype,
+        )
+        ends = torch.tensor([len(step) for step in texts]).cumsum(0).tolist()
+        return [
+            every.select(torch.arange(end - len(step), end)) for step, end in zip(texts, ends, strict=True)
+        ]
+
+    def _sample_lessons(self, samples: Samples | None) -> Lessons | None:
+        settings = self._settings
+        if samples is None or not settings.samples_weight:
+            return None
+        return sample_lessons(
+            self._learner,
+            self._guidance(),
+            samples,
+            settings=settings,
+            are_fresh=settings.schedule == "sequential",
+            dtype=self._dtype,
+        )
+
+    def _guidance(self) -> Guidance:
+        settings = self._settings
+        return Guidance(
+            self._auxiliary,
+            strength=settings.strength,
+            most_log_ratio=settings.most_log_ratio,
+            candidates=settings.candidates,
+        )
+
+
+def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:
+    """Samples to fit to, and those of every fifth prompt; all twice where there are fewer prompts."""
+    prompts = torch.arange(len(samples)) // group
+    held: Tensor = prompts % HELD_OUT == HELD_OUT - 1
+    if not bool(held.any()):
+        return samples, samples
+    return samples.select((~held).nonzero()[:, 0]), samples.select(held.nonzero()[:, 0])
+
+
+def _turn(lessons: Lessons | None, step: int, count: int) -> Lessons | None:
+    """The drawn responses of a step: one pass after the other over all, spread over the prompts."""
+    if lessons is None:
+        return None
+    rows = len(lessons.ids)
+    count = min(count, rows)
+    # Neighbours answer the same prompt.
+    return lessons.select((torch.arange(count) * (rows // count) + step) % rows)

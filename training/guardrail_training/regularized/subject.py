@@ -1,0 +1,116 @@
+"""A language model under measurement: plain, with an adapter, or decoded from the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.manifest import sha256_of
+from guardrail.rewriters.adapter import read_adapter
+from guardrail_training import modeling
+from guardrail_training.provenance import model_folder
+from guardrail_training.regularized.auxiliary import load_auxiliary
+from guardrail_training.regularized.candidates import likely_tokens, over_candidates
+from guardrail_training.regularized.decoding import GuardedFamily
+from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.regularized.reading import padded
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.adapters import merge
+from guardrail_training.reinforcement.families import Family, family_of
+from guardrail_training.reinforcement.logprobs import token_logprobs
+from guardrail_training.reinforcement.queries import Query
+from guardrail_training.reinforcement.sampling import noise_for, sample
+
+__all__ = ["Subject", "load_subject"]
+
+ROWS = 16  # texts in memory at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A causal language model with its tokenizer; with ``guidance``, the posterior of it."""
+
+    model: Any
+    tokenizer: Any
+    guidance: Guidance | None = None
+
+    @property
+    def _family(self) -> Family:
+        return family_of(self.model, pad_id=self.tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def continuations(
+        self, queries: Sequence[Query], *, each: int, tokens: int, seed: int
+    ) -> list[list[str]]:
+        """``each`` drawn continuations of every query, at temperature 1; the same noise for every subject."""
+        family = self._family if self.guidance is None else GuardedFamily(self._family, self.guidance)
+        texts: list[list[str]] = []
+        for start in range(0, len(queries), ROWS // each or 1):
+            part = queries[start : start + (ROWS // each or 1)]
+            rows = [query for query in part for _ in range(each)]
+            seeds = [seed * 1_000_003 + start * each + row for row in range(len(rows))]
+            drawn = sample(
+                family,
+                family.pad([query.ids for query in rows]),
+                noise=noise_for(seeds, tokens=tokens),
+                limits=torch.full((len(rows),), tokens),
+                temperature=1.0,
+                stop_id=self.tokenizer.eos_token_id,
+                pad_id=self.tokenizer.pad_token_id,
+            )
+            flat = [
+                self.tokenizer.decode(drawn.tokens(row), skip_special_tokens=True).strip()
+                for row in range(len(rows))
+            ]
+            texts += [flat[row : row + each] for row in range(0, len(rows), each)]
+        return texts
+
+    @torch.no_grad()
+    def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The log-probability of every token of each response after its prompt."""
+        family, found = self._family, []
+        for start in range(0, len(prompts), ROWS):
+            asked = family.pad(prompts[start : start + ROWS])
+            answers = padded(responses[start : start + ROWS], pad_id=self.tokenizer.pad_token_id)
+            states = family.states(asked, answers.ids)
+            mask, values = answers.mask, torch.zeros(answers.ids.shape)
+            if self.guidance is None:
+                values[mask] = token_logprobs(states[mask], answers.ids[mask], family.head, temperature=1.0)
+            else:
+                for row in range(len(values)):  # the logits of one text at a time
+                    values[row] = _guided(self.guidance, family, states[row], answers.ids[row])
+            found += [row[kept] for row, kept in zip(values, mask, strict=True)]
+        return found
+
+
+def _guided(guidance: Guidance, family: Family, states: Tensor, taken: Tensor) -> Tensor:
+    """The posterior's log-probabilities ``(time,)`` of one response's tokens."""
+    logits = family.head(states)
+    ids = likely_tokens(logits, count=guidance.candidates, taken=taken)
+    log_q = guidance.over(states[None], ids[None], over_candidates(logits, ids)[None]).log_q[0]
+    return log_q[:, :-1][ids == taken[:, None]]
+
+
+def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guarded: bool) -> Subject:
+    """The base of a run: plain, with the adapter in ``folder`` merged, or guarded by its auxiliary model."""
+    base = model_folder(settings.base)
+    model = modeling.load_base(base, dtype=modeling.resolve_dtype(settings.dtype))
+    tokenizer = modeling.load_ending_tokenizer(base)
+    if folder is None:
+        return Subject(model, tokenizer)
+    if not is_guarded:
+        merge(model, read_adapter(folder))
+        return Subject(model, tokenizer)
+    auxiliary = load_auxiliary(folder, model=model, base_sha256=sha256_of(base / "model.safetensors"))
+    guidance = Guidance(
+        auxiliary,
+        strength=settings.strength,
+        most_log_ratio=settings.most_log_ratio,
+        candidates=settings.candidates,
+    )
+    return Subject(model, tokenizer, guidance)
