@@ -107,15 +107,29 @@ def preference(
 
 @app.command()
 def regularized(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+    *,
+    recipe: Recipe = None,
+    base: Base = None,
+    data: Data = None,
+    out: Out = None,
+    row: Annotated[str | None, typer.Option(help="Trains and measures a row of the comparison.")] = None,
+    changes: Changes = None,
 ) -> None:
     """Fine-tunes a language model under a constraint; the same command continues an interrupted run.
 
-    Ends with status 130 where a signal stopped it: its checkpoint is written then.
+    Ends with status 130 where a signal stopped it: its checkpoint is written then. With --row it writes
+    training/results/regularized/ROW-SEED.json and the table of all rows there; ROW is base, best-of-n, sft,
+    filtering, rl, decoding, regularized, regularized-adaptive or regularized-sequential.
     """
     from guardrail_training.regularized import trainer
 
     settings = _settings(trainer.RegularizedSettings, recipe, changes, base=base, data=data, out=out)
+    if row is not None:
+        from guardrail_training.regularized import comparison, experiment
+
+        path = experiment.run_row(row, settings)
+        typer.echo(f"written to {path} and {comparison.write_comparison(path.parent)}", err=True)
+        return
     report = trainer.run(settings)
     failed = "" if report.failed is None else f", share of failures {report.failed:.4f}"
     typer.echo(f"iteration {report.iteration} of {report.iterations}{failed}", err=True)
@@ -140,7 +154,9 @@ def export(
     run: Annotated[str, typer.Argument(help="Folder of a run, or one of its step-N folders.")],
     *,
     out: Annotated[str, typer.Option(help="New folder that receives the model.")],
-    form: Annotated[str, typer.Option(help="merged (weights with the adapter in them) or adapter.")] = "merged",
+    form: Annotated[
+        str, typer.Option(help="merged (the adapter in the base's weights) or adapter.")
+    ] = "merged",
     step: Annotated[int | None, typer.Option(help="Step to take; else the last.")] = None,
     base: Base = None,
     dtype: Annotated[str, typer.Option(help="Of merged weights: float32 or bfloat16.")] = "float32",

@@ -53,7 +53,9 @@ def _licence(name: str) -> str:
 
 def _origin(manifest: Manifest, merged: Mapping[str, Any] | None) -> str:
     base = merged["base_sha256"] if merged else manifest.trained_on
-    rows = [["base weights" if merged or manifest.kind == "adapter" else "weights", f"sha256 {base}"]]
+    rows: list[list[object]] = [
+        ["base weights" if merged or manifest.kind == "adapter" else "weights", f"sha256 {base}"]
+    ]
     if merged:
         rows.append(["adapter", f"sha256 {merged['adapter_sha256']}"])
     quantisation = manifest.settings.get("quantisation", "none")
