@@ -6,13 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from guardrail.manifest import Template
 from guardrail_training.data import read_texts
 from guardrail_training.records import TrainingRowError
 
 __all__ = ["Query", "drawn", "load_queries"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ def load_queries(
     return tuple(queries)
 
 
-def drawn(queries: Sequence[Query], *, step: int, count: int, seed: int) -> list[Query]:
-    """The queries of a step, from 1: one random order after the other, each of all queries."""
+def drawn(queries: Sequence[T], *, step: int, count: int, seed: int) -> list[T]:
+    """The queries, or other texts, of a step, from 1: one random order after the other, each of all."""
     chosen = []
     for position in range((step - 1) * count, step * count):
         order = _order(len(queries), seed=seed, turn=position // len(queries))
