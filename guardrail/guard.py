@@ -23,6 +23,7 @@ from guardrail.plugins import Once, connect, shipped_rewriter
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
 from guardrail.structured.terms import Terms
+from guardrail.threads import ThreadBatcher
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Guard:
         }
         self._calls = Calls(connect(**self._parts), policy)
         self._shared = Once(partial(_batcher, self._calls, policy))
+        self._threads = ThreadBatcher(self._calls, self._shared)
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         self._trail = None if self._audit is None else Trail(self._audit, cache(self.origin))
@@ -105,12 +107,12 @@ class Guard:
         return cls(**config.arguments(**overrides))
 
     def check(self, text: str) -> Outcome:
-        """The outcome of one text.
+        """The outcome of one text; threads that ask at the same time share model calls.
 
         Raises TypeError for anything but a str, and BlockedError under ``Policy(block="raise")``.
         """
         try:
-            outcome = drive(moderate(self.policy), _require_str(text), self._calls)
+            outcome = drive(moderate(self.policy), _require_str(text), self._threads)
         except (FailureError, TypeError) as error:
             # The frames it came through hold the text, and tracebacks that show locals are common.
             raise error.with_traceback(None) from None
@@ -159,7 +161,7 @@ class Guard:
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            return Stream(self._stream_flow(), chunks, calls=self._calls, **self._ears(self._settle))
+            return Stream(self._stream_flow(), chunks, batcher=self._threads, **self._ears(self._settle))
         except (UsageError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:

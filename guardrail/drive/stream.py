@@ -16,12 +16,11 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from guardrail.calls import Calls
 from guardrail.drive.run import Run
 from guardrail.errors import FailureError
 from guardrail.flow.steps import Flow, Read, Release
 from guardrail.outcome import Edit, Outcome
-from guardrail.sharing import answer_together
+from guardrail.threads import ThreadBatcher
 
 if TYPE_CHECKING:
     from guardrail.batching import Batcher
@@ -48,14 +47,14 @@ class Stream(Iterator[str]):
         flow: Flow,
         chunks: Iterable[str],
         *,
-        calls: Calls,
+        batcher: ThreadBatcher,
         settle: Callable[[Outcome], object],
         note: Note | None = None,
     ) -> None:
         self._source = iter(_require_chunks(chunks))
         self._run = Run(flow)
         # A generator that does not know the stream: a dropped stream then ends at once, without a cycle.
-        self._pieces = _pieces(self._run, self._source, calls, settle, note)
+        self._pieces = _pieces(self._run, self._source, batcher, settle, note)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -134,7 +133,7 @@ class AsyncStream(AsyncIterator[str]):
 def _pieces(
     run: Run,
     source: Iterator[object],
-    calls: Calls,
+    batcher: ThreadBatcher,
     settle: Callable[[Outcome], object],
     note: Note | None,
 ) -> Generator[str, None, None]:
@@ -151,8 +150,7 @@ def _pieces(
                     run.send(None)
             else:
                 started = perf_counter()
-                (reply,) = answer_together(calls, [request])
-                run.reply(reply, perf_counter() - started)
+                run.reply(batcher.answer(request), perf_counter() - started)
     finally:
         try:
             _close(source)

@@ -11,6 +11,7 @@ from guardrail.drive.run import Run
 from guardrail.flow.steps import Flow
 from guardrail.outcome import Outcome
 from guardrail.sharing import answer_together, batches
+from guardrail.threads import ThreadBatcher
 
 if TYPE_CHECKING:
     from guardrail.batching import Batcher
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["adrive", "drive", "drive_many"]
 
 
-def drive(flow: Flow, text: str, calls: Calls) -> Outcome:
-    """The outcome of one text; model calls run in this thread, or under the policy's deadlines."""
+def drive(flow: Flow, text: str, batcher: ThreadBatcher) -> Outcome:
+    """The outcome of one text; model calls are shared with other threads, where there are any."""
     run = Run(flow, whole=text)
     while (call := run.call) is not None:
         started = perf_counter()
-        (reply,) = answer_together(calls, [call])
-        run.reply(reply, perf_counter() - started)
+        run.reply(batcher.answer(call), perf_counter() - started)
     return run.result()
 
 
