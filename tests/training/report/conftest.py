@@ -13,6 +13,8 @@ import torch
 from guardrail_training.evaluation.generation import compare
 from guardrail_training.evaluation.generation.settings import GenerationSettings
 from guardrail_training.reinforcement import ppo
+from guardrail_training.report.page import page_of
+from guardrail_training.report.run import read_run
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.reinforcement.conftest import WORDS, llama_base, small_settings
 
@@ -62,6 +64,12 @@ def finished_run(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def _share_of_b(answers: list[Answer]) -> list[float]:
     return [answer.response.count("b") / max(1, len(answer.response.split())) for answer in answers]
+
+
+@pytest.fixture(scope="session")
+def content(finished_run: Path) -> bytes:
+    """The page about that run."""
+    return page_of(read_run(finished_run), rows=100)
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def _draw_bars(
     above = [max(0.0, mean.high - mean.value) for mean in means]
     axes.bar(middles, heights, width * 0.9, color=colour, alpha=0.45, label=_legible(name))
     axes.bar(middles, heights, width * 0.9, fill=False, edgecolor=colour, linewidth=1.4, linestyle=dash)
-    axes.errorbar(middles, heights, [below, above], fmt="none", ecolor=INK, elinewidth=1, capsize=3)
+    axes.errorbar(middles, heights, [below, above], fmt="none", ecolor=INK, elinewidth=1.2)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def relative_change(
     if origin <= 0 or not changes:
         return Change(value=None, low=None, high=None)
     low, high = np.quantile(changes, [0.025, 0.975])
-    return Change(value=figure(second) / origin - 1, low=float(low), high=float(high))
+    return Change(value=float(figure(second) / origin - 1), low=float(low), high=float(high))
 
 
 def least_reduced(changes: Mapping[str, Change]) -> str | None:
