@@ -50,7 +50,7 @@ AGREES = 0.75  # score of a word alone from which the detector agrees with the l
 ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
 # Two weak witnesses: from these scores on a word is marked, and a text with a marked word is flagged.
 MARKED = 0.4
-FLAGGED_WITH_A_MARK = 0.5
+FLAGGED_WITH_A_MARK = 0.6
 
 
 def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
