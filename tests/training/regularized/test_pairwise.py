@@ -78,9 +78,7 @@ def test_a_text_with_place_holders_stays_as_it_is() -> None:
 
 def test_a_judge_has_to_tell_true_from_shuffled() -> None:
     pairs = [("p", f"one two three four {number}") for number in range(8)]
-    knows = competence(
-        pairs, lambda questions: ["A" if "A: one" not in q else "A" for q in questions], seed=0
-    )
+    guesses = competence(pairs, lambda questions: ["A"] * len(questions), seed=0)
 
     with pytest.raises(FailureError, match="0% of 8 pairs, below 75%: there is no competent judge here"):
         require_competent(guesses)

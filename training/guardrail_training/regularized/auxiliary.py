@@ -108,9 +108,11 @@ class Auxiliary(nn.Module):
         return self._scores(self._read(states)[:, -1], ids)
 
     def _scores(self, read: Tensor, ids: Tensor) -> Tensor:
-        direction = self.up(self.down(read)) * self._scale  # (..., width)
-        chosen = self.embeddings[ids].float()  # (..., candidates, width)
-        logits: Tensor = self.base_logit(read) + (chosen @ direction[..., None])[..., 0]
+        # Each distinct candidate is projected once: embeddings are long, and most candidates recur.
+        distinct, places = torch.unique(ids, return_inverse=True)
+        projected = self.embeddings[distinct].float() @ self.up.weight  # (distinct, rank)
+        direction = self.down(read) * self._scale  # (..., rank)
+        logits: Tensor = self.base_logit(read) + (projected[places] @ direction[..., None])[..., 0]
         return logits
 
     def _read(self, states: Tensor) -> Tensor:

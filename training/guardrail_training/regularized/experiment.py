@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import sha256_of
 from guardrail_training import modeling
 from guardrail_training.evaluation.judges import Judge, load_judges
@@ -177,7 +177,7 @@ def _trained(
     chosen = replace(settings, out=str(folder), **CHANGES[row])
     report = trainer.run(chosen, reward=reward)
     if not report.finished:
-        raise ConfigError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
+        raise FailureError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
     return folder / f"step-{chosen.all_steps}", _seconds(folder, "time/step")
 
 
@@ -203,7 +203,7 @@ def _reinforced(
     chosen = read_recipe(PPO_RECIPE, settings=ppo.PpoSettings, overrides=overrides)
     report = ppo.run(chosen, reward=reward)
     if not report.finished:
-        raise ConfigError(f"row rl was stopped by {report.stopped_by}; the same command continues")
+        raise FailureError(f"row rl was stopped by {report.stopped_by}; the same command continues")
     times = [_seconds(folder, name) for name in ("time/rollout", "time/update")]
     return folder / f"step-{chosen.steps}", sum(part for part in times if part)
 

@@ -14,6 +14,8 @@ from guardrail_training.regularized.success import from_logits
 
 __all__ = ["Guidance", "Guided"]
 
+ROWS = 32  # responses in memory at a time
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guided:
@@ -43,6 +45,14 @@ class Guidance:
         ``states`` ``(rows, time, width)`` are the base's, ``ids`` ``(rows, time, candidates)``, and ``log_p``
         is the language model ``(rows, time, candidates + 1)``.
         """
+        cut = (torch.split(tensor, ROWS) for tensor in (states, ids, log_p))
+        parts = [self._part(*part) for part in zip(*cut, strict=True)]
+        return Guided(
+            log_q=torch.cat([part.log_q for part in parts]),
+            log_success=torch.cat([part.log_success for part in parts]),
+        )
+
+    def _part(self, states: Tensor, ids: Tensor, log_p: Tensor) -> Guided:
         log_success = from_logits(self.auxiliary(states, ids)).log_success.flatten(0, 1)
         log_p = log_p.flatten(0, 1)
         return Guided(
