@@ -1,4 +1,4 @@
-"""What concurrent coroutines lose against ``check_many``: 64 short clean texts, the shipped detector.
+"""What concurrent coroutines and threads lose against ``check_many``: 64 short clean texts, the shipped detector.
 
 Run: ``python -m benchmarks.concurrent``
 """
@@ -6,12 +6,14 @@ Run: ``python -m benchmarks.concurrent``
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.batch import TEXTS
 from benchmarks.measure import Claim, median_seconds, report
 from guardrail import Guard, Policy
 
 ROUNDS = 9
+THREADS = 16
 
 
 async def together(guard: Guard) -> None:
@@ -25,6 +27,12 @@ async def one_by_one(guard: Guard) -> None:
         await guard.acheck(text)
 
 
+def in_threads(guard: Guard) -> None:
+    """Each text in one of THREADS plain threads."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(guard.check, TEXTS))
+
+
 def main() -> None:
     """Prints milliseconds for 64 texts in every way of checking them, and throughput against check_many."""
     guard = Guard(rewriter=None)
@@ -36,6 +44,7 @@ def main() -> None:
         "acheck one after another": lambda: asyncio.run(one_by_one(guard)),
         "acheck one after another, zero wait": lambda: asyncio.run(one_by_one(hurried)),
         "check one after another": lambda: [guard.check(text) for text in TEXTS],
+        "check in 16 threads": lambda: in_threads(guard),
     }
     seconds = median_seconds(cases, rounds=ROUNDS)
     throughput = {name: seconds["check_many"] / value for name, value in seconds.items()}
