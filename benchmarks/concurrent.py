@@ -1,4 +1,4 @@
-"""What concurrent coroutines and threads lose against ``check_many``: 64 short clean texts, the shipped detector.
+"""What coroutines and threads lose against ``check_many``: 64 short clean texts, the shipped detector.
 
 Run: ``python -m benchmarks.concurrent``
 """
@@ -44,7 +44,7 @@ def main() -> None:
         "acheck one after another": lambda: asyncio.run(one_by_one(guard)),
         "acheck one after another, zero wait": lambda: asyncio.run(one_by_one(hurried)),
         "check one after another": lambda: [guard.check(text) for text in TEXTS],
-        "check in 16 threads": lambda: in_threads(guard),
+        f"check in {THREADS} threads": lambda: in_threads(guard),
     }
     seconds = median_seconds(cases, rounds=ROUNDS)
     throughput = {name: seconds["check_many"] / value for name, value in seconds.items()}
