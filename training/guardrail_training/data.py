@@ -64,14 +64,6 @@ class Row:
     source: str
     references: tuple[str, ...]
 
-    @property
-    def toxic(self) -> str:
-        return self.source
-
-    @property
-    def neutral(self) -> tuple[str, ...]:
-        return self.references
-
 
 class Rows(Protocol):
     """Rows by their index from 0, in memory or on disk."""

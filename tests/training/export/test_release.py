@@ -16,7 +16,7 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling, sft
 from guardrail_training.cli import app
 from guardrail_training.export.release import ExportSettings, export
-from guardrail_training.preference.policy import resume_adapter
+from guardrail_training.modeling import resume_adapter
 from guardrail_training.sft import SftSettings
 from tests.training.reinforcement.conftest import tiny_llama, tiny_t5, write_base
 from tests.training.supervised.conftest import _one_thread, small_run

@@ -9,9 +9,9 @@ from guardrail.errors import ModelFileError
 from guardrail.manifest import sha256_of
 from guardrail.rewriters.adapter import Adapter, Factors, read_adapter
 from guardrail_training import modeling
-from guardrail_training.preference.policy import resume_adapter
+from guardrail_training.modeling import resume_adapter
+from guardrail_training.modeling.families import family_of
 from guardrail_training.reinforcement.adapters import merge
-from guardrail_training.reinforcement.families import family_of
 from tests.training.preference.conftest import write_start
 
 

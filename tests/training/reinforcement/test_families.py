@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guardrail.errors import ConfigError
-from guardrail_training.reinforcement.families import Family, Prompts, family_of
+from guardrail_training.modeling.families import Family, Prompts, family_of
 from tests.training.reinforcement.conftest import WORDS, tiny_llama, tiny_t5
 
 VOCABULARY = 3 + len(WORDS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from guardrail_training import modeling
-from guardrail_training.reinforcement.families import Prompts
+from guardrail_training.modeling.families import Prompts
 from guardrail_training.reinforcement.learner import Learner, ValueHead
 from tests.training.reinforcement.conftest import layers_of, load_learner
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from guardrail_training import modeling
-from guardrail_training.reinforcement.families import Family, family_of
+from guardrail_training.modeling.families import Family, family_of
 from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14], [15]]

@@ -20,12 +20,14 @@ from guardrail_training.sft import SftSettings
 from tests.training.supervised.conftest import small_run
 
 LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--nproc_per_node=2"],
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"],
+    "torchrun": "torch.distributed.run --nproc_per_node=2 --master_port={port}",
+    # Its launcher for CPUs needs MPI; the one for GPUs starts any processes, and ours stay on the CPU.
+    "accelerate": "accelerate.commands.launch --multi_gpu --num_processes=2 --num_machines=1 "
+    "--mixed_precision=no --dynamo_backend=no --main_process_port={port}",
 }
 
 
-def launch(settings: SftSettings, launcher: list[str]) -> None:
+def launch(settings: SftSettings, launcher: str) -> None:
     """The command line in two processes of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -35,8 +37,8 @@ def launch(settings: SftSettings, launcher: list[str]) -> None:
     changes = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
     command = [Path(sys.executable).with_name("guardrail-train"), "sft", *places, *changes]
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, f"--master_port={port}", *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"},
+        [sys.executable, "-m", *launcher.format(port=port).split(), *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from guardrail_training import modeling
 from guardrail_training.modeling import Example
+from guardrail_training.modeling.bases import _remove_dropout
 from guardrail_training.processes import Processes
 from guardrail_training.sft import accumulate
 from guardrail_training.supervised.network import TargetLoss, target_tokens
@@ -28,7 +29,7 @@ EXAMPLES = [
 @pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest) -> Any:
     trained = MODELS[request.param]()
-    modeling._remove_dropout(trained.config)
+    _remove_dropout(trained.config)
     for layer in trained.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from guardrail.manifest import Template
 from guardrail_training.data import Row
+from guardrail_training.modeling.families import Continuation, Family, Prompts
 from guardrail_training.preference.comparisons import Comparison
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.families import Continuation, Family, Prompts
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import noise_for, sample

@@ -24,9 +24,9 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import stop_on_signals
 from guardrail_training.data import drop_copies, load_paradetox
+from guardrail_training.modeling import resume_adapter
 from guardrail_training.preference.candidates import draw_sentences
 from guardrail_training.preference.comparisons import FILENAME, pairs_of, read_comparisons
-from guardrail_training.preference.policy import resume_adapter
 from guardrail_training.preference.ranking import compare_missing
 from guardrail_training.preference.record import manifest_of, ranking_fingerprint, training_fingerprint
 from guardrail_training.preference.settings import PreferenceSettings

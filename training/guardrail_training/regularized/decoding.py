@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from guardrail.errors import UsageError
+from guardrail_training.modeling.families import Continuation, Family, Prompts
 from guardrail_training.regularized.guidance import Guidance
-from guardrail_training.reinforcement.families import Continuation, Family, Prompts
 
 __all__ = ["GuardedDecoding", "GuardedFamily"]
 

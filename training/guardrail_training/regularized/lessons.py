@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guardrail_training.modeling.families import Prompts
 from guardrail_training.regularized.balance import importance_weights
 from guardrail_training.regularized.corpus import Passage
 from guardrail_training.regularized.guidance import Guidance, Guided
@@ -15,7 +16,6 @@ from guardrail_training.regularized.posterior import prefix_weights
 from guardrail_training.regularized.reading import Reading, padded, read
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.families import Prompts
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.sampling import Responses
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from guardrail_training.modeling import autocast
+from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.regularized.candidates import likely_tokens, over_candidates
-from guardrail_training.reinforcement.families import Family, Prompts
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.rollouts import chunks_by_length
 from guardrail_training.reinforcement.sampling import Responses

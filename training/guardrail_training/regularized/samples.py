@@ -12,10 +12,10 @@ from torch import Tensor
 
 from guardrail.errors import ConfigError
 from guardrail_training.modeling import autocast
+from guardrail_training.modeling.families import Prompts
 from guardrail_training.regularized.balance import importance_weights, success_rate
 from guardrail_training.regularized.reading import Reading, read
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.families import Prompts
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.logprobs import token_logprobs
 from guardrail_training.reinforcement.queries import Query

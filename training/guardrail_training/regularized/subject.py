@@ -13,6 +13,7 @@ from torch import Tensor
 from guardrail.manifest import sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
+from guardrail_training.modeling.families import Family, family_of
 from guardrail_training.provenance import model_folder
 from guardrail_training.regularized.auxiliary import load_auxiliary
 from guardrail_training.regularized.candidates import likely_tokens, over_candidates
@@ -21,7 +22,6 @@ from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.reading import padded
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.adapters import merge
-from guardrail_training.reinforcement.families import Family, family_of
 from guardrail_training.reinforcement.logprobs import token_logprobs
 from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import noise_for, sample

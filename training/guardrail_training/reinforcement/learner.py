@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guardrail_training.modeling import autocast
-from guardrail_training.reinforcement.families import Family, Prompts, family_of
+from guardrail_training.modeling.families import Family, Prompts, family_of
 from guardrail_training.reinforcement.logprobs import token_entropies, token_logprobs
 
 __all__ = ["Learner", "Reading", "ValueHead"]

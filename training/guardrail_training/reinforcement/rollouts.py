@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from guardrail_training.modeling.families import Prompts
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.advantages import (
     generalised_advantages,
@@ -20,7 +21,6 @@ from guardrail_training.reinforcement.advantages import (
     token_rewards,
     whiten,
 )
-from guardrail_training.reinforcement.families import Prompts
 from guardrail_training.reinforcement.learner import Learner, Reading
 from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import Responses, noise_for, sample

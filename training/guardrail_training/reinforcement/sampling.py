@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail_training.reinforcement.families import Family, Prompts
+from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.reinforcement.logprobs import scaled_logits
 
 __all__ = ["Responses", "noise_for", "sample"]

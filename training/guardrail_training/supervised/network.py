@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from guardrail_training.losses import token_cross_entropy
 from guardrail_training.modeling import Example, autocast, collate, target_logits
-from guardrail_training.reinforcement.families import EncoderDecoder, family_of
+from guardrail_training.modeling.families import EncoderDecoder, family_of
 
 __all__ = ["TargetLoss", "target_tokens"]
 

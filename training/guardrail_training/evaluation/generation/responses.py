@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from guardrail_training.reinforcement.families import family_of
+from guardrail_training.modeling.families import family_of
 from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import noise_for, sample
 
