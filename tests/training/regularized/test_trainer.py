@@ -22,7 +22,7 @@ from guardrail_training.cli import app
 from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized import run_folder, trainer
 from guardrail_training.regularized.auxiliary import load_auxiliary
-from guardrail_training.regularized.corpus import shortened
+from guardrail_training.regularized.corpus import last_statements
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named
 from guardrail_training.runlog import MetricLog
@@ -194,8 +194,10 @@ def test_parallel_sentences_serve_as_the_guided_part(settings: RegularizedSettin
 
 
 def test_lists_keep_their_last_statements() -> None:
-    assert shortened("- one\n- two\n\n- three\n-", statements=2) == "- two\n- three\n-"
-    assert shortened("- one", statements=3) == "- one\n-"
+    assert last_statements("- one\n- two\n\n- three\n-", count=2) == ["- two", "- three"]
+    assert last_statements("- one\n- two-", count=3) == ["- one", "- two"]
+    assert last_statements("- one", count=3) == ["- one"]
+    assert last_statements(" \n-", count=3) == []
 
 
 def test_an_oracle_without_failures_stops_the_run_before_it_teaches(settings: RegularizedSettings) -> None:
@@ -241,7 +243,7 @@ def test_a_setting_that_cannot_work_is_an_error_that_names_it(changes: dict[str,
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"text": "no statement here"}, "no line begins with '-'"),
+        ({"text": "no statement here"}, "a line does not begin with '-'"),
         ({"text": "- a0\n- " + "a1 " * 300}, "more than max_tokens = 256"),
     ],
 )

@@ -15,7 +15,7 @@ from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.queries import Query
 
-__all__ = ["Mixture", "Passage", "load_mixture", "shortened"]
+__all__ = ["Mixture", "Passage", "last_statements", "load_mixture"]
 
 MARK = "-"  # how a statement of a list begins
 
@@ -59,10 +59,13 @@ def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any)
     return Mixture(guided=tuple(guided), general=tuple(general), queries=tuple(queries))
 
 
-def shortened(text: str, *, statements: int) -> str:
-    """The last lines of a list of statements, and the mark with which a new one begins."""
-    lines = [line for line in text.split("\n") if line.strip() not in ("", MARK)]
-    return "\n".join([*lines[-statements:], MARK])
+def last_statements(text: str, *, count: int) -> list[str]:
+    """The last lines of a list, without blank ones and without the mark with which a new one would begin.
+
+    The mark may stand at the end of the last statement's line, as in some of ToxiGen's prompts.
+    """
+    lines = text.rstrip().removesuffix(MARK).split("\n")
+    return [line.rstrip() for line in lines if line.strip() not in ("", MARK)][-count:]
 
 
 def _statements(
@@ -71,12 +74,19 @@ def _statements(
     """Lists of statements: the last one is learned, a further one is drawn."""
     passages, queries = [], []
     for row in read_texts(path, field=settings.field):
-        text = shortened(row.content, statements=settings.statements)
-        start, mark, last = text.removesuffix("\n" + MARK).rpartition(MARK)
-        if not mark or not last.strip():
-            raise TrainingRowError(f"{path} row {row.number}: no line begins with {MARK!r}")
-        prompt, response = _ids(tokenizer, start + mark), _ids(tokenizer, last + "\n")
-        passages.append(Passage(prompt=prompt, response=response, text=last.strip(), guided=True))
+        lines = last_statements(row.content, count=settings.statements)
+        if not lines or not all(line.startswith(MARK) for line in lines):
+            raise TrainingRowError(f"{path} row {row.number}: a line does not begin with {MARK!r}")
+        prompt, text = ("\n".join([*kept, MARK]) for kept in (lines[:-1], lines))
+        last = lines[-1].removeprefix(MARK)
+        passages.append(
+            Passage(
+                prompt=_ids(tokenizer, prompt),
+                response=_ids(tokenizer, last + "\n"),
+                text=last.strip(),
+                guided=True,
+            )
+        )
         queries.append(Query(text=text, prompt=text, ids=_ids(tokenizer, text)))
     return passages, queries
 
