@@ -125,11 +125,17 @@ def _figures(generation: Generation) -> list[Element]:
         shown.append(_bars("ROUGE", overlaps, key="bars-rouge"))
     rewards = {each.title: {"reward": each.reward.mean, **each.terms} for each in systems}
     shown.append(_bars("Reward and its terms", rewards, key="bars-reward"))
+    # Before and after keep the colours that they have among the bars.
+    colour = [system.name for system in systems].index(generation.comparison.before)
     for place, judge in enumerate(systems[0].toxicity):
         values = _of_pair(generation, partial(_toxicity_by, judge))
-        shown.append(_histogram(f"Toxicity by {judge}", values, unit="toxicity", key=f"toxicity-{place}"))
+        shown.append(
+            _histogram(
+                f"Toxicity by {judge}", values, unit="toxicity", colour=colour, key=f"toxicity-{place}"
+            )
+        )
     values = _of_pair(generation, lambda output: float(output.tokens))
-    return [*shown, _histogram("Length of responses", values, unit="tokens", key="lengths")]
+    return [*shown, _histogram("Length of responses", values, unit="tokens", colour=colour, key="lengths")]
 
 
 def _means(figures: Mapping[str, Figure]) -> dict[str, Mean]:
@@ -149,11 +155,14 @@ def _of_pair(generation: Generation, value: Callable[[Output], float]) -> dict[s
     }
 
 
-def _histogram(title: str, values: Mapping[str, Sequence[float]], *, unit: str, key: str) -> Element:
+def _histogram(
+    title: str, values: Mapping[str, Sequence[float]], *, unit: str, colour: int, key: str
+) -> Element:
     every = [value for each in values.values() for value in each]
     before, after = (number(sum(each) / len(each)) for each in values.values())
     caption = f"Mean before {before}, after {after}."
-    drawing = histogram(values, unit=unit, bounds=(min(0.0, *every), max(1.0, *every)))
+    bounds = (min(0.0, *every), max(1.0, *every))
+    drawing = histogram(values, unit=unit, bounds=bounds, first_colour=colour)
     return figure_of(drawing, key=key, title=title, says=caption, caption=[caption])
 
 
@@ -166,9 +175,8 @@ def _bars(title: str, models: Mapping[str, Mapping[str, Mean]], *, key: str) -> 
 
 
 def _samples_table(samples: Sequence[Sample], generation: Generation, *, caption: str) -> Element:
-    """Before and after side by side; what is there beside them stands to the right."""
+    """Before and after side by side; what the bare base wrote before both is left to the file."""
     before, after = generation.comparison.pair
-    others = [system for system in generation.comparison.systems if system.name not in (before, after)]
     has_references = any(sample.references for sample in samples)
     header = ["row", "query", "before", "after", "reward before", "reward after", "difference"]
     header += ["toxicity before", "toxicity after", *(["reference"] if has_references else [])]
@@ -179,8 +187,8 @@ def _samples_table(samples: Sequence[Sample], generation: Generation, *, caption
         row += [number(first.reward), number(last.reward), signed(generation.difference(sample))]
         row += [number(max(first.toxicity.values())), number(max(last.toxicity.values()))]
         row += [_said(sample.references[0] if sample.references else "")] if has_references else []
-        rows.append([*row, *(_said(sample.outputs[each.name].response) for each in others)])
-    return table([*header, *(each.title for each in others)], rows, caption=caption)
+        rows.append(row)
+    return table(header, rows, caption=caption)
 
 
 def _said(text: str) -> Element:
