@@ -178,7 +178,8 @@ def export(
 @app.command()
 def evaluate(
     what: Annotated[
-        str, typer.Argument(help="judges, detector, rewriter, select, generation, annotate or agreement.")
+        str,
+        typer.Argument(help="judges, detector, rewriter, select, gate, generation, annotate or agreement."),
     ],
     *,
     recipe: Recipe = None,

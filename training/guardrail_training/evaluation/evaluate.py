@@ -6,6 +6,7 @@
 ``detector``      ranking, flag rates, embedding, templates; with ``cross_source`` trainings without a source
 ``rewriter``      every row of the rewriting table, both blocks, random outputs in full
 ``select``        the best step-N adapter of a run by dev J
+``gate``          refuses ``adapter`` where its dev J is below ``current``'s
 ``annotate``      a blinded sheet for human rating, from the outputs that ``rewriter`` saved
 ``agreement``     agreement of two filled sheets
 
@@ -23,6 +24,7 @@ from guardrail_training.data import load_paradetox
 from guardrail_training.evaluation import detector as evaluate_detector
 from guardrail_training.evaluation import rewriter as evaluate_rewriter
 from guardrail_training.evaluation.annotate import agreement, key_path, write_sheet
+from guardrail_training.evaluation.gate import AdapterRefusedError
 from guardrail_training.evaluation.judges import load_judges, report_judge
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.systems import read_outputs
@@ -40,7 +42,10 @@ __all__ = ["EvaluateSettings", "run"]
 
 
 def run(settings: EvaluateSettings) -> Path:
-    """Measures, writes JSON and Markdown, fills the card if one is named; returns the path of the JSON."""
+    """Measures, writes JSON and Markdown, fills the card if one is named; returns the path of the JSON.
+
+    Raises AdapterRefusedError, with everything written, where the gate is closed.
+    """
     result = MEASURES[settings.what](settings)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -57,6 +62,8 @@ def run(settings: EvaluateSettings) -> Path:
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         if settings.card:
             fill_card(settings.card, name=settings.what, content=tables)
+    if not saved.get("accepted", True):
+        raise AdapterRefusedError(f"{saved['reason']}; the figures are in {path}")
     return path
 
 
@@ -84,6 +91,16 @@ def _select(settings: EvaluateSettings) -> Mapping[str, Any]:
     return evaluate_rewriter.selection(settings)
 
 
+def _gate(settings: EvaluateSettings) -> Mapping[str, Any]:
+    found = evaluate_rewriter.comparison(settings)
+    return {
+        "accepted": found.accepted,
+        "reason": found.reason,
+        "blocks": [found.new, found.current],
+        "difference": found.difference,
+    }
+
+
 def _annotate(settings: EvaluateSettings) -> Mapping[str, Any]:
     sheet = settings.sheets[0]
     systems = read_outputs(settings.outputs)
@@ -101,6 +118,7 @@ MEASURES: Mapping[str, Callable[[EvaluateSettings], Mapping[str, Any]]] = {
     "detector": _detector,
     "rewriter": _rewriter,
     "select": _select,
+    "gate": _gate,
     "annotate": _annotate,
     "agreement": _agreement,
 }

@@ -11,6 +11,7 @@ from guardrail.policy import Policy
 from guardrail.protocols import Rewriter
 from guardrail_training.data import load_paradetox
 from guardrail_training.evaluation.best_checkpoint import choose, step_folders
+from guardrail_training.evaluation.gate import Comparison, compare
 from guardrail_training.evaluation.judges import load_judges
 from guardrail_training.evaluation.rewriting_report import (
     Instruments,
@@ -37,7 +38,7 @@ from guardrail_training.records import required_folder
 if TYPE_CHECKING:
     from guardrail.detectors.onnx import OnnxDetector
 
-__all__ = ["GUARD", "measurements", "selection"]
+__all__ = ["GUARD", "comparison", "measurements", "selection"]
 
 GUARD = "n-best + verify (the guard)"
 NO_DEADLINE: dict[str, Any] = {"detect_timeout": None, "rewrite_timeout": None}
@@ -77,6 +78,18 @@ def selection(settings: EvaluateSettings) -> dict[str, Any]:
         seed=settings.seed,
     )
     return {"best": choice.folder.name, "step": choice.step, "blocks": choice.blocks}
+
+
+def comparison(settings: EvaluateSettings) -> Comparison:
+    """A new adapter beside the current one."""
+    return compare(
+        Path(settings.adapter),
+        Path(settings.current) if settings.current else SHIPPED / "rewriter",
+        load=_loader(settings),
+        sentences=_sentences(settings),
+        instruments=_instruments(settings, detector=None, perplexity=False),
+        seed=settings.seed,
+    )
 
 
 def _sentences(settings: EvaluateSettings) -> Sentences:

@@ -8,14 +8,14 @@ from guardrail.errors import ConfigError
 
 __all__ = ["MEASUREMENTS", "EvaluateSettings"]
 
-MEASUREMENTS = ("judges", "detector", "rewriter", "select", "annotate", "agreement")
+MEASUREMENTS = ("judges", "detector", "rewriter", "select", "gate", "annotate", "agreement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSettings:
     """What to measure, on what, with what. Models are names that ``guardrail models`` knows, or folders.
 
-    what          judges, detector, rewriter, select, annotate or agreement
+    what          judges, detector, rewriter, select, gate, annotate or agreement
     data          folder of the sources; GUARDRAIL_DATA if empty
     out           where the JSON and Markdown go
     outputs       file of system outputs: written by ``rewriter``, read by ``annotate``
@@ -24,6 +24,7 @@ class EvaluateSettings:
     samples       random outputs printed in full; sentences of an annotation sheet
     base          base of the rewriter
     adapter       adapter folder, empty: the shipped one
+    current       adapter folder that ``gate`` compares ``adapter`` with, empty: the shipped one
     pilot         adapter folder of the pilot's recipe; the row is left out if empty
     detector      detector folder, empty: the shipped one
     encoder       encoder of SIM and J
@@ -48,6 +49,7 @@ class EvaluateSettings:
     samples: int = 40
     base: str = "smollm2-135m-instruct"
     adapter: str = ""
+    current: str = ""
     pilot: str = ""
     detector: str = ""
     encoder: str = "paraphrase-minilm-l3"
@@ -73,3 +75,5 @@ class EvaluateSettings:
             raise ConfigError(f"evaluate {self.what} needs {wanted} in sheets, got {len(self.sheets)}")
         if self.what == "select" and not self.checkpoints:
             raise ConfigError("evaluate select needs checkpoints: the folder of an sft run")
+        if self.what == "gate" and not self.adapter:
+            raise ConfigError("evaluate gate needs adapter: the folder of the new one")
