@@ -143,13 +143,17 @@ class FileRows:
         return len(self._offsets)
 
     def __getitem__(self, index: int, /) -> Row:
-        row = self._read(self._file.read(Place(self._numbers[index], self._offsets[index])))
-        if row is None:
-            raise TrainingRowError(f"{self._file.path} has changed since the run began: start it again")
-        return row
+        return next(self._rows([Place(self._numbers[index], self._offsets[index])]))
 
     def __iter__(self) -> Iterator[Row]:
-        return (self[index] for index in range(len(self)))
+        return self._rows(map(Place, self._numbers, self._offsets))
+
+    def _rows(self, places: Iterable[Place]) -> Iterator[Row]:
+        for record in self._file.read(places):
+            row = self._read(record)
+            if row is None:
+                raise TrainingRowError(f"{self._file.path} has changed since the run began: start it again")
+            yield row
 
     def take(self, indices: Iterable[int]) -> FileRows:
         """Some of the rows, in the order of the indices."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,12 +98,13 @@ class RecordFile:
         if place is None:
             raise TrainingRowError(f"{self.path} holds no rows")
 
-    def read(self, place: Place) -> Record:
-        """The row at a place that ``scan`` gave."""
+    def read(self, places: Iterable[Place]) -> Iterator[Record]:
+        """The rows at places that ``scan`` gave; TrainingRowError where the file has become shorter."""
         with self.path.open("rb") as file:
-            file.seek(place.offset)
-            _, content = next(self._format.rows(file, start=place))
-        return Record(place.number, self._checked(content, place.number))
+            for place in places:
+                file.seek(place.offset)
+                _, content = next(self._format.rows(file, start=place), (place, None))
+                yield Record(place.number, self._checked(content, place.number))
 
     def _checked(self, content: Any, number: int) -> Mapping[str, Any]:
         if not isinstance(content, dict):

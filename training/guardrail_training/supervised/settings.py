@@ -117,6 +117,8 @@ class SftSettings:
         for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"{key} must be one of {', '.join(known)}, got {getattr(self, key)!r}")
+        if self.adapter is not None and self.dropout:
+            raise ConfigError("dropout is for a new adapter: one that is gone on from has none")
         if self.tuning == "full":
             self._check_full()
 
