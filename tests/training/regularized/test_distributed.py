@@ -49,6 +49,7 @@ def test_three_processes_train_to_the_losses_and_weights_of_one(
     alone = replace(
         settings,
         iterations=3,
+        dual_ascent=1.0,
         reward="length(least=2, most=3)",
         schedule="parallel",
         out=str(tmp_path / "one"),

@@ -66,7 +66,8 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
         assert found["toxicity"]["mean"]["value"] == max(one["mean"]["value"] for one in found["judges"])
         assert found["piqa"]["accuracy"]["n"] == 2
         assert found["perplexity"] > 1
-        assert str(tmp_path) not in path.read_text().replace(str(place.base), "")
+        assert str(tmp_path) not in path.read_text()
+        assert found["settings"]["base"] == Path(place.base).name
 
     lines = comparison.write_comparison(results).read_text().splitlines()
     assert len(lines) == 2 + 5

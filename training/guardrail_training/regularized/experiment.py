@@ -226,7 +226,8 @@ def _oracle(settings: RegularizedSettings) -> Reward:
 
 
 def _without_places(settings: RegularizedSettings) -> dict[str, Any]:
-    return {key: value for key, value in asdict(settings).items() if key not in ("out", "data", "adapter")}
+    values = {key: value for key, value in asdict(settings).items() if key not in ("out", "data", "adapter")}
+    return values | {"base": Path(settings.base).name}
 
 
 def _sources(settings: RegularizedSettings) -> dict[str, str]:

@@ -179,8 +179,8 @@ class ModelParts:
         self._figures[branch] = figures
 
     def _of(self, branch: str) -> list[nn.Parameter]:
-        model: nn.Module = self._learner if branch == "tune" else self._auxiliary
-        return trainable_parameters(model)
+        models: dict[str, nn.Module] = {"tune": self._learner, "fit": self._auxiliary}
+        return trainable_parameters(models[branch]) if branch in models else []
 
     def _mixed(self, step: int) -> list[Passage]:
         """The guided and the general texts of a step."""

@@ -31,7 +31,7 @@ class Parts(Protocol[Drawn]):
 
     ``collect`` reads the language model alone; ``fit`` changes the auxiliary model alone and reads nothing of
     the language model; ``tune`` changes the language model alone. ``changed`` is what a branch has just
-    changed, for other processes, which ``adopt`` it.
+    changed or measured, for other processes, which ``adopt`` it.
     """
 
     def collect(self, iteration: int) -> Drawn: ...
@@ -91,7 +91,7 @@ class Schedule(Generic[Drawn]):
 
     def _exchanged(self, done: dict[str, Any]) -> dict[str, Any]:
         """What every branch made, after all processes have adopted what the others changed."""
-        changes = {name: self._parts.changed(name) for name in done if name != "collect"}
+        changes = {name: self._parts.changed(name) for name in done}
         drawn: dict[str, Any] = {}
         for samples, others in self._processes.gather((done, changes)):
             drawn |= {name: made for name, made in samples.items() if name == "collect"}
