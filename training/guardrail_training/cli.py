@@ -119,7 +119,8 @@ def regularized(
 
     Ends with status 130 where a signal stopped it: its checkpoint is written then. With --row it writes
     training/results/regularized/ROW-SEED.json and the table of all rows there; ROW is base, best-of-n, sft,
-    filtering, rl, decoding, regularized, regularized-adaptive or regularized-sequential.
+    filtering, rl, decoding, regularized, regularized-adaptive, regularized-sequential, classify-sft or
+    classify-regularized.
     """
     from guardrail_training.regularized import trainer
 

@@ -44,7 +44,8 @@ class Comparison:
         new, current, less = self.new.counted("j_first"), self.current.counted("j_first"), self.difference.j
         return (
             f"J on the dev sentences is {new.value:.3f}, the current adapter's {current.value:.3f}; the "
-            f"paired difference by {self.difference.judge} is {less.value:+.3f} [{less.low:+.3f}, {less.high:+.3f}]"
+            f"paired difference by {self.difference.judge} is {less.value:+.3f} "
+            f"[{less.low:+.3f}, {less.high:+.3f}]"
         )
 
 
