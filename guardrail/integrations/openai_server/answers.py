@@ -165,7 +165,8 @@ class Call:
 
     def strings(self) -> list[str]:
         """Everything in it that someone could read, but the id."""
-        return [*(readings(self.name) or [self.name]), *strings_of("".join(self.arguments))]
+        names = dict.fromkeys((self.name, *readings(self.name)))
+        return [*names, *strings_of("".join(self.arguments))]
 
     def function(self) -> JsonObject:
         """Name and arguments."""

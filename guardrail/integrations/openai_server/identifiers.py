@@ -19,7 +19,12 @@ CATEGORIES = frozenset(
 _SHAPE = re.compile(r"[\w.:/@+=~-]{1,200}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_SHORTEST = 4
+_HEX = re.compile(r"[0-9A-F]+|[0-9a-f]+")
+_SPOKEN = re.compile(r"[A-Za-z]\w{2}|\w[A-Za-z]\w|\w{2}[A-Za-z]", re.ASCII)  # not "fp" or "4o"
+_LONG = 10
+"""Letters mixed with digits: shorter ones may be a word in disguise ("1d10t")."""
+_RUN = 4
+"""Letters in a row among random characters: shorter ones are chance."""
 
 
 def is_identifier(value: object) -> bool:
@@ -43,20 +48,27 @@ def identifiers_in(value: object) -> list[str]:
 
 
 def readings(identifier: str) -> tuple[str, ...]:
-    """The identifier as it stands and as the words in it; nothing where it has no letters.
+    """What a reader finds in it: the identifier as it stands, and as words; nothing where it has none.
 
-    ``call_soYouAgree`` has the words "call so You Agree". Among letters mixed with digits, as in random
-    ids, shorter runs than four letters are chance, not words.
+    ``call_soYouAgree`` has the words "call so You Agree". To a detector random characters look like words in
+    disguise, so those of hashes and random ids are left out, but for runs of letters as long as words.
     """
-    if not re.search("[A-Za-z]", identifier):
-        return ()
-    words = " ".join(
-        word
-        for token in _TOKEN.findall(identifier)
-        for word in _WORD.findall(token)
-        if token.isalpha() or len(word) >= _SHORTEST
-    )
-    return (identifier, words) if words not in ("", identifier) else (identifier,)
+    seen = _TOKEN.sub(lambda token: "" if _is_random(token[0]) else token[0], identifier).strip("_.:/@+=~-")
+    words = " ".join(word for token in _TOKEN.findall(identifier) for word in _words(token))
+    return tuple(text for text in dict.fromkeys((seen, words)) if _SPOKEN.search(text))
+
+
+def _is_random(token: str) -> bool:
+    is_mixed = not token.isalpha() and not token.isdigit()
+    return is_mixed and (len(token) >= _LONG or _HEX.fullmatch(token) is not None)
+
+
+def _words(token: str) -> list[str]:
+    if token.isalpha():
+        return _WORD.findall(token)
+    if _HEX.fullmatch(token):
+        return []
+    return [run for run in _WORD.findall(token) if len(run) >= _RUN] if _is_random(token) else [token]
 
 
 def new_id(prefix: str) -> str:

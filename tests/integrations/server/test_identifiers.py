@@ -226,6 +226,7 @@ def test_identifiers_are_found_at_any_depth_and_read_as_words() -> None:
     assert sorted(identifiers_in({"a": ["b", {"c": "no id"}], "two words": {"d": 1}})) == ["a", "b", "c", "d"]
     assert readings("stop") == ("stop",)
     assert readings("call_soYouAgree") == ("call_soYouAgree", "call so You Agree")
-    assert readings("HTTPError-a1B2word") == ("HTTPError-a1B2word", "HTTP Error word")
-    assert readings("6m0s") == ("6m0s",)
-    assert readings("2024-07-18") == ()
+    assert readings("HTTPError-1d10t") == ("HTTPError-1d10t", "HTTP Error 1d10t")
+    assert readings("chatcmpl-9kXyshoutW2q7ZZ") == ("chatcmpl", "chatcmpl Xyshout")
+    assert readings("chatcmpl-3475965abb4b380facfa8e1b") == ("chatcmpl",)
+    assert readings("fp_44709d6fcb") == readings("2024-07-18") == ()
