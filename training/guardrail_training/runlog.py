@@ -23,7 +23,7 @@ from rich.progress import (
 
 __all__ = ["MetricLog", "git_commit", "package_versions", "progress_bar", "write_run"]
 
-PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "tokenizers", "numpy")
 
 
 class MetricLog:
