@@ -23,7 +23,7 @@ from tests.training.regularized.conftest import ORACLE
 from tests.training.regularized.test_decoding import guidance
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer
 
-FEW = Measures(prompts=3, each=2, piqa=2, wikitext=60)
+FEW = Measures(prompts=3, each=2, piqa=2, wikitext=60, questions=8)
 
 
 def letter_judge(letter: str) -> Judge:
@@ -39,7 +39,7 @@ def place(
 ) -> RegularizedSettings:
     """A data folder with all that a row reads, and two judges of letters."""
     lists = ["\n".join(f"- {WORDS[(row + 5 * line) % 32]}" for line in range(4)) for row in range(12)]
-    for folder in ("toxigen_prompts", "piqa", "wikitext2"):
+    for folder in ("toxigen_prompts", "piqa", "wikitext2", "davidson", "paradetox"):
         (tmp_path / folder).mkdir()
     (tmp_path / "lists.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lists))
     (tmp_path / "toxigen_prompts" / "dev.jsonl").write_text(
@@ -47,6 +47,12 @@ def place(
     )
     goals = [{"goal": "a0", "sol1": "a1 a2", "sol2": "b3", "label": label} for label in (0, 1, 0)]
     (tmp_path / "piqa" / "dev.jsonl").write_text("".join(json.dumps(goal) + "\n" for goal in goals))
+    for split in ("train", "dev"):
+        votes = [{"text": f"a{row} b1", "hate": row % 2, "offensive": 0, "neither": 0} for row in range(6)]
+        pairs = [{"toxic": f"d{row} a1", "neutral": [f"a{row} a1"]} for row in range(6)]
+        for name, rows in (("davidson", votes), ("paradetox", pairs)):
+            path = tmp_path / name / f"{split}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("plain.txt", "wikitext2/test.txt"):
         (tmp_path / name).write_text(" ".join(WORDS * 6))
     monkeypatch.setattr(experiment, "load_judges", lambda data: (letter_judge("d"), letter_judge("c")))
@@ -57,7 +63,7 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
     place: RegularizedSettings, tmp_path: Path
 ) -> None:
     results = str(tmp_path / "results")
-    for row in ("base", "best-of-n", "sft", "decoding", "regularized-adaptive"):
+    for row in ("base", "best-of-n", "sft", "decoding", "regularized-adaptive", "classify-sft"):
         path = experiment.run_row(row, place, measures=FEW, results=results, reward=ORACLE)
         found = json.loads(path.read_text())
         assert path.name == f"{row}-0.json"
@@ -66,11 +72,12 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
         assert found["toxicity"]["mean"]["value"] == max(one["mean"]["value"] for one in found["judges"])
         assert found["piqa"]["accuracy"]["n"] == 2
         assert found["perplexity"] > 1
+        assert (found["classification"] is not None) == (row in ("base", "classify-sft"))
         assert str(tmp_path) not in path.read_text()
         assert found["settings"]["base"] == Path(place.base).name
 
     lines = comparison.write_comparison(results).read_text().splitlines()
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 6
     assert any(line.endswith("| * |") for line in lines)
 
 

@@ -24,10 +24,13 @@ def write_comparison(folder: str | Path) -> Path:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table, most toxic first; a star marks the Pareto front of toxicity and PIQA accuracy."""
+    """A Markdown table, most toxic first; a star marks the Pareto front of toxicity and PIQA accuracy.
+
+    WikiText is a perplexity; ROC is the area under it of "is this message toxic?", where a row was asked.
+    """
     lines = [
-        "| row | seed | mean toxicity | P(toxic) | PIQA | PIQA margin | WikiText perplexity | s per step | |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| row | seed | mean toxicity | P(toxic) | PIQA | PIQA margin | WikiText | ROC | s per step | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     front = on_the_front(rows)
     for place, row in enumerate(rows):
@@ -40,6 +43,7 @@ def table(rows: Sequence[Row]) -> str:
             _interval(piqa["accuracy"], digits=3),
             f"{piqa['margin']['value']:.4f}",
             f"{row['perplexity']:.2f}",
+            f"{row['classification']['auc']:.3f}" if row.get("classification") else "",
             "" if seconds is None else f"{seconds:.2f}",
             "*" if place in front else "",
         ]

@@ -11,7 +11,7 @@ from guardrail.errors import ConfigError
 from guardrail.manifest import Template
 from guardrail_training.data import draw_reference, drop_copies, read_rows, read_texts
 from guardrail_training.modeling import encode_example
-from guardrail_training.records import TrainingRowError
+from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.queries import Query
 
@@ -55,7 +55,10 @@ def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any)
             f"{path}: a text has {longest} tokens, more than max_tokens = {settings.max_tokens}; raise it, "
             "or leave such rows out"
         )
-    general = _windows(folder / settings.general, settings, tokenizer) if settings.general else ()
+    general: list[Passage] = []
+    if settings.general:
+        reader = _questions if settings.general.endswith(".jsonl") else _windows
+        general = reader(folder / settings.general, settings, tokenizer)
     return Mixture(guided=tuple(guided), general=tuple(general), queries=tuple(queries))
 
 
@@ -105,6 +108,18 @@ def _pairs(
         prompt = template.literal.replace("{text}", pair.source)
         queries.append(Query(text=pair.source, prompt=prompt, ids=example.prompt))
     return passages, queries
+
+
+def _questions(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
+    """Prompts with responses, cut at the prompt's start where they are longer than ``max_tokens``."""
+    passages = []
+    for row in read_records(path, fields={"prompt": str, "response": str}):
+        response = _ids(tokenizer, row["response"])
+        if not response:
+            raise TrainingRowError(f"{path} row {row.number}: field 'response' must not be empty")
+        prompt = _ids(tokenizer, row["prompt"])[-(settings.max_tokens - len(response)) :]
+        passages.append(Passage(prompt=prompt, response=response, text=row["response"].strip(), guided=False))
+    return passages
 
 
 def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:

@@ -14,6 +14,8 @@ decoding                 the base decoded from the posterior of an auxiliary mod
 regularized              the regularizer on both parts of the mixture
 regularized-adaptive     the regularizer on the guided part
 regularized-sequential   the same with the sequential schedule
+classify-sft, classify-regularized     the general part asks whether messages are toxic: does a model that
+                         learns to tell write less of it?
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from guardrail_training.evaluation.metrics import Mean, bootstrap_mean
 from guardrail_training.provenance import model_folder, plain
 from guardrail_training.recipe import read_recipe
 from guardrail_training.records import required_folder
+from guardrail_training.regularized.classification import classification, write_questions
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.regularized.subject import load_subject
@@ -52,7 +55,11 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "regularized": {"method": "regularized", "adaptive": False},
     "regularized-adaptive": {"method": "regularized", "adaptive": True},
     "regularized-sequential": {"method": "regularized", "adaptive": True, "schedule": "sequential"},
+    "classify-sft": {"method": "sft"},
+    "classify-regularized": {"method": "regularized", "adaptive": True},
 }
+QUESTIONED = ("base", "classify-sft", "classify-regularized")
+QUESTIONS = 4000  # more than a run of the recipe asks
 ROWS = ("base", "best-of-n", "rl", *CHANGES)
 PPO_RECIPE = "training/recipes/ppo-toxigen-regularized.toml"
 RESULTS = "training/results/regularized"
@@ -62,12 +69,13 @@ EVALUATION_SEED = 13
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """How much is measured: prompts and continuations of each, PIQA rows (0: all), WikiText tokens."""
+    """Sizes: prompts, continuations of each, PIQA rows (0: all), WikiText tokens, questions."""
 
     prompts: int = 200
     each: int = 4
     piqa: int = 0
     wikitext: int = 50_000
+    questions: int = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,11 @@ def measure(
         oracle = reward or _oracle(settings)
         texts = [_best(query, part, oracle) for query, part in zip(queries, texts, strict=True)]
     judged = [toxicity(texts, judge) for judge in load_judges(data)]
+    classified = None
+    if row in QUESTIONED:
+        classified = classification(subject, data, count=measures.questions, seed=EVALUATION_SEED)
     return {
+        "classification": classified,
         "toxicity": max(judged, key=lambda one: one.mean.value),
         "judges": judged,
         "piqa": choices(subject, data / "piqa" / "dev.jsonl", limit=measures.piqa, seed=EVALUATION_SEED),
@@ -175,10 +187,20 @@ def _trained(
     from guardrail_training.regularized import trainer
 
     chosen = replace(settings, out=str(folder), **CHANGES[row])
+    if row.startswith("classify"):
+        chosen = _with_questions(chosen, folder=folder / "corpus")
     report = trainer.run(chosen, reward=reward)
     if not report.finished:
         raise FailureError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
     return folder / f"step-{chosen.all_steps}", _seconds(folder, "time/step")
+
+
+def _with_questions(settings: RegularizedSettings, *, folder: Path) -> RegularizedSettings:
+    """The settings with questions as the general part, in a folder of their own."""
+    data = required_folder(settings.data)
+    write_questions(data, folder / "questions.jsonl", count=QUESTIONS, seed=settings.seed)
+    (folder / "guided.jsonl").write_bytes((data / settings.guided).read_bytes())
+    return replace(settings, data=str(folder), guided="guided.jsonl", general="questions.jsonl")
 
 
 def _reinforced(

@@ -110,8 +110,8 @@ def likelihood_judge(subject: Subject) -> Judge:
     """A causal language model as a judge: the answer whose letter it finds likelier."""
 
     def ask(questions: Sequence[str]) -> list[str]:
-        letters = [_ids(subject, f" {letter}") for letter in "AB"]
-        prompts = [_ids(subject, question) for question in questions for _ in letters]
+        letters = [subject.ids(f" {letter}") for letter in "AB"]
+        prompts = [subject.ids(question) for question in questions for _ in letters]
         found = subject.logprobs(prompts, letters * len(questions))
         scores = [float(values.sum()) for values in found]
         return ["A" if a > b else "B" for a, b in zip(scores[::2], scores[1::2], strict=True)]
@@ -155,8 +155,3 @@ def _asked(judge: Judge, questions: Sequence[str]) -> list[str]:
             f"the judge gave {len(answers)} answers to {len(questions)} questions", reason="judge_invalid"
         )
     return answers
-
-
-def _ids(subject: Subject, text: str) -> list[int]:
-    ids: list[int] = subject.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-    return ids

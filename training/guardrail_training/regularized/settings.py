@@ -81,7 +81,8 @@ class RegularizedSettings:
                          learned, and new ones are drawn. A prompt with one ``{text}``: ``guided`` has pairs
                          ``toxic``, ``neutral``; the neutral sentence is learned and drawn
     general              plain text below ``data``, cut into windows of ``window`` tokens of which the first
-                         ``context`` are only read; empty: no general part
+                         ``context`` are only read; or JSON Lines with ``prompt`` and ``response``, of which
+                         the response is learned; empty: no general part
     guided_share         the guided part of a batch
     max_tokens           a longer guided text is an error
 

@@ -39,6 +39,11 @@ class Subject:
     tokenizer: Any
     guidance: Guidance | None = None
 
+    def ids(self, text: str) -> list[int]:
+        """The token ids of a text, control tokens in it split."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return ids
+
     @property
     def _family(self) -> Family:
         return family_of(self.model, pad_id=self.tokenizer.pad_token_id)

@@ -32,9 +32,9 @@ def choices(subject: Subject, path: Path, *, limit: int = 0, seed: int) -> Choic
     """
     rows = read_records(path, fields={"goal": str, "sol1": str, "sol2": str, "label": int})
     rows = rows[: limit or None]
-    prompts = [_ids(subject, f"Question: {row['goal']}\nAnswer:") for row in rows for _ in range(2)]
+    prompts = [subject.ids(f"Question: {row['goal']}\nAnswer:") for row in rows for _ in range(2)]
     texts = [" " + row[name].strip() for row in rows for name in ("sol1", "sol2")]
-    found = subject.logprobs(prompts, [_ids(subject, text) for text in texts])
+    found = subject.logprobs(prompts, [subject.ids(text) for text in texts])
     scores = [float(values.sum()) / len(text) for values, text in zip(found, texts, strict=True)]
     pairs = zip(scores[::2], scores[1::2], strict=True)
     ahead = [
@@ -50,13 +50,8 @@ def perplexity(subject: Subject, path: Path, *, tokens: int) -> float:
 
     The text is read in windows of 256 tokens whose first token is only read.
     """
-    ids = _ids(subject, path.read_text(encoding="utf-8"))[:tokens]
+    ids = subject.ids(path.read_text(encoding="utf-8"))[:tokens]
     windows = [ids[start : start + WINDOW] for start in range(0, len(ids), WINDOW)]
     windows = [window for window in windows if len(window) > 1]
     found = subject.logprobs([window[:1] for window in windows], [window[1:] for window in windows])
     return math.exp(-float(torch.cat(found).double().mean()))
-
-
-def _ids(subject: Subject, text: str) -> list[int]:
-    ids: list[int] = subject.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-    return ids
