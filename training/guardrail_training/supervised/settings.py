@@ -117,6 +117,9 @@ class SftSettings:
         for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"{key} must be one of {', '.join(known)}, got {getattr(self, key)!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
         if self.adapter is not None and self.dropout:
             raise ConfigError("dropout is for a new adapter: one that is gone on from has none")
         if self.tuning == "full":
