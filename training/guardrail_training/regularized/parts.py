@@ -81,7 +81,7 @@ class ModelParts:
         return 1 - self._figures["collect"]["samples/failed"]
 
     def collect(self, iteration: int) -> Samples:
-        """Draws and labels."""
+        """Draws and labels, and asks the auxiliary model about samples that are new to it."""
         settings = self._settings
         count, seed = settings.prompts, settings.seed
         if iteration == 0:  # an order of its own, which no later iteration goes on with
@@ -100,18 +100,18 @@ class ModelParts:
             "samples/failed": 1 - samples.rate,
             "samples/length": float(samples.responses.lengths.float().mean()),
             "samples/tokens": float(samples.responses.lengths.sum()),
+            **(self._asked(samples) if iteration else {}),
         }
         return samples
 
     def fit(self, iteration: int, samples: Samples) -> None:
-        """Asks the auxiliary model about samples that are new to it, then fits it to them."""
+        """Fits the auxiliary model; the first time it is then asked about samples that were held out."""
         settings = self._settings
-        asked = samples
+        held_out: Samples | None = None
         if iteration == 0:
             self._auxiliary.start_at(samples.rate)
-            samples, asked = _held_out(samples, group=settings.samples_per_prompt)
-        before = self._asked(asked) if iteration else {}
-        losses = fit(
+            samples, held_out = _held_out(samples, group=settings.samples_per_prompt)
+        self._figures["fit"] = fit(
             self._auxiliary,
             self._optimizer,
             samples,
@@ -119,7 +119,8 @@ class ModelParts:
             iteration=iteration,
             steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
         )
-        self._figures["fit"] = (before or self._asked(asked)) | losses
+        if held_out is not None:
+            self._figures["fit"] |= self._asked(held_out)
 
     def _asked(self, samples: Samples) -> dict[str, float]:
         return quality(self._auxiliary, samples, success_from=self._settings.success_from)

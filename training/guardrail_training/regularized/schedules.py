@@ -29,7 +29,7 @@ BRANCHES = ("collect", "tune", "fit")
 class Parts(Protocol[Drawn]):
     """A language model, an auxiliary model and an oracle, as a schedule sees them.
 
-    ``collect`` reads the language model alone; ``fit`` changes the auxiliary model alone and reads nothing of
+    ``collect`` changes nothing; ``fit`` changes the auxiliary model alone and reads nothing of
     the language model; ``tune`` changes the language model alone. ``changed`` is what a branch has just
     changed or measured, for other processes, which ``adopt`` it.
     """
