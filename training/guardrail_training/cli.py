@@ -5,6 +5,7 @@ An error of this package is one line: status 2 where other arguments mend it, st
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Trains and measures the models that guardrail serves.",
 )
+
+# At every start it asks for a kernel of another package, without which it works as well.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 Recipe = Annotated[str | None, typer.Option(help="TOML file with the settings of the run.")]
 Base = Annotated[
