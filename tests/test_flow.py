@@ -184,6 +184,15 @@ def test_a_toxic_quotation_is_masked_and_never_rewritten() -> None:
     assert not any(isinstance(request, Rewrite) for request in hand.asked)
 
 
+def test_a_toxic_url_is_masked_and_never_rewritten() -> None:
+    text = "The plan is on https://example.com/idiot/plan for all of you to read."
+    hand = Hand()
+    outcome = hand.run(text)
+    assert outcome.text == text.replace("idiot", "i****")
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+    assert "rewrite:protected" in outcome.edits[0].failed_checks
+
+
 def test_words_split_over_short_lines_are_judged_together() -> None:
     def detect(request: Detect) -> list[Verdict]:
         return [
@@ -328,6 +337,40 @@ def test_no_character_is_scored_more_than_k_times(lengths: list[int], size: int,
     in_reach = math.ceil(policy.context / policy.segment_min) + 1
     most = max(sum(f"<{i:x}>" in text for text in scored) for i in range(len(words)))
     assert most <= 2 + 2 * in_reach
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=25),
+    st.integers(1, 50),
+    st.integers(0, 3),
+    st.sampled_from(["every text", "joint texts"]),
+)
+def test_candidates_and_masks_multiply_k_by_their_number(
+    lengths: list[int], size: int, candidates: int, flagged: str
+) -> None:
+    """Each toxic segment is rewritten in vain: every candidate repeats it, and is scored as it was."""
+    policy = Policy(segment_min=4, segment_max=60, context=40, candidates=max(candidates, 1))
+    words = [f"<{i:x}>" + "x" * length for i, length in enumerate(lengths)]
+    text = ". ".join(words)
+    scored: list[str] = []
+
+    def detect(request: Detect) -> list[Verdict]:
+        scored.extend(request.texts)
+        # A segment is clean alone and toxic after an odd number of others, or toxic in any case.
+        toxic = [flagged == "every text" or text.count("<") % 2 == 0 for text in request.texts]
+        return [Verdict({}, is_toxic, (Span(0, 1),) if is_toxic else ()) for is_toxic in toxic]
+
+    def rewrite(request: Rewrite) -> list[list[str]]:
+        return [[f"{text}{n}" for n in range(candidates)] for text in request.texts]
+
+    def lexicon(request: Detect) -> list[Verdict]:
+        return [Verdict({}, flagged=False) for _ in request.texts]
+
+    hand = Hand(policy, detect=detect, rewrite=rewrite, lexicon=lexicon)
+    hand.run(*(text[i : i + size] for i in range(0, len(text), size)))
+    in_reach = math.ceil(policy.context / policy.segment_min) + 1
+    most = max(sum(f"<{i:x}>" in text for text in scored) for i in range(len(words)))
+    assert most <= 2 * (candidates + 2) * (in_reach + 1)
 
 
 WORDS = st.sampled_from(

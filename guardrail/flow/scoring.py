@@ -1,4 +1,9 @@
-"""Judges segments alone and jointly with earlier text, and decides what a detector failure does."""
+"""Judges segments alone and jointly with earlier text, and decides what a detector failure does.
+
+With ``n = ceil(context / segment_min) + 1`` segments in reach, a character is judged at most ``2 + 2 n``
+times, whatever the chunks. Verifying what is to take a toxic segment's place comes on top, which makes it at
+most ``2 (candidates + 2) (n + 1)`` times. A detector that fails is asked again, segment by segment.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -277,6 +278,23 @@ def test_reviewers_come_from_the_environment() -> None:
         with pytest.raises(ConfigError) as caught:
             Reviewers.from_environment({"GUARDRAIL_AUDIT_KEYS": wrong})
         assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("shown", [None, "Bearer x", f"Basic {KEY}", f"Bearer {KEY}"])
+def test_a_key_is_compared_with_every_reviewers_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch, shown: str | None
+) -> None:
+    compared: list[bytes] = []
+    in_constant_time = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return in_constant_time(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    reviewers = Reviewers({"alice": KEY, "bob": "bobs-key-0123456789"})
+    assert reviewers.admit(shown) == ("alice" if shown == f"Bearer {KEY}" else None)
+    assert compared == [KEY.encode(), b"bobs-key-0123456789"]
 
 
 def test_records_are_json_whatever_the_text_was(where: str) -> None:

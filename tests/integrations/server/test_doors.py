@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import socket
 import threading
 from typing import Any
@@ -79,6 +80,32 @@ def test_a_key_that_protects_nothing_is_refused(value: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told) as caught:
         Keys.from_environment({"GUARDRAIL_PROXY_KEYS": value})
     assert "short" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shown", "admitted"),
+    [
+        (None, False),
+        ("Bearer", False),
+        ("Bearer x", False),
+        (f"Bearer {PROXY_KEY[:-1]}?", False),
+        (f"Basic {PROXY_KEY}", False),
+        *[(f"Bearer {key}", True) for key in KEYS.proxy],
+    ],
+)
+def test_what_is_shown_is_compared_with_every_key_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch, shown: str | None, admitted: bool
+) -> None:
+    compared: list[bytes] = []
+    in_constant_time = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return in_constant_time(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert KEYS.admit(shown) is admitted
+    assert compared == [key.encode() for key in KEYS.proxy]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org"])
@@ -171,7 +198,7 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(upstream: Upstream) -> N
 
 
 def test_more_requests_than_the_limit_are_told_to_come_back(upstream: Upstream) -> None:
-    begun, go_on = threading.Event(), anyio.Event
+    begun, release = threading.Event(), threading.Event()
 
     async def slow(asked: Any) -> Response:
         begun.set()
@@ -179,8 +206,6 @@ def test_more_requests_than_the_limit_are_told_to_come_back(upstream: Upstream) 
             await anyio.sleep(0.001)
         return completion(["fine"])
 
-    del go_on
-    release = threading.Event()
     upstream.reply = slow
     answers: list[Any] = []
     with (
