@@ -87,11 +87,11 @@ class Manifest:
         path = Path(folder) / FILENAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ManifestError(
                 f"no {FILENAME} in {folder}: not a model folder, or an incomplete copy"
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ManifestError(f"{path} is not valid JSON; fetch the model again") from error
         manifest = cls.parse(content, where=str(path))
         if verify:

@@ -89,7 +89,7 @@ class Policy:
         )
         for name in ("detect_timeout", "rewrite_timeout"):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, "None or more than 0 seconds", value)
+            _require(value is None or 0 < value < math.inf, name, "None or more than 0 seconds", value)
         for name in ("negation_change", "max_rewrites", "context"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         _require(0.0 <= self.batch_wait < math.inf, "batch_wait", "0 or more milliseconds", self.batch_wait)

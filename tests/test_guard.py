@@ -160,9 +160,9 @@ def test_lone_surrogates_and_nul_come_back_as_they_were() -> None:
 def test_a_megabyte_of_toxic_sentences_is_bounded_by_the_budget() -> None:
     rewriter = WordRewriter()
     text = f"{TOXIC} " * (1_000_000 // len(TOXIC))
-    started = time.perf_counter()
+    started = time.process_time()
     outcome = guard(rewriter=rewriter).check(text)
-    assert time.perf_counter() - started < 60.0
+    assert time.process_time() - started < 30.0
     assert sum(map(len, rewriter.calls)) == Policy().max_rewrites
     assert "idiot" not in outcome.text
     assert outcome.degraded == ("rewrite_budget",)
@@ -180,6 +180,7 @@ def test_a_megabyte_of_toxic_sentences_is_bounded_by_the_budget() -> None:
         {"on_error": "ignore"},
         {"block": "never"},
         {"rewrite_timeout": 0},
+        {"detect_timeout": float("inf")},
         {"batch": 0},
         {"segment_min": 300},
         {"length_ratio": (2.0, 3.0)},

@@ -51,10 +51,17 @@ def test_a_missing_manifest_says_so(tmp_path):
         Manifest.load(tmp_path)
 
 
+def test_a_file_in_place_of_a_folder_is_the_same_error(tmp_path):
+    (tmp_path / "adapter.safetensors").write_bytes(b"x")
+    with pytest.raises(ManifestError, match=r"no manifest\.json"):
+        Manifest.load(tmp_path / "adapter.safetensors")
+
+
 def test_a_manifest_that_is_not_json_says_so(tmp_path):
-    (tmp_path / FILENAME).write_bytes(b"{\xff")
-    with pytest.raises(ManifestError, match="not valid JSON"):
-        Manifest.load(tmp_path)
+    for content in (b"{\xff", b"[" * 100_000):
+        (tmp_path / FILENAME).write_bytes(content)
+        with pytest.raises(ManifestError, match="not valid JSON"):
+            Manifest.load(tmp_path)
 
 
 @pytest.mark.parametrize(

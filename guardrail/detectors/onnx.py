@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,26 @@ def _require(manifest: Manifest, folder: str | Path) -> None:
     lacking += ["threshold"] if manifest.threshold is None else []
     if manifest.kind != "detector" or lacking:
         raise ManifestError(f"{folder} is no complete detector: kind {manifest.kind!r}, lacking {lacking}")
+    if unusable := list(_unusable(manifest)):
+        raise ManifestError(f"{folder} has a manifest without a usable number for {unusable}; fetch it again")
+
+
+def _unusable(manifest: Manifest) -> Iterator[str]:
+    """Names of the numbers that are none, or out of range: with these every text might pass."""
+    shares = {name: manifest.settings.get(name, 0.0) for name in ("span_threshold", "word_threshold")}
+    for name, share in {"threshold": manifest.threshold, **shares}.items():
+        if not _is_number(share, 0.0, 1.0):
+            yield name
+    if not _is_number(manifest.settings.get("window", _WINDOW), 3, math.inf):
+        yield "window"
+    for label in manifest.labels:
+        line = manifest.calibration[label]
+        if not all(_is_number(line.get(name), -math.inf, math.inf) for name in "ab"):
+            yield f"calibration of {label}"
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and least <= value <= most
 
 
 def _tokenizer(path: Path) -> Any:

@@ -272,6 +272,26 @@ def test_an_incomplete_manifest_says_what_it_lacks(
         OnnxDetector(altered(folder, tmp_path, change))
 
 
+@pytest.mark.parametrize(
+    ("unusable", "change"),
+    [
+        ("threshold", lambda m: m.update(threshold=math.nan)),
+        ("threshold", lambda m: m.update(threshold=1.5)),
+        ("word_threshold", lambda m: m["settings"].update(word_threshold=math.nan)),
+        ("word_threshold", lambda m: m["settings"].update(word_threshold="high")),
+        ("span_threshold", lambda m: m["settings"].update(span_threshold=-1)),
+        ("window", lambda m: m["settings"].update(window=2)),
+        ("calibration of insult", lambda m: m["calibration"].update(insult={"a": 1.0})),
+        ("calibration of insult", lambda m: m["calibration"].update(insult={"a": 1.0, "b": math.nan})),
+    ],
+)
+def test_a_number_that_would_let_texts_pass_is_refused_by_name(
+    folder: Path, tmp_path: Path, unusable: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    with pytest.raises(ManifestError, match=rf"without a usable number for \['{unusable}'\]"):
+        OnnxDetector(altered(folder, tmp_path, change))
+
+
 def test_a_missing_folder_is_a_manifest_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no manifest"):
         OnnxDetector(tmp_path / "none")
