@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
-from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from openai import OpenAI
 from typer.testing import CliRunner
 
@@ -23,7 +25,7 @@ import guardrail
 from guardrail import Guard, Outcome, Policy, detox_guard
 from guardrail.integrations.bulk.job import Job
 from guardrail.integrations.cli import app
-from guardrail.integrations.langchain import wrap
+from guardrail.integrations.langchain import DetoxMiddleware, wrap
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.integrations.server.running import Upstream, completion, delta, proxy, serving
@@ -42,6 +44,7 @@ POLICIES = {
     "mask": Policy(ladder=("mask", "block")),
     "block": Policy(ladder=("block",)),
 }
+QUESTION: Any = {"messages": [HumanMessage("?")]}
 Way = Callable[[Guard, list[str], Path], list[str]]
 
 
@@ -98,12 +101,32 @@ def runnable_invoke(guard: Guard, texts: list[str], folder: Path) -> list[str]:
     return [str(guarded.invoke(text).content) for text in texts]
 
 
-def runnable_stream(guard: Guard, texts: list[str], folder: Path) -> list[str]:
+def chain(guard: Guard) -> Runnable[str, str]:
+    """A chain that speaks what it is given, chunk by chunk, under moderation."""
+
     def spoken(given: Iterator[str]) -> Iterator[str]:
         yield from chunks("".join(given))
 
-    guarded = wrap(guard, RunnableGenerator(spoken))
-    return ["".join(guarded.stream(text)) for text in texts]
+    async def aspoken(given: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for chunk in achunks(await joined(given)):
+            yield chunk
+
+    return wrap(guard, RunnableGenerator(spoken, aspoken))
+
+
+def agent_of(guard: Guard, text: str) -> Any:
+    """An agent whose model says the text, word by word where it is streamed."""
+    model = GenericFakeChatModel(messages=iter([AIMessage(text)]))
+    return create_agent(model, tools=[], middleware=[DetoxMiddleware(guard)])
+
+
+def agent_state(guard: Guard, text: str) -> str:
+    return str(agent_of(guard, text).invoke(QUESTION)["messages"][-1].content)
+
+
+def agent_stream(guard: Guard, text: str) -> str:
+    streamed = agent_of(guard, text).stream(QUESTION, stream_mode="messages")
+    return "".join(chunk.text for chunk, _ in streamed)
 
 
 def whole_completion(guard: Guard, texts: list[str], folder: Path) -> list[str]:
@@ -177,6 +200,17 @@ WAYS: dict[str, Way] = {
     "amoderate": one_by_one(lambda guard, text: asyncio.run(guard.amoderate(text))),
     "stream": one_by_one(lambda guard, text: "".join(guard.stream(chunks(text)))),
     "astream": one_by_one(lambda guard, text: asyncio.run(joined(guard.astream(achunks(text))))),
+    "chain stream": one_by_one(lambda guard, text: "".join(chain(guard).stream(text))),
+    "chain transform": one_by_one(lambda guard, text: "".join(chain(guard).transform(chunks(text)))),
+    "chain batch": one_by_one(lambda guard, text: chain(guard).batch([text])[0]),
+    "chain ainvoke": one_by_one(lambda guard, text: asyncio.run(chain(guard).ainvoke(text))),
+    "chain astream": one_by_one(lambda guard, text: asyncio.run(joined(chain(guard).astream(text)))),
+    "chain atransform": one_by_one(
+        lambda guard, text: asyncio.run(joined(chain(guard).atransform(achunks(text))))
+    ),
+    "chain abatch": one_by_one(lambda guard, text: asyncio.run(chain(guard).abatch([text]))[0]),
+    "agent's state": one_by_one(agent_state),
+    "agent's stream": one_by_one(agent_stream),
     **{
         way.__name__: way
         for way in (
@@ -185,7 +219,6 @@ WAYS: dict[str, Way] = {
             generator_function,
             asynchronous_generator_function,
             runnable_invoke,
-            runnable_stream,
             whole_completion,
             streamed_completion,
             detoxify_endpoint,
