@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import guardrail
 from guardrail import Verdict
 from guardrail.errors import ModelFileError, UsageError
 from guardrail.integrations.cli import app
@@ -27,7 +26,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command with a guard whose models are small functions."""
-    monkeypatch.setattr(guardrail, "Guard", WordGuard)
+    monkeypatch.setattr("guardrail.guard.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
 
@@ -194,7 +193,7 @@ def test_no_traceback_shows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, **arguments: Any) -> None:
             super().__init__(detector=broken, **arguments)
 
-    monkeypatch.setattr(guardrail, "Guard", BrokenGuard)
+    monkeypatch.setattr("guardrail.guard.Guard", BrokenGuard)
     result = CliRunner().invoke(app, ["check", "canary-7f3a is what this says"])
     assert "canary" not in result.output
 

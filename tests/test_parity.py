@@ -21,7 +21,6 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from openai import OpenAI
 from typer.testing import CliRunner
 
-import guardrail
 from guardrail import Guard, Outcome, Policy, detox_guard
 from guardrail.integrations.bulk.job import Job
 from guardrail.integrations.cli import app
@@ -268,7 +267,7 @@ def test_the_command_gives_the_same(monkeypatch: pytest.MonkeyPatch, parts: dict
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**parts | arguments)
 
-    monkeypatch.setattr(guardrail, "Guard", PartGuard)
+    monkeypatch.setattr("guardrail.guard.Guard", PartGuard)
     for text in TEXTS:
         result = CliRunner().invoke(app, ["check", "--json", text])
         expected = Guard(**parts).check(text)

@@ -63,7 +63,7 @@ def check(
     config: ConfigOption = None,
 ) -> None:
     """Prints what may be shown of a text; text that passes comes out as it went in."""
-    from guardrail import Guard
+    from guardrail.guard import Guard
     from guardrail.integrations.lines import dumps
     from guardrail.integrations.rows import outcome_row
 
@@ -107,7 +107,7 @@ def detect(
 
     A line that cannot be judged comes out as {"error", "line", "source"}, and the command ends with status 1.
     """
-    from guardrail import Guard
+    from guardrail.guard import Guard
     from guardrail.integrations.lines import Columns, judge_lines
 
     guard = Guard.from_config(config)
