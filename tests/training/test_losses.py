@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from guardrail_training.losses import IGNORED, token_cross_entropy
+from guardrail_training.modeling.losses import IGNORED, token_cross_entropy
 
 
 def slow_cross_entropy(logits: list[list[float]], targets: list[int]) -> float:

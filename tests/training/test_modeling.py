@@ -13,8 +13,8 @@ from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
-from guardrail_training.losses import IGNORED, token_cross_entropy
 from guardrail_training.modeling import Batch, Example, collate, encode_example, target_logits
+from guardrail_training.modeling.losses import IGNORED, token_cross_entropy
 
 TEMPLATE = Template("<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n")
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from guardrail.errors import UsageError
 from guardrail_training.cli import app
-from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.charts import CHARTS, charts_of
 from guardrail_training.report.drawing import bars, curves, histogram
 from guardrail_training.report.markup import element, written

@@ -19,22 +19,22 @@ from guardrail_training.detection import corpora
 from guardrail_training.detection.batches import load_tokenizer
 from guardrail_training.detection.calibrate import choose_threshold, platt
 from guardrail_training.detection.corpora import CLEAN, Labelled
-from guardrail_training.detection.hard_negatives import Templates
-from guardrail_training.detection.lexicon_build import WORD, build_lexicon, write_lexicon
-from guardrail_training.detection.mixture import Example, draw_pass
-from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.quantise import Session, activation_ranges, arrays, export, measure_cost
-from guardrail_training.detection.settings import DetectorSettings, course
-from guardrail_training.detection.vocabulary import prune
-from guardrail_training.evaluation.detection_report import flag_rates, rank_sets
-from guardrail_training.evaluation.detection_sets import (
+from guardrail_training.detection.dev_sets import (
     GROUP_TERM,
     clean_sets,
     dev_texts,
     labelled_sets,
     toxic_sets,
 )
-from guardrail_training.evaluation.metrics import ranking
+from guardrail_training.detection.hard_negatives import Templates
+from guardrail_training.detection.lexicon_build import WORD, build_lexicon, write_lexicon
+from guardrail_training.detection.measures import flag_rates, rank_sets
+from guardrail_training.detection.mixture import Example, draw_pass
+from guardrail_training.detection.network import DetectorNetwork
+from guardrail_training.detection.quantise import Session, activation_ranges, arrays, export, measure_cost
+from guardrail_training.detection.settings import DetectorSettings, course
+from guardrail_training.detection.vocabulary import prune
+from guardrail_training.metrics.statistics import ranking
 from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["release"]
@@ -225,11 +225,8 @@ def _dev_figures(folder: Path, settings: DetectorSettings, threshold: float) -> 
     detector = OnnxDetector(folder, threads=settings.threads)
     texts = dev_texts(Path(settings.data))
     ranked = rank_sets(detector, labelled_sets(texts), threshold=threshold)
-    clean = clean_sets(texts, data=Path(settings.data), judges=())
-    # Without judges (they are in the evaluation extra) its first set is the whole neutral side.
-    names = ["paradetox neutral, unfiltered", *list(clean)[1:]]
-    sets = {**toxic_sets(texts, seed=settings.seed), **dict(zip(names, clean.values(), strict=True))}
-    rates = flag_rates(detector, sets)
+    clean = clean_sets(texts, data=Path(settings.data))
+    rates = flag_rates(detector, {**toxic_sets(texts, seed=settings.seed), **clean})
     return {
         "dev": {
             f"{each.source}: {each.label}": _rounded(dataclasses.asdict(each.ranking)) for each in ranked

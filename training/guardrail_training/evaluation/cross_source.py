@@ -11,8 +11,8 @@ import torch
 
 from guardrail.errors import UsageError
 from guardrail.outcome import LABELS
-from guardrail_training.evaluation.detection_sets import LabelledSet, labelled_sets
-from guardrail_training.evaluation.metrics import Ranking, ranking
+from guardrail_training.detection.dev_sets import LabelledSet, labelled_sets
+from guardrail_training.metrics.statistics import Ranking, ranking
 
 __all__ = ["WITHOUT", "CrossSource", "cross_source", "toxicity_logits"]
 
@@ -43,8 +43,8 @@ def cross_source(
     """Trains once per left-out source, one pass over ``texts`` texts, and tests on that source's dev part."""
     from guardrail_training.detection.batches import load_tokenizer
     from guardrail_training.detection.detector import DetectorSettings, train
+    from guardrail_training.detection.dev_sets import dev_texts
     from guardrail_training.detection.mixture import ROWS
-    from guardrail_training.evaluation.detection_sets import dev_texts
 
     sets = {each.source: each for each in labelled_sets(dev_texts(data)) if each.label == "toxicity"}
     if missing := sorted(set(WITHOUT.values()) - set(sets)):

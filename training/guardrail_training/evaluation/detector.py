@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from guardrail_training.evaluation.cross_source import cross_source
-from guardrail_training.evaluation.detection_report import (
-    embedding_correlation,
-    flag_rates,
-    pooled_rankings,
-    rank_sets,
-    template_set,
-)
-from guardrail_training.evaluation.detection_sets import (
+from guardrail_training.detection.corpora import Labelled
+from guardrail_training.detection.dev_sets import (
+    NEUTRAL_SIDE,
     clean_sets,
     dev_texts,
     labelled_sets,
     sentence_pairs,
     toxic_sets,
+)
+from guardrail_training.detection.measures import flag_rates, rank_sets
+from guardrail_training.evaluation.cross_source import cross_source
+from guardrail_training.evaluation.detection_report import (
+    embedding_correlation,
+    judged_clean,
+    pooled_rankings,
+    template_set,
 )
 from guardrail_training.evaluation.judges import load_judges
 from guardrail_training.evaluation.settings import EvaluateSettings
@@ -49,7 +52,7 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
         "rankings": rank_sets(detector, sets, threshold=threshold),
         "rates": {
             "flagged": flag_rates(detector, toxic_sets(texts, seed=settings.seed)),
-            "let be": flag_rates(detector, clean_sets(texts, data=data, judges=load_judges(data))),
+            "let be": flag_rates(detector, _clean_sets(texts, data)),
         },
         "pooled": pooled_rankings(detector, sets, templates, threshold=threshold),
         "embedding": [
@@ -63,6 +66,13 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
         ],
         "cross_source": _cross_source(settings, data) if settings.cross_source else [],
     }
+
+
+def _clean_sets(texts: Mapping[str, Sequence[Labelled]], data: Path) -> dict[str, tuple[str, ...]]:
+    """The clean sets, ParaDetox's neutral side without what a judge objects to."""
+    sets = clean_sets(texts, data=data)
+    agreed = judged_clean(sets.pop(NEUTRAL_SIDE), judges=load_judges(data))
+    return {"paradetox neutral that both judges call clean": agreed, **sets}
 
 
 def _cross_source(settings: EvaluateSettings, data: Path) -> list[Any]:

@@ -31,7 +31,7 @@ from guardrail_training.evaluation.systems import (
     second_references,
     write_outputs,
 )
-from guardrail_training.fluency import Surprise, surprise
+from guardrail_training.metrics.fluency import Surprise, surprise
 from guardrail_training.provenance import SHIPPED, model_folder
 from guardrail_training.records import required_folder
 

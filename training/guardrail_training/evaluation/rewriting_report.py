@@ -21,10 +21,10 @@ from guardrail.errors import UsageError
 from guardrail.outcome import Action
 from guardrail.protocols import Detector, Embedder
 from guardrail_training.evaluation.judges import Judge
-from guardrail_training.evaluation.metrics import Mean, bootstrap_mean
-from guardrail_training.evaluation.overlap import Overlap, corpus_bleu, overlap
 from guardrail_training.evaluation.similarity import cosines
-from guardrail_training.fluency import Surprise, perplexity
+from guardrail_training.metrics.fluency import Surprise, perplexity
+from guardrail_training.metrics.overlap import Overlap, corpus_bleu, overlap
+from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 
 __all__ = [
     "Advantage",

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from guardrail.manifest import Encoder, Template
-from guardrail_training.losses import IGNORED
+from guardrail_training.modeling.losses import IGNORED
 
 __all__ = ["Batch", "Example", "collate", "encode_example", "target_logits"]
 

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 from guardrail_training.data import read_rows
-from guardrail_training.evaluation.metrics import Ranking, ranking
+from guardrail_training.metrics.statistics import Ranking, ranking
 from guardrail_training.records import read_records
 from guardrail_training.regularized.subject import Subject
 

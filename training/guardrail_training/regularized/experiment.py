@@ -33,7 +33,7 @@ from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import sha256_of
 from guardrail_training import modeling
 from guardrail_training.evaluation.judges import Judge, load_judges
-from guardrail_training.evaluation.metrics import Mean, bootstrap_mean
+from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 from guardrail_training.provenance import model_folder, plain
 from guardrail_training.recipe import read_recipe
 from guardrail_training.records import required_folder

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guardrail.errors import FailureError, PluginError, UsageError
-from guardrail_training.evaluation.metrics import Rate, wilson_rate
+from guardrail_training.metrics.statistics import Rate, wilson_rate
 from guardrail_training.regularized.subject import Subject
 
 __all__ = [

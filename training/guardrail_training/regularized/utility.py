@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from guardrail_training.evaluation.metrics import Mean, Rate, bootstrap_mean, wilson_rate
+from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 from guardrail_training.records import read_records
 from guardrail_training.regularized.subject import Subject
 

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from guardrail.errors import MissingExtraError
-from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.markup import Element, element
 from guardrail_training.report.run import Series
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from guardrail_training.evaluation.generation.measures import Change
-from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.markup import Element, element
 
 __all__ = ["number", "percent", "signed", "with_interval"]

@@ -8,7 +8,7 @@ from functools import partial
 from guardrail_training.evaluation.generation.comparison import Comparison, System
 from guardrail_training.evaluation.generation.measures import Figure
 from guardrail_training.evaluation.generation.samples import Output, Sample
-from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.drawing import bars, histogram
 from guardrail_training.report.markup import Element, Node, element, folded, table
 from guardrail_training.report.numbers import number, percent, signed, with_interval

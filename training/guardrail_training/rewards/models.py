@@ -13,7 +13,7 @@ import torch
 from guardrail.errors import ConfigError, ModelMissingError, UsageError
 from guardrail.outcome import LABELS
 from guardrail.protocols import Detector, Embedder
-from guardrail_training.fluency import surprise
+from guardrail_training.metrics.fluency import surprise
 from guardrail_training.rewards.algebra import Answer, Floats, Score
 
 __all__ = ["clean", "fluency", "load_classifier", "meaning", "sequence_classifier"]

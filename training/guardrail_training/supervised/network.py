@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from guardrail_training.losses import token_cross_entropy
 from guardrail_training.modeling import Example, autocast, collate, target_logits
 from guardrail_training.modeling.families import EncoderDecoder, family_of
+from guardrail_training.modeling.losses import token_cross_entropy
 
 __all__ = ["TargetLoss", "target_tokens"]
 

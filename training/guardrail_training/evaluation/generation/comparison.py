@@ -10,7 +10,7 @@ from typing import Any
 
 from guardrail.errors import UsageError
 from guardrail_training.evaluation.generation.measures import Change, Figure
-from guardrail_training.evaluation.metrics import Mean
+from guardrail_training.metrics.statistics import Mean
 from guardrail_training.provenance import plain
 
 __all__ = ["Changes", "Comparison", "System", "read_comparison", "write_comparison"]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from guardrail.errors import UsageError
 from guardrail_training.evaluation.judges import THRESHOLDS, Judge, load_judges
-from guardrail_training.evaluation.metrics import RESAMPLES, Mean, bootstrap_mean
-from guardrail_training.evaluation.overlap import overlap
+from guardrail_training.metrics.overlap import overlap
+from guardrail_training.metrics.statistics import RESAMPLES, Mean, bootstrap_mean
 from guardrail_training.rewards.algebra import Answer, Reward, Score
 from guardrail_training.rewards.formula import read_formula
 

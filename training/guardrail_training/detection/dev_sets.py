@@ -13,10 +13,10 @@ from guardrail.outcome import LABELS
 from guardrail_training.detection import corpora
 from guardrail_training.detection.augment import Marked, obfuscate
 from guardrail_training.detection.corpora import Labelled, wikitext_sentences
-from guardrail_training.evaluation.judges import Judge
 
 __all__ = [
     "GROUP_TERM",
+    "NEUTRAL_SIDE",
     "LabelledSet",
     "clean_sets",
     "dev_texts",
@@ -26,6 +26,9 @@ __all__ = [
     "sentence_pairs",
     "toxic_sets",
 ]
+
+NEUTRAL_SIDE = "paradetox neutral, unfiltered"
+"""Name of the clean set in which a few sentences stayed toxic, as no judge has read them."""
 
 LEAST = 5  # positives and negatives without which a ranking says nothing
 MAJORITY = 0.5
@@ -108,25 +111,14 @@ def obfuscated(rows: Sequence[Labelled], *, seed: int) -> tuple[str, ...]:
     )
 
 
-def clean_sets(
-    texts: Mapping[str, Sequence[Labelled]], *, data: Path, judges: Sequence[Judge]
-) -> dict[str, tuple[str, ...]]:
+def clean_sets(texts: Mapping[str, Sequence[Labelled]], *, data: Path) -> dict[str, tuple[str, ...]]:
     """What a detector should not flag; sets whose names begin with "identity" mention groups of people."""
-    references = list(
-        dict.fromkeys(row.text for row in texts["paradetox"] if row.source == "paradetox_neutral")
-    )
-    agreed = [True] * len(references)
-    for judge in judges:
-        agreed = [
-            kept and bool(clean) for kept, clean in zip(agreed, judge.finds_clean(references), strict=True)
-        ]
+    references = [row.text for row in texts["paradetox"] if row.source == "paradetox_neutral"]
     paragraphs = (data / "wikitext2" / "test.txt").read_text(encoding="utf-8").split("\n")
     no_hate = [row.text for row in texts["stormfront"] if row.source == "stormfront_nohate"]
     statements = [row.text for row in texts["toxigen_statements"] if row.source == "toxigen_neutral"]
     return {
-        "paradetox neutral that both judges call clean": tuple(
-            reference for reference, kept in zip(references, agreed, strict=True) if kept
-        ),
+        NEUTRAL_SIDE: tuple(dict.fromkeys(references)),
         "wikitext-2 test sentences": tuple(dict.fromkeys(wikitext_sentences(paragraphs))),
         "identity: toxigen neutral statements": tuple(dict.fromkeys(statements)),
         "identity: stormfront noHate with a group term": tuple(

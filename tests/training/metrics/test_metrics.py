@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardrail.errors import ModelMissingError, UsageError
-from guardrail_training.evaluation.metrics import bootstrap_mean, rank_correlation, ranking, wilson_rate
-from guardrail_training.evaluation.overlap import corpus_bleu, overlap
 from guardrail_training.evaluation.similarity import ParaphraseL3, cosines
-from guardrail_training.fluency import Surprise, perplexity, surprise
+from guardrail_training.metrics.fluency import Surprise, perplexity, surprise
+from guardrail_training.metrics.overlap import corpus_bleu, overlap
+from guardrail_training.metrics.statistics import bootstrap_mean, rank_correlation, ranking, wilson_rate
 
 
 def test_a_bootstrap_of_equal_values_has_no_width() -> None:

@@ -1,0 +1,1 @@
+"""Figures of texts and of measurements; anything may use them, a reward too."""
