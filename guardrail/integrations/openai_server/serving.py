@@ -13,6 +13,7 @@ from guardrail.guard import Guard
 from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server.app import create_app
+from guardrail.integrations.openai_server.heads import protocol_of
 from guardrail.integrations.openai_server.keys import Keys, require_safe_address
 
 __all__ = ["run", "server_of"]
@@ -49,6 +50,7 @@ def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=protocol_of(settings.body_timeout),
             host=settings.host,
             port=settings.port,
             log_config=LOGGING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import socket
 import threading
+import time
 from typing import Any
 
 import anyio
@@ -14,13 +15,16 @@ import pytest
 from openai import OpenAI
 from starlette.responses import Response
 
+from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
-from guardrail.integrations.openai_server import Keys
+from guardrail.integrations.openai_server import Keys, create_app
 from guardrail.integrations.openai_server.keys import require_safe_address
-from tests.integrations.server.running import PROXY_KEY, UPSTREAM_KEY, Upstream, completion, proxy
+from guardrail.integrations.openai_server.serving import server_of
+from tests.integrations.server.running import PROXY_KEY, UPSTREAM_KEY, Upstream, completion, fake_guard, proxy
 from tests.integrations.server.test_completions import ask
 
 KEYS = Keys(proxy=("another-key-0123456789", PROXY_KEY), upstream=UPSTREAM_KEY)
+WHOLE = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @pytest.mark.parametrize("key", ["wrong-key-0123456789", PROXY_KEY[:-1], f"{PROXY_KEY}x", "ключ-ключ-ключ"])
@@ -195,6 +199,25 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(upstream: Upstream) -> N
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n{{"
             connection.sendall(head.encode())
             assert connection.recv(64).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127"])
+def test_a_connection_whose_head_does_not_arrive_in_time_is_closed(upstream: Upstream, sent: bytes) -> None:
+    settings = ServerSettings(port=0, body_timeout=0.05)
+    server = server_of(create_app(fake_guard(), settings=settings, keys=Keys()), settings)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.001)
+    address = server.servers[0].sockets[0].getsockname()
+    with socket.create_connection(address, timeout=10.0) as connection:
+        connection.sendall(WHOLE)
+        assert connection.recv(64).startswith(b"HTTP/1.1 200")
+    with socket.create_connection(address, timeout=10.0) as connection:
+        connection.sendall(sent)
+        assert connection.recv(64) == b""
+    server.should_exit = True
+    thread.join(10.0)
 
 
 def test_more_requests_than_the_limit_are_told_to_come_back(upstream: Upstream) -> None:
