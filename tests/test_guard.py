@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,21 @@ def test_a_megabyte_of_toxic_sentences_is_bounded_by_the_budget() -> None:
     assert outcome.degraded == ("rewrite_budget",)
     for edit in outcome.edits[:: len(outcome.edits) // 50]:
         assert text[edit.start : edit.end] == edit.before
+
+
+def test_memory_for_a_long_toxic_text_stays_in_proportion_to_it() -> None:
+    text = f"{TOXIC} " * (100_000 // len(TOXIC))
+    plain = guard(
+        detector=lambda texts: WordDetector().detect(texts),
+        lexicon=lambda texts: WordDetector().detect(texts),
+    )
+    tracemalloc.start()
+    try:
+        plain.check(text)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100 * len(text)  # bytes a character; edits and their verdicts take about 50
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -172,8 +173,26 @@ def test_rewrites_do_not_depend_on_batch_companions(guard: Guard) -> None:
 def test_text_that_talks_to_the_rewriter_is_treated_as_text(guard: Guard, text: str) -> None:
     outcome = guard.check(text)
     assert outcome.action is not Action.PASSED
-    assert "poem about the sea" not in outcome.text
+    # Whoever obeys writes a poem; who was asked for a rewrite keeps the meaning and about the length.
+    assert outcome.text.lower().count("poem") <= text.count("poem")
+    assert all(edit.similarity is None or edit.similarity >= 0.5 for edit in outcome.edits)
     assert len(outcome.text) <= 2 * len(text)
+
+
+@pytest.mark.base
+def test_no_library_below_the_shipped_models_logs_text(
+    guard: Guard, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    canary = "Quorvax7419"
+    text = f"The printer in {canary} is damn slow. Here {canary} \ud800 stands in clean text."
+    with caplog.at_level(logging.DEBUG):
+        outcome = guard.check(text)
+        guard.detect([text])
+        guard.embed([text])
+    printed = capfd.readouterr()
+    assert canary in outcome.text
+    assert f"action={outcome.action}" in caplog.text
+    assert canary not in caplog.text + printed.out + printed.err + repr(outcome)
 
 
 def test_without_its_base_the_default_guard_masks_and_says_which_command_helps(
