@@ -43,8 +43,18 @@ def median_seconds(cases: Mapping[str, Callable[[], object]], *, rounds: int) ->
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def report(name: str, rows: Sequence[Mapping[str, object]], claims: Sequence[Claim]) -> None:
-    """Prints a table and the claims, and writes both to ``results/NAME.json``."""
+def report(
+    name: str,
+    rows: Sequence[Mapping[str, object]],
+    claims: Sequence[Claim],
+    *,
+    packages: Sequence[str] = PACKAGES,
+    settings: Mapping[str, object] | None = None,
+) -> None:
+    """Prints a table and the claims, and writes both to ``results/NAME.json``.
+
+    The file holds the versions of ``packages`` and, if there are any, the ``settings`` of the run.
+    """
     console = Console()
     table = Table(*rows[0], title=name)
     for row in rows:
@@ -55,8 +65,9 @@ def report(name: str, rows: Sequence[Mapping[str, object]], claims: Sequence[Cla
     content = {
         "benchmark": name,
         "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in PACKAGES},
+        | {package: version(package) for package in packages},
         "machine": {"system": platform.system(), "architecture": platform.machine(), "cores": os.cpu_count()},
+        **({"settings": dict(settings)} if settings else {}),
         "rows": [dict(row) for row in rows],
         "claims": [asdict(claim) for claim in claims],
     }

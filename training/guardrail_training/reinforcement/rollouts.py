@@ -27,7 +27,7 @@ from guardrail_training.reinforcement.sampling import Responses, noise_for, samp
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Scored
 
-__all__ = ["Experience", "Rollout", "assess", "chunks_by_length", "collect"]
+__all__ = ["Experience", "Rollout", "assess", "chunks_by_length", "collect", "read_responses"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ def collect(
             for query, text in zip(rows, texts, strict=True)
         ]
     )
-    policy, reference = _read(learner, prompts, responses, rows_at_once=settings.microbatch_size)
+    policy, reference = read_responses(learner, prompts, responses, rows_at_once=settings.microbatch_size)
     return _joined(
         processes.gather(
             Rollout(prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored)
@@ -163,7 +163,7 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _read(
+def read_responses(
     learner: Learner, prompts: Prompts, responses: Responses, *, rows_at_once: int
 ) -> tuple[Reading, Tensor]:
     """What policy and reference say of all responses, a few rows at a time."""

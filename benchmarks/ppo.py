@@ -1,0 +1,122 @@
+"""One PPO step of this project against trl 0.11.3, whose trainer was the last for encoder-decoder models.
+
+Run: ``python -m benchmarks.ppo --trl-python PATH``, where PATH is the Python of an environment that has
+
+    pip install torch==2.13.0 trl==0.11.3 transformers==4.45.2 peft==0.13.2 accelerate==1.0.1 "numpy<3" rich
+
+Both sides hold a model of FLAN-T5-base's shape with random weights and a LoRA adapter on q and v, in float32.
+They draw a batch of 16 and learn from it in mini-batches of 4, with value function and reference. The lengths
+of ``ppo_workload`` are divided by ``--scale``. The sides take turns, each in a process of its own, and the
+first step of each is not counted. Claims are about processor seconds, since the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+
+from benchmarks.measure import Claim, report
+from benchmarks.ppo_workload import BATCH, MINIBATCH, SEED, SHAPE, Workload
+from benchmarks.side import Cost, Side
+from guardrail_training.runlog import git_commit
+
+TASKS = ("generate", "learn")
+TRL_VERSIONS = {"trl": "0.11.3", "transformers": "4.45.2", "peft": "0.13.2", "accelerate": "1.0.1"}
+
+
+def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, dict[str, list[Cost]]]:
+    """The costs of each task of each side, by side and task; the first round is not counted."""
+    costs: dict[str, dict[str, list[Cost]]] = {name: {task: [] for task in TASKS} for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            for task in TASKS:
+                cost = side.do(task)
+                if number:
+                    costs[name][task].append(cost)
+    return costs
+
+
+def medians(costs: Sequence[Cost]) -> tuple[float, float]:
+    """Processor seconds and seconds on the clock."""
+    return (
+        statistics.median(cost.cpu_seconds for cost in costs),
+        statistics.median(cost.seconds for cost in costs),
+    )
+
+
+def row(name: str, costs: Mapping[str, Sequence[Cost]], *, peak: float) -> dict[str, object]:
+    """One side's line of the table."""
+    generation, learning = (medians(costs[task]) for task in TASKS)
+    return {
+        "side": name,
+        "generation, CPU s": generation[0],
+        "update, CPU s": learning[0],
+        "step, CPU s": generation[0] + learning[0],
+        "step, s": generation[1] + learning[1],
+        "peak MB": peak,
+    }
+
+
+def read_arguments() -> argparse.Namespace:
+    """What was asked for on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--trl-python", required=True, help="the Python of the environment with trl")
+    parser.add_argument("--scale", type=int, default=4, help="what lengths are divided by")
+    parser.add_argument("--layers", type=int, default=12, help="layers of encoder and decoder each")
+    parser.add_argument("--chunk", type=int, default=BATCH, help="responses that trl draws at a time")
+    parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prints seconds and peak memory of both sides, and whether this project keeps its promise."""
+    asked = read_arguments()
+    shape = ("--scale", str(asked.scale), "--layers", str(asked.layers))
+    load = os.getloadavg()[0]
+    with (
+        Side("benchmarks.ppo_guardrail", *shape, threads=asked.threads) as own,
+        Side(
+            "benchmarks.ppo_trl",
+            *shape,
+            *("--chunk", str(asked.chunk)),
+            threads=asked.threads,
+            python=asked.trl_python,
+        ) as trl,
+    ):
+        costs = measured({"guardrail": own, "trl 0.11.3": trl}, rounds=asked.rounds)
+        peaks = {"guardrail": own.peak_megabytes, "trl 0.11.3": trl.peak_megabytes}
+    rows = [row(name, of, peak=peaks[name]) for name, of in costs.items()]
+    ours, theirs = rows
+    speed = theirs["step, CPU s"] / ours["step, CPU s"]
+    memory = ours["peak MB"] / theirs["peak MB"]
+    workload = Workload.scaled(asked.scale)
+    report(
+        "ppo",
+        rows,
+        [
+            Claim("a step is at least 3 times as fast", speed, speed >= 3),
+            Claim("peak memory is at most .6", memory, memory <= 0.6),
+        ],
+        packages=("detox-guardrail", "numpy", "torch", "transformers", "peft"),
+        settings={
+            **vars(asked),
+            "trl_python": TRL_VERSIONS,
+            "seed": SEED,
+            "git": git_commit(),
+            "shape": {**SHAPE, "num_layers": asked.layers},
+            "batch": BATCH,
+            "minibatch": MINIBATCH,
+            "prompt_tokens": sum(map(len, workload.prompts)),
+            "response_tokens": sum(workload.limits),
+            "dtype": "float32",
+            "load_average": {"before": load, "after": os.getloadavg()[0]},
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
