@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Literal
 
 from guardrail.errors import ConfigError
@@ -16,6 +17,18 @@ __all__ = ["Policy"]
 
 Rung = Literal["rewrite", "mask", "block"]
 LADDER: tuple[Rung, ...] = ("rewrite", "mask", "block")
+WHOLE = (
+    "candidates",
+    "negation_change",
+    "max_rewrites",
+    "context",
+    "segment_min",
+    "segment_max",
+    "batch",
+    "queue",
+)
+REAL = ("meaning_floor", "batch_wait")
+OPTIONAL = ("threshold", "detect_timeout", "rewrite_timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,7 @@ class Policy:
         object.__setattr__(self, "thresholds", dict(self.thresholds))
         object.__setattr__(self, "ladder", tuple(self.ladder))
         object.__setattr__(self, "length_ratio", tuple(self.length_ratio))
+        self._require_numbers()
         for name, value in {"threshold": self.threshold, **self.thresholds}.items():
             _require(value is None or 0.0 <= value <= 1.0, name, "between 0 and 1", value)
         _require(-1.0 <= self.meaning_floor <= 1.0, "meaning_floor", "between -1 and 1", self.meaning_floor)
@@ -101,6 +115,17 @@ class Policy:
             "at least 4 x segment_min",
             self.segment_max,
         )
+
+    def _require_numbers(self) -> None:
+        """Raises for a wrong type by name; a comparison further on would not say which field it was."""
+        for name in WHOLE:
+            _require(isinstance(getattr(self, name), Integral), name, "a whole number", getattr(self, name))
+        for name in REAL + OPTIONAL:
+            value = getattr(self, name)
+            is_left_out = value is None and name in OPTIONAL
+            _require(is_left_out or isinstance(value, Real), name, "a number", value)
+        for label, value in self.thresholds.items():
+            _require(isinstance(value, Real), label, "a number", value)
 
     def flags(self, verdict: Verdict) -> bool:
         """True where this policy does not tolerate the verdict."""
