@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 from benchmarks.measure import Claim, report
 from benchmarks.ppo_workload import BATCH, MINIBATCH, SEED, SHAPE, Workload
@@ -47,7 +48,7 @@ def medians(costs: Sequence[Cost]) -> tuple[float, float]:
     )
 
 
-def row(name: str, costs: Mapping[str, Sequence[Cost]], *, peak: float) -> dict[str, object]:
+def row(name: str, costs: Mapping[str, Sequence[Cost]], *, peak: float) -> dict[str, Any]:
     """One side's line of the table."""
     generation, learning = (medians(costs[task]) for task in TASKS)
     return {
@@ -66,40 +67,55 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--trl-python", required=True, help="the Python of the environment with trl")
     parser.add_argument("--scale", type=int, default=4, help="what lengths are divided by")
     parser.add_argument("--layers", type=int, default=12, help="layers of encoder and decoder each")
+    parser.add_argument("--rows", type=int, nargs="+", default=[MINIBATCH], help="learned from at a time")
     parser.add_argument("--chunk", type=int, default=BATCH, help="responses that trl draws at a time")
     parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 
+def sides(asked: argparse.Namespace, rows: int, stack: ExitStack) -> dict[str, Side]:
+    """Both sides, started, learning from so many responses at a time."""
+    shape = ("--scale", str(asked.scale), "--layers", str(asked.layers), "--rows", str(rows))
+    own = Side("benchmarks.ppo_guardrail", *shape, threads=asked.threads)
+    trl = Side(
+        "benchmarks.ppo_trl",
+        *(*shape, "--chunk", str(asked.chunk)),
+        threads=asked.threads,
+        python=asked.trl_python,
+    )
+    names = (f"guardrail, {rows} rows at a time", f"trl, {rows} rows at a time")
+    return {name: stack.enter_context(side) for name, side in zip(names, (own, trl), strict=True)}
+
+
+def claims(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, rows: int) -> list[Claim]:
+    """What is promised of our line and trl's."""
+    speed = theirs["step, CPU s"] / ours["step, CPU s"]
+    memory = ours["peak MB"] / theirs["peak MB"]
+    return [
+        Claim(f"{rows} rows at a time: a step is at least 3 times as fast as trl's", speed, speed >= 3),
+        Claim(f"{rows} rows at a time: at most .6 of trl's peak memory", memory, memory <= 0.6),
+    ]
+
+
 def main() -> None:
     """Prints seconds and peak memory of both sides, and whether this project keeps its promise."""
     asked = read_arguments()
-    shape = ("--scale", str(asked.scale), "--layers", str(asked.layers))
     load = os.getloadavg()[0]
-    with (
-        Side("benchmarks.ppo_guardrail", *shape, threads=asked.threads) as own,
-        Side(
-            "benchmarks.ppo_trl",
-            *shape,
-            *("--chunk", str(asked.chunk)),
-            threads=asked.threads,
-            python=asked.trl_python,
-        ) as trl,
-    ):
-        costs = measured({"guardrail": own, "trl 0.11.3": trl}, rounds=asked.rounds)
-        peaks = {"guardrail": own.peak_megabytes, "trl 0.11.3": trl.peak_megabytes}
-    rows = [row(name, of, peak=peaks[name]) for name, of in costs.items()]
-    ours, theirs = rows
-    speed = theirs["step, CPU s"] / ours["step, CPU s"]
-    memory = ours["peak MB"] / theirs["peak MB"]
+    with ExitStack() as stack:
+        running: dict[str, Side] = {}
+        for rows in asked.rows:
+            running |= sides(asked, rows, stack)
+        costs = measured(running, rounds=asked.rounds)
+        lines = [row(name, costs[name], peak=side.peak_megabytes) for name, side in running.items()]
     workload = Workload.scaled(asked.scale)
     report(
         "ppo",
-        rows,
+        lines,
         [
-            Claim("a step is at least 3 times as fast", speed, speed >= 3),
-            Claim("peak memory is at most .6", memory, memory <= 0.6),
+            claim
+            for number, rows in enumerate(asked.rows)
+            for claim in claims(*lines[2 * number : 2 * number + 2], rows=rows)
         ],
         packages=("detox-guardrail", "numpy", "torch", "transformers", "peft"),
         settings={
@@ -119,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

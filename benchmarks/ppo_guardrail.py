@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
@@ -23,7 +24,6 @@ NEVER = -1
 SETTINGS = PpoSettings(
     batch_size=BATCH,
     minibatch_size=MINIBATCH,
-    microbatch_size=MINIBATCH,
     epochs=1,
     target_kl=0.0,  # every mini-batch is learned from
     learning_rate=1.41e-5,
@@ -37,7 +37,7 @@ SETTINGS = PpoSettings(
 class Training:
     """A learner and what it learns from."""
 
-    def __init__(self, workload: Workload, *, layers: int) -> None:
+    def __init__(self, workload: Workload, *, layers: int, rows: int) -> None:
         torch.manual_seed(0)
         base = T5ForConditionalGeneration(T5Config(**SHAPE, num_layers=layers)).requires_grad_(False)
         adapted = modeling.add_lora(
@@ -47,6 +47,7 @@ class Training:
         self._optimizer = torch.optim.AdamW(
             modeling.trainable_parameters(self._learner), lr=SETTINGS.learning_rate, weight_decay=0.0
         )
+        self._settings = replace(SETTINGS, microbatch_size=rows)
         self._workload, self._steps = workload, 0
 
     def generate(self) -> int:
@@ -69,17 +70,19 @@ class Training:
         self._steps += 1
         prompts = self._learner.family.pad(self._workload.prompts)
         responses = _padded(self._workload.responses)
-        policy, reference = read_responses(self._learner, prompts, responses, rows_at_once=MINIBATCH)
+        policy, reference = read_responses(
+            self._learner, prompts, responses, rows_at_once=self._settings.microbatch_size
+        )
         scored = named("score", lambda _: self._workload.scores)([Answer("", "", "")] * BATCH)
         rollout = Rollout(prompts, responses, policy, reference, scored)
-        experience = assess(rollout, settings=SETTINGS, coefficient=SETTINGS.kl_coefficient)
+        experience = assess(rollout, settings=self._settings, coefficient=SETTINGS.kl_coefficient)
         rollout_figures(rollout, experience, coefficient=SETTINGS.kl_coefficient)
         moved = update(
             self._learner,
             self._optimizer,
             rollout,
             experience,
-            settings=SETTINGS,
+            settings=self._settings,
             step=self._steps,
             processes=Processes(),
         )
@@ -97,7 +100,7 @@ def _padded(responses: Sequence[Sequence[int]]) -> Responses:
 def main() -> None:
     """Generates and learns when asked to."""
     arguments = read_arguments()
-    training = Training(Workload.scaled(arguments.scale), layers=arguments.layers)
+    training = Training(Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows)
     serve({"generate": training.generate, "learn": training.learn})
 
 

@@ -29,7 +29,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 class Training:
     """A trainer and what it learns from; responses are drawn ``chunk`` at a time."""
 
-    def __init__(self, workload: Workload, *, layers: int, chunk: int) -> None:
+    def __init__(self, workload: Workload, *, layers: int, rows: int, chunk: int) -> None:
         torch.manual_seed(0)
         base = T5ForConditionalGeneration(T5Config(**SHAPE, num_layers=layers))
         base.generation_config.eos_token_id = None  # responses of given lengths
@@ -45,7 +45,12 @@ class Training:
             get_peft_model(base, lora), summary_dropout_prob=0.0
         )
         config = PPOConfig(
-            learning_rate=1.41e-5, batch_size=BATCH, mini_batch_size=MINIBATCH, ppo_epochs=1, seed=0
+            learning_rate=1.41e-5,
+            batch_size=BATCH,
+            mini_batch_size=rows,
+            gradient_accumulation_steps=MINIBATCH // rows,
+            ppo_epochs=1,
+            seed=0,
         )
         self._trainer = PPOTrainer(config, model, ref_model=None, tokenizer=tokenizer())
         self._workload, self._chunk = workload, chunk
@@ -83,7 +88,9 @@ class Training:
 def main() -> None:
     """Generates and learns when asked to."""
     arguments = read_arguments()
-    training = Training(Workload.scaled(arguments.scale), layers=arguments.layers, chunk=arguments.chunk)
+    training = Training(
+        Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows, chunk=arguments.chunk
+    )
     serve({"generate": training.generate, "learn": training.learn})
 
 

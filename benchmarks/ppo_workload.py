@@ -16,8 +16,9 @@ SEED = 0
 BATCH, MINIBATCH = 16, 4
 RANK = 32
 PAD_ID, END_ID = 0, 1
+VOCABULARY = 32128
 SHAPE = {
-    "vocab_size": 32128,
+    "vocab_size": VOCABULARY,
     "d_model": 768,
     "d_kv": 64,
     "d_ff": 2048,
@@ -54,7 +55,7 @@ class Workload:
             # Evenly spread lengths: a draw of 16 could be far from the mean.
             lengths = [(least + (most - least) * i // (BATCH - 1)) // scale for i in range(BATCH)]
             generator.shuffle(lengths)
-            return [[generator.randrange(2, SHAPE["vocab_size"]) for _ in range(n)] for n in lengths]
+            return [[generator.randrange(2, VOCABULARY) for _ in range(n)] for n in lengths]
 
         prompts, responses = texts(*PROMPT_TOKENS), texts(*NEW_TOKENS)
         return cls(prompts, responses, [generator.gauss(0.0, 1.0) for _ in range(BATCH)])
@@ -66,9 +67,10 @@ class Workload:
 
 
 def read_arguments() -> argparse.Namespace:
-    """The arguments of a side: ``scale``, ``layers`` and ``chunk``."""
+    """The arguments of a side: ``scale``, ``layers``, ``rows`` in memory at a time, trl's ``chunk``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=int, required=True)
     parser.add_argument("--layers", type=int, required=True)
+    parser.add_argument("--rows", type=int, default=MINIBATCH)
     parser.add_argument("--chunk", type=int, default=BATCH)
     return parser.parse_args()

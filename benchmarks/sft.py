@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.measure import Claim, report
 from benchmarks.sft_workload import SETTINGS
@@ -32,7 +33,7 @@ def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, list[Cost]]
     return costs
 
 
-def row(name: str, dtype: str, costs: Sequence[Cost], *, peak: float) -> dict[str, object]:
+def row(name: str, dtype: str, costs: Sequence[Cost], *, peak: float) -> dict[str, Any]:
     """One side's line of the table."""
     return {
         "side": name,
@@ -44,7 +45,7 @@ def row(name: str, dtype: str, costs: Sequence[Cost], *, peak: float) -> dict[st
     }
 
 
-def compared(dtype: str, *, batches: int, rounds: int, threads: int) -> list[dict[str, object]]:
+def compared(dtype: str, *, batches: int, rounds: int, threads: int) -> list[dict[str, Any]]:
     """Both sides' lines of the table."""
     shape = ("--dtype", dtype, "--batches", str(batches))
     with (

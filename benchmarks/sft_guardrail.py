@@ -9,10 +9,10 @@ from benchmarks.side import serve
 from guardrail.manifest import Template
 from guardrail_training import modeling
 from guardrail_training.modeling.quantised import make_optimizer
-from guardrail_training.plan import Encoding, plan_passes
 from guardrail_training.processes import Processes
 from guardrail_training.sft import accumulate
 from guardrail_training.supervised.network import TargetLoss
+from guardrail_training.supervised.plan import Encoding, plan_passes
 
 
 class Training:

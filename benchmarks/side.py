@@ -12,7 +12,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -91,12 +91,3 @@ class Side:
         answer = json.loads(line)
         self.peak_megabytes = answer.pop("peak_megabytes")
         return Cost(**answer)
-
-
-def total(costs: Sequence[Cost]) -> Cost:
-    """The sum of several costs."""
-    return Cost(
-        seconds=sum(cost.seconds for cost in costs),
-        cpu_seconds=sum(cost.cpu_seconds for cost in costs),
-        tokens=sum(cost.tokens for cost in costs),
-    )
