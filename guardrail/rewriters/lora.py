@@ -93,8 +93,9 @@ class LoraRewriter:
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
         found: dict[str, list[str]] = {segment: [] for segment in segments}
-        prompts = {segment: prompt for segment in found if (prompt := self._prompt(segment)) is not None}
         with self._base.applied(self._adapter) as model:
+            # In here, because a tokenizer cannot be used by two threads at once.
+            prompts = {segment: prompt for segment in found if (prompt := self._prompt(segment)) is not None}
             for batch in _batches(prompts, n=max(1, n - 1), decoding=self._decoding):
                 continuations = decode(
                     model,
@@ -119,7 +120,9 @@ class LoraRewriter:
         for segment, verdict in zip(prompts, self._lexicon.detect(list(prompts)), strict=True):
             shorter = _fitted(delete_spans(segment, verdict.spans), segment)
             if verdict.spans and shorter.strip():
-                ids = self._base.tokenizer.encode(shorter, add_special_tokens=False)
+                ids = self._base.tokenizer.encode(
+                    shorter, add_special_tokens=False, split_special_tokens=True
+                )
                 if least_likely(model, prompts[segment].ids, ids, stop=self._base.stop) >= LEAST_LIKELY:
                     yield segment, shorter
 
