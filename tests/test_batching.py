@@ -16,6 +16,7 @@ import pytest
 
 from guardrail import Action, Guard, Outcome, Policy, Verdict
 from guardrail.batching import AT_ONCE
+from guardrail.deadline import Worker
 from guardrail.errors import ConfigError, ManifestError, PluginError
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
@@ -320,7 +321,10 @@ def test_the_deadline_counts_the_waiting_for_a_model_too() -> None:
         tasks += [asyncio.create_task(shared.acheck(CLEAN)) for _ in range(5)]
         outcomes = await asyncio.gather(*tasks)
         assert time.perf_counter() - started < 5.0
-        assert {outcome.degraded for outcome in outcomes} == {("detector_deadline",)}
+        reasons = {outcome.degraded for outcome in outcomes}
+        assert ("detector_deadline",) in reasons
+        # Where the machine is so busy that two were late before the others came, the circuit is open.
+        assert reasons <= {("detector_deadline",), ("detector_circuit_open",)}
         gate.open.set()
 
     asyncio.run(run())
@@ -432,9 +436,11 @@ def test_a_forked_child_starts_threads_of_its_own() -> None:
 
 
 def test_the_threads_end_with_the_guard() -> None:
+    others = threading.enumerate()
     shared = guard()
     asyncio.run(checks(shared, [TOXIC] * 4))
-    mine = [worker for worker in shared._shared()._workers._idle if worker.is_alive()]
+    mine = [thread for thread in threading.enumerate() if isinstance(thread, Worker)]
+    mine = [worker for worker in mine if worker not in others]
     assert mine
     del shared
     gc.collect()

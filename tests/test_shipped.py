@@ -181,11 +181,16 @@ def test_text_that_talks_to_the_rewriter_is_treated_as_text(guard: Guard, text: 
 
 @pytest.mark.base
 def test_no_library_below_the_shipped_models_logs_text(
-    guard: Guard, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    guard: Guard,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A server that another test has set up keeps these messages to itself.
+    monkeypatch.setattr(logging.getLogger("guardrail"), "propagate", True)
     canary = "Quorvax7419"
     text = f"The printer in {canary} is damn slow. Here {canary} \ud800 stands in clean text."
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="guardrail"):
         outcome = guard.check(text)
         guard.detect([text])
         guard.embed([text])
