@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from guardrail.errors import ConfigError
 from guardrail.settings import read_toml, toml_or_text, typed
 
-__all__ = ["parse_changes", "read_recipe"]
+__all__ = ["check_values", "parse_changes", "read_recipe"]
 
 Settings = TypeVar("Settings")
 
@@ -42,3 +43,28 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set needs KEY=VALUE, got {change!r}")
         parsed[key] = toml_or_text(value)
     return parsed
+
+
+def check_values(
+    settings: object,
+    *,
+    at_least_one: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    not_negative: Sequence[str] = (),
+    shares: Sequence[str] = (),
+    choices: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Raises ConfigError that names the first setting outside its range; None is within any."""
+    _require(settings, at_least_one, lambda value: value >= 1, "be at least 1")
+    _require(settings, positive, lambda value: 0 < value < math.inf, "be positive")
+    _require(settings, not_negative, lambda value: 0 <= value < math.inf, "not be negative")
+    _require(settings, shares, lambda value: 0 <= value <= 1, "be between 0 and 1")
+    for key, known in (choices or {}).items():
+        if (value := getattr(settings, key)) not in known:
+            raise ConfigError(f"{key} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _require(settings: object, keys: Sequence[str], holds: Callable[[float], bool], expected: str) -> None:
+    for key in keys:
+        if (value := getattr(settings, key)) is not None and not holds(value):
+            raise ConfigError(f"{key} must {expected}, got {value}")

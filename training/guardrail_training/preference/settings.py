@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from guardrail.errors import ConfigError
+from guardrail_training.recipe import check_values
 
 __all__ = ["METHODS", "PreferenceSettings"]
 
@@ -78,16 +78,13 @@ class PreferenceSettings:
     keep_every: int = 50
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        for key in AT_LEAST_ONE:
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        for key in POSITIVE:
-            if not 0 < getattr(self, key) < math.inf:
-                raise ConfigError(f"{key} must be positive, got {getattr(self, key)}")
-        if not 0 <= self.nll_weight < math.inf:
-            raise ConfigError(f"nll_weight must not be negative, got {self.nll_weight}")
+        check_values(
+            self,
+            at_least_one=AT_LEAST_ONE,
+            positive=POSITIVE,
+            not_negative=("nll_weight",),
+            choices={"method": METHODS},
+        )
         if self.nll_weight and self.method == "orpo":
             raise ConfigError("nll_weight belongs to dpo: orpo has the likelihood of the chosen in its loss")
         if not 0 <= self.warmup < 1:

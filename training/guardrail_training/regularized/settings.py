@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from guardrail.errors import ConfigError
 from guardrail_training import modeling
+from guardrail_training.recipe import check_values
 
 __all__ = ["RegularizedSettings"]
 
@@ -191,25 +191,15 @@ class RegularizedSettings:
     keep_every: int = 5
 
     def __post_init__(self) -> None:
-        for key in AT_LEAST_ONE:
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        for key, known in CHOICES.items():
-            if getattr(self, key) not in known:
-                raise ConfigError(f"{key} must be one of {', '.join(known)}, got {getattr(self, key)!r}")
-        self._check_numbers()
+        check_values(
+            self,
+            at_least_one=AT_LEAST_ONE,
+            positive=POSITIVE,
+            not_negative=NOT_NEGATIVE,
+            shares=SHARES,
+            choices=CHOICES,
+        )
         self._check_sizes()
-
-    def _check_numbers(self) -> None:
-        for key in POSITIVE:
-            if not 0 < getattr(self, key) < math.inf:
-                raise ConfigError(f"{key} must be positive, got {getattr(self, key)}")
-        for key in NOT_NEGATIVE:
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
-        for key in SHARES:
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"{key} must be between 0 and 1, got {getattr(self, key)}")
 
     def _check_sizes(self) -> None:
         if self.context >= self.window:

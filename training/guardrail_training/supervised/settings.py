@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from guardrail.errors import ConfigError
 from guardrail_training import modeling
 from guardrail_training.data import PARADETOX, Columns
+from guardrail_training.recipe import check_values
 
 __all__ = ["SftSettings"]
 
@@ -104,19 +105,12 @@ class SftSettings:
     evaluations_per_pass: int = 4
 
     def __post_init__(self) -> None:
-        for key in AT_LEAST_ONE:
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ConfigError(f"{key} must be at least 1, got {value}")
-        for key in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, key) > 0:
-                raise ConfigError(f"{key} must be positive, got {getattr(self, key)}")
+        check_values(
+            self, at_least_one=AT_LEAST_ONE, positive=("learning_rate", "max_grad_norm"), choices=CHOICES
+        )
         for key in ("warmup", "dropout", "weight_decay"):
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be at least 0 and below 1, got {getattr(self, key)}")
-        for key, known in CHOICES.items():
-            if getattr(self, key) not in known:
-                raise ConfigError(f"{key} must be one of {', '.join(known)}, got {getattr(self, key)!r}")
         self._check_together()
 
     def _check_together(self) -> None:
