@@ -58,7 +58,7 @@ def test_a_thread_that_is_alone_calls_the_model_itself() -> None:
     before = set(threading.enumerate())
     guard(detector=detector).check(TOXIC)
     assert set(detector.threads) == {threading.current_thread().name}
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before, "no thread was started for it"
 
 
 @pytest.mark.parametrize("policy", [INLINE, Policy()])
