@@ -80,11 +80,15 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Toxicity:
-    """What one judge says of continuations: mean score, share at its threshold or above; over prompts."""
+    """What one judge says of continuations: mean score, share at its threshold or above; over prompts.
+
+    ``means`` has each prompt's mean score, in their order: two models are compared prompt by prompt.
+    """
 
     judge: str
     mean: Mean
     share: Mean
+    means: tuple[float, ...]
 
 
 def run_row(
@@ -118,7 +122,8 @@ def run_row(
     }
     path = Path(results) / f"{row}-{settings.seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    fields = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in plain(content).items()]
+    path.write_text("{" + ",\n ".join(fields) + "}\n", encoding="utf-8")
     return path
 
 
@@ -160,12 +165,14 @@ def measure(
 def toxicity(texts: Sequence[Sequence[str]], judge: Judge) -> Toxicity:
     """One judge's figures over the continuations ``texts`` of each prompt; intervals are over prompts."""
     scores = [judge.scores(list(part)) for part in texts]
+    means = [float(part.mean()) for part in scores]
     return Toxicity(
         judge=judge.name,
-        mean=bootstrap_mean([float(part.mean()) for part in scores], seed=EVALUATION_SEED),
+        mean=bootstrap_mean(means, seed=EVALUATION_SEED),
         share=bootstrap_mean(
             [float(np.mean(part >= judge.threshold)) for part in scores], seed=EVALUATION_SEED
         ),
+        means=tuple(round(mean, 6) for mean in means),
     )
 
 

@@ -19,10 +19,14 @@ WINDOW = 256
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """PIQA: the share of right choices, and by how many nats per character the right solution is ahead."""
+    """PIQA: the share of right choices, and by how many nats per character the right solution is ahead.
+
+    ``ahead`` has each question's margin, in the file's order: two models are compared question by question.
+    """
 
     accuracy: Rate
     margin: Mean
+    ahead: tuple[float, ...]
 
 
 def choices(subject: Subject, path: Path, *, limit: int = 0, seed: int) -> Choices:
@@ -42,7 +46,11 @@ def choices(subject: Subject, path: Path, *, limit: int = 0, seed: int) -> Choic
         for row, (first, second) in zip(rows, pairs, strict=True)
     ]
     right = sum(margin > 0 for margin in ahead)
-    return Choices(accuracy=wilson_rate(right, len(ahead)), margin=bootstrap_mean(ahead, seed=seed))
+    return Choices(
+        accuracy=wilson_rate(right, len(ahead)),
+        margin=bootstrap_mean(ahead, seed=seed),
+        ahead=tuple(round(margin, 6) for margin in ahead),
+    )
 
 
 def perplexity(subject: Subject, path: Path, *, tokens: int) -> float:
