@@ -139,9 +139,27 @@ def test_a_rows_candidates_do_not_depend_on_the_others(base: Path, settings: Pre
     assert together == alone
 
 
-def test_references_are_candidates_where_they_are_wanted(settings: PreferenceSettings) -> None:
-    assert [sentence.references for sentence in sentences_of(settings)] != [()] * settings.sentences
-    assert {s.references for s in sentences_of(replace(settings, references=False))} == {()}
+def test_references_are_candidates_where_they_are_wanted_and_known_to_rewards_always(
+    base: Path, settings: PreferenceSettings
+) -> None:
+    learner = load_learner(base, has_values=False)
+    for wanted in (False, True):
+        asked: list[Answer] = []
+
+        def remember(answers: Sequence[Answer], to: list[Answer] = asked) -> list[float]:
+            to.extend(answers)
+            return words(answers)
+
+        chosen = replace(settings, references=wanted)
+        drawn = sentences_of(chosen)
+        reward = named("words", remember)
+        compare(learner, drawn, reward=reward, tokenizer=word_tokenizer(), settings=chosen)
+
+        known = {sentence.query.text: sentence.references for sentence in drawn}
+        assert all(answer.references == known[answer.query] for answer in asked)
+        written = {(answer.query, answer.response) for answer in asked}
+        of_people = {(query, text) for query, several in known.items() for text in several}
+        assert (of_people <= written) == wanted
 
 
 def test_a_larger_draw_begins_with_the_smaller_one(settings: PreferenceSettings) -> None:

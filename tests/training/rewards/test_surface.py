@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardrail.errors import ConfigError
 from guardrail_training.rewards.algebra import Answer
-from guardrail_training.rewards.surface import copied, length_in_words, length_ratio, within
+from guardrail_training.rewards.surface import copied, length_in_words, length_ratio, overlapping, within
 
 
 def answer(query: str, response: str) -> Answer:
@@ -39,3 +40,22 @@ def test_inside_the_bounds_is_1_and_it_falls_towards_0_on_both_sides(
 
 def test_no_bound_below_means_that_an_empty_response_is_not_too_short() -> None:
     assert within([0], least=0, most=3).tolist() == [1]
+
+
+def test_overlap_is_1_for_one_of_the_references_and_less_for_other_texts() -> None:
+    references = ("That is wrong.", "I think that is wrong.")
+    answers = [
+        Answer(query="q", prompt="q", response=text, references=references)
+        for text in ("I think that is wrong.", "I think that is bad.", "Nothing of it", "")
+    ]
+
+    scores = overlapping(answers).tolist()
+
+    assert scores[0] == pytest.approx(1)
+    assert scores == sorted(scores, reverse=True)
+    assert scores[-1] == 0
+
+
+def test_overlap_without_references_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match="overlap needs references"):
+        overlapping([answer("You fool", "You person")])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from guardrail.errors import MissingExtraError
 
-__all__ = ["BLEU_TOKENISER", "Overlap", "corpus_bleu", "overlap"]
+__all__ = ["BLEU_TOKENISER", "Overlap", "best_chrf", "corpus_bleu", "overlap"]
 
 BLEU_TOKENISER = "13a"
 ROUGES = ("rouge1", "rouge2", "rougeL")
@@ -43,16 +43,18 @@ def overlap(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Over
     firsts = [several[0] for several in references]
     pairs = list(zip(outputs, firsts, strict=True))
     rouge = [_rouge_scorer().score(first, output) for output, first in pairs]
-    chrfs = [
-        [_chrf(output, reference) for reference in several]
-        for output, several in zip(outputs, references, strict=True)
-    ]
     return Overlap(
         bleu=np.array([_sentence_bleu(output, first) for output, first in pairs]),
-        chrf_first=np.array([several[0] for several in chrfs]),
-        chrf_best=np.array([max(several) for several in chrfs]),
+        chrf_first=np.array([_chrf(output, first) for output, first in pairs]),
+        chrf_best=best_chrf(outputs, references),
         **{name: np.array([scores[name].fmeasure for scores in rouge]) for name in ROUGES},
     )
+
+
+def best_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+    """The highest chrF of each output with one of its references (at least one each)."""
+    pairs = zip(outputs, references, strict=True)
+    return np.array([max(_chrf(output, reference) for reference in several) for output, several in pairs])
 
 
 def corpus_bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -30,7 +30,7 @@ COLD = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A toxic sentence that is asked about; ``number`` is its row in the data."""
+    """A toxic sentence that is asked about, with its human rewrites; ``number`` is its row in the data."""
 
     number: int
     query: Query
@@ -56,8 +56,8 @@ def draw_sentences(
 
 def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: PreferenceSettings) -> Sentence:
     ids = tuple(template.encode(tokenizer, row.source))
-    references = row.references if settings.references else ()
-    lengths = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in references]
+    learned = row.references if settings.references else ()
+    lengths = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in learned]
     longest = len(ids) + max([settings.response_tokens, *lengths])
     if longest > settings.max_tokens:
         raise TrainingRowError(
@@ -65,7 +65,7 @@ def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: Prefere
             f"{settings.max_tokens}; raise it, lower response_tokens or remove the row"
         )
     prompt = template.literal.replace("{text}", row.source)
-    return Sentence(row.number, Query(text=row.source, prompt=prompt, ids=ids), references)
+    return Sentence(row.number, Query(text=row.source, prompt=prompt, ids=ids), tuple(row.references))
 
 
 def compare(
@@ -92,11 +92,16 @@ def compare(
         temperature=settings.temperature,
     )
     texts = [
-        distinct([*first, *more, *sentence.references])
+        distinct([*first, *more, *(sentence.references if settings.references else ())])
         for first, more, sentence in zip(greedy, sampled, sentences, strict=True)
     ]
     answers = [
-        Answer(query=sentence.query.text, prompt=sentence.query.prompt, response=text)
+        Answer(
+            query=sentence.query.text,
+            prompt=sentence.query.prompt,
+            response=text,
+            references=sentence.references,
+        )
         for sentence, own in zip(sentences, texts, strict=True)
         for text in own
     ]

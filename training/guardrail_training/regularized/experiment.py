@@ -122,7 +122,9 @@ def run_row(
     }
     path = Path(results) / f"{row}-{settings.seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fields = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in plain(content).items()]
+    fields = [
+        f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in plain(content).items()
+    ]
     path.write_text("{" + ",\n ".join(fields) + "}\n", encoding="utf-8")
     return path
 

@@ -22,11 +22,15 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is scored: the text that was asked about, the whole prompt made of it, and the response."""
+    """What is scored: the text that was asked about, the whole prompt made of it, and the response.
+
+    ``references`` are human answers to the same query, where the data has any.
+    """
 
     query: str = field(repr=False)
     prompt: str = field(repr=False)
     response: str = field(repr=False)
+    references: tuple[str, ...] = field(default=(), repr=False)
 
 
 Score = Callable[[Sequence[Answer]], npt.ArrayLike]

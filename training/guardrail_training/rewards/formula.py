@@ -11,6 +11,7 @@ fluency(base)                        perplexity of the query over that of the re
 length(least, most)                  1 between so many words, less outside
 length_ratio(least, most)            1 between so many times the query's words, less outside
 copy                                 1 where the response is the query
+overlap                              chrF with the closest of the row's human references
 """
 
 from __future__ import annotations
@@ -155,6 +156,10 @@ def _copy(*, name: str = "copy") -> Reward:
     return named(name, surface.copied)
 
 
+def _overlap(*, name: str = "overlap") -> Reward:
+    return named(name, surface.overlapping)
+
+
 TERMS: Mapping[str, Term] = {
     "classifier": _classifier,
     "clean": _clean,
@@ -163,5 +168,6 @@ TERMS: Mapping[str, Term] = {
     "length": _length,
     "length_ratio": _length_ratio,
     "meaning": _meaning,
+    "overlap": _overlap,
 }
 """The terms of a formula."""

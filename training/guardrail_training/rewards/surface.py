@@ -1,4 +1,4 @@
-"""Scores that need no model: how long a response is, and whether it only copies."""
+"""Scores that need no model: length, copying, overlap with human answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from guardrail.errors import ConfigError
 from guardrail_training.data import normalised
+from guardrail_training.metrics.overlap import best_chrf
 from guardrail_training.rewards.algebra import Answer, Floats, Score
 
-__all__ = ["copied", "length_in_words", "length_ratio", "within"]
+__all__ = ["copied", "length_in_words", "length_ratio", "overlapping", "within"]
 
 
 def copied(answers: Sequence[Answer]) -> Floats:
     """1 where the response has the query's letters and digits and no others, else 0."""
     return np.array([normalised(a.response) == normalised(a.query) for a in answers], dtype=np.float32)
+
+
+def overlapping(answers: Sequence[Answer]) -> Floats:
+    """The highest chrF (Popovic 2015) of the response with a reference, 0..1.
+
+    Raises ConfigError for an answer without references.
+    """
+    if not all(answer.references for answer in answers):
+        raise ConfigError("the reward's term overlap needs references, and this trainer's rows have none")
+    chrfs = best_chrf([answer.response for answer in answers], [answer.references for answer in answers])
+    return chrfs.astype(np.float32)
 
 
 def length_in_words(*, least: float, most: float) -> Score:
