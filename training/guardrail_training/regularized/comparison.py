@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["on_the_front", "table", "write_comparison"]
+import numpy as np
+
+from guardrail_training.metrics.statistics import Mean, bootstrap_mean
+
+__all__ = ["changes", "on_the_front", "table", "write_comparison"]
 
 Row = Mapping[str, Any]
+SEED = 0
 
 
 def write_comparison(folder: str | Path) -> Path:
@@ -18,7 +23,7 @@ def write_comparison(folder: str | Path) -> Path:
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-[0-9]*.json"))]
     rows.sort(key=lambda row: (-row["toxicity"]["mean"]["value"], row["row"], row["seed"]))
     path = folder / "comparison.md"
-    path.write_text(table(rows), encoding="utf-8")
+    path.write_text(table(rows) + changes(rows), encoding="utf-8")
     _draw(rows, folder / "pareto.png")
     return path
 
@@ -49,6 +54,47 @@ def table(rows: Sequence[Row]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def changes(rows: Sequence[Row]) -> str:
+    """A Markdown table of what each row changes against the base, prompt by prompt, question by question.
+
+    Toxicity is by each judge, relative; PIQA in points, its margin and WikiText relative. Rows that were
+    measured on other prompts or questions than the base are left out; empty without a base.
+    """
+    base = next((row for row in rows if row["row"] == "base"), None)
+    if base is None:
+        return ""
+    judges = [judge["judge"] for judge in base["judges"]]
+    heads = [f"toxicity, {judge}" for judge in judges]
+    lines = [
+        "",
+        f"| row against base | seed | {' | '.join(heads)} | PIQA, points | PIQA margin | WikiText |",
+        f"|---|---|{'---|' * len(judges)}---|---|---|",
+    ]
+    for row in rows:
+        if row is base or row["measures"] != base["measures"]:
+            continue
+        cells = [row["row"], str(row["seed"])]
+        for own, of_base in zip(row["judges"], base["judges"], strict=True):
+            cells.append(_percent(_difference(own["means"], of_base["means"]), of=of_base["mean"]["value"]))
+        own, of_base = (np.array(one["piqa"]["ahead"]) for one in (row, base))
+        cells.append(_percent(_difference(own > 0, of_base > 0), of=1.0))
+        cells.append(_percent(_difference(own, of_base), of=float(of_base.mean())))
+        cells.append(f"{100 * (row['perplexity'] / base['perplexity'] - 1):+.1f} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(own: Any, of_base: Any) -> Mean:
+    return bootstrap_mean(np.asarray(own, dtype=float) - np.asarray(of_base, dtype=float), seed=SEED)
+
+
+def _percent(difference: Mean, *, of: float) -> str:
+    if of == 0:
+        return "-"
+    value, low, high = (100 * part / of for part in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]"
 
 
 def on_the_front(rows: Sequence[Row]) -> set[int]:
