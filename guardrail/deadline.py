@@ -6,6 +6,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, TypeVar
@@ -108,10 +109,13 @@ class Worker(threading.Thread):
 
 
 class Workers:
-    """Threads that are used again: as many as there are jobs at a time, and they end with this object."""
+    """Threads that are used again: as many as there are jobs at a time, and they end with this object.
+
+    There is no lock, which a child forked at the wrong moment would find held for ever: a list's methods are
+    atomic.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._idle: list[Worker] = []
         weakref.finalize(self, _dismiss, self._idle)
 
@@ -127,8 +131,8 @@ class Workers:
 
     def take(self) -> Worker:
         """A thread that has nothing to do."""
-        with self._lock:
-            while self._idle:
+        with suppress(IndexError):
+            while True:
                 # In a forked child the parent's threads exist by name only.
                 if (worker := self._idle.pop()).is_alive():
                     return worker
@@ -136,8 +140,7 @@ class Workers:
 
     def give_back(self, worker: Worker) -> None:
         """Takes a thread back that has nothing more to do."""
-        with self._lock:
-            self._idle.append(worker)
+        self._idle.append(worker)
 
 
 def _dismiss(idle: list[Worker]) -> None:

@@ -7,9 +7,9 @@ import gc
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -20,12 +20,14 @@ from guardrail.deadline import Worker
 from guardrail.errors import ConfigError, ManifestError, PluginError
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.linear import least_seconds
+from tests.waiting import PATIENCE, until
 
 CLEAN = "The weather in the valley is fine today."
 TOXIC = "The driver of that bus is an idiot."
 NEUTRAL = TOXIC.replace("idiot", "person")
-PATIENT = Policy(batch_wait=10_000.0)
-"""Companions would have to keep a call waiting for ten seconds before a test noticed a wait."""
+PATIENT = Policy(batch_wait=1000 * PATIENCE)
+"""A call that waits for companions in vain misses its deadline of half a minute, and the outcome says so."""
 
 
 def guard(policy: Policy | None = None, **parts: Any) -> Guard:
@@ -58,19 +60,10 @@ class Gate:
             self.entered.append(tuple(texts))
             self.inside += 1
             self.most_inside = max(self.inside, self.most_inside)
-        assert self.open.wait(timeout=30.0)
+        assert self.open.wait(PATIENCE)
         with self._lock:
             self.inside -= 1
         return self.words.detect(texts)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for what another thread or task brings about."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not come about within ten seconds")
 
 
 async def busy(shared: Guard, gate: Gate) -> list[asyncio.Task[Outcome]]:
@@ -125,9 +118,7 @@ def test_a_call_holds_no_more_texts_than_the_policy_says() -> None:
 
 
 def test_a_lone_caller_does_not_wait_for_companions() -> None:
-    started = time.perf_counter()
     assert asyncio.run(guard(PATIENT).acheck(TOXIC)).text == NEUTRAL
-    assert time.perf_counter() - started < 5.0
 
 
 def test_a_call_does_not_wait_longer_than_batch_wait_for_texts_that_ask_nothing() -> None:
@@ -142,13 +133,13 @@ def test_a_call_does_not_wait_longer_than_batch_wait_for_texts_that_ask_nothing(
         waiting = asyncio.create_task(anext(shared.astream(silence())))
         await asyncio.sleep(0)
         started = time.perf_counter()
-        await shared.acheck(CLEAN)
+        assert (await shared.acheck(CLEAN)).degraded == (), "it would miss its deadline"
         seconds = time.perf_counter() - started
         silent.set()
         await waiting
         return seconds
 
-    assert 0.004 < asyncio.run(run()) < 5.0
+    assert asyncio.run(run()) > 0.004
 
 
 def test_calls_that_come_while_models_run_go_together_when_one_is_free() -> None:
@@ -188,18 +179,26 @@ def test_the_event_loop_keeps_ticking_while_models_run() -> None:
 
 
 def test_a_long_text_does_not_hold_up_the_event_loop() -> None:
-    async def run() -> float:
-        text = f"{CLEAN} " * (300_000 // len(CLEAN))
-        task = asyncio.create_task(guard(rewriter=None).acheck(text))
-        longest = 0.0
-        while not task.done():
-            started = time.perf_counter()
-            await asyncio.sleep(0)
-            longest = max(longest, time.perf_counter() - started)
-        assert task.result().text == text
-        return longest
+    text = f"{CLEAN} " * (300_000 // len(CLEAN))
 
-    assert asyncio.run(run()) < 1.0
+    async def longest() -> float:
+        """Seconds of this thread that the loop spends at most on anything else before it comes back."""
+        task = asyncio.create_task(guard(rewriter=None).acheck(text))
+        found = 0.0
+        while not task.done():
+            started = time.thread_time()
+            await asyncio.sleep(0)
+            found = max(found, time.thread_time() - started)
+        assert task.result().text == text
+        return found
+
+    inline = guard(Policy(detect_timeout=None), rewriter=None)
+    gc.disable()  # it would hold up anything, for as long as the tests before this one make it
+    try:
+        at_once = least_seconds(partial(inline.check, text), tries=1)
+        assert any(asyncio.run(longest()) < at_once / 5 for _ in range(5)), "it is about a fiftieth"
+    finally:
+        gc.enable()
 
 
 def test_the_queue_is_bounded_and_those_at_the_door_are_served_in_order() -> None:
@@ -296,14 +295,12 @@ def test_deadlines_return_on_time(way: str) -> None:
     async def run() -> None:
         gate = Gate()
         shared = guard(Policy(detect_timeout=0.05), detector=gate)
-        started = time.perf_counter()
         if way == "acheck":
             outcome: Outcome | None = await shared.acheck(CLEAN)
         else:
             stream = shared.astream([CLEAN])
             assert [piece async for piece in stream] == [shared.policy.refusal]
             outcome = stream.outcome
-        assert 0.05 <= time.perf_counter() - started < 5.0
         assert outcome is not None
         assert outcome.action is Action.BLOCKED
         assert outcome.degraded == ("detector_deadline",)
@@ -316,11 +313,9 @@ def test_the_deadline_counts_the_waiting_for_a_model_too() -> None:
     async def run() -> None:
         gate = Gate()
         shared = guard(Policy(detect_timeout=0.2, batch_wait=0.0), detector=gate)
-        started = time.perf_counter()
         tasks = await busy(shared, gate)
         tasks += [asyncio.create_task(shared.acheck(CLEAN)) for _ in range(5)]
         outcomes = await asyncio.gather(*tasks)
-        assert time.perf_counter() - started < 5.0
         reasons = {outcome.degraded for outcome in outcomes}
         assert ("detector_deadline",) in reasons
         # Where the machine is so busy that two were late before the others came, the circuit is open.
@@ -338,7 +333,8 @@ def test_two_calls_that_hang_open_the_circuit_for_coroutines_too() -> None:
         while seen[-1] == ("detector_deadline",):
             seen.append((await shared.acheck(CLEAN)).degraded)
         assert seen[-1] == ("detector_circuit_open",)
-        assert 2 <= len(gate.entered) <= 1 + AT_ONCE  # another may enter as the first is given up
+        await until(lambda: len(gate.entered) >= 2)  # a thread may have been given up before it began
+        assert len(gate.entered) <= 1 + AT_ONCE  # another may enter as the first is given up
         gate.open.set()
 
     asyncio.run(run())
@@ -360,14 +356,16 @@ def test_nothing_is_released_because_a_wait_was_over() -> None:
 
 
 def test_loading_the_rewriter_is_no_part_of_its_deadline() -> None:
-    @cache
-    def open_rewriter() -> None:
-        time.sleep(0.2)
+    def outcome(*, seconds: float) -> Outcome:
+        """Where loading takes longer than the deadline."""
+        shared = guard(Policy(rewrite_timeout=seconds))
+        opening = cache(partial(time.sleep, 1.5 * seconds))
+        shared._calls.models = replace(shared._calls.models, open_rewriter=opening)
+        shared._calls.is_open = False
+        return asyncio.run(shared.acheck(TOXIC))
 
-    shared = guard(Policy(rewrite_timeout=0.1))
-    shared._calls.models = replace(shared._calls.models, open_rewriter=open_rewriter)
-    shared._calls.is_open = False
-    assert asyncio.run(shared.acheck(TOXIC)).text == NEUTRAL
+    # On a busy machine the rewriter itself may miss a short deadline.
+    assert any(outcome(seconds=seconds).text == NEUTRAL for seconds in (0.05, 0.5, 5.0))
 
 
 def test_a_missing_rewriter_masks_and_says_so() -> None:
@@ -430,7 +428,7 @@ def test_a_forked_child_starts_threads_of_its_own() -> None:
     results = fork.SimpleQueue()
     child = fork.Process(target=in_child, args=(shared, results))
     child.start()
-    child.join(timeout=30.0)
+    child.join(PATIENCE)
     assert child.exitcode == 0
     assert results.get() == NEUTRAL
 
@@ -445,7 +443,7 @@ def test_the_threads_end_with_the_guard() -> None:
     del shared
     gc.collect()
     for worker in mine:
-        worker.join(timeout=10.0)
+        worker.join(PATIENCE)
         assert not worker.is_alive()
 
 
