@@ -12,8 +12,14 @@ import pytest
 
 from guardrail.manifest import Manifest, sha256_of
 
-# A shared machine makes single examples slow now and then, which says nothing about the code.
-hypothesis.settings.register_profile("patient", deadline=None)
+# A shared machine makes single examples slow now and then, which says nothing about the code. The examples
+# are the same in every run, so that none fails by chance; pytest --hypothesis-profile=searching draws others.
+hypothesis.settings.register_profile(
+    "searching", deadline=None, derandomize=False, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "patient", hypothesis.settings.get_profile("searching"), derandomize=True, database=None
+)
 hypothesis.settings.load_profile("patient")
 
 TEMPLATE = "<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.detectors.onnx import OnnxDetector
@@ -204,7 +204,7 @@ def test_hostile_characters_leave_offsets_exact(detector: OnnxDetector, text: st
     assert found[0].strip("\0\u202e") == "idiot"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(
     st.text(st.characters(), max_size=80)
     | st.text(st.sampled_from("idot 1!@.\u0301\ud800\0ѕ笨"), max_size=60)
