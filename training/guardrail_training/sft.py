@@ -37,6 +37,8 @@ from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["SftReport", "SftSettings", "identity_of", "learning_rate", "run"]
 
+EVALUATION_BATCH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class SftReport:
@@ -69,8 +71,9 @@ def run(settings: SftSettings) -> SftReport:
     checkpoint stays.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes()
     base, device = model_folder(settings.base), modeling.resolve_device(settings.device)
+    processes = Processes(device=device, can_shard=True)
+    _check_shardable(settings, processes)
     dtype = modeling.resolve_dtype(settings.dtype)
     start = _start(settings, base)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
@@ -90,9 +93,17 @@ def run(settings: SftSettings) -> SftReport:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    model = _model(settings, base=base, start=start, dtype=dtype, device=device)
+    # The parts of a base that is sharded go to their devices one by one.
+    first_device = torch.device("cpu") if processes.is_sharded else device
+    model = _model(settings, base=base, start=start, dtype=dtype, device=first_device)
+    processes.shard(model)
     network = TargetLoss(
-        model, pad_id=tokenizer.pad_token_id, dtype=dtype, recomputes=settings.gradient_checkpointing
+        model,
+        pad_id=tokenizer.pad_token_id,
+        dtype=dtype,
+        recomputes=settings.gradient_checkpointing,
+        # A shared opening's gradient comes through the cache, of which sharded layers know nothing.
+        shares_prompts=not processes.is_sharded,
     )
     parameters = modeling.trainable_parameters(model)
     optimizer = make_optimizer(
@@ -105,7 +116,13 @@ def run(settings: SftSettings) -> SftReport:
     folder = RunFolder(
         settings, rows=corpus.train, base=base, tokenizer=tokenizer, start=start, processes=processes
     )
-    facts = {"steps": plan.steps, "computed_in": str(dtype).removeprefix("torch."), "device": device.type}
+    facts = {
+        "steps": plan.steps,
+        "computed_in": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "processes": processes.count,
+        "sharded": processes.is_sharded,
+    }
     first = folder.resume(model, optimizer, facts=facts)
 
     # 3. Steps.
@@ -159,10 +176,10 @@ def accumulate(
     """
     network.train()
     tokens = target_tokens(examples)
-    own = examples[processes.index :: processes.count]
-    size, total = microbatch_size or len(examples), 0.0
-    for begin in range(0, len(own), size):
-        loss = network(own[begin : begin + size]) / tokens
+    total = 0.0
+    for part in processes.turns(examples, size=microbatch_size or len(examples)):
+        # In an empty turn any example will do, and none of it counts.
+        loss = network(part or examples[:1]) / tokens * bool(part)
         loss.backward()
         total += loss.item()
     processes.sum_gradients(modeling.trainable_parameters(network))
@@ -170,9 +187,22 @@ def accumulate(
 
 
 def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, processes: Processes) -> float:
-    """Mean negative log-likelihood in nats over all target tokens of the examples."""
-    own = network.total(examples[processes.index :: processes.count])
-    return processes.total(torch.tensor(own, dtype=torch.float64)).item() / target_tokens(examples)
+    """Mean negative log-likelihood in nats over all target tokens of the examples, without dropout."""
+    network.eval()
+    ordered, total = sorted(examples, key=len), 0.0  # batches of similar length
+    with torch.no_grad():
+        for part in processes.turns(ordered, size=EVALUATION_BATCH):
+            total += network(part or ordered[:1]).item() * bool(part)
+    return processes.total(torch.tensor(total, dtype=torch.float64)).item() / target_tokens(examples)
+
+
+def _check_shardable(settings: SftSettings, processes: Processes) -> None:
+    if not processes.is_sharded:
+        return
+    if settings.tuning == "full":
+        raise ConfigError("FSDP shards a frozen base: it goes with tuning = 'lora' alone")
+    if settings.quantisation != "none":
+        raise ConfigError(f"quantisation = {settings.quantisation!r} cannot be sharded; set it to 'none'")
 
 
 def _start(settings: SftSettings, base: Path) -> Adapter | None:

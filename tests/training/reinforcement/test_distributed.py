@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,47 +14,22 @@ from guardrail.errors import ConfigError
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo
 from guardrail_training.reinforcement.settings import PpoSettings
+from tests.training.launching import launch, metrics
 
 REWARD = "length(least=3, most=5) - 0.5 * copy"
 
 
-def launch(settings: PpoSettings) -> None:
-    """The command line in two processes of this machine.
-
-    By torchrun: accelerate's own launcher starts several CPU processes with MPI alone.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    values = {key: value for key, value in asdict(settings).items() if value is not None}
-    places = [f"--{key}={values.pop(key)}" for key in ("base", "data", "out")]
-    changes = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
-    command = [Path(sys.executable).with_name("guardrail-train"), "ppo", *places, *changes]
-    launcher = ["torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def metrics(settings: PpoSettings) -> list[dict[str, Any]]:
-    lines = (Path(settings.out) / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
-
-
 @pytest.mark.slow
-def test_two_processes_train_to_the_losses_and_weights_of_one(settings: PpoSettings, tmp_path: Path) -> None:
-    alone = replace(settings, steps=2, out=str(tmp_path / "alone"), reward=REWARD)
+@pytest.mark.parametrize("launcher", ["torchrun", "fsdp"])
+def test_two_processes_train_to_the_losses_and_weights_of_one(
+    launcher: str, settings: PpoSettings, tmp_path: Path
+) -> None:
+    # Responses have limits of their own, so that one process is done with sampling before the other.
+    alone = replace(settings, steps=2, shortest_limit=2, out=str(tmp_path / "alone"), reward=REWARD)
     shared = replace(alone, out=str(tmp_path / "shared"))
 
     ppo.run(alone)
-    launch(shared)
+    launch("ppo", shared, launcher=launcher)
 
     one, two = metrics(alone), metrics(shared)
     assert len(one) == len(two) == 2
@@ -69,6 +39,8 @@ def test_two_processes_train_to_the_losses_and_weights_of_one(settings: PpoSetti
     torch.testing.assert_close(
         load_file(Path(alone.out) / weights), load_file(Path(shared.out) / weights), atol=2e-3, rtol=1e-2
     )
+    record = json.loads((Path(shared.out) / "run.json").read_text())
+    assert (record["processes"], record["sharded"]) == (2, launcher == "fsdp")
 
 
 def test_alone_everything_is_ones_own() -> None:

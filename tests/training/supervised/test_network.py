@@ -14,7 +14,7 @@ from guardrail_training import modeling
 from guardrail_training.modeling import Example
 from guardrail_training.modeling.bases import _remove_dropout
 from guardrail_training.processes import Processes
-from guardrail_training.sft import accumulate
+from guardrail_training.sft import accumulate, mean_loss
 from guardrail_training.supervised.network import TargetLoss, target_tokens
 from tests.training.reinforcement.test_families import MODELS, alone
 
@@ -91,7 +91,7 @@ def test_the_prompt_carries_no_loss(model: Any) -> None:
     one, other = Example((5, 6), (20, 1)), Example((5, 6), (20, 21, 22, 1))
 
     assert target_tokens([one, other]) == 6
-    uniform = network.total([one]) / 2
+    uniform = mean_loss(network, [one], processes=Processes())
     assert 0 < uniform < 20
 
 

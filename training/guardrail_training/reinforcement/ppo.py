@@ -72,7 +72,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
     DivergedError and leaves the last adapter that was measured and found in order in ``<out>/last-good``.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes()
+    processes = Processes(can_shard=True)
     processes.require_multiple(settings.rows, setting="batch_size * samples_per_prompt")
     processes.require_multiple(settings.minibatch_size, setting="minibatch_size")
     processes.require_multiple(settings.rows % settings.minibatch_size, setting="an epoch's last mini-batch")
@@ -99,7 +99,9 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
 
     # 2. Frozen base with the starting adapter in it, fresh adapter and value head; then an earlier state.
     torch.manual_seed(settings.seed)
-    learner = _learner(settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype)
+    learner = _learner(
+        settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype, processes=processes
+    )
     optimizer = _optimizer(learner, settings)
     control = KlControl(
         coefficient=settings.kl_coefficient,
@@ -208,7 +210,13 @@ def _formula(formula: str) -> Reward:
 
 
 def _learner(
-    settings: PpoSettings, *, base: Path, start: Adapter | None, pad_id: int, dtype: torch.dtype
+    settings: PpoSettings,
+    *,
+    base: Path,
+    start: Adapter | None,
+    pad_id: int,
+    dtype: torch.dtype,
+    processes: Processes,
 ) -> Learner:
     model = modeling.load_base(base, dtype=dtype)
     if start is not None:
@@ -216,6 +224,7 @@ def _learner(
     adapted = modeling.add_lora(
         model, rank=settings.rank, alpha=settings.alpha, dropout=0.0, targets=settings.targets
     )
+    processes.shard(adapted)
     return Learner(
         adapted,
         pad_id=pad_id,

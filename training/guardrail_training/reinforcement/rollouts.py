@@ -84,6 +84,7 @@ def collect(
             temperature=settings.temperature,
             stop_id=tokenizer.eos_token_id,
             pad_id=tokenizer.pad_token_id,
+            is_pass_due=processes.is_pass_due,
         )
     texts = [
         tokenizer.decode(responses.tokens(row), skip_special_tokens=True).strip() for row in range(len(rows))

@@ -49,6 +49,7 @@ class RunFolder:
     ) -> None:
         self._settings, self._reward, self._queries = settings, reward, queries
         self._start, self._out, self._writes = start, Path(settings.out), processes.is_first
+        self._processes = processes
         self._manifest = _manifest(settings, template=template, base=base, reward=reward, queries=queries)
         self._fingerprint = _fingerprint(settings, queries, reward=reward, start=start)
         self._log: MetricLog | None = None
@@ -70,6 +71,8 @@ class RunFolder:
                 "trainable_parameters": sum(p.numel() for p in trainable_parameters(learner)),
                 "parameters": sum(p.numel() for p in learner.parameters()),
                 "torch_threads": torch.get_num_threads(),
+                "processes": self._processes.count,
+                "sharded": self._processes.is_sharded,
                 "fingerprint": self._fingerprint,
             }
             write_run(self._out, settings=self._settings, facts=facts)

@@ -8,7 +8,7 @@ so nothing of it is used here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,12 +62,14 @@ def sample(
     temperature: float,
     stop_id: int,
     pad_id: int,
+    is_pass_due: Callable[[bool], bool] = bool,
 ) -> Responses:
     """One response per prompt: a pure function of the model, the prompts and ``noise`` ``(rows, steps)``.
 
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
-    the batch.
+    the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
+    that is sharded over processes, all of them make as many.
     """
     ids = torch.full((len(prompts), int(limits.max())), pad_id)
     lengths = torch.zeros(len(prompts), dtype=torch.int64)
@@ -88,6 +90,9 @@ def sample(
             kept = going.nonzero()[:, 0]
             under_way.keep(kept)
             alive, tokens = alive[kept], tokens[kept]
+        is_pass_due(True)
+        under_way.advance(tokens)
+    while is_pass_due(False):
         under_way.advance(tokens)
     return Responses(ids=ids[:, : int(lengths.max())], lengths=lengths, ended=ended)
 

@@ -16,8 +16,6 @@ from guardrail_training.modeling.losses import token_cross_entropy
 
 __all__ = ["TargetLoss", "target_tokens"]
 
-EVALUATION_BATCH = 32
-
 
 def target_tokens(examples: Sequence[Example]) -> int:
     """How many tokens of the examples carry loss."""
@@ -29,17 +27,28 @@ class TargetLoss(nn.Module):
     of its sequence, an encoder-decoder's go through the encoder.
 
     ``recomputes`` switches gradient checkpointing on: layers keep no state for the backward pass but compute
-    it again. Raises ConfigError for an architecture whose logits are not its head's product.
+    it again. ``shares_prompts`` reads the opening that a causal model's prompts have in common once. Raises
+    ConfigError for an architecture whose logits are not its head's product.
     """
 
-    def __init__(self, model: Any, *, pad_id: int, dtype: torch.dtype, recomputes: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        pad_id: int,
+        dtype: torch.dtype,
+        recomputes: bool = False,
+        shares_prompts: bool = True,
+    ) -> None:
         super().__init__()
         self.model = model
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         was_training = model.training
         self._family = family_of(base.eval(), pad_id=pad_id)
         model.train(was_training)
-        self._pad_id, self._dtype, self._recomputes = pad_id, dtype, recomputes
+        self._pad_id, self._dtype = pad_id, dtype
+        # A layer that recomputes keeps no cache, so it cannot share the prompts' opening.
+        self._shares_prompts = shares_prompts and not recomputes
         if recomputes:
             _recompute(base)
 
@@ -49,20 +58,11 @@ class TargetLoss(nn.Module):
             logits, targets = self._logits(examples)
         return token_cross_entropy(logits, targets) * len(targets)
 
-    @torch.no_grad()
-    def total(self, examples: Sequence[Example]) -> float:
-        """The same sum without gradient and dropout, in batches of similar length."""
-        self.eval()
-        ordered = sorted(examples, key=len)
-        starts = range(0, len(ordered), EVALUATION_BATCH)
-        return float(sum(self(ordered[start : start + EVALUATION_BATCH]).item() for start in starts))
-
     def _logits(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """Logits ``(tokens, vocabulary)`` and targets ``(tokens,)`` of the target positions."""
         if not isinstance(self._family, EncoderDecoder):
             batch = collate(examples, pad_id=self._pad_id)
-            # A layer that recomputes keeps no cache, so it cannot share the prompts' opening.
-            return target_logits(self.model, replace(batch, shared=0) if self._recomputes else batch)
+            return target_logits(self.model, batch if self._shares_prompts else replace(batch, shared=0))
         prompts = self._family.pad([example.prompt for example in examples])
         targets = self._family.pad([example.target for example in examples])
         states = self._family.states(prompts, targets.ids)[targets.mask]  # (tokens, width)

@@ -1,0 +1,53 @@
+"""Runs in two processes of this machine, as users start them, and what runs have logged."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LAUNCHERS", "launch", "metrics"]
+
+FSDP = Path(__file__).parents[2] / "training" / "accelerate" / "fsdp.yaml"
+LAUNCHERS = {
+    "torchrun": "torch.distributed.run --nproc_per_node=2 --master_port={port}",
+    # Its launcher for CPUs needs MPI; the one for GPUs starts any processes, and ours stay on the CPU.
+    "accelerate": "accelerate.commands.launch --multi_gpu --num_processes=2 --num_machines=1 "
+    "--mixed_precision=no --dynamo_backend=no --main_process_port={port}",
+    "fsdp": "accelerate.commands.launch --config_file={fsdp} --main_process_port={port}",
+}
+
+
+def launch(trainer: str, settings: Any, *, launcher: str) -> None:
+    """The command line of a trainer in two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    values = {key: value for key, value in asdict(settings).items() if value is not None}
+    places = [f"--{key}={values.pop(key)}" for key in ("base", "data", "out")]
+    changes = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
+    start = [word.format(port=port, fsdp=FSDP) for word in LAUNCHERS[launcher].split()]
+    command = [Path(sys.executable).with_name("guardrail-train"), trainer, *places, *changes]
+    done = subprocess.run(
+        [sys.executable, "-m", *start, *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def metrics(settings: Any) -> list[dict[str, Any]]:
+    """What a run has logged but for how long it took."""
+    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in row.items() if key != "seconds" and not key.startswith("time/")}
+        for row in rows
+    ]
