@@ -13,6 +13,7 @@ from guardrail.calls import Calls, Models
 from guardrail.errors import DeadlineError, ManifestError, PluginError
 from guardrail.flow.steps import Detect, Embed, ModelCall, Rewrite
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.waiting import PATIENCE
 
 SECRET = "canary-5f2c"
 
@@ -101,7 +102,7 @@ def test_detection_and_rewriting_have_deadlines_of_their_own() -> None:
 
     release = threading.Event()
     slow = calls(
-        policy=Policy(detect_timeout=10.0, rewrite_timeout=0.02), rewrite=lambda s, n: release.wait() and []
+        policy=Policy(detect_timeout=PATIENCE, rewrite_timeout=0.02), rewrite=lambda s, n: release.wait() and []
     )
     with pytest.raises(DeadlineError) as caught:
         slow.answer(Rewrite(("x",), 1))

@@ -14,6 +14,7 @@ import pytest
 
 from guardrail import Outcome, Policy
 from guardrail.outcome import LABELS
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,7 +65,7 @@ def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -80,9 +81,8 @@ def test_the_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> Non
 def test_the_python_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks(README, "python")), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [sys.executable, "-W", "error", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert "idiot" not in done.stdout
     assert "Please send me the report soon." in done.stdout

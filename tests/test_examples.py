@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 EXPECTED = {
     "01_decorator.py": "plan:   Meet at nine, bring the printed maps, and leave before the rain starts.",
@@ -37,7 +39,7 @@ def test_example_prints_what_it_promises(name: str) -> None:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from guardrail import Action, Guard, Outcome, Policy
 from guardrail.outcome import Timings
+from tests.streaming import INLINE
 
 HARMLESS = """
 My neighbours are Muslim and they invited us to dinner on Friday.
@@ -56,12 +57,12 @@ these immigrants are filthy animals and should be thrown out
 @pytest.fixture(scope="module")
 def masking() -> Guard:
     """The shipped detector without the rewriter, for what does not need it."""
-    return Guard(rewriter=None)
+    return Guard(policy=INLINE, rewriter=None)
 
 
 @pytest.fixture(scope="module")
 def guard() -> Guard:
-    return Guard()
+    return Guard(policy=INLINE)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from guardrail import Action, Outcome, Policy, Verdict
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.errors import AuditError, BlockedError, ManifestError, UsageError
 from tests.streaming import CLEAN, INLINE, NEUTRAL, TOXIC, aread, guard, read, timeless
+from tests.waiting import PATIENCE
 
 
 def test_the_refusal_ends_the_stream_and_closes_the_source() -> None:
@@ -283,14 +284,14 @@ def test_a_stream_that_is_cancelled_while_an_edit_is_recorded_claims_no_text_tha
 
     def waits() -> None:
         asked.set()
-        assert may_go_on.wait(10.0)
+        assert may_go_on.wait(PATIENCE)
 
     async def run() -> None:
         ending = Ending(audit=Log(waits))
         stream = ending.guard.astream([f"{CLEAN} {TOXIC} {CLEAN}"])
         assert await anext(stream) == CLEAN
         reading = asyncio.ensure_future(anext(stream))
-        await asyncio.to_thread(asked.wait, 10.0)
+        await asyncio.to_thread(asked.wait, PATIENCE)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading

@@ -16,6 +16,7 @@ from guardrail.errors import ManifestError, UsageError
 from tests.fakes import WordDetector
 from tests.streaming import INLINE, aread, guard
 from tests.test_privacy import CANARY, shown
+from tests.waiting import PATIENCE, until
 
 
 def altered(texts: Sequence[str]) -> list[Verdict]:
@@ -69,13 +70,12 @@ def test_a_cancelled_stream_does_not_show_its_text() -> None:
 
         def detect(texts: Sequence[str]) -> list[Verdict]:
             entered.set()
-            leave.wait(timeout=10.0)
+            leave.wait(PATIENCE)
             return WordDetector().detect(texts)
 
         stream = guard(detector=detect).astream([f"The weather in {CANARY} is fine. "])
         task = asyncio.ensure_future(anext(stream))
-        while not entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(entered.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 __all__ = ["PATIENCE", "until", "wait_until"]
 
-PATIENCE = 600.0
+PATIENCE = 1200.0
 """Seconds after which a test takes what it waits for to hang; none comes near it otherwise."""
 PAUSE = 0.001
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 NUMBERS = itertools.count(1)
 
@@ -36,12 +38,13 @@ def postgresql() -> Iterator[Callable[[], str]]:
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGHOST": str(folder), "PGUSER": "officer"},
             stdout=subprocess.DEVNULL,
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     run("initdb", "-D", f"{folder}/data", "-U", "officer", "-A", "trust", "-E", "UTF8", "--no-sync")
     listening = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
-    run("pg_ctl", "start", "-w", "-D", f"{folder}/data", "-o", listening, "-l", f"{folder}/log")
+    waiting = ("-w", "-t", str(int(PATIENCE)))
+    run("pg_ctl", "start", *waiting, "-D", f"{folder}/data", "-o", listening, "-l", f"{folder}/log")
 
     def create() -> str:
         name = f"audit{next(NUMBERS)}"

@@ -23,7 +23,8 @@ from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server import Keys, create_app
 from guardrail_training.data import drop_copies, read_rows
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
-from tests.integrations.server.running import serving
+from tests.integrations.server.running import get, serving
+from tests.waiting import PATIENCE
 
 XSS = "<img src=x onerror=alert(1)> You are an idiot."
 MASKING = Policy(ladder=("mask", "block"))
@@ -193,7 +194,7 @@ def client(store: AuditStore) -> Iterator[httpx.Client]:
     routes = audit_routes(store.database, Reviewers({"alice": KEY, "bob": "bobs-key-0123456789"}))
     with (
         serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url,
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=PATIENCE) as client,
     ):
         yield client
 
@@ -263,7 +264,7 @@ def test_the_page_may_load_nothing_from_elsewhere_and_no_text_is_markup(client: 
 def test_without_reviewers_nobody_is_let_in(store: AuditStore) -> None:
     routes = audit_routes(store.database, Reviewers())
     with serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url:
-        answer = httpx.get(f"{url}/audit/interventions", headers={"authorization": "Bearer"})
+        answer = get(f"{url}/audit/interventions", headers={"authorization": "Bearer"})
     assert answer.status_code == 401
     assert "GUARDRAIL_AUDIT_KEYS is not set" in answer.json()["error"]["message"]
 
@@ -302,6 +303,6 @@ def test_records_are_json_whatever_the_text_was(where: str) -> None:
     guard(store).check("An idiot \ud83d said \u2028 this.")
     routes = audit_routes(store.database, Reviewers({"alice": KEY}))
     with serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url:
-        answer = httpx.get(f"{url}/audit/interventions", headers=ALICE)
+        answer = get(f"{url}/audit/interventions", headers=ALICE)
     store.close()
     assert json.loads(answer.text)["records"][0]["before"] == "An idiot \ufffd said \u2028 this."

@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 
 from guardrail import Guard, models
 from guardrail.integrations.langchain import DetoxMiddleware, wrap
+from tests.streaming import INLINE
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 
@@ -92,7 +93,7 @@ def local() -> LocalModel:
 
 @pytest.fixture(scope="module")
 def guard() -> Guard:
-    return Guard()
+    return Guard(policy=INLINE)
 
 
 @pytest.fixture(scope="module")

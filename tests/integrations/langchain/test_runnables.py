@@ -168,7 +168,17 @@ def test_many_inputs_each_get_their_own_outcome() -> None:
 def test_concurrent_calls_share_model_calls() -> None:
     shared = guard()
     texts = [f"Number {n} is a plain sentence." for n in range(16)]
-    assert asyncio.run(wrap(shared, RunnableLambda(lambda text: text)).abatch(texts)) == texts
+    answered: list[str] = []
+    all_answered = asyncio.Event()
+
+    async def answer(text: str) -> str:
+        answered.append(text)
+        if len(answered) == len(texts):
+            all_answered.set()
+        await all_answered.wait()
+        return text
+
+    assert asyncio.run(wrap(shared, RunnableLambda(answer)).abatch(texts)) == texts
     detector = shared._parts["detector"]
     assert len(detector.calls) < len(texts)
 
