@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["LAUNCHERS", "launch", "metrics"]
 
-FSDP = Path(__file__).parents[2] / "training" / "accelerate" / "fsdp.yaml"
+FSDP = Path(__file__).parents[2] / "training" / "launch" / "fsdp.yaml"
 LAUNCHERS = {
     "torchrun": "torch.distributed.run --nproc_per_node=2 --master_port={port}",
     # Its launcher for CPUs needs MPI; the one for GPUs starts any processes, and ours stay on the CPU.
@@ -32,7 +32,7 @@ def launch(trainer: str, settings: Any, *, launcher: str) -> None:
     places = [f"--{key}={values.pop(key)}" for key in ("base", "data", "out")]
     changes = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
     start = [word.format(port=port, fsdp=FSDP) for word in LAUNCHERS[launcher].split()]
-    command = [Path(sys.executable).with_name("guardrail-train"), trainer, *places, *changes]
+    command = [str(Path(sys.executable).with_name("guardrail-train")), trainer, *places, *changes]
     done = subprocess.run(
         [sys.executable, "-m", *start, *command],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
