@@ -90,7 +90,10 @@ class Guard:
         self._threads = ThreadBatcher(self._calls, self._shared)
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
-        self._trail = None if self._audit is None else Trail(self._audit, cache(self.origin))
+        # Made of the parts: a trail that held this guard would keep it until the garbage collector comes.
+        named = {name: part for name, part in self._parts.items() if name != "embedder"}
+        self._origin = cache(partial(origin_of, policy, **named))
+        self._trail = None if self._audit is None else Trail(self._audit, self._origin)
 
     @classmethod
     def from_config(cls, config: str | Path | Config | None = None, **overrides: Any) -> Guard:
@@ -300,7 +303,7 @@ class Guard:
 
     def origin(self) -> Origin:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
-        return origin_of(self.policy, **{k: v for k, v in self._parts.items() if k != "embedder"})
+        return self._origin()
 
     def _ears(self, settle: Callable[..., Any]) -> dict[str, Any]:
         """Who hears of a stream: ``settle`` of its end, the audit of each edit before it is shown, too."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import tracemalloc
+import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ import pytest
 from guardrail import Action, Guard, Outcome, Policy, Verdict
 from guardrail.errors import BlockedError, ConfigError, PluginError, UsageError
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.linear import takes_linear_time
+from tests.waiting import PATIENCE
 
 TOXIC = "The driver of that bus is an idiot."
 CLEAN = "The weather in the valley is fine today."
@@ -127,10 +132,8 @@ def test_the_hook_hears_every_outcome() -> None:
 
 def test_a_detector_that_hangs_is_blocked_in_time() -> None:
     release = threading.Event()
-    hanging = guard(Policy(detect_timeout=0.05), detector=lambda texts: release.wait())
-    started = time.perf_counter()
+    hanging = guard(Policy(detect_timeout=0.05), detector=lambda texts: release.wait(PATIENCE))
     outcome = hanging.check(CLEAN)
-    assert time.perf_counter() - started < 5.0
     assert outcome.action is Action.BLOCKED
     assert outcome.degraded == ("detector_deadline",)
     release.set()
@@ -161,14 +164,19 @@ def test_lone_surrogates_and_nul_come_back_as_they_were() -> None:
 def test_a_megabyte_of_toxic_sentences_is_bounded_by_the_budget() -> None:
     rewriter = WordRewriter()
     text = f"{TOXIC} " * (1_000_000 // len(TOXIC))
-    started = time.process_time()
     outcome = guard(rewriter=rewriter).check(text)
-    assert time.process_time() - started < 30.0
     assert sum(map(len, rewriter.calls)) == Policy().max_rewrites
     assert "idiot" not in outcome.text
     assert outcome.degraded == ("rewrite_budget",)
     for edit in outcome.edits[:: len(outcome.edits) // 50]:
         assert text[edit.start : edit.end] == edit.before
+
+
+def test_time_for_a_long_toxic_text_stays_in_proportion_to_it() -> None:
+    inline = guard(Policy(detect_timeout=None, rewrite_timeout=None))
+    assert takes_linear_time(
+        lambda size: partial(inline.check, f"{TOXIC} " * (size // len(TOXIC))), size=30_000
+    )
 
 
 def test_memory_for_a_long_toxic_text_stays_in_proportion_to_it() -> None:
@@ -217,6 +225,13 @@ def test_policies_with_equal_settings_have_equal_digests() -> None:
     assert Policy().digest() == Policy().digest() != Policy(threshold=0.4).digest()
 
 
+class Unheard:
+    """An audit that keeps nothing."""
+
+    def record(self, interventions: Any, /) -> None:
+        """Forgets them."""
+
+
 def test_guards_are_shared_between_threads() -> None:
     shared = guard()
     results: list[str] = []
@@ -227,6 +242,19 @@ def test_guards_are_shared_between_threads() -> None:
         thread.join()
     assert set(results) == {TOXIC.replace("idiot", "person")}
     assert len(results) == 16
+
+
+@pytest.mark.parametrize("parts", [{}, {"audit": Unheard()}], ids=["plain", "audited"])
+def test_a_guard_is_gone_with_its_last_owner(parts: dict[str, Any]) -> None:
+    owned = guard(**parts)
+    owned.check(TOXIC)
+    seen = weakref.ref(owned)
+    gc.disable()
+    try:
+        del owned
+        assert seen() is None, "its threads would stay until the garbage collector comes"
+    finally:
+        gc.enable()
 
 
 def test_another_policy_decides_with_the_same_models() -> None:
@@ -241,7 +269,7 @@ def test_a_shipped_model_is_loaded_once_however_many_threads_ask_for_it() -> Non
     from guardrail.plugins import Once
 
     loads: list[object] = []
-    both = threading.Barrier(8, timeout=10.0)
+    both = threading.Barrier(8, timeout=PATIENCE)
 
     def load() -> object:
         loads.append(object())
