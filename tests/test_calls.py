@@ -102,7 +102,8 @@ def test_detection_and_rewriting_have_deadlines_of_their_own() -> None:
 
     release = threading.Event()
     slow = calls(
-        policy=Policy(detect_timeout=PATIENCE, rewrite_timeout=0.02), rewrite=lambda s, n: release.wait() and []
+        policy=Policy(detect_timeout=PATIENCE, rewrite_timeout=0.02),
+        rewrite=lambda s, n: release.wait() and [],
     )
     with pytest.raises(DeadlineError) as caught:
         slow.answer(Rewrite(("x",), 1))

@@ -32,6 +32,7 @@ from guardrail.events import fingerprint
 from guardrail.integrations.audit.review import Query, Record, page
 from guardrail.manifest import Manifest, sha256_of
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.waiting import PATIENCE
 
 CANARY = "canaryword7419"
 TOXIC = f"The driver of the {CANARY} bus is an idiot."
@@ -53,8 +54,14 @@ def guard(where: Any, **parts: Any) -> Guard:
 def rows(where: str, **query: Any) -> list[Record]:
     """Every record, oldest first."""
     database = Database(where)
+    found: list[Record] = []
+    before: int | None = None
     try:
-        return page(database, Query(limit=200, **query)).records[::-1]
+        while True:
+            one = page(database, Query(limit=200, before=before, **query))
+            found += one.records
+            if (before := one.next) is None:
+                return found[::-1]
     finally:
         database.close()
 
@@ -182,7 +189,7 @@ def test_the_event_loop_goes_on_while_a_row_is_written() -> None:
 
     class Slow:
         def record(self, interventions: object, /) -> None:
-            assert loop_went_on.wait(10)
+            assert loop_went_on.wait(PATIENCE)
 
     async def scenario() -> Outcome:
         checking = asyncio.ensure_future(guard(Slow()).acheck(TOXIC))
@@ -296,7 +303,7 @@ def numbers(where: str) -> list[int]:
 
 def test_a_process_killed_before_it_replies_has_recorded_what_it_did(where: str) -> None:
     worker = start_worker(where, DIE_BEFORE_REPLY="yes")
-    told, _ = worker.communicate(timeout=60)
+    told, _ = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == -signal.SIGKILL
     assert told.split() == ["0", "1", "2"]
     assert numbers(where) == [0, 1, 2, 3], "the fourth was committed, and never shown"
@@ -409,7 +416,12 @@ except MissingExtraError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
     )
     assert f"pip install 'detox-guardrail[{extra}]'" in done.stdout
 
@@ -428,7 +440,7 @@ def test_another_versions_tables_are_refused(where: str, version: int, age: str)
 def test_processes_that_start_together_make_the_tables_once(where: str) -> None:
     script = "import sys; from guardrail.audit.store import AuditStore; AuditStore(sys.argv[1])"
     started = [subprocess.Popen([sys.executable, "-c", script, where]) for _ in range(4)]
-    assert [process.wait(timeout=60) for process in started] == [0, 0, 0, 0]
+    assert [process.wait(timeout=PATIENCE) for process in started] == [0, 0, 0, 0]
     assert rows(where) == []
 
 
@@ -474,7 +486,7 @@ for _ in range(5):
 assert all(os.waitpid(child, 0)[1] == 0 for child in children)
 """
     environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", script, where], env=environ, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, where], env=environ, check=True, timeout=PATIENCE)
     assert len(rows(where)) == 1 + 1 + 4 * 5
 
 
