@@ -184,7 +184,10 @@ def export(
 def evaluate(
     what: Annotated[
         str,
-        typer.Argument(help="judges, detector, rewriter, select, gate, generation, annotate or agreement."),
+        typer.Argument(
+            help="judges, detector, rewriter, select, gate, generation, preference-judge, annotate or "
+            "agreement."
+        ),
     ],
     *,
     recipe: Recipe = None,
@@ -199,13 +202,21 @@ def evaluate(
     """Measures detectors and rewriters and writes the tables as JSON and Markdown.
 
     generation compares what a run's adapter writes with what the model wrote before; it leaves its figures
-    and every sample in the run's folder, for the report.
+    and every sample in the run's folder, for the report. preference-judge finds out whether a model can tell
+    the better of two continuations, and prints win rates where it can.
     """
     options = {"data": data, "out": out, "adapter": adapter, "pilot": pilot, "card": card}
     if what == "generation":
         from guardrail_training.evaluation.generation import compare
 
         path = compare.run(_settings(compare.GenerationSettings, recipe, changes, run=checkpoints, **options))
+    elif what == "preference-judge":
+        from guardrail_training.regularized import preference_judge
+
+        settings = _settings(preference_judge.PreferenceJudgeSettings, recipe, changes, **options)
+        found = preference_judge.run(settings)
+        typer.echo(found.says)
+        path = found.path
     else:
         from guardrail_training.evaluation import evaluate as evaluation
 
@@ -220,15 +231,21 @@ def report(
     *,
     out: Annotated[str | None, typer.Option(help="The page; else RUN/report.html.")] = None,
     rows: Annotated[int, typer.Option(help="At most so many samples in the table.")] = 100,
+    results: Annotated[
+        list[str] | None,
+        typer.Option(help="JSON of evaluate select, gate or rewriter that is not in RUN; repeatable."),
+    ] = None,
 ) -> None:
-    """Writes one HTML page about a run: curves, samples before and after, settings, hashes.
+    """Writes one HTML page about a run: curves, bars over models, samples, settings, hashes.
 
-    Nothing in it is loaded from elsewhere. Where 'evaluate generation' has left samples, the page holds their
+    Nothing in it is loaded from elsewhere. What 'evaluate select', 'gate' and 'rewriter' left in RUN is in it
+    as bars of J, non-toxic and SIM. Where 'evaluate generation' has left samples, the page holds their
     texts, folded away.
     """
     from guardrail_training.report.write import write_report
 
-    typer.echo(f"written to {write_report(run, out=out, rows=rows)}", err=True)
+    path = write_report(run, out=out, rows=rows, results=results or ())
+    typer.echo(f"written to {path}", err=True)
 
 
 def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:

@@ -1,7 +1,7 @@
 """Win rates: which of two continuations a judge model prefers, asked in both orders.
 
 A win rate says something only if the judge can tell a true continuation from a shuffled one: ``competence``
-asks it that first, and ``require_competent`` is the gate.
+asks it that first.
 """
 
 from __future__ import annotations
@@ -9,22 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from guardrail.errors import FailureError, PluginError, UsageError
-from guardrail_training.metrics.statistics import Rate, wilson_rate
-from guardrail_training.regularized.subject import Subject
+from guardrail.errors import PluginError, UsageError
+from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 
-__all__ = [
-    "Duel",
-    "WinRate",
-    "competence",
-    "endpoint_judge",
-    "likelihood_judge",
-    "require_competent",
-    "shuffled",
-    "win_rate",
-]
+__all__ = ["LEAST_COMPETENCE", "Competence", "Duel", "Judge", "WinRate", "competence", "shuffled", "win_rate"]
 
 LEAST_COMPETENCE = 0.75
 QUESTION = (
@@ -38,7 +27,7 @@ Judge = Callable[[Sequence[str]], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Two continuations of one prompt."""
+    """Two continuations of one prompt, each with the blank that it begins with."""
 
     prompt: str = field(repr=False)
     own: str = field(repr=False)
@@ -47,24 +36,45 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """Duels won in both orders, lost in both, and neither, which is a tie; ``rate`` counts a tie as half.
+    """Duels won in both orders, lost in both, and neither, which is a tie.
 
-    ``consistent`` is the share of duels with the same answer in both orders.
+    ``first`` and ``second`` are the ties in which the judge chose the same place both times: many of them
+    mean that it looks at places, not at texts.
     """
 
     won: int
     lost: int
     tied: int
+    first: int
+    second: int
 
     @property
-    def rate(self) -> float:
-        """In 0..1; 0.5 is no preference."""
-        return (self.won + self.tied / 2) / (self.won + self.lost + self.tied)
+    def n(self) -> int:
+        """How many duels there were."""
+        return self.won + self.lost + self.tied
 
     @property
     def consistent(self) -> float:
-        """In 0..1."""
-        return (self.won + self.lost) / (self.won + self.lost + self.tied)
+        """The share of duels with the same answer in both orders, in 0..1."""
+        return (self.won + self.lost) / self.n
+
+    def rate(self, *, seed: int) -> Mean:
+        """The share won, a tie as half, with its interval over duels; 0.5 is no preference."""
+        return bootstrap_mean([1.0] * self.won + [0.5] * self.tied + [0.0] * self.lost, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Competence:
+    """How a judge did between true and shuffled continuations; ``rate`` counts true ones preferred in both
+    orders."""
+
+    duels: WinRate
+    rate: Rate
+
+    @property
+    def qualifies(self) -> bool:
+        """Whether its win rates say anything."""
+        return self.rate.value >= LEAST_COMPETENCE
 
 
 def win_rate(duels: Sequence[Duel], judge: Judge) -> WinRate:
@@ -75,17 +85,25 @@ def win_rate(duels: Sequence[Duel], judge: Judge) -> WinRate:
     swapped = _asked(judge, [_question(duel.prompt, duel.other, duel.own) for duel in duels])
     answers = list(zip(straight, swapped, strict=True))
     won, lost = answers.count(("A", "B")), answers.count(("B", "A"))
-    return WinRate(won=won, lost=lost, tied=len(answers) - won - lost)
+    return WinRate(
+        won=won,
+        lost=lost,
+        tied=len(answers) - won - lost,
+        first=answers.count(("A", "A")),
+        second=answers.count(("B", "B")),
+    )
 
 
 def shuffled(text: str, *, seed: int) -> str:
-    """The same words in another order."""
+    """The same words in another order, as far as there is one."""
     words = text.split()
     random.Random(seed).shuffle(words)
+    if words == text.split():
+        words = words[1:] + words[:1]
     return " " + " ".join(words)
 
 
-def competence(pairs: Sequence[tuple[str, str]], judge: Judge, *, seed: int) -> Rate:
+def competence(pairs: Sequence[tuple[str, str]], judge: Judge, *, seed: int) -> Competence:
     """How often the judge prefers, in both orders, a true continuation over the same words shuffled.
 
     ``pairs`` are prompts and what really follows them.
@@ -94,50 +112,8 @@ def competence(pairs: Sequence[tuple[str, str]], judge: Judge, *, seed: int) -> 
         Duel(prompt=prompt, own=text, other=shuffled(text, seed=seed + place))
         for place, (prompt, text) in enumerate(pairs)
     ]
-    return wilson_rate(win_rate(duels, judge).won, len(duels))
-
-
-def require_competent(found: Rate) -> None:
-    """Raises FailureError for a judge below 75 %: its win rates would be noise."""
-    if found.value < LEAST_COMPETENCE:
-        raise FailureError(
-            f"this judge prefers the true continuation in {found.value:.0%} of {found.n} pairs, below "
-            f"{LEAST_COMPETENCE:.0%}: there is no competent judge here, take a larger model"
-        )
-
-
-def likelihood_judge(subject: Subject) -> Judge:
-    """A causal language model as a judge: the answer whose letter it finds likelier."""
-
-    def ask(questions: Sequence[str]) -> list[str]:
-        letters = [subject.ids(f" {letter}") for letter in "AB"]
-        prompts = [subject.ids(question) for question in questions for _ in letters]
-        found = subject.logprobs(prompts, letters * len(questions))
-        scores = [float(values.sum()) for values in found]
-        return ["A" if a > b else "B" for a, b in zip(scores[::2], scores[1::2], strict=True)]
-
-    return ask
-
-
-def endpoint_judge(client: Any, *, model: str) -> Judge:
-    """A model behind an OpenAI-compatible endpoint as a judge; ``client`` is an ``openai.OpenAI``.
-
-    An answer that does not begin with A or B is no opinion.
-    """
-
-    def ask(questions: Sequence[str]) -> list[str]:
-        answers = []
-        for question in questions:
-            done = client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": question}],
-                max_tokens=4,
-                temperature=0,
-            )
-            answers.append((done.choices[0].message.content or "").strip()[:1].upper())
-        return answers
-
-    return ask
+    found = win_rate(duels, judge)
+    return Competence(duels=found, rate=wilson_rate(found.won, found.n))
 
 
 def _question(prompt: str, first: str, second: str) -> str:

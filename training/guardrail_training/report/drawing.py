@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
@@ -22,7 +23,7 @@ from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.markup import Element, element
 from guardrail_training.report.run import Series
 
-__all__ = ["MOST_SERIES", "bars", "curves", "histogram", "with_alternative"]
+__all__ = ["MOST_SERIES", "bars", "curves", "histogram", "shares", "with_alternative"]
 
 INK, RULE = "#010203", "#010204"
 SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006")
@@ -33,6 +34,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 2, 1, 2)), (0, (9, 2)), (0, (
 MOST_SERIES = len(SERIES)
 SIZE = (4.1, 2.4)  # inches
 LEGEND_LETTERS = 58  # that fit side by side above a chart
+NAME_LETTERS = 18  # of a line beside a bar
 SMOOTHED_FROM = 60  # points
 LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -118,6 +120,31 @@ def bars(models: Mapping[str, Mapping[str, Mean]]) -> Element:
         return _svg(figure)
 
 
+def shares(figures: Mapping[str, Mean | float], *, unit: str, marked: Container[int] = ()) -> Element:
+    """Figures in 0..1 as one bar below the other, each with its value, and its 95 % interval if it has one.
+
+    Bars at the ``marked`` places stand out.
+    """
+    with _chart(height=0.6 + 0.36 * max(4, len(figures))) as (figure, axes):
+        for place, mean in enumerate(figures.values()):
+            value = mean.value if isinstance(mean, Mean) else mean
+            low, high = (mean.low, mean.high) if isinstance(mean, Mean) else (value, value)
+            colour, width = (SERIES[1], 2.2) if place in marked else (SERIES[0], 1.2)
+            axes.barh(place, value, 0.7, color=colour, alpha=0.45)
+            axes.barh(place, value, 0.7, fill=False, edgecolor=colour, linewidth=width)
+            if high > low:
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.2)
+            axes.text(max(value, high) + 0.03, place, f"{value:.3f}", va="center")
+        names = ["\n".join(textwrap.wrap(_legible(name), NAME_LETTERS)) for name in figures]
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.18)  # room for the value beside a full bar
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.set_xlabel(_legible(unit))
+        axes.grid(visible=False, axis="y")
+        return _svg(figure)
+
+
 def _draw_bars(
     axes: Any, middles: Any, means: Sequence[Mean], *, name: str, width: float, place: int
 ) -> None:
@@ -132,15 +159,15 @@ def _draw_bars(
 
 
 @contextmanager
-def _chart() -> Iterator[tuple[Any, Any]]:
-    """A figure with one set of axes; the look holds while inside."""
+def _chart(*, height: float = SIZE[1]) -> Iterator[tuple[Any, Any]]:
+    """A figure with one set of axes, ``height`` in inches; the look holds while inside."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError(feature="a report", extra="train") from error
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         yield figure, figure.add_subplot()
 
 

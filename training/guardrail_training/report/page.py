@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from guardrail_training.report.markup import Element, Node, element, list_of, table, written
+from guardrail_training.report.markup import Element, Node, element, folded, list_of, table, written
 from guardrail_training.report.numbers import number
+from guardrail_training.report.rewriting import Rewriting
+from guardrail_training.report.rewriting_section import rewriting_section
 from guardrail_training.report.run import Run
 from guardrail_training.report.samples_section import samples_section
 from guardrail_training.report.training_section import training_section
@@ -27,14 +29,20 @@ TILES = {
     "rewards/accuracies": "preference accuracy",
     "tokens/responses_len_mean": "tokens in a response",
 }
-PARTS = {"training": "Training", "samples": "Before and after", "reproduction": "How to repeat it"}
+PARTS = {
+    "training": "Training",
+    "rewrites": "Rewrites",
+    "samples": "Before and after",
+    "reproduction": "How to repeat it",
+}
 
 
 def page_of(run: Run, *, rows: int) -> bytes:
     """The page in UTF-8; at most ``rows`` samples are in its table."""
     style = STYLE.read_text(encoding="utf-8")
     title = f"Run {run.name}"
-    links = (element("li", element("a", name, href=f"#{part}")) for part, name in PARTS.items())
+    parts = {part: name for part, name in PARTS.items() if part != "rewrites" or run.rewriting}
+    links = (element("li", element("a", name, href=f"#{part}")) for part, name in parts.items())
     body = element(
         "body",
         element(
@@ -47,6 +55,7 @@ def page_of(run: Run, *, rows: int) -> bytes:
             "main",
             _tiles(run),
             training_section(run),
+            rewriting_section(run.rewriting) if run.rewriting else None,
             samples_section(run.generation, rows=rows),
             _reproduction(run),
         ),
@@ -93,10 +102,16 @@ def _reproduction(run: Run) -> Element:
     if run.generation is not None:
         seeds["samples"] = run.generation.comparison.seed
         commits["samples"] = run.generation.comparison.git
+    for found in run.rewriting:
+        seeds[f"rewrites, {found.kind}"], commits[f"rewrites, {found.kind}"] = found.seed, found.git
     return element(
         "section",
         element("h2", PARTS["reproduction"], id="reproduction"),
         _hashes(run),
+        *(
+            folded(f"sha256 of data and models of evaluate {each.kind}", _origin(each))
+            for each in run.rewriting
+        ),
         element(
             "div",
             _values(run.settings, header=("setting", "value"), caption="Settings of the run"),
@@ -127,10 +142,22 @@ def _hashes(run: Run) -> Element:
         found += [("prompts of samples", *pair) for pair in comparison.data.items()]
         for model, files in comparison.models.items():
             found += [(f"samples, {model}", *pair) for pair in files.items()]
+    caption = "sha256 of data and models" if found else "No hashes: the run has not kept an adapter yet"
+    return _digests(found, caption=caption)
+
+
+def _origin(measured: Rewriting) -> Element:
+    """What an evaluation of rewriting read."""
+    found: list[tuple[str, str, Any]] = [("data", *pair) for pair in measured.data.items()]
+    for model, files in measured.models.items():
+        found += [(model, *pair) for pair in files.items()]
+    return _digests(found, caption=f"What evaluate {measured.kind} read")
+
+
+def _digests(found: Iterable[tuple[str, str, Any]], *, caption: str) -> Element:
     rows: Iterable[list[Node]] = (
         [part, name, element("code", str(digest or "unknown"))] for part, name, digest in found
     )
-    caption = "sha256 of data and models" if found else "No hashes: the run has not kept an adapter yet"
     return table(["part", "file", "sha256"], rows, caption=caption)
 
 

@@ -1,9 +1,9 @@
-"""Reads a run's folder: settings, logged figures, kept adapters, samples if they were taken."""
+"""Reads a run's folder: settings, logged figures, kept adapters, and what it was measured by."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from guardrail_training.evaluation.generation.comparison import Comparison, read
 from guardrail_training.evaluation.generation.samples import Sample, read_samples
 from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES
 from guardrail_training.records import TrainingRowError, read_records
+from guardrail_training.report.rewriting import Rewriting, find_rewriting
 
 __all__ = ["Generation", "Run", "Series", "read_run"]
 
@@ -56,6 +57,7 @@ class Run:
     series: Mapping[str, Series]
     manifest: Manifest | None
     generation: Generation | None
+    rewriting: tuple[Rewriting, ...] = ()
 
     @property
     def name(self) -> str:
@@ -76,8 +78,8 @@ class Run:
         return None
 
 
-def read_run(folder: str | Path) -> Run:
-    """The run in a folder.
+def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> Run:
+    """The run in a folder, with the evaluations of rewriting there and in the files ``results``.
 
     Raises UsageError, or TrainingRowError with the row, that names the file that is missing or broken.
     """
@@ -96,6 +98,7 @@ def read_run(folder: str | Path) -> Run:
         series=_series(folder / METRICS),
         manifest=_last_manifest(folder),
         generation=_generation(folder),
+        rewriting=find_rewriting(folder, results=results),
     )
 
 

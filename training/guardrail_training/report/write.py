@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from guardrail.errors import UsageError
@@ -13,15 +14,21 @@ __all__ = ["FILENAME", "write_report"]
 FILENAME = "report.html"
 
 
-def write_report(run: str | Path, *, out: str | Path | None = None, rows: int = 100) -> Path:
+def write_report(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    rows: int = 100,
+    results: Sequence[str | Path] = (),
+) -> Path:
     """Writes one HTML page about the run in a folder, ``<run>/report.html`` by default; returns its path.
 
-    At most ``rows`` samples are in its table. Raises UsageError that names the file where one is missing or
-    broken.
+    At most ``rows`` samples are in its table. ``results`` are files of evaluate select, gate or rewriter in
+    addition to those in the folder. Raises UsageError that names the file where one is missing or broken.
     """
     if rows < 1:
         raise UsageError(f"rows must be at least 1, got {rows}")
-    page = page_of(read_run(run), rows=rows)
+    page = page_of(read_run(run, results=results), rows=rows)
     path = Path(out) if out else Path(run) / FILENAME
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page)

@@ -13,7 +13,7 @@ from guardrail_training.evaluation.generation.measures import Change, Figure
 from guardrail_training.metrics.statistics import Mean
 from guardrail_training.provenance import plain
 
-__all__ = ["Changes", "Comparison", "System", "read_comparison", "write_comparison"]
+__all__ = ["Changes", "Comparison", "System", "mean_of", "read_comparison", "write_comparison"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ def _system(content: Any) -> System:
     known = {
         "title": str(content["title"]),
         "reward": _figure(content["reward"]),
-        "terms": {name: _mean(each) for name, each in content["terms"].items()},
+        "terms": {name: mean_of(each) for name, each in content["terms"].items()},
         "toxicity": {judge: _figure(each) for judge, each in content["toxicity"].items()},
-        "rouge": {name: _mean(each) for name, each in content["rouge"].items()},
+        "rouge": {name: mean_of(each) for name, each in content["rouge"].items()},
         "tokens": _figure(content["tokens"]),
         "ended": float(content["ended"]),
     }
@@ -118,10 +118,11 @@ def _system(content: Any) -> System:
 
 
 def _figure(content: Any) -> Figure:
-    return Figure(mean=_mean(content["mean"]), std=float(content["std"]))
+    return Figure(mean=mean_of(content["mean"]), std=float(content["std"]))
 
 
-def _mean(content: Any) -> Mean:
+def mean_of(content: Any) -> Mean:
+    """A mean as JSON holds it; KeyError, TypeError or ValueError for anything else."""
     numbers = {name: float(content[name]) for name in ("value", "low", "high")}
     return Mean(**numbers, n=int(content["n"]))
 
