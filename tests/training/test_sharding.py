@@ -106,9 +106,9 @@ def test_a_process_that_has_drawn_its_responses_reads_on_until_all_have(tmp_path
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("FSDP_VERSION", "1", "fsdp_version = 1 in accelerate's configuration: set it to 2"),
-        ("FSDP_OFFLOAD_PARAMS", "true", "fsdp_offload_params = true .*: set it to false"),
-        ("FSDP_IGNORED_MODULES", "lm_head", "fsdp_ignored_modules = lm_head .*: leave it out"),
+        ("FSDP_VERSION", "1", "FSDP_VERSION = 1 in accelerate's configuration is not followed: set it to 2"),
+        ("FSDP_OFFLOAD_PARAMS", "true", "FSDP_OFFLOAD_PARAMS = true .*: set it to false"),
+        ("FSDP_IGNORED_MODULES", "lm_head", "FSDP_IGNORED_MODULES = lm_head .*: leave it out"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed, which is not supported"),
     ],
 )

@@ -17,8 +17,12 @@ from guardrail.errors import ConfigError
 
 __all__ = ["is_sharding_asked_for", "shard_blocks"]
 
-OTHER_ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-# What accelerate hands over of the configuration file's fsdp_config; None stands for an entry to leave out.
+OTHER_WAYS = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
+}
+# How accelerate hands over the configuration file's fsdp_config; None stands for an entry to leave out.
 FOLLOWED = {
     "FSDP_VERSION": "2",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
@@ -34,18 +38,20 @@ FOLLOWED = {
 def is_sharding_asked_for() -> bool:
     """Whether ``accelerate launch`` started this process with FSDP.
 
-    Raises ConfigError for what is asked for and would not be done: another engine, another way of sharding.
+    Raises ConfigError for what is asked for and would not be done: another engine, another way to shard.
     """
-    for name, engine in OTHER_ENGINES.items():
+    for name, way in OTHER_WAYS.items():
         if os.environ.get(name) == "true":
-            raise ConfigError(f"accelerate is set to {engine}, which is not supported; FSDP shards a base")
+            raise ConfigError(f"accelerate is set to {way}, which is not supported; FSDP shards a base")
     if os.environ.get("ACCELERATE_USE_FSDP") != "true":
         return False
+    if torch.__version__ < "2.7":  # compared as a version; the first whose FSDP leaves parameters alone
+        raise ConfigError(f"sharding a base needs torch 2.7 or later, this is {torch.__version__}")
     for name, value in FOLLOWED.items():
         found = os.environ.get(name, value)
         if found != value:
             remedy = f"set it to {value}" if value else "leave it out"
-            raise ConfigError(f"{name.lower()} = {found} in accelerate's configuration: {remedy}")
+            raise ConfigError(f"{name} = {found} in accelerate's configuration is not followed: {remedy}")
     return True
 
 
