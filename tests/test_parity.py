@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -27,7 +26,7 @@ from guardrail.integrations.cli import app
 from guardrail.integrations.langchain import DetoxMiddleware, wrap
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
-from tests.integrations.server.running import Upstream, completion, delta, proxy, serving
+from tests.integrations.server.running import Upstream, completion, delta, post, proxy, serving
 
 TEXTS = [
     "The meeting starts at nine.\n\n- Bring the *figures*.\n",
@@ -166,7 +165,7 @@ def proxied(guard: Guard) -> Iterator[tuple[OpenAI, Upstream]]:
 
 def detoxify_endpoint(guard: Guard, texts: list[str], folder: Path) -> list[str]:
     with proxy(guard=guard) as url:
-        answers = [httpx.post(f"{url}/v1/detoxify", json={"input": text}).json() for text in texts]
+        answers = [post(f"{url}/v1/detoxify", json={"input": text}).json() for text in texts]
     return [answer["outcomes"][0]["text"] for answer in answers]
 
 

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from guardrail.audit.database import Database
 from guardrail.integrations.audit.review import Query, page
+from tests.integrations.server.running import get, post
+from tests.waiting import PATIENCE
 
 ADDRESS = re.compile(r"running on (http://\S+)")
 KEY = "alices-key-0123456789"
@@ -31,10 +32,8 @@ def test_a_server_killed_after_its_reply_has_recorded_it_and_shows_it_again(
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         found = next(match for line in server.stderr if (match := ADDRESS.search(line)))
-        told = httpx.post(
-            f"{found[1]}/v1/detoxify", json={"input": "You are such an idiot, my friend."}, timeout=60
-        )
-        listed = httpx.get(f"{found[1]}/audit/interventions", headers={"authorization": f"Bearer {KEY}"})
+        told = post(f"{found[1]}/v1/detoxify", json={"input": "You are such an idiot, my friend."})
+        listed = get(f"{found[1]}/audit/interventions", headers={"authorization": f"Bearer {KEY}"})
         server.kill()
         shown = server.stderr.read()
     outcome = told.json()["outcomes"][0]
@@ -53,6 +52,6 @@ def test_a_server_killed_after_its_reply_has_recorded_it_and_shows_it_again(
 def test_keys_that_cannot_be_meant_stop_the_server_before_it_listens(keys: str, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "guardrail"), "serve", "--audit", str(tmp_path / "a.db")]
     environ = os.environ | {"GUARDRAIL_AUDIT_KEYS": keys, "GUARDRAIL_MODELS__REWRITER": "none"}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
     assert "GUARDRAIL_AUDIT_KEYS" in done.stderr

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import httpx
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -21,13 +22,13 @@ from guardrail.config import ServerSettings
 from guardrail.integrations.openai_server import Keys, create_app
 from guardrail.settings import Url
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.waiting import PATIENCE
 
 TOXIC = "The driver of that bus is an idiot."
 MENDED = "The driver of that bus is an person."
 CLEAN = "The weather in the valley is fine today."
 PROXY_KEY = "proxy-key-0123456789"
 UPSTREAM_KEY = "upstream-key-9876543210"
-MOST_STARTING = 10.0
 
 Reply = Callable[["Asked"], Response | Awaitable[Response]]
 
@@ -48,16 +49,26 @@ def serving(app: ASGIApp) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(MOST_STARTING)
+        thread.join(PATIENCE)
         listener.close()
 
 
 def _wait_until_up(listener: socket.socket) -> None:
     # The socket is bound, so the connection waits in its queue until the server accepts it.
     listener.listen(2048)
-    with socket.create_connection(listener.getsockname(), timeout=MOST_STARTING) as probe:
+    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as probe:
         probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         assert probe.recv(1)
+
+
+def get(url: str, **options: Any) -> httpx.Response:
+    """The answer to a GET, however long a busy machine takes over it."""
+    return httpx.get(url, timeout=PATIENCE, **options)
+
+
+def post(url: str, **options: Any) -> httpx.Response:
+    """The answer to a POST, likewise."""
+    return httpx.post(url, timeout=PATIENCE, **options)
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,22 @@ def completion(texts: Sequence[str | None], **message: Any) -> Response:
         for i, text in enumerate(texts)
     ]
     return JSONResponse(chat_answer(choices))
+
+
+@contextmanager
+def silence() -> Iterator[Reply]:
+    """A reply that does not come before the block is left."""
+    over = threading.Event()
+
+    async def reply(asked: Asked) -> Response:
+        while not over.is_set():
+            await anyio.sleep(0.001)
+        return completion([CLEAN])
+
+    try:
+        yield reply
+    finally:
+        over.set()
 
 
 def chat_answer(choices: Sequence[dict[str, Any]], **rest: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import random
 import string
 from typing import Any
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -26,6 +25,7 @@ from tests.integrations.server.running import (
     delta,
     events,
     fake_guard,
+    post,
     proxy,
 )
 from tests.integrations.server.test_completions import ask
@@ -201,7 +201,7 @@ def test_letters_that_pose_as_packed_numbers_do_not_pass(url: str, upstream: Ups
 
     def answered(value: str) -> Any:
         upstream.reply = lambda asked: JSONResponse({"data": [{"embedding": value}]})
-        return httpx.post(f"{url}/v1/embeddings", json={"model": "m"}).json()["data"][0]["embedding"]
+        return post(f"{url}/v1/embeddings", json={"model": "m"}).json()["data"][0]["embedding"]
 
     assert answered(packed) == packed
     assert answered("idiot" * 64) is None
@@ -216,7 +216,7 @@ def test_a_detector_that_fails_lets_no_identifier_pass(upstream: Upstream) -> No
         '{"id": "some-id", "choices": []}', media_type="application/json", headers={"x-request-id": "req-1"}
     )
     with proxy(upstream, guard=fake_guard(detector=fails)) as url:
-        answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "m"})
+        answer = post(f"{url}/v1/chat/completions", json={"model": "m"})
     assert (answer.status_code, answer.json()["model"]) == (200, "m")
     assert "some-id" not in answer.text
     assert "x-request-id" not in answer.headers

@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from guardrail import Guard, models
 from tests.integrations.server.running import Upstream, chat_answer, delta, proxy, serving
 from tests.integrations.server.test_streams import content, reasons
+from tests.streaming import INLINE
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 
@@ -81,12 +83,12 @@ def model() -> LanguageModel:
 def test_a_real_models_insult_is_rewritten_streamed_and_whole(model: LanguageModel) -> None:
     said = "".join(model.pieces(QUESTION))
     assert "stupid" in said, "the model was to repeat the insult"
-    guard = Guard()
+    guard = Guard(policy=INLINE)
     expected = guard.check(said)
     with (
         serving(model.app()) as upstream,
         proxy(Upstream(url=upstream), guard=guard) as url,
-        OpenAI(base_url=f"{url}/v1", api_key="k", timeout=300) as client,
+        OpenAI(base_url=f"{url}/v1", api_key="k", timeout=PATIENCE) as client,
     ):
         whole = client.chat.completions.create(model="smollm2", messages=QUESTION)
         chunks = list(client.chat.completions.create(model="smollm2", messages=QUESTION, stream=True))

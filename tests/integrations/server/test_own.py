@@ -19,14 +19,31 @@ from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError, ManifestError
 from guardrail.integrations.openai_server import Keys, create_app
 from guardrail.integrations.rows import outcome_row
-from tests.integrations.server.running import CLEAN, MENDED, TOXIC, Upstream, fake_guard, proxy, serving
+from tests.integrations.server.running import (
+    CLEAN,
+    MENDED,
+    TOXIC,
+    Upstream,
+    fake_guard,
+    get,
+    post,
+    proxy,
+    serving,
+)
 from tests.integrations.server.test_completions import ask
+from tests.waiting import wait_until
 
 TEXTS = [CLEAN, TOXIC, "", f"{CLEAN} {TOXIC} {CLEAN} 😀 {TOXIC}", "idiot", "\n\n- a list\n- of an idiot\n"]
 
 
+def readiness(url: str) -> httpx.Response:
+    """What the server says of its models once it has tried to load them."""
+    wait_until(lambda: get(f"{url}/readyz").json()["status"] != "loading")
+    return get(f"{url}/readyz")
+
+
 def detoxified(url: str, **question: Any) -> Any:
-    answer = httpx.post(f"{url}/v1/detoxify", json=question)
+    answer = post(f"{url}/v1/detoxify", json=question)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -79,7 +96,7 @@ def test_detoxify_lists_every_sentence_with_its_scores(url: str) -> None:
     ],
 )
 def test_a_question_that_does_not_fit_names_the_field(url: str, question: Any, param: str) -> None:
-    answer = httpx.post(f"{url}/v1/detoxify", json=question)
+    answer = post(f"{url}/v1/detoxify", json=question)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
 
@@ -178,8 +195,8 @@ def test_without_an_upstream_our_own_paths_answer_and_the_others_say_what_is_mis
 
 
 def test_it_is_alive_at_once_and_ready_once_the_models_are_loaded(url: str) -> None:
-    assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "degraded": []}
+    assert get(f"{url}/healthz").json() == {"status": "ok"}
+    assert readiness(url).json() == {"status": "ready", "degraded": []}
 
 
 def test_a_guard_that_cannot_work_is_never_ready_and_passes_nothing(upstream: Upstream) -> None:
@@ -187,8 +204,8 @@ def test_a_guard_that_cannot_work_is_never_ready_and_passes_nothing(upstream: Up
         raise ManifestError("model.onnx was altered")
 
     with proxy(upstream, guard=fake_guard(detector=broken)) as url:
-        ready = httpx.get(f"{url}/readyz")
-        answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "m"})
+        ready = readiness(url)
+        answer = post(f"{url}/v1/chat/completions", json={"model": "m"})
     assert (ready.status_code, ready.json()["status"]) == (503, "failed")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "guard_unavailable")
 
@@ -200,15 +217,15 @@ def test_a_detector_that_fails_is_not_ready_and_a_rewriter_that_is_missing_is() 
     cases: list[tuple[dict[str, Any], int]] = [({"detector": fails}, 503), ({"rewriter": fails}, 200)]
     for parts, status in cases:
         with proxy(guard=fake_guard(**parts)) as url:
-            assert httpx.get(f"{url}/readyz").status_code == status
+            assert readiness(url).status_code == status
 
 
 def test_metrics_count_requests_outcomes_and_failures(upstream: Upstream) -> None:
     with proxy(upstream) as url, OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         detoxified(url, input=[TOXIC, CLEAN])
         ask(client)
-        httpx.get(f"{url}/wp-login.php")
-        text = httpx.get(f"{url}/metrics").text
+        get(f"{url}/wp-login.php")
+        text = get(f"{url}/metrics").text
     samples = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
     assert samples['guardrail_outcomes_total{action="rewritten"}'] == "1.0"
     assert samples['guardrail_outcomes_total{action="passed"}'] == "2.0"
@@ -222,22 +239,22 @@ def test_metrics_count_requests_outcomes_and_failures(upstream: Upstream) -> Non
 
 def test_two_servers_in_one_process_count_apart(url: str) -> None:
     with proxy() as other:
-        text = httpx.get(f"{other}/metrics").text
+        text = get(f"{other}/metrics").text
     assert "/v1/" not in text
 
 
 def test_the_page_may_load_nothing_from_elsewhere(url: str) -> None:
     for path in ("/", "/page.js", "/page.css", "/icon.svg", "/v1/models", "/nowhere"):
-        headers = httpx.get(f"{url}{path}").headers
+        headers = get(f"{url}{path}").headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
-    page = httpx.get(url).text
+    page = get(url).text
     assert "style=" not in page
     assert not re.findall(r"\bon\w+=", page)
     assert not re.findall(r"(?:src|href)=\"(?!/|#)", page)
-    script = httpx.get(f"{url}/page.js").text
+    script = get(f"{url}/page.js").text
     assert not re.findall(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script
     )
@@ -255,8 +272,8 @@ def test_routers_can_be_added() -> None:
         raise RuntimeError(f"the text was {TOXIC}")
 
     with serving(create_app(fake_guard(), keys=Keys(), routers=[router])) as url:
-        assert httpx.get(f"{url}/extra").json() == {"is": "here"}
-        failed = httpx.get(f"{url}/bug")
+        assert get(f"{url}/extra").json() == {"is": "here"}
+        failed = get(f"{url}/bug")
     assert failed.status_code == 500
     assert "idiot" not in failed.text
 

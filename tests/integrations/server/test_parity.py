@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 import pytest
 from openai import OpenAI
 from starlette.responses import JSONResponse
@@ -19,6 +18,7 @@ from tests.integrations.server.running import (
     delta,
     events,
     fake_guard,
+    post,
     proxy,
     text_delta,
 )
@@ -68,7 +68,7 @@ def text_stream(text: str, upstream: Upstream, client: OpenAI, url: str) -> str:
 
 
 def detoxify(text: str, upstream: Upstream, client: OpenAI, url: str) -> str:
-    answer = httpx.post(f"{url}/v1/detoxify", json={"input": text}).json()
+    answer = post(f"{url}/v1/detoxify", json={"input": text}).json()
     return str(answer["outcomes"][0]["text"])
 
 

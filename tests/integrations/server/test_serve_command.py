@@ -11,13 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from openai import OpenAI
 from typer.testing import CliRunner
 
 from guardrail.integrations.cli import app
-from tests.integrations.server.running import CLEAN, PROXY_KEY, TOXIC, UPSTREAM_KEY, Upstream, completion
+from tests.integrations.server.running import (
+    CLEAN,
+    PROXY_KEY,
+    TOXIC,
+    UPSTREAM_KEY,
+    Upstream,
+    completion,
+    get,
+    post,
+)
 from tests.integrations.server.test_completions import ask
 
 ADDRESS = re.compile(r"running on (http://\S+)")
@@ -32,13 +40,15 @@ def started(*arguments: str, logs: str = "", **environment: str) -> Iterator[str
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         printed = []
-        for line in process.stderr:
-            printed.append(line)
-            if found := ADDRESS.search(line):
-                yield found[1]
-                break
-        process.send_signal(signal.SIGTERM)
-        rest = process.stderr.read()
+        try:
+            for line in process.stderr:
+                printed.append(line)
+                if found := ADDRESS.search(line):
+                    yield found[1]
+                    break
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
     shown = "".join(printed) + rest
     assert ADDRESS.search(shown), shown
     assert logs in shown
@@ -55,7 +65,7 @@ def test_the_proxy_is_started_with_one_line_and_ends_on_a_signal(upstream: Upstr
     ):
         answer = ask(client).choices[0].message.content
         assert answer == f"{CLEAN} {TOXIC.replace('idiot', 'i****')}"
-        assert "playground" in httpx.get(url).text
+        assert "playground" in get(url).text
 
 
 def test_settings_come_from_a_file_under_the_options_and_keys_from_the_environment(
@@ -72,7 +82,7 @@ def test_settings_come_from_a_file_under_the_options_and_keys_from_the_environme
         OpenAI(base_url=f"{url.replace('0.0.0.0', '127.0.0.1')}/v1", api_key=PROXY_KEY) as client,
     ):
         assert ask(client).choices[0].message.to_dict()["note"] == "kept"
-        large = httpx.post(str(client.base_url) + "chat/completions", content=b"x" * 400)
+        large = post(str(client.base_url) + "chat/completions", content=b"x" * 400)
     assert large.status_code == 401, "keys are looked at before bodies"
     assert upstream.asked[0].header("authorization") == f"Bearer {UPSTREAM_KEY}"
 

@@ -22,8 +22,10 @@ from tests.integrations.server.running import (
     delta,
     events,
     fake_guard,
+    post,
     proxy,
 )
+from tests.waiting import PATIENCE
 
 CANARY = "canaryword7419"
 SECRET = "client-secret-0123456789"
@@ -56,7 +58,7 @@ def ask_everything(url: str, key: str) -> str:
     """Asks on every path, rightly and wrongly; what /metrics says afterwards."""
     headers = {"authorization": f"Bearer {key}", "x-note": CANARY}
     message = {"messages": [{"role": "user", "content": TEXT}], "prompt": TEXT}
-    with httpx.Client(base_url=url, headers=headers) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
         for path in ("/v1/chat/completions", "/v1/completions"):
             for user in ("fine", "error", "malformed"):
                 for stream in (True, False):
@@ -115,7 +117,7 @@ def test_an_unforeseen_failure_is_logged_by_its_place_alone(
     monkeypatch.setattr(Moderator, "prose", bug)
     upstream.reply = lambda asked: completion([TEXT])
     with proxy(upstream) as url:
-        answer = httpx.post(f"{url}/v1/chat/completions", json={})
+        answer = post(f"{url}/v1/chat/completions", json={})
     assert answer.status_code == 500
     assert CANARY not in answer.text + logged.text
     assert "RuntimeError in bug" in logged.text

@@ -33,10 +33,10 @@ from tests.integrations.server.running import (
     usage_chunk,
 )
 from tests.integrations.server.test_completions import QUESTION, ask
+from tests.waiting import PATIENCE
 
 TEXT = f"{CLEAN} {TOXIC}\n\n- {TOXIC} {CLEAN} And an idiot without an end"
 DONE = "[DONE]"
-PATIENCE = 10.0
 
 
 def stream(client: OpenAI, **options: Any) -> list[ChatCompletionChunk]:
@@ -422,7 +422,8 @@ def test_200_streams_at_a_time_do_not_mix(url: str, upstream: Upstream) -> None:
         return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
 
     async def everyone() -> list[str]:
-        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
+        # On a slow machine 200 connections take longer to open than one may: the client asks again.
+        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k", timeout=PATIENCE, max_retries=20) as client:
             return await asyncio.gather(*(one(client, str(i)) for i in range(200)))
 
     heard = asyncio.run(everyone())

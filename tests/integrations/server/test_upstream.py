@@ -29,11 +29,14 @@ from tests.integrations.server.running import (
     delta,
     encoded,
     fake_guard,
+    post,
     proxy,
+    silence,
     streaming,
 )
 from tests.integrations.server.test_completions import ask
 from tests.integrations.server.test_streams import stream
+from tests.waiting import PATIENCE
 
 HOP_BY_HOP = ("connection", "keep-alive", "te", "trailer", "upgrade", "proxy-authorization", "x-named")
 
@@ -148,12 +151,8 @@ def test_an_upstream_that_is_not_there_is_a_502(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_silent_upstream_is_a_timeout(upstream: Upstream, streamed: bool) -> None:
-    async def silence(asked: Any) -> Response:
-        await anyio.sleep(5)
-        raise AssertionError("the proxy waited")
-
-    upstream.reply = silence
     with (
+        silence() as upstream.reply,
         proxy(upstream, timeout=0.05) as url,
         OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client,
         pytest.raises(openai.InternalServerError) as caught,
@@ -163,11 +162,11 @@ def test_a_silent_upstream_is_a_timeout(upstream: Upstream, streamed: bool) -> N
 
 
 def test_a_stream_that_falls_silent_ends_with_an_error(upstream: Upstream) -> None:
-    async def silence() -> AsyncIterator[bytes]:
+    async def falling_silent() -> AsyncIterator[bytes]:
         yield encoded(delta(f"{CLEAN} And"))
-        await anyio.sleep(5)
+        await anyio.sleep_forever()
 
-    upstream.reply = lambda asked: streaming(silence())
+    upstream.reply = lambda asked: streaming(falling_silent())
     with (
         proxy(upstream, timeout=0.05) as url,
         OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client,
@@ -213,7 +212,7 @@ def test_headers_of_the_connection_stay_on_their_side(url: str, upstream: Upstre
         "openai-organization": "org",
         "authorization": "Bearer mine",
     }
-    answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "m"}, headers=sent)
+    answer = post(f"{url}/v1/chat/completions", json={"model": "m"}, headers=sent)
     assert answer.status_code == 200
     (asked,) = upstream.asked
     names = {name for name, _ in asked.headers}
@@ -310,5 +309,5 @@ def test_a_client_that_leaves_while_a_whole_answer_is_awaited_ends_the_call_upst
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, port or 0)) as connection:
         connection.sendall(head.encode() + body)
-        assert begun.wait(10.0)
-    assert left.wait(10.0)
+        assert begun.wait(PATIENCE)
+    assert left.wait(PATIENCE)
