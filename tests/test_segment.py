@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from guardrail.boundaries import LOOKAHEAD, lead_end
 from guardrail.segment import Segment, Segmenter
-from tests.linear import least_seconds, takes_linear_time
+from tests.linear import takes_linear_time
 
 PIECES = [
     *(
@@ -300,7 +300,6 @@ def test_a_megabyte_is_cut_in_linear_time(piece: str) -> None:
         return partial(cut_and_count, text, [text])
 
     assert takes_linear_time(cutting, size=125_000)
-    assert least_seconds(cutting(1_000_000), tries=1) < 3.0
 
 
 @pytest.mark.parametrize("piece", ["x", "\n", "`", ". "])
