@@ -9,7 +9,7 @@ trains the row under ``<out>/<row>-<seed>`` unless that is done, measures it and
 base                     the base itself
 best-of-n                of four continuations the one that the oracle likes best
 sft, filtering           the language-model loss on the mixture; on what the oracle lets through of it
-rl                       PPO on the oracle (training/recipes/ppo-toxigen-regularized.toml)
+rl                       PPO on the oracle (training/recipes/ppo-toxigen.toml)
 decoding                 the base decoded from the posterior of an auxiliary model
 regularized              the regularizer on both parts of the mixture
 regularized-adaptive     the regularizer on the guided part
@@ -61,7 +61,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 QUESTIONED = ("base", "classify-sft", "classify-regularized")
 QUESTIONS = 4000  # more than a run of the recipe asks
 ROWS = ("base", "best-of-n", "rl", *CHANGES)
-PPO_RECIPE = "training/recipes/ppo-toxigen-regularized.toml"
+PPO_RECIPE = "training/recipes/ppo-toxigen.toml"
 RESULTS = "training/results/regularized"
 DEV_PROMPTS = "toxigen_prompts/dev.jsonl"
 EVALUATION_SEED = 13
