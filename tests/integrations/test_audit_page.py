@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from guardrail import Policy
 from guardrail.audit.store import AuditStore
@@ -19,8 +19,9 @@ from guardrail.integrations.audit.review import record_of
 from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server import Keys as ServerKeys
 from guardrail.integrations.openai_server import create_app
-from tests.integrations.server.browser import PATIENCE, chromium
+from tests.integrations.server.browser import chromium
 from tests.integrations.server.running import fake_guard, serving
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.browser
 
@@ -100,7 +101,7 @@ def test_a_wrong_key_opens_nothing(driver: Chrome, page: Page) -> None:
     wait.until(lambda _: "no valid audit key" in page.element("problem").text)
     assert page.numbers() == []
     assert page.focused.get_attribute("id") == "key"
-    driver.get_log("browser")  # type: ignore[no-untyped-call]  # the refusal is in there
+    wait.until(lambda _: "401" in repr(driver.get_log("browser")))  # type: ignore[no-untyped-call]
 
 
 def test_pages_are_turned_with_the_keyboard(page: Page) -> None:
@@ -115,7 +116,7 @@ def test_pages_are_turned_with_the_keyboard(page: Page) -> None:
 
 
 def test_filters_apply_and_are_cleared(page: Page) -> None:
-    page.element("action").send_keys("masked")
+    Select(page.element("action")).select_by_value("masked")
     page.element("label").send_keys("toxicity", Keys.ENTER)
     page.wait_for("1 intervention shown.")
     assert page.numbers() == [MASKED]

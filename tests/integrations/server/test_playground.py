@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.support.ui import WebDriverWait
 
 from guardrail.integrations.openai_server import Keys as ServerKeys
 from tests.integrations.server.browser import Playground, chromium
 from tests.integrations.server.running import CLEAN, MENDED, PROXY_KEY, TOXIC, proxy
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.browser
 
@@ -116,7 +118,8 @@ def test_the_policy_of_the_page_would_stop_a_script_that_got_in(page: Playground
         return "set";
     """
     assert page.driver.execute_script(script) == "TypeError"
-    assert "TrustedHTML" in complaints(page.driver)[0]
+    wait: WebDriverWait[Chrome] = WebDriverWait(page.driver, PATIENCE)
+    wait.until(lambda driver: "TrustedHTML" in "".join(complaints(driver)))
 
 
 def test_everything_works_without_a_mouse_in_the_order_of_reading(page: Playground) -> None:
