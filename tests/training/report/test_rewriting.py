@@ -112,6 +112,7 @@ def test_bars_stand_for_every_system_and_measure(run_copy: Path) -> None:
         "rewrites-0-1-says",
         "rewrites-0-2-says",
     ]
+    assert "Of 20 sentences." in page.text_in("figcaption")
     tables = page.text_in("table")
     for told in ("step-2, best", "0.700[0.650, 0.750]", "All sentences", "77", "c0ffee", "1" * 64, "2" * 64):
         assert told in tables

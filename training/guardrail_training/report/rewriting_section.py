@@ -45,8 +45,10 @@ def rewriting_section(found: Sequence[Rewriting]) -> Element:
 
 def _figures(found: Rewriting, *, key: str) -> Iterator[Element]:
     systems = next(iter(found.blocks.values()))
+    least, most = min(each.n for each in systems), max(each.n for each in systems)
+    counted = f"{most}" if least == most else f"{least} to {most}"
     bars: dict[str, tuple[str, list[Mean | float]]] = {
-        "Non-toxic": (f"Of {systems[0].n} sentences.", [each.non_toxic for each in systems]),
+        "Non-toxic": (f"Of {counted} sentences.", [each.non_toxic for each in systems]),
         "SIM": (f"Mean cosine by {found.encoder}.", [each.similarity for each in systems]),
         "J": ("Against the first reference.", [each.joint for each in systems]),
     }
