@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import PATIENCE
+
 __all__ = ["LAUNCHERS", "launch", "metrics"]
 
 FSDP = Path(__file__).parents[2] / "training" / "launch" / "fsdp.yaml"
@@ -21,27 +23,36 @@ LAUNCHERS = {
     "--mixed_precision=no --dynamo_backend=no --main_process_port={port}",
     "fsdp": "accelerate.commands.launch --config_file={fsdp} --main_process_port={port}",
 }
+TRIES = 5
 
 
 def launch(trainer: str, settings: Any, *, launcher: str) -> None:
-    """The command line of a trainer in two processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """The command line of a trainer in two processes; again where another process took their port first."""
     values = {key: value for key, value in asdict(settings).items() if value is not None}
     places = [f"--{key}={values.pop(key)}" for key in ("base", "data", "out")]
     changes = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
-    start = [word.format(port=port, fsdp=FSDP) for word in LAUNCHERS[launcher].split()]
     command = [str(Path(sys.executable).with_name("guardrail-train")), trainer, *places, *changes]
-    done = subprocess.run(
-        [sys.executable, "-m", *start, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    for _ in range(TRIES):
+        start = [word.format(port=free_port(), fsdp=FSDP) for word in LAUNCHERS[launcher].split()]
+        done = subprocess.run(
+            [sys.executable, "-m", *start, *command],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if "EADDRINUSE" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
+
+
+def free_port() -> int:
+    """A port that nobody listens at, for now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def metrics(settings: Any) -> list[dict[str, Any]]:
