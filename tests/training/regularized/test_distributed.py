@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,30 +11,10 @@ from safetensors.torch import load_file
 
 from guardrail_training.regularized import trainer
 from guardrail_training.regularized.settings import RegularizedSettings
+from tests.training.launching import launch
 from tests.training.regularized.test_trainer import _corpus, metrics
 
 __all__ = ["_corpus"]
-
-
-def launch(settings: RegularizedSettings, *, processes: int) -> None:
-    """The command line in several processes of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    values = {key: value for key, value in asdict(settings).items() if value is not None}
-    places = [f"--{key}={values.pop(key)}" for key in ("base", "data", "out")]
-    changes = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
-    command = [Path(sys.executable).with_name("guardrail-train"), "regularized", *places, *changes]
-    launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
@@ -57,7 +32,7 @@ def test_three_processes_train_to_the_losses_and_weights_of_one(
     shared = replace(alone, out=str(tmp_path / "three"))
 
     trainer.run(alone)
-    launch(shared, processes=3)
+    launch("regularized", shared, launcher="torchrun", processes=3)
 
     one, three = metrics(alone), metrics(shared)
     assert len(one) == len(three) == 3

@@ -82,6 +82,9 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
     assert sum(line.startswith("| base |") for line in rows) == 1
     assert len(against) == 5
 
+    (tmp_path / "results" / comparison.JUDGEMENT).write_text(json.dumps({"says": "No judge is competent."}))
+    assert comparison.write_comparison(results).read_text().endswith("\nNo judge is competent.\n")
+
 
 def test_an_unknown_row_is_an_error(place: RegularizedSettings) -> None:
     with pytest.raises(ConfigError, match="row must be one of base, best-of-n, rl, sft"):

@@ -11,19 +11,23 @@ import numpy as np
 
 from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 
-__all__ = ["changes", "on_the_front", "table", "write_comparison"]
+__all__ = ["JUDGEMENT", "changes", "on_the_front", "table", "write_comparison"]
 
 Row = Mapping[str, Any]
+JUDGEMENT = "preference-judge.json"
 SEED = 0
 
 
 def write_comparison(folder: str | Path) -> Path:
-    """Writes ``comparison.md``, and ``pareto.png`` where matplotlib is there; returns the table's path."""
+    """Writes ``comparison.md``, and ``pareto.png`` where matplotlib is there; returns the table's path.
+
+    It ends with what the preference judge found, where one was asked.
+    """
     folder = Path(folder)
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-[0-9]*.json"))]
     rows.sort(key=lambda row: (-row["toxicity"]["mean"]["value"], row["row"], row["seed"]))
     path = folder / "comparison.md"
-    path.write_text(table(rows) + changes(rows), encoding="utf-8")
+    path.write_text(table(rows) + changes(rows) + _judgement(folder), encoding="utf-8")
     _draw(rows, folder / "pareto.png")
     return path
 
@@ -84,6 +88,11 @@ def changes(rows: Sequence[Row]) -> str:
         cells.append(f"{100 * (row['perplexity'] / base['perplexity'] - 1):+.1f} %")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _judgement(folder: Path) -> str:
+    path = folder / JUDGEMENT
+    return f"\n{json.loads(path.read_text(encoding='utf-8'))['says']}\n" if path.is_file() else ""
 
 
 def _difference(own: Any, of_base: Any) -> Mean:

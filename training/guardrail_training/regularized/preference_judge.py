@@ -27,6 +27,7 @@ from guardrail_training.metrics.statistics import Mean, Rate
 from guardrail_training.provenance import model_folder, plain
 from guardrail_training.recipe import check_values, read_recipe
 from guardrail_training.records import TrainingRowError, required_folder
+from guardrail_training.regularized.comparison import JUDGEMENT
 from guardrail_training.regularized.experiment import (
     DEV_PROMPTS,
     EVALUATION_SEED,
@@ -48,9 +49,8 @@ from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.regularized.subject import load_subject
 from guardrail_training.runlog import git_commit, package_versions
 
-__all__ = ["FILENAME", "Judgement", "PreferenceJudgeSettings", "run", "true_continuations"]
+__all__ = ["Judgement", "PreferenceJudgeSettings", "run", "true_continuations"]
 
-FILENAME = "preference-judge.json"
 BASE = "base"
 
 
@@ -151,7 +151,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
         "data": _sources(settings, data, compared=compared),
         "models": _models(settings, folders if compared else {}),
     }
-    path = Path(settings.out) / FILENAME
+    path = Path(settings.out) / JUDGEMENT
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return Judgement(path=path, says=says)
