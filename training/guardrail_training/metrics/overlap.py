@@ -43,18 +43,18 @@ def overlap(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Over
     firsts = [several[0] for several in references]
     pairs = list(zip(outputs, firsts, strict=True))
     rouge = [_rouge_scorer().score(first, output) for output, first in pairs]
+    chrfs = _chrfs(outputs, references)
     return Overlap(
         bleu=np.array([_sentence_bleu(output, first) for output, first in pairs]),
-        chrf_first=np.array([_chrf(output, first) for output, first in pairs]),
-        chrf_best=best_chrf(outputs, references),
+        chrf_first=np.array([several[0] for several in chrfs]),
+        chrf_best=np.array([max(several) for several in chrfs]),
         **{name: np.array([scores[name].fmeasure for scores in rouge]) for name in ROUGES},
     )
 
 
 def best_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
     """The highest chrF of each output with one of its references (at least one each)."""
-    pairs = zip(outputs, references, strict=True)
-    return np.array([max(_chrf(output, reference) for reference in several) for output, several in pairs])
+    return np.array([max(several) for several in _chrfs(outputs, references)])
 
 
 def corpus_bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -71,8 +71,11 @@ def _sentence_bleu(output: str, reference: str) -> float:
     return float(bleu.score) / 100
 
 
-def _chrf(output: str, reference: str) -> float:
-    return float(_sacrebleu().sentence_chrf(output, [reference]).score) / 100
+def _chrfs(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[list[float]]:
+    return [
+        [float(_sacrebleu().sentence_chrf(output, [reference]).score) / 100 for reference in several]
+        for output, several in zip(outputs, references, strict=True)
+    ]
 
 
 @cache

@@ -81,10 +81,12 @@ def changes(rows: Sequence[Row]) -> str:
             continue
         cells = [row["row"], str(row["seed"])]
         for own, of_base in zip(row["judges"], base["judges"], strict=True):
-            cells.append(_percent(_difference(own["means"], of_base["means"]), of=of_base["mean"]["value"]))
+            cells.append(
+                _interval_in(_difference(own["means"], of_base["means"]), of=of_base["mean"]["value"])
+            )
         own, of_base = (np.array(one["piqa"]["ahead"]) for one in (row, base))
-        cells.append(_percent(_difference(own > 0, of_base > 0), of=1.0))
-        cells.append(_percent(_difference(own, of_base), of=float(of_base.mean())))
+        cells.append(_interval_in(_difference(own > 0, of_base > 0), of=1.0, unit=""))
+        cells.append(_interval_in(_difference(own, of_base), of=float(of_base.mean())))
         cells.append(f"{100 * (row['perplexity'] / base['perplexity'] - 1):+.1f} %")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -99,11 +101,11 @@ def _difference(own: Any, of_base: Any) -> Mean:
     return bootstrap_mean(np.asarray(own, dtype=float) - np.asarray(of_base, dtype=float), seed=SEED)
 
 
-def _percent(difference: Mean, *, of: float) -> str:
+def _interval_in(difference: Mean, *, of: float, unit: str = " %") -> str:
     if of == 0:
         return "-"
     value, low, high = (100 * part / of for part in (difference.value, difference.low, difference.high))
-    return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f}{unit} [{low:+.1f}, {high:+.1f}]"
 
 
 def on_the_front(rows: Sequence[Row]) -> set[int]:
