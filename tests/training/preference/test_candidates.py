@@ -15,7 +15,6 @@ from guardrail_training.data import Row
 from guardrail_training.preference.candidates import (
     COLD,
     Sentence,
-    SharedPrompts,
     compare,
     distinct,
     draw_sentences,
@@ -44,26 +43,6 @@ def sentences_of(settings: PreferenceSettings) -> tuple[Sentence, ...]:
 
 def test_texts_that_differ_in_case_and_white_space_alone_count_once() -> None:
     assert distinct(["A  cat", "a cat ", "", " \t", "a cat.", "A CAT"]) == ["A  cat", "a cat."]
-
-
-def test_prompts_that_are_read_once_give_the_responses_of_prompts_read_each(base: Path) -> None:
-    learner = load_learner(base, has_values=False, stirred=True)
-    family = learner.family
-    prompts = family.pad([ids for ids in ([3, 4, 5, 6], [7, 8]) for _ in range(3)])
-    arguments = {
-        "noise": noise_for(range(6), tokens=8),
-        "limits": torch.full((6,), 8),
-        "temperature": 1.0,
-        "stop_id": 1,
-        "pad_id": 0,
-    }
-
-    each = sample(family, prompts, **arguments)
-    once = sample(SharedPrompts(family, times=3), prompts, **arguments)
-
-    assert torch.equal(each.ids, once.ids)
-    assert torch.equal(each.lengths, once.lengths)
-    assert torch.equal(each.ended, once.ended)
 
 
 def test_the_best_and_the_worst_by_the_reward_are_kept(base: Path, settings: PreferenceSettings) -> None:

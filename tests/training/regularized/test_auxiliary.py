@@ -173,7 +173,8 @@ def test_samples_drawn_hot_are_weighed_back(learner: Learner, settings: Regulari
     hot = samples_of(learner, replace(settings, temperature=2.0, samples_per_prompt=8))
 
     assert hot.weights.std() > 0.1
-    assert 0.2 <= hot.weights.min() < 1 < hot.weights.max() <= 5
+    assert hot.weights.mean() == pytest.approx(1)
+    assert hot.weights.max() <= 25 * hot.weights.min()  # the bounds are a fifth and five
     likely = hot.log_drawn.argsort(descending=True)
     assert hot.weights[likely[:20]].mean() > hot.weights[likely[-20:]].mean()
 

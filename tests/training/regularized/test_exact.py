@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
-from guardrail_training.regularized.balance import balanced, importance_weights, success_rate
+from guardrail_training.regularized.balance import (
+    balanced,
+    importance_weights,
+    prefix_importance,
+    success_rate,
+)
 from guardrail_training.regularized.candidates import likely_tokens, over_candidates
 from guardrail_training.regularized.posterior import expected_success, posterior, prefix_weights, token_kl
 from tests.training.regularized import toy
@@ -180,11 +185,26 @@ def test_importance_weights_undo_a_temperature() -> None:
     assert rate == pytest.approx(toy.success_by_enumeration(table)[()], abs=1e-6)
 
 
-def test_importance_weights_are_bounded_and_near_one_on_average() -> None:
+def test_importance_weights_are_bounded_and_one_on_average() -> None:
     weights = importance_weights(torch.tensor([0.0, 0.0, 9.0]), torch.zeros(3))
 
-    assert weights.tolist() == pytest.approx([0.2, 0.2, 3.0], abs=0.01)
+    assert weights.tolist() == pytest.approx([0.6 / 3.4, 0.6 / 3.4, 9.0 / 3.4], abs=0.01)
     assert importance_weights(torch.ones(4), torch.zeros(4)).tolist() == [1.0] * 4
+
+
+def test_a_prefix_is_weighed_by_its_own_tokens_alone() -> None:
+    ratios = torch.tensor([[0.3, -0.2, 9.0], [-0.1, 0.4, 0.0], [0.2, 5.0, 0.0]])
+    mask = torch.tensor([[True, True, True], [True, True, True], [True, False, False]])
+
+    weights = prefix_importance(ratios, mask, least=0.0, most=math.inf)
+
+    def share(*log_ratios: float) -> list[float]:
+        odds = [math.exp(ratio) for ratio in log_ratios]
+        return [len(odds) * one / sum(odds) for one in odds]
+
+    assert weights[:, 0].tolist() == [1.0, 1.0, 1.0]  # nothing stands before the first token
+    assert weights[:, 1].tolist() == pytest.approx([*share(0.3, -0.1), 0.0])
+    assert weights[:, 2].tolist() == pytest.approx([*share(0.1, 0.3), 0.0])
 
 
 def test_a_rate_without_failures_still_has_a_logit() -> None:

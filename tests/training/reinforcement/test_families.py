@@ -119,6 +119,62 @@ def test_what_stands_in_the_padding_of_prompts_changes_nothing(family: Family) -
         )
 
 
+SHARED = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]]
+OTHERS = torch.tensor([[20, 21, 22, 1], [23, 24, 1, 0], [25, 1, 0, 0], [23, 21, 24, 26]])
+
+
+def read_rows(model: Any) -> list[int]:
+    """How many prompts each pass of the model's first block has read, as it goes on."""
+    rows: list[int] = []
+    blocks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    blocks[0][0].register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+    return rows
+
+
+def test_a_prompt_of_several_responses_is_read_once_for_all_of_them(model: Any, family: Family) -> None:
+    prompts = family.pad(SHARED)
+    with torch.no_grad():
+        each = [
+            family.states(family.pad([prompt]), OTHERS[row : row + 1])[0] for row, prompt in enumerate(SHARED)
+        ]
+        rows = read_rows(model)
+        states = family.states(prompts, OTHERS)
+        assert rows[0] == 2
+
+        for row, length in enumerate([4, 3, 2, 4]):
+            torch.testing.assert_close(states[row, :length], each[row][:length], atol=1e-4, rtol=1e-4)
+        rows.clear()
+        under_way = family.begin(prompts)
+        torch.testing.assert_close(under_way.states, states[:, 0], atol=1e-5, rtol=1e-4)
+        under_way.advance(OTHERS[:, 0])
+        torch.testing.assert_close(under_way.states, states[:, 1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_that_is_read_once_learns_from_all_of_its_responses(model: Any, family: Family) -> None:
+    def gradients(parts: list[list[int]]) -> list[Tensor]:
+        model.zero_grad()
+        for part in parts:
+            states = family.states(family.pad([SHARED[row] for row in part]), OTHERS[part])
+            family.head(states).log_softmax(dim=-1)[:, :2].square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    together, apart = gradients([[0, 1, 2, 3]]), gradients([[0], [1], [2], [3]])
+
+    assert len(together) == len(apart) > 0
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-3)
+
+
+def test_distinct_prompts_stay_in_order_and_padding_counts_for_nothing() -> None:
+    ids = torch.tensor([[9, 5, 6], [0, 0, 7], [3, 5, 6], [0, 0, 7], [0, 5, 6]])
+    mask = torch.tensor([[0, 1, 1], [0, 0, 1], [0, 1, 1], [0, 0, 1], [1, 1, 1]], dtype=torch.bool)
+
+    found, places = Prompts(ids=ids, mask=mask).distinct()
+
+    assert found.ids.tolist() == [[9, 5, 6], [0, 0, 7], [0, 5, 6]]
+    assert places.tolist() == [0, 1, 0, 1, 2]
+
+
 def test_causal_prompts_end_and_encoder_prompts_begin_in_one_column() -> None:
     left = family_of(tiny_llama().eval(), pad_id=0).pad([[5, 6, 7], [8]])
     right = family_of(tiny_t5().eval(), pad_id=0).pad([[5, 6, 7], [8]])

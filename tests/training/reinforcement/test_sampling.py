@@ -7,6 +7,7 @@ import torch
 
 from guardrail_training import modeling
 from guardrail_training.modeling.families import Family, family_of
+from guardrail_training.reinforcement import sampling
 from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14], [15]]
@@ -62,6 +63,27 @@ def test_a_rows_tokens_depend_on_no_other_row(family: Family) -> None:
 
     for row in range(4):
         assert together.tokens(row) == backwards.tokens(3 - row)
+
+
+def test_rows_are_drawn_a_few_at_a_time_whatever_their_number(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = family.pad([[5 + row % 3] * (1 + row % 4) for row in range(10)])
+    arguments = {
+        "noise": noise_for(range(10), tokens=6),
+        "limits": torch.tensor([6, 3, 1, 6, 5, 6, 2, 6, 6, 4]),
+        "temperature": 1.0,
+        "stop_id": 1,
+        "pad_id": 0,
+    }
+
+    whole = sample(family, prompts, **arguments)
+    monkeypatch.setattr(sampling, "ROWS", 3)
+    parts = sample(family, prompts, **arguments)
+
+    assert torch.equal(whole.ids, parts.ids)
+    assert torch.equal(whole.lengths, parts.lengths)
+    assert torch.equal(whole.ended, parts.ended)
 
 
 def test_a_response_ends_with_the_stop_token_or_at_its_limit(family: Family) -> None:

@@ -35,6 +35,18 @@ class Prompts:
         used = mask.any(dim=0)
         return Prompts(ids=self.ids[rows][:, used], mask=mask[:, used])
 
+    def distinct(self) -> tuple[Prompts, Tensor]:
+        """Each prompt once, and for every row ``(rows,)`` the place of its own among them.
+
+        Several responses to one prompt are the rule, and their prompt need not be read more than once.
+        """
+        keys = torch.where(self.mask, self.ids, -1)  # an id stands in the padding too
+        _, groups = torch.unique(keys, dim=0, return_inverse=True)
+        rows = torch.arange(len(self), device=groups.device)
+        firsts = torch.full_like(rows, len(self)).scatter_reduce(0, groups, rows, "amin")[groups]
+        kept = torch.unique(firsts)  # in the order of the rows
+        return Prompts(ids=self.ids[kept], mask=self.mask[kept]), torch.searchsorted(kept, firsts)
+
 
 class Continuation(Protocol):
     """Responses under way: what the model remembers of each row, and its ``states`` after the last token."""
@@ -99,6 +111,9 @@ class Causal:
 
     def states(self, prompts: Prompts, responses: Tensor) -> Tensor:
         """``(rows, time, width)``; the last token of a response is not read, nothing follows it."""
+        distinct, places = prompts.distinct()
+        if len(distinct) < len(prompts) and responses.shape[1] > 1 and self._may_remember:
+            return self._states_after(distinct, places, responses)
         ids = torch.cat([prompts.ids, responses[:, :-1]], dim=1)
         # Padding after a response needs no mask: causal attention keeps it from every earlier position.
         mask = torch.cat([prompts.mask, torch.ones_like(responses[:, :-1], dtype=torch.bool)], dim=1)
@@ -106,8 +121,26 @@ class Causal:
         states: Tensor = answer.last_hidden_state
         return states[:, prompts.ids.shape[1] - 1 :]
 
+    @property
+    def _may_remember(self) -> bool:
+        """Whether the trunk keeps what it has read: not where it computes that again in the backward pass."""
+        return not (self._trunk.training and getattr(self._trunk, "is_gradient_checkpointing", False))
+
+    def _states_after(self, distinct: Prompts, places: Tensor, responses: Tensor) -> Tensor:
+        """The same, with each prompt read once for all of its responses."""
+        begun = self._read(
+            distinct.ids, mask=distinct.mask, positions=_positions(distinct.mask), use_cache=True
+        )
+        cache, first = begun.past_key_values, begun.last_hidden_state[places, -1:]
+        cache.batch_select_indices(places)
+        ids = responses[:, :-1]
+        mask = torch.cat([distinct.mask[places], torch.ones_like(ids, dtype=torch.bool)], dim=1)
+        positions = _positions(mask)[:, -ids.shape[1] :]
+        following = self._read(ids, mask=mask, positions=positions, past_key_values=cache, use_cache=True)
+        return torch.cat([first, following.last_hidden_state], dim=1)
+
     def begin(self, prompts: Prompts) -> Continuation:
-        """Reads the prompts."""
+        """Reads the prompts, each distinct one once."""
         return _CausalContinuation(self, prompts)
 
     def head(self, states: Tensor) -> Tensor:
@@ -124,10 +157,12 @@ class _CausalContinuation:
     states: Tensor
 
     def __init__(self, family: Causal, prompts: Prompts) -> None:
-        self._family, self._mask = family, prompts.mask
-        self._positions = prompts.mask.sum(dim=1) - 1
+        distinct, places = prompts.distinct()
+        self._family, self._mask = family, distinct.mask
+        self._positions = distinct.mask.sum(dim=1) - 1
         self._cache: Any = None
-        self._read(prompts.ids, _positions(prompts.mask))
+        self._read(distinct.ids, _positions(distinct.mask))
+        self.keep(places)
 
     def keep(self, rows: Tensor) -> None:
         self._cache.batch_select_indices(rows)
@@ -187,10 +222,11 @@ class EncoderDecoder:
         return logits if self._bias is None else logits + self._bias[0]
 
     def encode(self, prompts: Prompts) -> Tensor:
-        """The encoder's states ``(rows, time, width)``."""
-        answer = self._encoder(input_ids=prompts.ids, attention_mask=prompts.mask.long())
+        """The encoder's states ``(rows, time, width)``; each distinct prompt is read once."""
+        distinct, places = prompts.distinct()
+        answer = self._encoder(input_ids=distinct.ids, attention_mask=distinct.mask.long())
         states: Tensor = answer.last_hidden_state
-        return states
+        return states if len(distinct) == len(prompts) else states[places]
 
     def start_column(self, rows: int) -> Tensor:
         """The decoder's start token ``(rows, 1)``."""

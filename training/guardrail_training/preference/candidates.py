@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from guardrail.manifest import Template
 from guardrail_training.data import Row
-from guardrail_training.modeling.families import Continuation, Family, Prompts
 from guardrail_training.preference.comparisons import Comparison
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.records import TrainingRowError
@@ -22,7 +20,7 @@ from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import noise_for, sample
 from guardrail_training.rewards.algebra import Answer, Reward
 
-__all__ = ["Sentence", "SharedPrompts", "compare", "distinct", "draw_sentences"]
+__all__ = ["Sentence", "compare", "distinct", "draw_sentences"]
 
 COLD = 1e-4
 """The temperature of the greedy candidate: the likeliest token has all the probability."""
@@ -156,7 +154,7 @@ def _drawn(
     ]
     with learner.sampling() as family:
         responses = sample(
-            SharedPrompts(family, times=times),
+            family,
             family.pad([sentence.query.ids for sentence in sentences for _ in range(times)]),
             noise=noise_for(seeds, tokens=settings.response_tokens),
             limits=torch.full((len(seeds),), settings.response_tokens),
@@ -177,29 +175,3 @@ def _drawn(
 def _seed(seed: int, row: int, candidate: int) -> int:
     digest = hashlib.sha256(f"candidate-{seed}-{row}-{candidate}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
-
-
-class SharedPrompts:
-    """A family that reads a prompt once for the ``times`` rows side by side that begin with it."""
-
-    def __init__(self, family: Family, *, times: int) -> None:
-        self._family, self._times = family, times
-
-    def pad(self, prompts: Sequence[Sequence[int]]) -> Prompts:
-        """As the family pads them."""
-        return self._family.pad(prompts)
-
-    def states(self, prompts: Prompts, responses: Tensor) -> Tensor:
-        """As the family reads them."""
-        return self._family.states(prompts, responses)
-
-    def begin(self, prompts: Prompts) -> Continuation:
-        """Reads the first of each ``times`` prompts and gives all of them what it remembers."""
-        firsts = torch.arange(0, len(prompts), self._times)
-        under_way = self._family.begin(prompts.select(firsts))
-        under_way.keep(torch.arange(len(firsts)).repeat_interleave(self._times))
-        return under_way
-
-    def head(self, states: Tensor) -> Tensor:
-        """As the family's."""
-        return self._family.head(states)

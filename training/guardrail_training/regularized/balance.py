@@ -9,19 +9,36 @@ from torch import Tensor
 
 from guardrail_training.regularized.success import logit_of
 
-__all__ = ["Balanced", "balanced", "importance_weights", "success_rate"]
+__all__ = ["Balanced", "balanced", "importance_weights", "prefix_importance", "success_rate"]
 
 
 def importance_weights(
     log_wanted: Tensor, log_drawn: Tensor, *, least: float = 0.2, most: float = 5.0
 ) -> Tensor:
-    """Weights ``(rows,)`` with which answers drawn from one distribution stand for another; mean near 1.
+    """Weights ``(rows,)`` with which answers drawn from one distribution stand for another; their mean is 1.
 
-    Both arguments are log-probabilities ``(rows,)`` of whole answers. The weights are self-normalised first
-    and then bounded: a few answers must not carry the mean.
+    Both arguments are log-probabilities ``(rows,)`` of whole answers. The ratios are normalised and then
+    bounded, since a few answers must not carry the mean, and normalised again, since bounds lower it.
     """
     log_ratio = log_wanted - log_drawn
-    return (log_ratio.softmax(dim=0) * len(log_ratio)).clamp(least, most)
+    bounded = (log_ratio.softmax(dim=0) * len(log_ratio)).clamp(least, most)
+    return bounded / bounded.mean()
+
+
+def prefix_importance(log_ratios: Tensor, mask: Tensor, *, least: float = 0.2, most: float = 5.0) -> Tensor:
+    """``importance_weights`` of the prefix before every token, among the answers that go on ``(rows, time)``.
+
+    ``log_ratios`` ``(rows, time)`` are those of single tokens. What follows a prefix says nothing about how
+    likely the prefix is, and would only add variance. 0 outside ``mask``.
+    """
+    before = (log_ratios * mask).cumsum(dim=1) - log_ratios * mask
+    weights = torch.zeros_like(log_ratios)
+    for column in range(mask.shape[1]):
+        rows = mask[:, column]
+        if bool(rows.any()):
+            found = before[rows, column]
+            weights[rows, column] = importance_weights(found, torch.zeros_like(found), least=least, most=most)
+    return weights
 
 
 def success_rate(labels: Tensor, weights: Tensor) -> float:

@@ -36,14 +36,17 @@ def table(rows: Sequence[Row]) -> str:
     """A Markdown table, most toxic first; a star marks the Pareto front of toxicity and PIQA accuracy.
 
     WikiText is a perplexity; ROC is the area under it of "is this message toxic?", where a row was asked.
+    Drawn and learned are thousands of tokens: of responses, and of what carried a gradient. Seconds are those
+    of training per optimizer step of the language model, with all that was drawn and fitted for it.
     """
-    lines = [
-        "| row | seed | mean toxicity | P(toxic) | PIQA | PIQA margin | WikiText | ROC | s per step | |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    heads = [
+        *("row", "seed", "mean toxicity", "P(toxic)", "PIQA", "PIQA margin", "WikiText", "ROC"),
+        *("drawn, k", "learned, k", "s per step", ""),
     ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     front = on_the_front(rows)
     for place, row in enumerate(rows):
-        toxicity, piqa, seconds = row["toxicity"], row["piqa"], row["seconds_per_step"]
+        toxicity, piqa, effort = row["toxicity"], row["piqa"], row["effort"]
         cells = [
             row["row"],
             str(row["seed"]),
@@ -53,7 +56,9 @@ def table(rows: Sequence[Row]) -> str:
             f"{piqa['margin']['value']:.4f}",
             f"{row['perplexity']:.2f}",
             f"{row['classification']['auc']:.3f}" if row.get("classification") else "",
-            "" if seconds is None else f"{seconds:.2f}",
+            f"{effort['generated_tokens'] / 1000:.1f}" if effort else "",
+            f"{effort['gradient_tokens'] / 1000:.1f}" if effort else "",
+            f"{effort['seconds'] / effort['steps']:.2f}" if effort and effort["steps"] else "",
             "*" if place in front else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -24,8 +24,10 @@ class DualAscent:
     multiplier: float = 1.0
     failures: float | None = None
 
-    def update(self, failed: float) -> None:
-        """Takes notice of the share of failures in an iteration's samples."""
+    def update(self, failed: float | None) -> None:
+        """Takes notice of the share of failures in the last samples; None where none are known."""
+        if failed is None:
+            return
         before = failed if self.failures is None else self.failures
         self.failures = self.memory * before + (1 - self.memory) * failed
         grown = self.multiplier * math.exp(self.rate * (self.failures - self.target))

@@ -4,7 +4,8 @@
         --out runs/regularized
 
 trains the row under ``<out>/<row>-<seed>`` unless that is done, measures it and writes
-``training/results/regularized/<row>-<seed>.json``. Rows:
+``training/results/regularized/<row>-<seed>.json``. A row without drawn responses learns from as many corpus
+texts in their place. Rows:
 
 base                     the base itself
 best-of-n                of four continuations the one that the oracle likes best
@@ -58,6 +59,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "classify-sft": {"method": "sft"},
     "classify-regularized": {"method": "regularized", "adaptive": True},
 }
+WITHOUT_DRAWN = ("sft", "filtering", "classify-sft")
 QUESTIONED = ("base", "classify-sft", "classify-regularized")
 QUESTIONS = 4000  # more than a run of the recipe asks
 ROWS = ("base", "best-of-n", "rl", *CHANGES)
@@ -91,6 +93,31 @@ class Toxicity:
     means: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a row took: tokens drawn, tokens that carried a gradient (again in each epoch), optimizer steps.
+
+    ``seconds`` are those of training, with all that was drawn and fitted for it.
+    """
+
+    generated_tokens: int
+    gradient_tokens: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The folder of a row's model, with what settings it was trained and what that took.
+
+    The base has no folder of its own and took nothing; ``settings`` are then those of the comparison.
+    """
+
+    folder: Path | None
+    settings: Any
+    effort: Effort | None = None
+
+
 def run_row(
     row: str,
     settings: RegularizedSettings,
@@ -103,22 +130,23 @@ def run_row(
     if row not in ROWS:
         raise ConfigError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
     folder = Path(settings.out) / f"{row}-{settings.seed}"
-    trained, seconds = _trained(row, settings, folder=folder, reward=reward)
+    commit = git_commit()  # of the code that trains, should it change meanwhile
+    trained = _trained(row, settings, folder=folder, reward=reward)
     measured = measures or Measures()
     started = time.perf_counter()
-    found = measure(row, settings, trained=trained, measures=measured, reward=reward)
+    found = measure(row, settings, trained=trained.folder, measures=measured, reward=reward)
     content = {
         "row": row,
         "seed": settings.seed,
         **found,
-        "seconds_per_step": seconds,
+        "effort": trained.effort,
         "seconds_of_evaluation": round(time.perf_counter() - started, 1),
         "measures": measured,
-        "settings": _without_places(settings),
+        "settings": _without_places(trained.settings),
         "versions": package_versions(),
-        "git": git_commit(),
-        "data": _sources(settings),
-        "model": _weights(trained),
+        "git": commit,
+        "data": _sources(row, settings),
+        "model": _weights(trained.folder),
     }
     path = Path(results) / f"{row}-{settings.seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,23 +213,30 @@ def dev_queries(settings: RegularizedSettings, data: Path, *, tokenizer: Any, co
     return drawn(mixture.queries, step=1, count=min(count, len(mixture.queries)), seed=EVALUATION_SEED)
 
 
-def _trained(
-    row: str, settings: RegularizedSettings, *, folder: Path, reward: Reward | None
-) -> tuple[Path | None, float | None]:
-    """The folder of the row's models and its seconds per optimizer step; None where nothing is trained."""
+def _trained(row: str, settings: RegularizedSettings, *, folder: Path, reward: Reward | None) -> Trained:
+    """The row's model, trained unless it has been before."""
     if row in ("base", "best-of-n"):
-        return None, None
+        return Trained(None, settings)
     if row == "rl":
         return _reinforced(settings, folder=folder, reward=reward)
     from guardrail_training.regularized import trainer
 
     chosen = replace(settings, out=str(folder), **CHANGES[row])
+    if row in WITHOUT_DRAWN:
+        chosen = replace(chosen, batch_size=chosen.batch_size + chosen.samples_batch)
     if row.startswith("classify"):
         chosen = _with_questions(chosen, folder=folder / "corpus")
     report = trainer.run(chosen, reward=reward)
     if not report.finished:
         raise FailureError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
-    return folder / f"step-{chosen.all_steps}", _seconds(folder, "time/step")
+    logged = _logged(folder)
+    effort = Effort(
+        generated_tokens=round(_total(logged, "samples/tokens")),
+        gradient_tokens=round(chosen.steps * _total(logged, "tokens/corpus", "tokens/drawn")),
+        steps=chosen.all_steps if chosen.tunes else 0,
+        seconds=round(_total(logged, "time/begin") + chosen.steps * _total(logged, "time/step"), 1),
+    )
+    return Trained(folder / f"step-{chosen.all_steps}", chosen, effort)
 
 
 def _with_questions(settings: RegularizedSettings, *, folder: Path) -> RegularizedSettings:
@@ -212,9 +247,7 @@ def _with_questions(settings: RegularizedSettings, *, folder: Path) -> Regulariz
     return replace(settings, data=str(folder), guided="guided.jsonl", general="questions.jsonl")
 
 
-def _reinforced(
-    settings: RegularizedSettings, *, folder: Path, reward: Reward | None
-) -> tuple[Path, float | None]:
+def _reinforced(settings: RegularizedSettings, *, folder: Path, reward: Reward | None) -> Trained:
     """The PPO row, on the same prompts."""
     from guardrail_training.reinforcement import ppo
 
@@ -230,19 +263,32 @@ def _reinforced(
         "out": str(folder),
         "seed": settings.seed,
         "threads": settings.threads,
+        "dtype": settings.dtype,
+        "response_tokens": settings.response_tokens,
     }
     chosen = read_recipe(PPO_RECIPE, settings=ppo.PpoSettings, overrides=overrides)
     report = ppo.run(chosen, reward=reward)
     if not report.finished:
         raise FailureError(f"row rl was stopped by {report.stopped_by}; the same command continues")
-    times = [_seconds(folder, name) for name in ("time/rollout", "time/update")]
-    return folder / f"step-{chosen.steps}", sum(part for part in times if part)
+    logged = _logged(folder)
+    drawn_tokens = chosen.rows * _total(logged, "tokens/responses_len_mean")
+    effort = Effort(
+        generated_tokens=round(drawn_tokens),
+        gradient_tokens=round(chosen.epochs * drawn_tokens),
+        steps=round(_total(logged, "ppo/updates_taken")),
+        seconds=round(_total(logged, "time/rollout", "time/update"), 1),
+    )
+    return Trained(folder / f"step-{chosen.steps}", chosen, effort)
 
 
-def _seconds(folder: Path, name: str) -> float | None:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found = [row[name] for row in rows if name in row]
-    return round(float(np.mean(found)), 3) if found else None
+def _logged(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _total(logged: Sequence[Mapping[str, float]], *names: str) -> float:
+    """The sum of metrics over all logged steps."""
+    return sum(row.get(name, 0.0) for row in logged for name in names)
 
 
 def _best(query: Query, texts: Sequence[str], reward: Reward) -> list[str]:
@@ -256,14 +302,18 @@ def _oracle(settings: RegularizedSettings) -> Reward:
     return read_formula(settings.reward)
 
 
-def _without_places(settings: RegularizedSettings) -> dict[str, Any]:
+def _without_places(settings: Any) -> dict[str, Any]:
     values = {key: value for key, value in asdict(settings).items() if key not in ("out", "data", "adapter")}
     return values | {"base": Path(settings.base).name}
 
 
-def _sources(settings: RegularizedSettings) -> dict[str, str]:
+def _sources(row: str, settings: RegularizedSettings) -> dict[str, str]:
     data = required_folder(settings.data)
-    names = (settings.guided, settings.general, DEV_PROMPTS, "piqa/dev.jsonl", "wikitext2/test.txt")
+    names = [settings.guided, settings.general, DEV_PROMPTS, "piqa/dev.jsonl", "wikitext2/test.txt"]
+    if row in QUESTIONED:
+        names += [
+            f"{source}/{split}.jsonl" for source in ("davidson", "paradetox") for split in ("train", "dev")
+        ]
     return {name: sha256_of(data / name) for name in names if name}
 
 

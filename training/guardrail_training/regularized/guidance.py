@@ -65,12 +65,15 @@ class Guidance:
         """log q over the whole vocabulary ``(rows, vocabulary)``, for drawing the next token.
 
         ``states`` ``(rows, time, width)`` are the base's from the prompt's end on, ``logits`` its last ones.
-        Beyond the candidates every token keeps its probability.
+        Beyond the candidates all tokens keep their shares of the tail.
         """
         ids = likely_tokens(logits, count=self.candidates)
         log_success = from_logits(self.auxiliary.last(states, ids)).log_success
-        log_q = self._posterior(over_candidates(logits, ids), log_success)
-        return logits.float().log_softmax(dim=1).scatter(1, ids, log_q[:, :-1])
+        log_p = over_candidates(logits, ids)
+        log_q = self._posterior(log_p, log_success)
+        # Where the bound binds, what is left for the tail is not what it had; nan where there is no tail.
+        tail = (log_q[:, -1:] - log_p[:, -1:]).nan_to_num()
+        return (logits.float().log_softmax(dim=1) + tail).scatter(1, ids, log_q[:, :-1])
 
     def _posterior(self, log_p: Tensor, log_success: Tensor) -> Tensor:
         return posterior(log_p, log_success, strength=self.strength, most_log_ratio=self.most_log_ratio)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guardrail_training.modeling.families import Prompts
-from guardrail_training.regularized.balance import importance_weights
+from guardrail_training.regularized.balance import prefix_importance
 from guardrail_training.regularized.corpus import Passage
 from guardrail_training.regularized.guidance import Guidance, Guided
 from guardrail_training.regularized.posterior import prefix_weights
@@ -54,6 +54,7 @@ def corpus_lessons(
     *,
     settings: RegularizedSettings,
     pad_id: int,
+    is_base: bool,
     dtype: torch.dtype,
 ) -> Lessons:
     """The posterior along corpus texts, every prefix counting alike.
@@ -70,6 +71,7 @@ def corpus_lessons(
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
         dtype=dtype,
+        is_base=is_base,
     )
     guided = guidance.over(reading.states, reading.ids, reading.log_p)
     weights = _counting(guided, settings) * responses.mask
@@ -87,19 +89,21 @@ def sample_lessons(
 ) -> Lessons:
     """The posterior along drawn responses, whose prefixes count as the posterior would reach them.
 
-    Responses that an earlier language model drew (``are_fresh`` false) are read again and weighed by how
-    likely they are now.
+    Responses that an earlier language model drew (``are_fresh`` false) are read again, and each prefix is
+    weighed by how likely it is now.
     """
-    reading, rows = samples.reading, samples.weights
+    reading, weights = samples.reading, samples.weights[:, None] * samples.responses.mask
     if not are_fresh:
         reading = _read_again(learner, samples, settings=settings, dtype=dtype)
-        now = (reading.log_taken * samples.responses.mask).sum(dim=1)
-        rows = rows * importance_weights(
-            now, samples.log_drawn, least=settings.least_weight, most=settings.most_weight
+        weights = weights * prefix_importance(
+            reading.log_taken - samples.reading.log_taken,
+            samples.responses.mask,
+            least=settings.least_weight,
+            most=settings.most_weight,
         )
     guided = guidance.over(reading.states, reading.ids, reading.log_p)
     reached = prefix_weights(guided.log_success, most=settings.most_prefix_weight)
-    weights = rows[:, None] * reached * _counting(guided, settings) * samples.responses.mask
+    weights = weights * reached * _counting(guided, settings)
     return Lessons(samples.prompts, samples.responses, reading.ids, guided.log_q, weights)
 
 

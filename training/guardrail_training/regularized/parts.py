@@ -13,15 +13,16 @@ from guardrail_training.modeling import trainable_parameters
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import Mixture, Passage
+from guardrail_training.regularized.decoding import GuardedFamily
 from guardrail_training.regularized.fitting import fit
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.lessons import Lessons, corpus_lessons, sample_lessons
 from guardrail_training.regularized.quality import quality
-from guardrail_training.regularized.samples import Samples, collect, opinions
+from guardrail_training.regularized.samples import Samples, collect, draw, opinions
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.regularized.tuning import Batch, tune_step
 from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.queries import drawn
+from guardrail_training.reinforcement.queries import Query, drawn
 from guardrail_training.rewards.algebra import Answer, Reward
 from guardrail_training.sft import learning_rate
 
@@ -75,21 +76,16 @@ class ModelParts:
         """What the branches last measured."""
         return {name: value for part in self._figures.values() for name, value in part.items()}
 
-    @property
-    def rate(self) -> float:
-        """The share of successes among the last samples."""
-        return 1 - self._figures["collect"]["samples/failed"]
+    def forget(self) -> None:
+        """Begins an iteration's figures."""
+        self._figures = {"collect": {}, "tune": {}, "fit": {}}
 
     def collect(self, iteration: int) -> Samples:
         """Draws and labels, and asks the auxiliary model about samples that are new to it."""
         settings = self._settings
-        count, seed = settings.prompts, settings.seed
-        if iteration == 0:  # an order of its own, which no later iteration goes on with
-            count, seed = settings.first_prompts, settings.seed + 1
-        chosen = drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
         samples = collect(
             self._learner,
-            chosen,
+            self._queries(iteration),
             reward=self._reward,
             tokenizer=self._tokenizer,
             settings=settings,
@@ -120,7 +116,34 @@ class ModelParts:
             steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
         )
         if held_out is not None:
-            self._figures["fit"] |= self._asked(held_out)
+            self._figures["fit"] |= self._asked(held_out) | self._guided()
+
+    def _queries(self, iteration: int) -> list[Query]:
+        """The prompts that an iteration draws for."""
+        settings = self._settings
+        count, seed = settings.prompts, settings.seed
+        if iteration == 0:  # an order of its own, which no later iteration goes on with
+            count, seed = settings.first_prompts, settings.seed + 1
+        return drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
+
+    def _guided(self) -> dict[str, float]:
+        """The mean label of what the posterior itself writes for the held-out prompts.
+
+        Where that is no higher than ``auxiliary/label``, the language model's own, the regularizer has
+        nothing to teach.
+        """
+        queries = self._queries(0)
+        held_out = queries[HELD_OUT - 1 :: HELD_OUT] or queries
+        with self._learner.sampling() as family:
+            draws = draw(
+                GuardedFamily(family, self._guidance()),
+                held_out,
+                tokenizer=self._tokenizer,
+                settings=self._settings,
+                iteration=0,
+            )
+        labels = opinions(self._reward, draws.answers, settings=self._settings)
+        return {"auxiliary/guided_label": float(labels.mean())}
 
     def _asked(self, samples: Samples) -> dict[str, float]:
         return quality(self._auxiliary, samples, success_from=self._settings.success_from)
@@ -132,10 +155,10 @@ class ModelParts:
             return
         steps = range((iteration - 1) * settings.steps + 1, iteration * settings.steps + 1)
         mixed = [self._mixed(step) for step in steps]
-        corpus = self._corpus_lessons(mixed)
-        answers = self._sample_lessons(samples)
+        corpus = self._corpus_lessons(mixed, iteration)
+        answers = self._sample_lessons(samples, iteration, steps)
         sums: dict[str, float] = {}
-        for step, texts in zip(steps, mixed, strict=True):
+        for place, (step, texts) in enumerate(zip(steps, mixed, strict=True)):
             self._optimizer.param_groups[0]["lr"] = learning_rate(
                 step - 1, steps=settings.all_steps, warmup=settings.warmup, peak=settings.learning_rate
             )
@@ -144,8 +167,8 @@ class ModelParts:
                 self._optimizer,
                 Batch(
                     plain=[text for text in texts if not corpus or not self._is_taught(text)],
-                    taught=corpus[step - steps[0]] if corpus else None,
-                    drawn=_turn(answers, step, settings.samples_batch),
+                    taught=corpus[place] if corpus else None,
+                    drawn=answers[place] if answers else None,
                 ),
                 corpus_weight=settings.corpus_weight * self._control.multiplier,
                 samples_weight=settings.samples_weight * self._control.multiplier,
@@ -197,7 +220,7 @@ class ModelParts:
         """Whether the regularizer acts on a corpus text."""
         return text.guided or not self._settings.adaptive
 
-    def _corpus_lessons(self, mixed: Sequence[Sequence[Passage]]) -> list[Lessons] | None:
+    def _corpus_lessons(self, mixed: Sequence[Sequence[Passage]], iteration: int) -> list[Lessons] | None:
         """Per step the posterior along the texts that the regularizer acts on."""
         settings = self._settings
         if settings.method != "regularized" or not settings.corpus_weight:
@@ -209,6 +232,7 @@ class ModelParts:
             [passage for step in texts for passage in step],
             settings=settings,
             pad_id=self._tokenizer.pad_token_id,
+            is_base=iteration == 1,
             dtype=self._dtype,
         )
         ends = torch.tensor([len(step) for step in texts]).cumsum(0).tolist()
@@ -216,18 +240,26 @@ class ModelParts:
             every.select(torch.arange(end - len(step), end)) for step, end in zip(texts, ends, strict=True)
         ]
 
-    def _sample_lessons(self, samples: Samples | None) -> Lessons | None:
+    def _sample_lessons(
+        self, samples: Samples | None, iteration: int, steps: Sequence[int]
+    ) -> list[Lessons] | None:
+        """Per step the posterior along drawn responses, which take turns; unused ones are not read."""
         settings = self._settings
         if samples is None or not settings.samples_weight:
             return None
-        return sample_lessons(
+        # Neighbours answer the same prompt, which is then read once for all of them.
+        count = min(settings.samples_batch, len(samples))
+        turns = torch.stack([(step * count + torch.arange(count)) % len(samples) for step in steps])
+        used, places = torch.unique(turns, return_inverse=True)
+        every = sample_lessons(
             self._learner,
             self._guidance(),
-            samples,
+            samples.select(used),
             settings=settings,
-            are_fresh=settings.schedule == "sequential",
+            are_fresh=settings.schedule == "sequential" or iteration == 1,
             dtype=self._dtype,
         )
+        return [every.select(turn) for turn in places]
 
     def _guidance(self) -> Guidance:
         settings = self._settings
@@ -246,13 +278,3 @@ def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:
     if not bool(held.any()):
         return samples, samples
     return samples.select((~held).nonzero()[:, 0]), samples.select(held.nonzero()[:, 0])
-
-
-def _turn(lessons: Lessons | None, step: int, count: int) -> Lessons | None:
-    """The drawn responses of a step: one pass after the other over all, spread over the prompts."""
-    if lessons is None:
-        return None
-    rows = len(lessons.ids)
-    count = min(count, rows)
-    # Neighbours answer the same prompt.
-    return lessons.select((torch.arange(count) * (rows // count) + step) % rows)

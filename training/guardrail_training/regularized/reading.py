@@ -13,7 +13,6 @@ from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.regularized.candidates import likely_tokens, over_candidates
 from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.rollouts import chunks_by_length
 from guardrail_training.reinforcement.sampling import Responses
 
 __all__ = ["Reading", "candidate_logprobs", "padded", "read"]
@@ -58,10 +57,12 @@ def read(
     rows_at_once: int,
     dtype: torch.dtype,
     states: Tensor | None = None,
+    is_base: bool = False,
 ) -> Reading:
     """Two passes over each row: the base's states, and the language model as it stands.
 
-    ``states`` are the base's where they are known from an earlier reading: one pass then.
+    One pass is enough where ``states``, the base's, are known from an earlier reading, or where the language
+    model still ``is_base``.
     """
     rows, time = responses.ids.shape
     vocabulary, width = learner.model.get_base_model().get_output_embeddings().weight.shape
@@ -72,14 +73,18 @@ def read(
         log_p=torch.zeros(rows, time, candidates + 1),
         log_taken=torch.zeros(rows, time),
     )
-    for chunk in chunks_by_length(torch.arange(rows), prompts, responses, size=rows_at_once):
+    # Rows of one prompt stay together, which is then read once.
+    by_prompt = prompts.mask.sum(dim=1).argsort(stable=True)
+    for chunk in torch.split(by_prompt, rows_at_once):
         longest = int(responses.lengths[chunk].max())
         batch, ids = prompts.select(chunk), responses.ids[chunk, :longest]
         mask = responses.mask[chunk, :longest]
         row, column = chunk[:, None].expand_as(mask)[mask], torch.arange(longest).expand_as(mask)[mask]
         with autocast(dtype):
             own = learner.family.states(batch, ids)[mask]  # (tokens, width)
-            if states is None:
+            if is_base:
+                found.states[row, column] = own.float()
+            elif states is None:
                 with learner.model.disable_adapter():
                     found.states[row, column] = learner.family.states(batch, ids)[mask].float()
             for part in torch.split(torch.arange(len(own)), CHUNK):

@@ -74,7 +74,8 @@ class RunFolder:
         found = Samples.of(load_file(samples)) if iteration and samples.is_file() else None
         if self._writes:
             self._out.mkdir(parents=True, exist_ok=True)
-            self._log = MetricLog(self._out, resumed_from=iteration * self._settings.steps)
+            # Step 0 is that of the first samples, which a run without a checkpoint draws again.
+            self._log = MetricLog(self._out, resumed_from=iteration * self._settings.steps or -1)
             facts = {
                 "guided_texts": len(self._mixture.guided),
                 "general_texts": len(self._mixture.general),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guardrail.errors import ConfigError
 from guardrail_training.modeling import autocast
-from guardrail_training.modeling.families import Prompts
+from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.regularized.balance import importance_weights, success_rate
 from guardrail_training.regularized.reading import Reading, read
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -22,7 +22,7 @@ from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
 from guardrail_training.rewards.algebra import Answer, Reward
 
-__all__ = ["Samples", "collect", "opinions"]
+__all__ = ["Draws", "Samples", "collect", "draw", "opinions"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +111,43 @@ def opinions(reward: Reward, answers: Sequence[Answer], *, settings: Regularized
     return total
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Responses to prompts, and each as the oracle is asked about it."""
+
+    prompts: Prompts
+    responses: Responses
+    answers: Sequence[Answer] = field(repr=False)
+
+
+@torch.no_grad()
+def draw(
+    family: Family, queries: Sequence[Query], *, tokenizer: Any, settings: RegularizedSettings, iteration: int
+) -> Draws:
+    """``samples_per_prompt`` responses of a family to each query, side by side.
+
+    A function of weights, queries, seed and iteration; no global random state is read.
+    """
+    every = [query for query in queries for _ in range(settings.samples_per_prompt)]
+    seeds = [_seed(settings.seed, iteration, row) for row in range(len(every))]
+    prompts = family.pad([query.ids for query in every])
+    responses = sample(
+        family,
+        prompts,
+        noise=noise_for(seeds, tokens=settings.response_tokens),
+        limits=torch.full((len(every),), settings.response_tokens),
+        temperature=settings.temperature,
+        stop_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+    )
+    texts = [tokenizer.decode(responses.tokens(row), skip_special_tokens=True) for row in range(len(every))]
+    answers = [
+        Answer(query=query.text, prompt=query.prompt, response=text.strip())
+        for query, text in zip(every, texts, strict=True)
+    ]
+    return Draws(prompts, responses, answers)
+
+
 @torch.no_grad()
 def collect(
     learner: Learner,
@@ -122,28 +159,10 @@ def collect(
     iteration: int,
     dtype: torch.dtype,
 ) -> Samples:
-    """``samples_per_prompt`` responses of the language model to each query, labelled and read.
-
-    A function of weights, queries, seed and iteration; no global random state is read.
-    """
-    every = [query for query in queries for _ in range(settings.samples_per_prompt)]
-    seeds = [_seed(settings.seed, iteration, row) for row in range(len(every))]
+    """``samples_per_prompt`` responses of the language model to each query, labelled and read."""
     with learner.sampling() as family:
-        prompts = family.pad([query.ids for query in every])
-        responses = sample(
-            family,
-            prompts,
-            noise=noise_for(seeds, tokens=settings.response_tokens),
-            limits=torch.full((len(every),), settings.response_tokens),
-            temperature=settings.temperature,
-            stop_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
-        )
-    texts = [tokenizer.decode(responses.tokens(row), skip_special_tokens=True) for row in range(len(every))]
-    answers = [
-        Answer(query=query.text, prompt=query.prompt, response=text.strip())
-        for query, text in zip(every, texts, strict=True)
-    ]
+        draws = draw(family, queries, tokenizer=tokenizer, settings=settings, iteration=iteration)
+    prompts, responses = draws.prompts, draws.responses
     reading = read(
         learner,
         prompts,
@@ -151,9 +170,10 @@ def collect(
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
         dtype=dtype,
+        is_base=iteration == 0,
     )
-    labels = opinions(reward, answers, settings=settings)
-    found = Samples(prompts, responses, labels, torch.ones(len(every)), reading)
+    labels = opinions(reward, draws.answers, settings=settings)
+    found = Samples(prompts, responses, labels, torch.ones(len(labels)), reading)
     if settings.temperature == 1:
         return found
     weights = importance_weights(

@@ -9,12 +9,13 @@
 Both begin with samples of the starting model and an auxiliary model fitted to them (``begin``), the only part
 that the parallel schedule cannot overlap. One process runs the three branches of an iteration one after the
 other, in an order in which none sees what another has changed; two or three run them side by side and then
-exchange what they changed. The results are the same.
+exchange what they changed. The results are the same. In the last parallel iteration nothing is drawn or
+fitted, since nothing would learn from it: both schedules draw as much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from guardrail.errors import ConfigError
@@ -59,10 +60,10 @@ class Schedule(Generic[Drawn]):
         self.samples = self._parts.collect(0)
         self._parts.fit(0, self.samples)
 
-    def run(self, iteration: int) -> None:
+    def run(self, iteration: int, *, is_last: bool) -> None:
         """One iteration, counted from 1, after ``begin`` or with ``samples`` put back."""
         if self._parallel:
-            self._side_by_side(iteration)
+            self._side_by_side(iteration, branches=("tune",) if is_last else BRANCHES)
         else:
             self._one_by_one(iteration)
 
@@ -72,7 +73,7 @@ class Schedule(Generic[Drawn]):
             self._parts.fit(iteration, self.samples)
         self._parts.tune(iteration, self._drawn())
 
-    def _side_by_side(self, iteration: int) -> None:
+    def _side_by_side(self, iteration: int, *, branches: Sequence[str]) -> None:
         samples = self._drawn()
         # In one process this order matters: drawing reads the language model that tuning changes, and tuning
         # reads the auxiliary model that fitting changes.
@@ -82,12 +83,14 @@ class Schedule(Generic[Drawn]):
             "fit": lambda: self._parts.fit(iteration, samples),
         }
         own = [
-            name for place, name in enumerate(work) if place % self._processes.count == self._processes.index
+            name
+            for place, name in enumerate(branches)
+            if place % self._processes.count == self._processes.index
         ]
         done = {name: work[name]() for name in own}
         if self._processes.count > 1:
             done = self._exchanged(done)
-        self.samples = done["collect"]
+        self.samples = done.get("collect", samples)
 
     def _exchanged(self, done: dict[str, Any]) -> dict[str, Any]:
         """What every branch made, after all processes have adopted what the others changed."""

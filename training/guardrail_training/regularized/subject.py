@@ -54,26 +54,22 @@ class Subject:
     ) -> list[list[str]]:
         """``each`` drawn continuations of every query, at temperature 1; the same noise for every subject."""
         family = self._family if self.guidance is None else GuardedFamily(self._family, self.guidance)
-        texts: list[list[str]] = []
-        for start in range(0, len(queries), ROWS // each or 1):
-            part = queries[start : start + (ROWS // each or 1)]
-            rows = [query for query in part for _ in range(each)]
-            seeds = [seed * 1_000_003 + start * each + row for row in range(len(rows))]
-            drawn = sample(
-                family,
-                family.pad([query.ids for query in rows]),
-                noise=noise_for(seeds, tokens=tokens),
-                limits=torch.full((len(rows),), tokens),
-                temperature=1.0,
-                stop_id=self.tokenizer.eos_token_id,
-                pad_id=self.tokenizer.pad_token_id,
-            )
-            flat = [
-                self.tokenizer.decode(drawn.tokens(row), skip_special_tokens=True).strip()
-                for row in range(len(rows))
-            ]
-            texts += [flat[row : row + each] for row in range(0, len(rows), each)]
-        return texts
+        rows = [query for query in queries for _ in range(each)]
+        seeds = [seed * 1_000_003 + row for row in range(len(rows))]
+        drawn = sample(
+            family,
+            family.pad([query.ids for query in rows]),
+            noise=noise_for(seeds, tokens=tokens),
+            limits=torch.full((len(rows),), tokens),
+            temperature=1.0,
+            stop_id=self.tokenizer.eos_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+        )
+        texts = [
+            self.tokenizer.decode(drawn.tokens(row), skip_special_tokens=True).strip()
+            for row in range(len(rows))
+        ]
+        return [texts[row : row + each] for row in range(0, len(rows), each)]
 
     @torch.no_grad()
     def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -122,11 +122,15 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
 
     # 3. Samples of the starting model, and an auxiliary model that has to know something about them.
     schedule: Schedule[Samples] = Schedule(
-        parts, parallel=settings.schedule == "parallel", processes=processes
+        # Without a language model that learns there is nothing to run beside.
+        parts,
+        parallel=settings.schedule == "parallel" and settings.tunes,
+        processes=processes,
     )
     schedule.samples = samples
+    failed: float | None = None
     if settings.draws and first == 0:
-        schedule.begin()
+        failed = _begin(schedule, parts, folder)
         _require_knowledge(parts.figures, settings)
 
     # 4. Iterations.
@@ -138,18 +142,22 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
         parts.on_step = lambda step, loss: progress.update(task, completed=step, loss=loss)
         for iteration in range(first + 1, settings.iterations + 1):
             started = time.perf_counter()
+            parts.forget()
             if settings.draws:
-                schedule.run(iteration)
-                control.update(1 - parts.rate)
+                schedule.run(iteration, is_last=iteration == settings.iterations)
+                failed = parts.figures.get("samples/failed", failed)
+                control.update(failed)
             else:
                 parts.tune(iteration, None)
             step = iteration * settings.steps
             seconds = (time.perf_counter() - started) / settings.steps
-            folder.add({**parts.figures, "time/step": round(seconds, 3)}, step=step)
+            figures = parts.figures
+            folder.add({**figures, "time/step": round(seconds, 3)}, step=step)
 
             # 5. Now and then models to choose from; always the state to continue from.
             if iteration == settings.iterations or iteration % settings.keep_every == 0:
-                folder.keep(learner, auxiliary, step=step, figures=parts.figures)
+                known = figures if failed is None else {**figures, "samples/failed": failed}
+                folder.keep(learner, auxiliary, step=step, figures=known)
             folder.save_state(
                 learner, auxiliary, optimizer, control, samples=schedule.samples, iteration=iteration
             )
@@ -159,7 +167,7 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
     return RegularizedReport(
         iteration=iteration,
         iterations=settings.iterations,
-        failed=parts.figures.get("samples/failed"),
+        failed=failed,
         stopped_by=stop.signal,
     )
 
@@ -210,6 +218,14 @@ def _optimizer(
         ],
         weight_decay=0.0,
     )
+
+
+def _begin(schedule: Schedule[Samples], parts: ModelParts, folder: RunFolder) -> float:
+    """The first samples and what is fitted to them, as step 0 of the log; returns the share of failures."""
+    started = time.perf_counter()
+    schedule.begin()
+    folder.add({**parts.figures, "time/begin": round(time.perf_counter() - started, 3)}, step=0)
+    return parts.figures["samples/failed"]
 
 
 def _require_knowledge(figures: Mapping[str, float], settings: RegularizedSettings) -> None:

@@ -57,8 +57,9 @@ def tune_step(
 ) -> dict[str, float]:
     """One optimizer step; returns its means per token by metric name.
 
-    The loss is the mean over corpus tokens of -log p, plus ``corpus_weight`` times the mean KL(q || p) over
-    taught tokens and ``samples_weight`` times that over drawn ones. Rows at a time change nothing but memory.
+    The loss is the mean over corpus tokens of -log p, plus ``corpus_weight`` times the mean over the same
+    tokens of KL(q || p), which is 0 where nothing is taught, and ``samples_weight`` times that over drawn
+    ones. Rows at a time change nothing but memory.
     """
     optimizer.zero_grad(set_to_none=True)
     taught = 0 if batch.taught is None else int(batch.taught.responses.lengths.sum())
@@ -74,7 +75,7 @@ def tune_step(
         for rows in _parts(len(batch.taught.ids), microbatch_size):
             log_p_taken, kl = _taught(learner, batch.taught.select(rows), dtype=dtype)
             loss = -log_p_taken.sum()
-            _backward(loss / corpus + corpus_weight * kl.sum() / taught)
+            _backward((loss + corpus_weight * kl.sum()) / corpus)
             sums.language_model += loss.item()
             sums.corpus += kl.sum().item()
     if batch.drawn is not None:
