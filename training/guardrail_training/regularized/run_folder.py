@@ -34,7 +34,7 @@ PLAIN_TEMPLATE = "{text}"
 """The template of a model that goes on writing a text."""
 PLACES = frozenset({"base", "adapter", "out", "data"})
 # Where files lie, what is in memory at a time and how often something is kept changes no number.
-FREE = PLACES | {"threads", "keep_every"}
+FREE = PLACES | {"threads", "keep_every", "microbatch_size"}
 IN_MANIFEST = ("loss/language_model", "samples/failed")
 
 
