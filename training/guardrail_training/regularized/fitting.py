@@ -8,7 +8,7 @@ from torch import Tensor
 from guardrail.errors import FailureError
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.balance import Balanced, balanced
-from guardrail_training.regularized.objective import PrefixLosses, prefix_losses
+from guardrail_training.regularized.objective import PrefixLosses, opinion_losses, prefix_losses
 from guardrail_training.regularized.posterior import expected_success
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -33,16 +33,24 @@ def fit(
     drawing = _drawing(samples, settings)
     random = torch.Generator().manual_seed(settings.seed * 1_000_003 + iteration)
     parameters = list(auxiliary.parameters())
-    sums = torch.zeros(2)
+    weights = torch.tensor([1.0, settings.consistency, settings.prefix_weight])
+    sums = torch.zeros(3)
     for _ in range(steps):
         rows = torch.multinomial(
             drawing.probabilities, settings.auxiliary_batch, replacement=True, generator=random
         )
-        found = _losses(auxiliary, samples, rows, drawing, settings)
-        prefixes = found.prefixes.sum()
-        parts = torch.stack([found.cross_entropy.sum(), found.consistency.sum()]) / prefixes
+        taken, log_expected = _views(auxiliary, samples, rows)
+        found = _losses(taken, log_expected, samples, rows, drawing, settings)
+        asked = samples.prefix_labels[rows, : taken.shape[1]]
+        parts = torch.stack(
+            [
+                found.cross_entropy.sum() / found.prefixes.sum(),
+                found.consistency.sum() / found.prefixes.sum(),
+                opinion_losses(taken, asked).sum() / (~asked.isnan()).sum().clamp(min=1),
+            ]
+        )
         optimizer.zero_grad(set_to_none=True)
-        (parts[0] + settings.consistency * parts[1]).backward()  # type: ignore[no-untyped-call]  # untyped
+        (parts @ weights).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise FailureError("the auxiliary model's gradient is not finite; lower auxiliary_learning_rate")
@@ -50,7 +58,8 @@ def fit(
         sums += parts.detach()
     optimizer.zero_grad(set_to_none=True)
     means = (sums / steps).tolist()
-    return {"auxiliary/cross_entropy": means[0], "auxiliary/consistency": means[1]}
+    names = ("auxiliary/cross_entropy", "auxiliary/consistency", "auxiliary/prefixes")
+    return dict(zip(names, means, strict=True))
 
 
 @torch.no_grad()
@@ -67,13 +76,13 @@ def _drawing(samples: Samples, settings: RegularizedSettings) -> Balanced:
 
 
 def _losses(
-    auxiliary: Auxiliary,
+    taken: Tensor,
+    log_expected: Tensor,
     samples: Samples,
     rows: Tensor,
     drawing: Balanced,
     settings: RegularizedSettings,
 ) -> PrefixLosses:
-    taken, log_expected = _views(auxiliary, samples, rows)
     return prefix_losses(
         taken,
         log_expected,

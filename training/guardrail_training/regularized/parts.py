@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from guardrail_training.regularized.decoding import GuardedFamily
 from guardrail_training.regularized.fitting import fit
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.lessons import Lessons, corpus_lessons, sample_lessons
+from guardrail_training.regularized.posterior import prefix_weights, token_kl
 from guardrail_training.regularized.quality import quality
 from guardrail_training.regularized.samples import Samples, collect, draw, opinions
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -116,7 +118,7 @@ class ModelParts:
             steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
         )
         if held_out is not None:
-            self._figures["fit"] |= self._asked(held_out) | self._guided()
+            self._figures["fit"] |= self._asked(held_out) | self._guided(held_out)
 
     def _queries(self, iteration: int) -> list[Query]:
         """The prompts that an iteration draws for."""
@@ -126,12 +128,19 @@ class ModelParts:
             count, seed = settings.first_prompts, settings.seed + 1
         return drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
 
-    def _guided(self) -> dict[str, float]:
-        """The mean label of what the posterior itself writes for the held-out prompts.
+    def _guided(self, samples: Samples) -> dict[str, float]:
+        """What the posterior is for held-out samples, by metric name.
 
-        Where that is no higher than ``auxiliary/label``, the language model's own, the regularizer has
-        nothing to teach.
+        auxiliary/guided_label    mean label of what it writes itself for their prompts; where that is no
+                                  higher than ``auxiliary/label`` there is nothing to teach
+        auxiliary/guided_kl       KL(q || p) of a response, in nats
+        auxiliary/wanted_kl       what that would be were R exact and ``strength`` 1: -log of the label
         """
+        guided = self._guidance().over(samples.reading.states, samples.reading.ids, samples.reading.log_p)
+        apart = token_kl(guided.log_q.flatten(0, 1), samples.reading.log_p.flatten(0, 1))
+        counting = prefix_weights(guided.log_success, most=self._settings.most_prefix_weight)
+        counting = counting * samples.responses.mask
+        kl = float((apart.view(counting.shape) * counting).sum() / len(samples))
         queries = self._queries(0)
         held_out = queries[HELD_OUT - 1 :: HELD_OUT] or queries
         with self._learner.sampling() as family:
@@ -143,7 +152,11 @@ class ModelParts:
                 iteration=0,
             )
         labels = opinions(self._reward, draws.answers, settings=self._settings)
-        return {"auxiliary/guided_label": float(labels.mean())}
+        return {
+            "auxiliary/guided_label": float(labels.mean()),
+            "auxiliary/guided_kl": kl,
+            "auxiliary/wanted_kl": -math.log(samples.rate),
+        }
 
     def _asked(self, samples: Samples) -> dict[str, float]:
         return quality(self._auxiliary, samples, success_from=self._settings.success_from)

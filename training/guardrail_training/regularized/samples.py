@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,11 +25,17 @@ from guardrail_training.rewards.algebra import Answer, Reward
 __all__ = ["Draws", "Samples", "collect", "draw", "opinions"]
 
 
+PREFIX_STRIDE = 2
+"""Neighbouring prefixes differ in a token, and the oracle reads each anew."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """Responses with labels in 0..1 ``(rows,)``, importance weights ``(rows,)`` and readings.
 
     The weights make up for the temperature that they were drawn at. A prompt's responses lie side by side.
+    ``prefix_labels`` ``(rows, time)`` are what the oracle says of the response up to each token, as if it
+    ended there; nan where it was not asked.
     """
 
     prompts: Prompts
@@ -37,6 +43,7 @@ class Samples:
     labels: Tensor
     weights: Tensor
     reading: Reading
+    prefix_labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,6 +71,7 @@ class Samples:
             labels=self.labels[rows],
             weights=self.weights[rows],
             reading=self.reading.select(rows, time=time),
+            prefix_labels=self.prefix_labels[rows],
         )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -76,6 +84,7 @@ class Samples:
             "responses.ended": self.responses.ended,
             "labels": self.labels,
             "weights": self.weights,
+            "prefix_labels": self.prefix_labels,
             "reading.states": self.reading.states,
             "reading.ids": self.reading.ids,
             "reading.log_p": self.reading.log_p,
@@ -95,6 +104,7 @@ class Samples:
             labels=state["labels"],
             weights=state["weights"],
             reading=Reading(**part("reading")),
+            prefix_labels=state["prefix_labels"],
         )
 
 
@@ -173,7 +183,10 @@ def collect(
         is_base=iteration == 0,
     )
     labels = opinions(reward, draws.answers, settings=settings)
-    found = Samples(prompts, responses, labels, torch.ones(len(labels)), reading)
+    prefix_labels = torch.full(responses.ids.shape, torch.nan)
+    if settings.prefix_weight:
+        prefix_labels = _opinions_of_prefixes(reward, draws, tokenizer=tokenizer, settings=settings)
+    found = Samples(prompts, responses, labels, torch.ones(len(labels)), reading, prefix_labels)
     if settings.temperature == 1:
         return found
     weights = importance_weights(
@@ -182,7 +195,23 @@ def collect(
         least=settings.least_weight,
         most=settings.most_weight,
     )
-    return Samples(prompts, responses, labels, weights, reading)
+    return replace(found, weights=weights)
+
+
+def _opinions_of_prefixes(
+    reward: Reward, draws: Draws, *, tokenizer: Any, settings: RegularizedSettings
+) -> Tensor:
+    """The oracle's labels of every other prefix of responses, the whole ones among them ``(rows, time)``."""
+    lengths = draws.responses.lengths
+    columns = torch.arange(draws.responses.ids.shape[1])
+    asked = draws.responses.mask & ((lengths[:, None] - 1 - columns) % PREFIX_STRIDE == 0)
+    answers = []
+    for row, column in asked.nonzero().tolist():
+        ids = draws.responses.tokens(row)[: column + 1]
+        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        answers.append(replace(draws.answers[row], response=text))
+    labels = opinions(reward, answers, settings=settings)
+    return torch.full(asked.shape, torch.nan).masked_scatter(asked, labels)
 
 
 def _log_drawn_hot(

@@ -47,6 +47,7 @@ NOT_NEGATIVE = (
     "corpus_weight",
     "samples_weight",
     "consistency",
+    "prefix_weight",
     "auxiliary_blocks",
     "least_weight",
     "dual_ascent",
@@ -107,6 +108,8 @@ class RegularizedSettings:
     auxiliary_steps, first_auxiliary_steps, auxiliary_batch
     consistency          weight of the forward-consistency term
     holds_expected       its mean is a constant
+    prefix_weight        of the oracle's opinion of each prefix, as if the response ended there. Few responses
+                         have few labels, and this tells which token mattered; 0: the oracle is not asked
     balanced             draws rows by label, half of them successes, and corrects for it exactly
     least_auc            the auxiliary model must order held-out responses this well, or the run stops before
                          it teaches noise; 0: never
@@ -164,6 +167,7 @@ class RegularizedSettings:
     auxiliary_learning_rate: float = 1e-3
     consistency: float = 1.0
     holds_expected: bool = False
+    prefix_weight: float = 0.0
     balanced: bool = True
     least_auc: float = 0.55
     corpus_weight: float = 1.0
