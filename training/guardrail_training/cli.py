@@ -130,10 +130,10 @@ def regularized(
 
     settings = _settings(trainer.RegularizedSettings, recipe, changes, base=base, data=data, out=out)
     if row is not None:
-        from guardrail_training.regularized import comparison, experiment
+        from guardrail_training.comparison import experiment, table
 
         path = experiment.run_row(row, settings)
-        typer.echo(f"written to {path} and {comparison.write_comparison(path.parent)}", err=True)
+        typer.echo(f"written to {path} and {table.write_comparison(path.parent)}", err=True)
         return
     report = trainer.run(settings)
     failed = "" if report.failed is None else f", share of failures {report.failed:.4f}"
@@ -211,7 +211,7 @@ def evaluate(
 
         path = compare.run(_settings(compare.GenerationSettings, recipe, changes, run=checkpoints, **options))
     elif what == "preference-judge":
-        from guardrail_training.regularized import preference_judge
+        from guardrail_training.comparison import preference_judge
 
         settings = _settings(preference_judge.PreferenceJudgeSettings, recipe, changes, **options)
         found = preference_judge.run(settings)

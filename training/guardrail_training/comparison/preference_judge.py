@@ -22,21 +22,15 @@ import torch
 from guardrail.errors import ConfigError
 from guardrail.manifest import sha256_of
 from guardrail.settings import Url
-from guardrail_training.evaluation.best_checkpoint import step_folders
-from guardrail_training.metrics.statistics import Mean, Rate
-from guardrail_training.provenance import model_folder, plain
-from guardrail_training.recipe import check_values, read_recipe
-from guardrail_training.records import TrainingRowError, required_folder
-from guardrail_training.regularized.comparison import JUDGEMENT
-from guardrail_training.regularized.experiment import (
+from guardrail_training.comparison.experiment import (
     DEV_PROMPTS,
     EVALUATION_SEED,
     RESULTS,
     ROWS,
     dev_queries,
 )
-from guardrail_training.regularized.judge_models import connect, endpoint_judge, likelihood_judge
-from guardrail_training.regularized.pairwise import (
+from guardrail_training.comparison.judge_models import connect, endpoint_judge, likelihood_judge
+from guardrail_training.comparison.pairwise import (
     LEAST_COMPETENCE,
     Competence,
     Duel,
@@ -45,8 +39,14 @@ from guardrail_training.regularized.pairwise import (
     competence,
     win_rate,
 )
+from guardrail_training.comparison.subject import load_subject
+from guardrail_training.comparison.table import JUDGEMENT
+from guardrail_training.evaluation.best_checkpoint import step_folders
+from guardrail_training.metrics.statistics import Mean, Rate
+from guardrail_training.provenance import model_folder, plain
+from guardrail_training.recipe import check_values, read_recipe
+from guardrail_training.records import TrainingRowError, required_folder
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.regularized.subject import load_subject
 from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["Judgement", "PreferenceJudgeSettings", "run", "true_continuations"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from guardrail_training.comparison.subject import Subject
 from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 from guardrail_training.records import read_records
-from guardrail_training.regularized.subject import Subject
 
 __all__ = ["Choices", "choices", "perplexity"]
 

@@ -6,10 +6,10 @@ import json
 import random
 from pathlib import Path
 
+from guardrail_training.comparison.subject import Subject
 from guardrail_training.data import read_rows
 from guardrail_training.metrics.statistics import Ranking, ranking
 from guardrail_training.records import read_records
-from guardrail_training.regularized.subject import Subject
 
 __all__ = ["classification", "write_questions"]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from guardrail.errors import ConfigError, PluginError, UsageError
 from guardrail_training import modeling
-from guardrail_training.regularized.judge_models import endpoint_judge, likelihood_judge
-from guardrail_training.regularized.pairwise import Duel, WinRate, competence, shuffled, win_rate
-from guardrail_training.regularized.subject import Subject
+from guardrail_training.comparison.judge_models import endpoint_judge, likelihood_judge
+from guardrail_training.comparison.pairwise import Duel, WinRate, competence, shuffled, win_rate
+from guardrail_training.comparison.subject import Subject
 from tests.training.reinforcement.conftest import word_tokenizer
 
 DUELS = [

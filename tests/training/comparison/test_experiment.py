@@ -13,12 +13,12 @@ import torch
 
 from guardrail.errors import ConfigError
 from guardrail_training import modeling
+from guardrail_training.comparison import experiment, table
+from guardrail_training.comparison.experiment import Measures
+from guardrail_training.comparison.subject import Subject
 from guardrail_training.evaluation.judges import Judge
-from guardrail_training.regularized import comparison, experiment
-from guardrail_training.regularized.experiment import Measures
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.regularized.subject import Subject
 from tests.training.regularized.conftest import ORACLE
 from tests.training.regularized.test_decoding import guidance
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer
@@ -76,14 +76,14 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
         assert str(tmp_path) not in path.read_text()
         assert found["settings"]["base"] == Path(place.base).name
 
-    lines = comparison.write_comparison(results).read_text().splitlines()
+    lines = table.write_comparison(results).read_text().splitlines()
     rows, against = lines[2:8], lines[11:]
     assert any(line.endswith("| * |") for line in rows)
     assert sum(line.startswith("| base |") for line in rows) == 1
     assert len(against) == 5
 
-    (tmp_path / "results" / comparison.JUDGEMENT).write_text(json.dumps({"says": "No judge is competent."}))
-    assert comparison.write_comparison(results).read_text().endswith("\nNo judge is competent.\n")
+    (tmp_path / "results" / table.JUDGEMENT).write_text(json.dumps({"says": "No judge is competent."}))
+    assert table.write_comparison(results).read_text().endswith("\nNo judge is competent.\n")
 
 
 def test_an_unknown_row_is_an_error(place: RegularizedSettings) -> None:
@@ -97,7 +97,7 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
 
     rows = [row(0.3, 0.7), row(0.2, 0.6), row(0.25, 0.5), row(0.2, 0.6)]
 
-    assert comparison.on_the_front(rows) == {0, 1, 3}
+    assert table.on_the_front(rows) == {0, 1, 3}
 
 
 def test_changes_are_paired_with_the_base() -> None:
@@ -117,14 +117,14 @@ def test_changes_are_paired_with_the_base() -> None:
     halved = row("rl", [0.1, 0.2, 0.45], [0.1, -0.1, -0.1, 0.1], 33.0)
     other = {**halved, "row": "other", "measures": {"prompts": 3}}
 
-    *_, line = comparison.changes([base, halved, other]).splitlines()
+    *_, line = table.changes([base, halved, other]).splitlines()
 
     name, seed, toxicity, accuracy, margin, text = line.strip("| ").split(" | ")
     assert (name, seed, text) == ("rl", "0", "+10.0 %")
     assert toxicity.startswith("-50.0 % [")
     assert accuracy == "-25.0 [-75.0, +0.0]"
     assert margin.startswith("-100.0 % [")
-    assert comparison.changes([halved]) == ""
+    assert table.changes([halved]) == ""
 
 
 @pytest.mark.parametrize("is_guarded", [False, True])

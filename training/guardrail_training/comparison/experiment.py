@@ -33,16 +33,16 @@ import numpy as np
 from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import sha256_of
 from guardrail_training import modeling
+from guardrail_training.comparison.classification import classification, write_questions
+from guardrail_training.comparison.subject import load_subject
+from guardrail_training.comparison.utility import choices, perplexity
 from guardrail_training.evaluation.judges import Judge, load_judges
 from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 from guardrail_training.provenance import model_folder, plain
 from guardrail_training.recipe import read_recipe
 from guardrail_training.records import required_folder
-from guardrail_training.regularized.classification import classification, write_questions
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.regularized.subject import load_subject
-from guardrail_training.regularized.utility import choices, perplexity
 from guardrail_training.reinforcement.queries import Query, drawn
 from guardrail_training.rewards.algebra import Answer, Reward
 from guardrail_training.runlog import git_commit, package_versions

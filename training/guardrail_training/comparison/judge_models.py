@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from guardrail.errors import ConfigError, MissingExtraError, PluginError
+from guardrail_training.comparison.pairwise import Judge
+from guardrail_training.comparison.subject import Subject
 from guardrail_training.modeling.families import family_of
-from guardrail_training.regularized.pairwise import Judge
-from guardrail_training.regularized.subject import Subject
 
 __all__ = ["connect", "endpoint_judge", "likelihood_judge"]
 

@@ -15,11 +15,12 @@ from typer.testing import CliRunner, Result
 from guardrail.errors import ConfigError, ModelMissingError, PluginError, UsageError
 from guardrail.settings import Url
 from guardrail_training.cli import app
+from guardrail_training.comparison import preference_judge
+from guardrail_training.comparison.judge_models import connect, endpoint_judge
+from guardrail_training.comparison.pairwise import Judge
+from guardrail_training.comparison.preference_judge import PreferenceJudgeSettings
 from guardrail_training.records import TrainingRowError
-from guardrail_training.regularized import preference_judge, trainer
-from guardrail_training.regularized.judge_models import connect, endpoint_judge
-from guardrail_training.regularized.pairwise import Judge
-from guardrail_training.regularized.preference_judge import PreferenceJudgeSettings
+from guardrail_training.regularized import trainer
 from tests.integrations.server.running import Asked, Upstream, completion, serving
 from tests.training.regularized.conftest import ORACLE, small_settings
 from tests.training.reinforcement.conftest import WORDS

@@ -1,0 +1,1 @@
+"""Rows of an experiment at the same budget: trained, measured, compared."""
