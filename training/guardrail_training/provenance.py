@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -13,11 +14,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from guardrail import models
+from guardrail.errors import ModelMissingError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
 from guardrail_training.records import required_folder
 from guardrail_training.runlog import git_commit, package_versions
 
-__all__ = ["SHIPPED", "model_folder", "plain", "provenance"]
+__all__ = ["SHIPPED", "model_folder", "plain", "provenance", "weights_sha256"]
 
 SHIPPED = models.SHIPPED
 PACKAGES = ("onnxruntime", "scikit-learn", "scipy", "sacrebleu", "rouge-score", "alt-profanity-check")
@@ -50,6 +52,17 @@ class Described(Protocol):
 def model_folder(name: str) -> Path:
     """A folder as it is, or a known model's verified folder; ModelMissingError names the pull command."""
     return Path(name) if Path(name).is_dir() else models.require(name)
+
+
+def weights_sha256(base: Path) -> str:
+    """The sha256 of a base's weight file, or of their listing where it has several."""
+    if (base / "model.safetensors").is_file():
+        return sha256_of(base / "model.safetensors")
+    parts = sorted(base.glob("*.safetensors"))
+    if not parts:
+        raise ModelMissingError(f"{base} has no weights: no *.safetensors file")
+    listing = "".join(f"{path.name} {sha256_of(path)}\n" for path in parts)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def provenance(settings: Described) -> dict[str, Any]:

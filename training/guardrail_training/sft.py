@@ -27,12 +27,12 @@ from guardrail_training.checkpoint import stop_on_signals
 from guardrail_training.modeling import resume_adapter
 from guardrail_training.modeling.quantised import make_optimizer
 from guardrail_training.processes import Processes
-from guardrail_training.provenance import model_folder
+from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.runlog import progress_bar
 from guardrail_training.supervised.corpus import load_corpus
 from guardrail_training.supervised.network import TargetLoss, target_tokens
 from guardrail_training.supervised.plan import Encoding, plan_passes
-from guardrail_training.supervised.run_folder import RunFolder, identity_of, weights_sha256
+from guardrail_training.supervised.run_folder import RunFolder, identity_of
 from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["SftReport", "SftSettings", "identity_of", "learning_rate", "run"]

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guardrail.manifest import sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.modeling.families import Family, family_of
-from guardrail_training.provenance import model_folder
+from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.regularized.auxiliary import load_auxiliary
 from guardrail_training.regularized.candidates import likely_tokens, over_candidates
 from guardrail_training.regularized.decoding import GuardedFamily
@@ -107,7 +106,7 @@ def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guard
     if not is_guarded:
         merge(model, read_adapter(folder))
         return Subject(model, tokenizer)
-    auxiliary = load_auxiliary(folder, model=model, base_sha256=sha256_of(base / "model.safetensors"))
+    auxiliary = load_auxiliary(folder, model=model, base_sha256=weights_sha256(base))
     guidance = Guidance(
         auxiliary,
         strength=settings.strength,

@@ -17,9 +17,8 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.evaluation.best_checkpoint import step_folders
 from guardrail_training.export.card import model_card
-from guardrail_training.provenance import model_folder
+from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.reinforcement.adapters import merge
-from guardrail_training.supervised.run_folder import weights_sha256
 
 __all__ = ["ExportSettings", "export"]
 

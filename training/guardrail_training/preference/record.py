@@ -17,6 +17,7 @@ from guardrail_training.data import Row
 from guardrail_training.modeling import save_adapter
 from guardrail_training.preference.comparisons import Comparison
 from guardrail_training.preference.settings import PreferenceSettings
+from guardrail_training.provenance import weights_sha256
 from guardrail_training.records import data_folder
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.runlog import git_commit, package_versions
@@ -62,7 +63,7 @@ def training_fingerprint(
 
 
 def _origin(start: Adapter, base: Path) -> list[Any]:
-    return [dict(start.manifest.files), start.template.literal, sha256_of(base / "model.safetensors")]
+    return [dict(start.manifest.files), start.template.literal, weights_sha256(base)]
 
 
 def _sha256(content: Any) -> str:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from guardrail.manifest import sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import stop_on_signals
@@ -31,7 +30,7 @@ from guardrail_training.preference.ranking import compare_missing
 from guardrail_training.preference.record import manifest_of, ranking_fingerprint, training_fingerprint
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.preference.steps import Progress, train
-from guardrail_training.provenance import SHIPPED, model_folder
+from guardrail_training.provenance import SHIPPED, model_folder, weights_sha256
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.rewards.independence import check_independent
@@ -71,7 +70,7 @@ def run(settings: PreferenceSettings, *, reward: Reward | None = None) -> Prefer
     # 1. Everything that can be wrong, before anything is expensive.
     out, base = Path(settings.out), model_folder(settings.base)
     start = read_adapter(settings.adapter or SHIPPED / "rewriter")
-    start.manifest.check_base(sha256_of(base / "model.safetensors"))
+    start.manifest.check_base(weights_sha256(base))
     dtype = modeling.resolve_dtype(settings.dtype)
     tokenizer = modeling.load_ending_tokenizer(base)
     rows = drop_copies(load_paradetox(settings.data, split="train"))

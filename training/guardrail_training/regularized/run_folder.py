@@ -17,6 +17,7 @@ from guardrail.rewriters.adapter import Adapter
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint
 from guardrail_training.modeling import trainable_parameters
 from guardrail_training.processes import Processes
+from guardrail_training.provenance import weights_sha256
 from guardrail_training.regularized.auxiliary import Auxiliary, save_auxiliary
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import Mixture
@@ -54,7 +55,7 @@ class RunFolder:
     ) -> None:
         self._settings, self._start, self._out = settings, start, Path(settings.out)
         self._reward, self._mixture, self._writes = reward, mixture, processes.is_first
-        self._base_sha256 = sha256_of(base / "model.safetensors")
+        self._base_sha256 = weights_sha256(base)
         self._fingerprint = _fingerprint(settings, mixture, reward=reward, start=start)
         self._manifest = _manifest(settings, mixture, base=base, data=data, reward=reward)
         self._log: MetricLog | None = None

@@ -23,12 +23,11 @@ from typing import Any
 import torch
 
 from guardrail.errors import ConfigError, FailureError
-from guardrail.manifest import sha256_of
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import stop_on_signals
 from guardrail_training.processes import Processes
-from guardrail_training.provenance import model_folder
+from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.records import required_folder
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.control import DualAscent
@@ -76,7 +75,7 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
     base, data = model_folder(settings.base), required_folder(settings.data)
     start = read_adapter(settings.adapter) if settings.adapter else None
     if start is not None:
-        start.manifest.check_base(sha256_of(base / "model.safetensors"))
+        start.manifest.check_base(weights_sha256(base))
     dtype = modeling.resolve_dtype(settings.dtype)
     tokenizer = modeling.load_ending_tokenizer(base)
     mixture = load_mixture(data, settings, tokenizer=tokenizer)

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from guardrail.errors import ConfigError
-from guardrail.manifest import Template, sha256_of
+from guardrail.manifest import Template
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import stop_on_signals
 from guardrail_training.processes import Processes
-from guardrail_training.provenance import model_folder
+from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.reinforcement.adapters import merge
 from guardrail_training.reinforcement.figures import rollout_figures
 from guardrail_training.reinforcement.kl_control import KlControl
@@ -79,7 +79,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
     base = model_folder(settings.base)
     start = read_adapter(settings.adapter) if settings.adapter else None
     if start is not None:
-        start.manifest.check_base(sha256_of(base / "model.safetensors"))
+        start.manifest.check_base(weights_sha256(base))
     template = _template(settings, start)
     dtype = modeling.resolve_dtype(settings.dtype)
     tokenizer = modeling.load_ending_tokenizer(base)

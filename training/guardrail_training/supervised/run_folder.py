@@ -18,11 +18,12 @@ from guardrail_training import modeling
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint
 from guardrail_training.data import Rows
 from guardrail_training.processes import Processes
+from guardrail_training.provenance import weights_sha256
 from guardrail_training.runlog import MetricLog, git_commit, package_versions, write_run
 from guardrail_training.supervised.corpus import sources_sha256
 from guardrail_training.supervised.settings import SftSettings
 
-__all__ = ["RunFolder", "identity_of", "weights_sha256"]
+__all__ = ["RunFolder", "identity_of"]
 
 PLACES = frozenset({"base", "adapter", "out", "data"})
 # Where files lie, what is in memory and how often something is written changes no number.
@@ -122,14 +123,6 @@ def identity_of(base: Path) -> dict[str, Any]:
         "trained_on": origin or weights,
         "compatible_bases": {weights: "measured"} if origin not in (None, weights) else {},
     }
-
-
-def weights_sha256(base: Path) -> str:
-    """The sha256 of a base's weight file, or of their listing where it has several."""
-    if (base / "model.safetensors").is_file():
-        return sha256_of(base / "model.safetensors")
-    listing = "".join(f"{path.name} {sha256_of(path)}\n" for path in sorted(base.glob("*.safetensors")))
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _fingerprint(settings: SftSettings, rows: Rows, *, start: Adapter | None) -> str:

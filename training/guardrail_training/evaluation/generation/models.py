@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from guardrail.errors import UsageError
-from guardrail.manifest import Template, sha256_of
+from guardrail.manifest import Template
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
 from guardrail_training.evaluation.best_checkpoint import step_folders
 from guardrail_training.evaluation.generation.settings import GenerationSettings
-from guardrail_training.provenance import model_folder
+from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.reinforcement.adapters import merge
 
 __all__ = ["Compared", "compared_models"]
@@ -56,7 +56,7 @@ class Compared:
     @property
     def sha256(self) -> dict[str, dict[str, str]]:
         """The files of each model."""
-        files = {"base": {"model.safetensors": sha256_of(self.base / "model.safetensors")}}
+        files = {"base": {"model.safetensors": weights_sha256(self.base)}}
         if self.start is not None:
             files["start"] = dict(self.start.manifest.files)
         return files | {"trained": dict(self.trained.manifest.files)}
@@ -83,7 +83,7 @@ def compared_models(settings: GenerationSettings) -> Compared:
         raise UsageError(f"{path} has no settings with a base: no trainer of adapters wrote it") from None
     trained = read_adapter(settings.adapter or step_folders(settings.run)[-1])
     start = read_adapter(own["adapter"]) if own.get("adapter") else None
-    identity = sha256_of(base / "model.safetensors")
+    identity = weights_sha256(base)
     for adapter in (start, trained):
         if adapter is not None:
             adapter.manifest.check_base(identity)
