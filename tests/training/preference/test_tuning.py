@@ -372,6 +372,23 @@ def test_candidates_of_other_settings_are_refused_before_a_model_reads_anything(
             tuning.run(replace(settings, **changes), reward=REWARD)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("length(least=1, most=2)", "length(least=1, most=9)"),
+        ("clean(output='logit')", "clean(label='threat', output='logit')"),
+        ("clean(output='logit')", "clean"),
+    ],
+)
+def test_candidates_that_a_reward_of_other_settings_ranked_are_refused(
+    settings: PreferenceSettings, before: str, after: str
+) -> None:
+    tuning.run(replace(settings, reward=before, margin=1e-6, passes=1))
+
+    with pytest.raises(ConfigError, match=r"pairs\.jsonl row 1 was made with other settings"):
+        tuning.run(replace(settings, reward=after, margin=1e-6, passes=1))
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_takes_a_step(recipe: Path, settings: PreferenceSettings) -> None:
     small = {

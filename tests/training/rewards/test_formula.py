@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ ANSWERS = [
 
 def constant(*, value: float = 2.0, name: str = "constant") -> Reward:
     return named(name, lambda answers: [value] * len(answers))
+
+
+def stand_in(*, model: str, label: str) -> Reward:
+    return named("classifier", lambda answers: [float(len(model) + len(label))] * len(answers))
 
 
 def value_of(formula: str, **terms: Any) -> float:
@@ -92,6 +97,42 @@ def test_the_default_reward_without_fluency_prefers_a_clean_rewrite_to_a_copy_an
     assert rewrite > elsewhere > copy
     assert reward.formula == "((clean * meaning) - (0.5 * copy))"
     assert any(len(model) == 64 for model in reward.models)  # the detector, by its sha256
+
+
+@pytest.mark.parametrize(
+    ("formula", "kept"),
+    [
+        ("0.25 * clean(output='logit')", "(0.25 * clean(output='logit'))"),
+        ("length(most=4, least=1)", "length(least=1, most=4)"),
+        ("copy(name='same') - 0.1234567890123", "(copy(name='same') - 0.1234567890123)"),
+        ("-(copy + 2e-7) * (3 - overlap)", "((-1 * (copy + 2e-07)) * (3 - overlap))"),
+        ('length(most=2, name="a\'b") - length(most=3)', """(length(most=2, name="a'b") - length(most=3))"""),
+        ("clean(label='insult') * clean(name='any')", "(clean(label='insult') * clean(name='any'))"),
+    ],
+)
+def test_a_reward_s_formula_has_its_settings_and_reads_as_the_same_reward(formula: str, kept: str) -> None:
+    answers = [replace(answer, references=("you are not right",)) for answer in ANSWERS]
+    reward = read_formula(formula)
+
+    again = read_formula(reward.formula)
+
+    assert reward.formula == again.formula == kept
+    assert reward(answers).total.tolist() == again(answers).total.tolist()
+    assert list(reward(answers).terms) == list(again(answers).terms)
+
+
+def test_rewards_of_other_settings_have_other_formulas_and_logs_call_their_terms_by_name() -> None:
+    shorter, longer = (read_formula(f"length(least=1, most={most})") for most in (2, 9))
+
+    assert shorter.formula != longer.formula
+    assert list(shorter.scores) == list(longer.scores) == ["length"]
+
+
+def test_a_classifier_s_formula_names_its_model_as_a_setting() -> None:
+    reward = read_formula("classifier('folder', label='ok')", terms={"classifier": stand_in})
+
+    assert reward.formula == "classifier(label='ok', model='folder')"
+    assert read_formula(reward.formula, terms={"classifier": stand_in}).formula == reward.formula
 
 
 @pytest.mark.base

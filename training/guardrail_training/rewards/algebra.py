@@ -57,6 +57,7 @@ class Scored:
 class Reward:
     """A formula over named scores.
 
+    Records know a reward by its ``formula``, so it names whatever decides its scores but the models.
     ``scores`` maps names to what computes them; ``combine`` makes the reward of their values; ``models``
     names what they read: sha256 of weights, hub ids, names.
     """
@@ -116,8 +117,10 @@ def named(name: str, score: Score, *, models: Sequence[str] = ()) -> Reward:
 def _lift(value: Reward | float) -> Reward:
     if isinstance(value, Reward):
         return value
-    constant = np.float32(value)
-    return Reward(formula=f"{value:g}", scores={}, combine=lambda _: np.asarray(constant), models=frozenset())
+    constant, short = np.float32(value), f"{value:g}"
+    # What is read again must be the same number.
+    written = short if float(short) == value else repr(float(value))
+    return Reward(formula=written, scores={}, combine=lambda _: np.asarray(constant), models=frozenset())
 
 
 def _checked(name: str, score: Score, answers: Sequence[Answer]) -> Floats:

@@ -2,7 +2,8 @@
 
 A formula has numbers, ``+``, ``-``, ``*``, brackets, and terms by name; a term takes settings in brackets:
 ``classifier("models/hate", label="nothate", output="logit", over="prompt+response")``. It is read as an
-expression and never executed. Every term takes ``name``, by which logs call it.
+expression and never executed. Every term takes ``name``, by which logs call it. The reward's own ``formula``
+names every term with the settings that it was given, so that reading it again gives the same reward.
 
 clean(label, output, detector)       our detector: 1 - score, or its logit with output="logit"
 classifier(model, label, output, over, revision)    any sequence classifier
@@ -19,6 +20,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -93,13 +95,20 @@ class _Reader:
             inspect.signature(self._terms[name]).bind(**settings)
         except TypeError as error:
             raise self._error(f"term {name!r}: {error}") from None
-        key = f"{name} {sorted(settings.items())}"
-        if key not in self._made:
-            self._made[key] = self._terms[name](**settings)
-        return self._made[key]
+        written = _written(name, settings)
+        if written not in self._made:
+            self._made[written] = replace(self._terms[name](**settings), formula=written)
+        return self._made[written]
 
     def _error(self, problem: str) -> ConfigError:
         return ConfigError(f"reward {self._formula!r}: {problem}")
+
+
+def _written(name: str, settings: Mapping[str, Any]) -> str:
+    """The term as a formula has it, its settings in alphabetical order."""
+    if not settings:
+        return name
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in sorted(settings.items()))})"
 
 
 def _clean(
