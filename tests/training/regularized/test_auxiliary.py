@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.regularized.conftest import samples_of
+from tests.training.reinforcement.conftest import WORDS, word_tokenizer
 
 
 def auxiliary_of(learner: Learner, *, stirred: bool = False) -> Auxiliary:
@@ -226,3 +228,43 @@ def test_a_missing_or_changed_file_or_another_base_is_an_error(learner: Learner,
     description.write_text(json.dumps(content | {"sha256": "0" * 64}))
     with pytest.raises(ModelFileError, match=f"{weights.name} is not the file"):
         load_auxiliary(tmp_path, model=base, base_sha256="b" * 64)
+
+
+def test_the_oracle_is_asked_about_every_other_prefix_and_the_whole(
+    learner: Learner, settings: RegularizedSettings
+) -> None:
+    samples = samples_of(learner, replace(settings, prefix_weight=1.0))
+
+    tokenizer = word_tokenizer()
+    for row in range(len(samples)):
+        length = int(samples.responses.lengths[row])
+        for column in range(samples.prefix_labels.shape[1]):
+            label = float(samples.prefix_labels[row, column])
+            if column < length and (length - 1 - column) % 2 == 0:
+                text = tokenizer.decode(samples.responses.ids[row, : column + 1], skip_special_tokens=True)
+                assert label == float("d" not in text)
+            else:
+                assert math.isnan(label)
+        assert float(samples.prefix_labels[row, length - 1]) == float(samples.labels[row])
+
+
+def test_the_oracle_is_not_asked_about_prefixes_that_count_nothing(
+    learner: Learner, settings: RegularizedSettings
+) -> None:
+    assert bool(samples_of(learner, settings).prefix_labels.isnan().all())
+
+
+def test_opinions_of_prefixes_teach_which_token_mattered(
+    learner: Learner, settings: RegularizedSettings
+) -> None:
+    told = replace(settings, prefix_weight=3.0, samples_per_prompt=8)
+    samples, fresh = samples_of(learner, told), samples_of(learner, told, iteration=1)
+    bad = torch.tensor([[word.startswith("d") for word in ("", "", "", *WORDS)]])
+
+    def contrast(chosen: RegularizedSettings) -> float:
+        auxiliary = fitted(learner, chosen, samples)
+        every = torch.arange(35).expand(*fresh.responses.ids.shape, -1)
+        logits = auxiliary(fresh.reading.states, every)[fresh.responses.mask].detach()
+        return float((logits[:, ~bad[0]].mean(dim=1) - logits[:, bad[0]].mean(dim=1)).mean())
+
+    assert contrast(told) > 1.5 * contrast(replace(told, prefix_weight=0.0))

@@ -9,7 +9,7 @@ import torch
 
 from guardrail_training.regularized.balance import balanced
 from guardrail_training.regularized.candidates import over_candidates
-from guardrail_training.regularized.objective import prefix_losses
+from guardrail_training.regularized.objective import opinion_losses, prefix_losses
 from guardrail_training.regularized.posterior import expected_success
 from guardrail_training.regularized.success import from_logits, logit_of
 from tests.training.regularized import toy
@@ -146,3 +146,19 @@ def test_padding_has_no_part_in_the_losses() -> None:
     torch.testing.assert_close(one.consistency, two.consistency)
     assert other.grad is not None
     assert other.grad[~mask].abs().max() == 0
+
+
+def test_an_opinion_is_learned_where_there_is_one() -> None:
+    logits = torch.tensor([[0.5, -1.0, 2.0]], requires_grad=True)
+    opinions = torch.tensor([[1.0, math.nan, 0.25]])
+
+    losses = opinion_losses(logits, opinions)
+    losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+
+    def slow(logit: float, label: float) -> float:
+        success = 1 / (1 + math.exp(-logit))
+        return -label * math.log(success) - (1 - label) * math.log(1 - success)
+
+    assert losses[0].tolist() == pytest.approx([slow(0.5, 1.0), 0.0, slow(2.0, 0.25)])
+    assert logits.grad is not None
+    assert float(logits.grad[0, 1]) == 0.0
