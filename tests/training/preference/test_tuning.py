@@ -424,6 +424,7 @@ def test_the_command_tunes_from_a_recipe(llama_base: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     assert "pairs of 6 sentences" in done.output
     assert "step 1 of 1, loss 0.69" in done.output
+    assert "trainable parameters: " in done.output
 
 
 def test_a_command_that_a_signal_stopped_ends_with_status_130(monkeypatch: pytest.MonkeyPatch) -> None:

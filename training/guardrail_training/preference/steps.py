@@ -83,6 +83,7 @@ def train(
 
     # 3. Steps.
     with progress_bar() as progress:
+        progress.console.print(str(modeling.count_parameters(learner)), highlight=False)
         task = progress.add_task(settings.method, total=steps, completed=first, loss=float("nan"))
         for step in range(first + 1, steps + 1):
             started = time.perf_counter()

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, PluginError
 from guardrail.manifest import Template
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
@@ -69,7 +69,8 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
 
     ``reward`` takes the place of the settings' formula. Whatever can be wrong is an error before the first
     step. SIGINT and SIGTERM finish the step, write a checkpoint and return. A run that diverges raises
-    DivergedError and leaves the last adapter that was measured and found in order in ``<out>/last-good``.
+    DivergedError, one whose reward is no finite number PluginError; both leave the last adapter that was
+    measured and found in order in ``<out>/last-good``.
     """
     # 1. Everything that can be wrong, before anything is expensive.
     processes = Processes(can_shard=True)
@@ -123,6 +124,8 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
     step, figures = first, dict[str, float]()
     good, good_step = _trained(learner), first
     with stop_on_signals() as stop, progress_bar("score", shown=processes.is_first) as progress:
+        if processes.is_first:
+            progress.console.print(str(modeling.count_parameters(learner)), highlight=False)
         task = progress.add_task("ppo", total=settings.steps, completed=first, score=float("nan"))
         for step in range(first + 1, settings.steps + 1):
             started = time.perf_counter()
@@ -156,13 +159,10 @@ def run(settings: PpoSettings, *, reward: Reward | None = None) -> PpoReport:
                     step=step,
                     processes=processes,
                 )
-            except DivergedError as error:
+            except (DivergedError, PluginError) as error:
                 _restore(learner, good)
                 kept = folder.keep_adapter(learner, LAST_GOOD, step=good_step)
-                raise DivergedError(
-                    f"step {step}: {error}; the last good adapter is in {kept}; lower learning_rate, or "
-                    "raise kl_coefficient"
-                ) from None
+                raise _ending(error, step=step, kept=kept) from None
             figures |= moved.figures | {
                 "ppo/updates_taken": moved.taken,
                 "ppo/learning_rate": rate,
@@ -260,6 +260,16 @@ def _check_in_order(figures: dict[str, float], settings: PpoSettings) -> None:
             f"objective/kl is {figures['objective/kl']:.1f} nats per response, beyond divergence_kl = "
             f"{settings.divergence_kl:g}"
         )
+
+
+def _ending(error: DivergedError | PluginError, *, step: int, kept: Path) -> DivergedError | PluginError:
+    """The error as the run's user needs it: at which step, what is left, what to do."""
+    said = f"step {step}: {error}; the last good adapter is in {kept}; "
+    if isinstance(error, DivergedError):
+        return DivergedError(said + "lower learning_rate, or raise kl_coefficient")
+    return PluginError(
+        said + "mend the reward, and the same command goes on from the last checkpoint", reason=error.reason
+    )
 
 
 def _trained(learner: Learner) -> list[Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from guardrail.errors import PluginError
 from guardrail_training.modeling.families import Prompts
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.advantages import (
@@ -68,7 +69,7 @@ def collect(
     """One rollout: ``samples_per_prompt`` responses to each query, side by side.
 
     Each process draws and scores its part of them; every process returns all. A function of weights, queries,
-    seed and step; no global random state is read.
+    seed and step; no global random state is read. PluginError, in every process, where a score is no number.
     """
     every = [query for query in queries for _ in range(settings.samples_per_prompt)]
     rows = processes.own(every)
@@ -89,12 +90,11 @@ def collect(
     texts = [
         tokenizer.decode(responses.tokens(row), skip_special_tokens=True).strip() for row in range(len(rows))
     ]
-    scored = reward(
-        [
-            Answer(query=query.text, prompt=query.prompt, response=text)
-            for query, text in zip(rows, texts, strict=True)
-        ]
-    )
+    answers = [
+        Answer(query=query.text, prompt=query.prompt, response=text)
+        for query, text in zip(rows, texts, strict=True)
+    ]
+    scored = _scored(answers, reward=reward, processes=processes)
     policy, reference = read_responses(learner, prompts, responses, rows_at_once=settings.microbatch_size)
     return _joined(
         processes.gather(
@@ -102,6 +102,21 @@ def collect(
         ),
         prompts=learner.family.pad([query.ids for query in every]),
     )
+
+
+def _scored(answers: Sequence[Answer], *, reward: Reward, processes: Processes) -> Scored:
+    found: Scored | PluginError
+    try:
+        found = reward(answers)
+    except PluginError as error:
+        found = error
+    # The processes go on together or end together: one that ended alone would leave the others waiting.
+    has_failed = processes.any(isinstance(found, PluginError))
+    if isinstance(found, PluginError):
+        raise found
+    if has_failed:
+        raise PluginError("the reward failed in another process, which says how", reason="reward_invalid")
+    return found
 
 
 def assess(rollout: Rollout, *, settings: PpoSettings, coefficient: float) -> Experience:
