@@ -50,7 +50,7 @@ def answers(*pairs: tuple[str, str]) -> list[Answer]:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-class encoder over whole words, with a window of 14 tokens."""
+    """A random two-class encoder over whole words, with a window of 15 tokens."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     folder = tmp_path_factory.mktemp("classifier")
@@ -126,6 +126,23 @@ def test_what_a_classifier_cannot_read_is_cut_at_the_start_so_that_the_response_
     )
 
     assert one != other
+
+
+def test_a_classifier_reads_as_many_tokens_as_it_has_positions_for(classifier: Path) -> None:
+    from transformers import ElectraConfig, ElectraForSequenceClassification
+
+    torch.manual_seed(0)
+    roberta, tokenizer = load_classifier(str(classifier))
+    sizes = {"hidden_size": 16, "embedding_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"vocab_size": 3 + len(WORDS), "max_position_embeddings": 16, "pad_token_id": 0}
+    electra = ElectraForSequenceClassification(ElectraConfig(intermediate_size=16, **sizes, **ends)).eval()
+
+    for model, label, window in ((roberta, "hate", 15), (electra, "LABEL_1", 16)):
+        score = sequence_classifier(model, tokenizer, label=label, output="logit", over="response")
+        texts = [f"{first} " + "b1 " * others for others in (window - 1, window) for first in ("c0", "d7")]
+        read = np.asarray(score([Answer(query="", prompt="", response=text) for text in texts]))
+        assert read[0] != read[1]
+        assert read[2] == read[3]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ OVER = ("response", "query+response", "prompt+response")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CLASSIFIER_BATCH = 16
+LONGEST = 512  # tokens, special ones among them
 LEAST_SHARE = 1e-4  # a logit stays within 9.3 of 0
 
 
@@ -118,9 +119,7 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
     _require_known(over, OVER, setting="over of a classifier")
     column = _column(model.config.id2label, label)
     is_multi_label = model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
-    positions = getattr(model.config, "max_position_embeddings", None) or 512
-    # Two fewer: the RoBERTa family counts positions from the padding index on.
-    longest = min(tokenizer.model_max_length, positions - 2, 512)
+    longest = min(tokenizer.model_max_length, _window(model), LONGEST)
 
     def read(texts: Sequence[str]) -> Floats:
         padding = tokenizer.pad_token is not None
@@ -142,6 +141,14 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
         return np.concatenate(batches)
 
     return score
+
+
+def _window(model: Any) -> int:
+    """How many tokens the classifier has positions for."""
+    positions = getattr(model.config, "max_position_embeddings", None) or LONGEST
+    # The RoBERTa family counts positions from the padding's index on, and its embeddings alone know one.
+    padding = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    return int(positions if padding is None else positions - padding - 1)
 
 
 def _column(id2label: dict[int, str], label: str) -> int:
