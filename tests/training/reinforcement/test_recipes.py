@@ -67,6 +67,13 @@ def test_there_are_recipes_for_the_rewriter_and_both_published_systems() -> None
     assert names >= {"ppo-rewriter", "ppo-flan-t5-dialogsum", "ppo-t5-small-dialogsum", "ppo-dialogsum"}
 
 
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r.stem.endswith("dialogsum")], ids=lambda r: r.stem)
+def test_a_published_system_s_updates_end_at_no_kl_and_clip_no_gradient(recipe: Path) -> None:
+    settings = read_recipe(recipe, settings=PpoSettings, overrides={})
+
+    assert (settings.target_kl, settings.max_grad_norm) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if "t5" in r.stem], ids=lambda path: path.stem)
 def test_a_prompt_for_t5_ends_with_its_end_of_text_token(recipe: Path) -> None:
     template = read_recipe(recipe, settings=PpoSettings, overrides={}).template

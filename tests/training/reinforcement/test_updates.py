@@ -152,6 +152,18 @@ def test_without_a_target_all_updates_are_made(settings: PpoSettings) -> None:
     assert (moved.taken, moved.planned) == (4, 4)
 
 
+def test_a_bound_of_0_clips_no_gradient(settings: PpoSettings) -> None:
+    after = []
+    for bound in (0.0, 1e6, 1e-3):
+        chosen = replace(settings, max_grad_norm=bound, target_kl=0.0)
+        learner, rollout, experience, optimizer = experience_of(chosen)
+        update(learner, optimizer, rollout, experience, settings=chosen, step=1, processes=ALONE)
+        after.append(weights(learner))
+
+    torch.testing.assert_close(after[0], after[1], atol=0, rtol=0)
+    assert any(not torch.equal(free, bound) for free, bound in zip(after[0], after[2], strict=True))
+
+
 def test_a_gradient_that_is_no_number_changes_no_weight(settings: PpoSettings) -> None:
     learner, rollout, experience, optimizer = experience_of(settings)
     before = weights(learner)
