@@ -4,8 +4,9 @@
 
 ``judges``        how the two fixed judges do on ParaDetox
 ``detector``      ranking, flag rates, embedding, templates; with ``cross_source`` trainings without a source
-``rewriter``      every row of the rewriting table, both blocks, random outputs in full
-``select``        the best step-N adapter of a run by dev J
+``rewriter``      every row of the rewriting table, both blocks, random outputs in full; with ``also`` the
+                  adapters of several methods side by side, in a table of their own
+``select``        the best step-N adapter of one run by dev J
 ``gate``          refuses ``adapter`` where its dev J is below ``current``'s
 ``annotate``      a blinded sheet for human rating, from the outputs that ``rewriter`` saved
 ``agreement``     agreement of two filled sheets

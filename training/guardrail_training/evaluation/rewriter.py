@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardrail.manifest import Manifest
 from guardrail.policy import Policy
 from guardrail.protocols import Rewriter
 from guardrail_training.data import load_paradetox
 from guardrail_training.evaluation.best_checkpoint import choose, step_folders
 from guardrail_training.evaluation.gate import Comparison, compare
 from guardrail_training.evaluation.judges import load_judges
+from guardrail_training.evaluation.method_report import compare_methods
+from guardrail_training.evaluation.methods import Method, check_methods
 from guardrail_training.evaluation.rewriting_report import (
     Instruments,
+    Measured,
     SystemOutputs,
     advantage,
     measure,
@@ -23,6 +27,10 @@ from guardrail_training.evaluation.rewriting_report import (
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.similarity import MiniLm, ParaphraseL3
 from guardrail_training.evaluation.systems import (
+    GREEDY,
+    GUARD,
+    MASKED,
+    PILOT,
     Sentences,
     copied,
     deleted,
@@ -38,14 +46,18 @@ from guardrail_training.records import required_folder
 if TYPE_CHECKING:
     from guardrail.detectors.onnx import OnnxDetector
 
-__all__ = ["GUARD", "comparison", "measurements", "selection"]
+__all__ = ["comparison", "measurements", "selection"]
 
-GUARD = "n-best + verify (the guard)"
 NO_DEADLINE: dict[str, Any] = {"detect_timeout": None, "rewrite_timeout": None}
 
 
 def measurements(settings: EvaluateSettings) -> dict[str, Any]:
-    """All rows of the rewriting table, the guard's paired advantage over each, and random outputs in full."""
+    """All rows of the rewriting table, the guard's paired advantage over each, and random outputs in full;
+    with ``also`` how those adapters compare with the one that the table is about.
+
+    Raises ConfigError, before any model is opened, where one of ``also`` cannot be measured.
+    """
+    check_methods(settings.methods, base=settings.base)
     sentences = _sentences(settings)
     detector = _detector(settings)
     systems = _systems(settings, sentences, detector)
@@ -62,6 +74,7 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
         "favourite": GUARD,
         "blocks": {name: [block for block in found if block is not None] for name, found in blocks.items()},
         "advantages": [each for each in others if each is not None],
+        **_by_method(settings, measured),
         "samples": _samples(favourite.system, count=settings.samples, seed=settings.seed),
     }
 
@@ -114,6 +127,24 @@ def _loader(settings: EvaluateSettings) -> Callable[[Path], Rewriter]:
     return lambda folder: LoraRewriter.load(folder, base_folder=base)
 
 
+def _by_method(settings: EvaluateSettings, measured: Sequence[Measured]) -> dict[str, Any]:
+    """Figures of the adapters by method, and the sha256 of their files; empty without ``also``."""
+    if not settings.methods:
+        return {}
+    own = settings.method or GREEDY
+    systems = {each.system.name: each for each in measured}
+    rows = {own: systems[GREEDY]} | {each.name: systems[each.name] for each in settings.methods}
+    adapters = [Method(name=own, folder=_adapter(settings)), *settings.methods]
+    return {
+        "methods": compare_methods(rows, seed=settings.seed),
+        "adapters": {each.name: Manifest.load(each.folder, verify=False).files for each in adapters},
+    }
+
+
+def _adapter(settings: EvaluateSettings) -> Path:
+    return Path(settings.adapter) if settings.adapter else SHIPPED / "rewriter"
+
+
 def _systems(settings: EvaluateSettings, sentences: Sentences, detector: OnnxDetector) -> list[SystemOutputs]:
     from guardrail import Guard
     from guardrail.detectors.lexicon import Lexicon
@@ -121,19 +152,21 @@ def _systems(settings: EvaluateSettings, sentences: Sentences, detector: OnnxDet
     load = _loader(settings)
     folder = Path(settings.detector) if settings.detector else SHIPPED / "detector"
     lexicon = Lexicon.load(folder / "lexicon.txt")
-    systems = [copied(sentences), deleted(sentences, lexicon=lexicon)]
     masking = Guard(
         policy=Policy(ladder=("mask", "block"), **NO_DEADLINE),
         detector=detector,
         rewriter=None,
         lexicon=lexicon,
     )
-    systems.append(guarded(sentences, name="masked", guard=masking))
-    if settings.pilot:
-        systems.append(greedy(sentences, name="pilot's recipe, greedy", rewriter=load(Path(settings.pilot))))
-    adapter = Path(settings.adapter) if settings.adapter else SHIPPED / "rewriter"
-    rewriter = load(adapter)
-    systems.append(greedy(sentences, name="greedy", rewriter=rewriter))
+    systems = [copied(sentences), deleted(sentences, lexicon=lexicon)]
+    systems.append(guarded(sentences, name=MASKED, guard=masking))
+    pilot = [Method(name=PILOT, folder=Path(settings.pilot))] if settings.pilot else []
+    # One base in memory at a time: each of these is let go before the next is opened.
+    systems += (
+        greedy(sentences, name=each.name, rewriter=load(each.folder)) for each in (*pilot, *settings.methods)
+    )
+    rewriter = load(_adapter(settings))
+    systems.append(greedy(sentences, name=GREEDY, rewriter=rewriter))
     guard = Guard(policy=Policy(**NO_DEADLINE), detector=detector, rewriter=rewriter, lexicon=lexicon)
     systems.append(guarded(sentences, name=GUARD, guard=guard))
     human = second_references(sentences)

@@ -34,6 +34,7 @@ __all__ = [
     "Spread",
     "SystemOutputs",
     "advantage",
+    "differences",
     "measure",
     "summarise",
 ]
@@ -248,18 +249,27 @@ def _fluency(measured: Measured, kept: npt.NDArray[np.intp]) -> tuple[float | No
     return fluent, fluent / before
 
 
+def differences(first: Measured, second: Measured, *, seed: int) -> dict[str, Mean]:
+    """The paired difference in J of two systems by judge, first less second; empty where they have no
+    sentence in common.
+    """
+    shared = sorted(set(first.system.rows) & set(second.system.rows))
+    if not shared:
+        return {}
+    places = [[system.rows.index(row) for row in shared] for system in (first.system, second.system)]
+    return {
+        name: bootstrap_mean(first.joint(name)[places[0]] - second.joint(name)[places[1]], seed=seed)
+        for name in first.clean
+    }
+
+
 def advantage(first: Measured, second: Measured, *, seed: int) -> Advantage | None:
     """The paired difference in J of two systems under the judge that favours the first least.
 
     None where they have no sentence in common.
     """
-    shared = sorted(set(first.system.rows) & set(second.system.rows))
-    if not shared:
+    found = differences(first, second, seed=seed)
+    if not found:
         return None
-    places = [[system.rows.index(row) for row in shared] for system in (first.system, second.system)]
-    differences = {
-        name: bootstrap_mean(first.joint(name)[places[0]] - second.joint(name)[places[1]], seed=seed)
-        for name in first.clean
-    }
-    judge = min(differences, key=lambda name: differences[name].value)
-    return Advantage(over=second.system.name, judge=judge, j=differences[judge])
+    judge = min(found, key=lambda name: found[name].value)
+    return Advantage(over=second.system.name, judge=judge, j=found[judge])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from guardrail.errors import ConfigError
+from guardrail_training.evaluation.methods import Method, read_methods
 
 __all__ = ["MEASUREMENTS", "EvaluateSettings"]
 
@@ -26,6 +27,8 @@ class EvaluateSettings:
     adapter       adapter folder, empty: the shipped one
     current       adapter folder that ``gate`` compares ``adapter`` with, empty: the shipped one
     pilot         adapter folder of the pilot's recipe; the row is left out if empty
+    also          NAME=FOLDER for each further adapter on ``base`` that ``rewriter`` puts beside ``adapter``
+    method        what those tables call the method of ``adapter``, empty: greedy
     detector      detector folder, empty: the shipped one
     encoder       encoder of SIM and J
     original      the original MiniLM, whose tokenizer file ``encoder`` shares
@@ -51,6 +54,8 @@ class EvaluateSettings:
     adapter: str = ""
     current: str = ""
     pilot: str = ""
+    also: tuple[str, ...] = ()
+    method: str = ""
     detector: str = ""
     encoder: str = "paraphrase-minilm-l3"
     original: str = "minilm-l6-v2"
@@ -77,3 +82,11 @@ class EvaluateSettings:
             raise ConfigError("evaluate select needs checkpoints: the folder of an sft run")
         if self.what == "gate" and not self.adapter:
             raise ConfigError("evaluate gate needs adapter: the folder of the new one")
+        if self.also and self.what != "rewriter":
+            raise ConfigError(f"also goes with evaluate rewriter, not with evaluate {self.what}")
+        read_methods(self.also, known=self.method)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The adapters of ``also``."""
+        return read_methods(self.also, known=self.method)

@@ -17,6 +17,14 @@ from guardrail_training.evaluation.rewriting_report import SystemOutputs
 from guardrail_training.records import Record, read_records
 
 __all__ = [
+    "COPY",
+    "DELETE",
+    "GREEDY",
+    "GUARD",
+    "HUMAN",
+    "MASKED",
+    "PILOT",
+    "ROWS",
     "Moderator",
     "Sentences",
     "copied",
@@ -28,6 +36,12 @@ __all__ = [
     "write_outputs",
 ]
 
+COPY, DELETE, MASKED, GREEDY = "copy", "delete", "masked", "greedy"
+PILOT = "pilot's recipe, greedy"
+GUARD = "n-best + verify (the guard)"
+HUMAN = "second human reference"
+ROWS = frozenset((COPY, DELETE, MASKED, PILOT, GREEDY, GUARD, HUMAN))
+"""Names of the table's own rows."""
 WORD = re.compile(r"\S+")
 FAULT = re.compile(r".*_(error|invalid|deadline|circuit_open|missing)")
 
@@ -72,7 +86,7 @@ class Sentences:
 
 def copied(sentences: Sentences) -> SystemOutputs:
     """Every sentence unchanged: what overlap and meaning are worth on their own."""
-    return sentences.answered("copy", sentences.sources)
+    return sentences.answered(COPY, sentences.sources)
 
 
 def deleted(sentences: Sentences, *, lexicon: Detector) -> SystemOutputs:
@@ -86,7 +100,7 @@ def deleted(sentences: Sentences, *, lexicon: Detector) -> SystemOutputs:
             if not any(span.start < word.end() and word.start() < span.end for span in verdict.spans)
         ]
         outputs.append(" ".join(kept))
-    return sentences.answered("delete", outputs)
+    return sentences.answered(DELETE, outputs)
 
 
 def greedy(sentences: Sentences, *, name: str, rewriter: Rewriter) -> SystemOutputs:
@@ -118,7 +132,7 @@ def second_references(sentences: Sentences) -> SystemOutputs | None:
         return None
     references = [sentences.references[place] for place in places]
     return SystemOutputs(
-        name="second human reference",
+        name=HUMAN,
         rows=tuple(sentences.rows[place] for place in places),
         sources=tuple(sentences.sources[place] for place in places),
         references=tuple((several[0], *several[2:]) for several in references),

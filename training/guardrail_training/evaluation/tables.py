@@ -16,6 +16,10 @@ __all__ = ["detector_tables", "fill_card", "judge_table", "rewriter_tables", "sa
 
 Result = Mapping[str, Any]
 BLOCK = "<!-- results:{name} -->", "<!-- /results:{name} -->"
+BY_METHOD = (
+    "chrF and J against the first reference, 95 % bootstrap intervals over sentences, paired differences. "
+    "The judge that gives the lower figure counts, and is named."
+)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -31,8 +35,9 @@ def _cell(value: object) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
-def _interval(value: Result) -> str:
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+def _interval(value: Result, *, sign: str = "") -> str:
+    middle, low, high = (f"{value[name]:{sign}.3f}" for name in ("value", "low", "high"))
+    return f"{middle} [{low}, {high}]"
 
 
 def judge_table(result: Result) -> str:
@@ -103,7 +108,9 @@ def _rate_table(rates: Result) -> str:
 
 
 def rewriter_tables(result: Result) -> str:
-    """Both blocks, overlap and toxicity, and the guard's advantage over every other row."""
+    """Both blocks, overlap and toxicity, the guard's advantage over every other row; adapters by method where
+    several were measured.
+    """
     pieces = []
     titles = {
         "all": "### All sentences\n",
@@ -119,7 +126,36 @@ def rewriter_tables(result: Result) -> str:
         ]
         header = ["over", "shared sentences", "judge", "difference in J, with 95 % interval"]
         pieces += [f"### Paired advantage of {result['favourite']}\n", table(header, rows)]
+    if result.get("methods"):
+        pieces += ["### Adapters by method, greedy\n", f"{BY_METHOD}\n", _method_table(result)]
     return "\n".join(pieces)
+
+
+def _method_table(result: Result) -> str:
+    blocks = {block["system"]: block for block in result["blocks"]["all"]}
+    first = result["methods"][0]["method"]
+    names = ["method", "n", "non-toxic", "SIM", "chrF", "perplexity ratio", "J"]
+    rows = []
+    for each in result["methods"]:
+        block, ratio, less = blocks[each["system"]], each["perplexity_ratio"], each["difference"]
+        style, joint = (_judged(block[name], block["lower"][name]) for name in ("sta", "j_first"))
+        rows.append(
+            [
+                each["method"],
+                block["n"],
+                style,
+                _interval(each["similarity"]),
+                _interval(each["chrf"]),
+                _interval(ratio) if ratio else None,
+                joint,
+                _judged(less["j"], less["lower"], sign="+") if less else None,
+            ]
+        )
+    return table([*names, f"difference in J from {first}"], rows)
+
+
+def _judged(by_judge: Result, judge: str, *, sign: str = "") -> str:
+    return f"{_interval(by_judge[judge], sign=sign)} {judge}"
 
 
 def _joint_table(blocks: Iterable[Result]) -> str:
