@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guardrail.errors import ConfigError
+from guardrail.settings import read_toml
 from guardrail_training.recipe import parse_changes, read_recipe
+from guardrail_training.rewards.algebra import Reward, named
+from guardrail_training.rewards.formula import TERMS, read_formula
 from guardrail_training.sft import SftSettings
+from tests.training.preference import test_tuning as preference
+from tests.training.regularized import test_recipes as regularized
+from tests.training.reinforcement import test_recipes as reinforcement
+from tests.training.supervised import test_recipes as supervised
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+EVERY = sorted(path.stem for path in RECIPES.glob("*.toml"))
+REWARDED = [name for name in EVERY if "reward" in read_toml(RECIPES / f"{name}.toml")]
 
 
 @dataclass(frozen=True)
@@ -95,3 +107,36 @@ def test_the_rewriters_recipes_are_valid(name: str, share: float, passes: int) -
 
     assert (settings.name, settings.share, settings.passes) == (name, share, passes)
     assert (settings.rank, settings.alpha, settings.batch_size, settings.learning_rate) == (16, 32, 16, 1e-3)
+
+
+def test_every_recipe_is_run_by_the_tests_of_exactly_one_trainer() -> None:
+    run = [path.stem for tests in (reinforcement, preference, regularized) for path in tests.RECIPES]
+
+    assert sorted([*run, *supervised.NAMES]) == EVERY
+
+
+def stand_in(name: str) -> Callable[..., Reward]:
+    """A term that takes the settings of the real one and loads no model."""
+
+    @functools.wraps(TERMS[name])
+    def term(**settings: Any) -> Reward:
+        return named(settings.get("name", name), lambda answers: [0.5] * len(answers))
+
+    return term
+
+
+@pytest.mark.parametrize("name", REWARDED)
+def test_a_recipe_s_reward_is_a_formula_of_known_terms_and_settings(name: str) -> None:
+    formula = read_toml(RECIPES / f"{name}.toml")["reward"]
+    terms = {term: stand_in(term) for term in TERMS}
+
+    reward = read_formula(formula, terms=terms)
+
+    assert reward.scores.keys() <= TERMS.keys()
+    assert read_formula(reward.formula, terms=terms).formula == reward.formula
+
+
+@pytest.mark.parametrize("formula", ["clean(lable='toxicity')", "length", "classifier('folder')", "clan"])
+def test_the_stand_ins_refuse_what_the_terms_would(formula: str) -> None:
+    with pytest.raises(ConfigError, match="term"):
+        read_formula(formula, terms={term: stand_in(term) for term in TERMS})
