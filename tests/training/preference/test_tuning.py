@@ -27,6 +27,7 @@ from guardrail_training.records import TrainingRowError
 from guardrail_training.reinforcement.updates import DivergedError
 from guardrail_training.rewards.algebra import named
 from guardrail_training.runlog import MetricLog
+from tests.training.launching import launch
 from tests.training.preference.conftest import REWARD, small_settings, words, write_rows, write_start
 
 RECIPES = sorted((Path(__file__).parents[3] / "training" / "recipes").glob("*po-rewriter.toml"))
@@ -330,6 +331,14 @@ def test_what_cannot_work_is_one_clear_error_before_the_first_candidate(
 ) -> None:
     with pytest.raises((ConfigError, ManifestError, TrainingRowError), match=said):
         tuning.run(replace(settings, **changes), reward=None if "reward" in changes else REWARD)
+
+    assert not Path(settings.out).exists()
+
+
+@pytest.mark.slow
+def test_several_processes_are_refused_before_they_write_one_folder(settings: PreferenceSettings) -> None:
+    with pytest.raises(AssertionError, match="preference tuning runs in one process, got 2; start one"):
+        launch("preference", settings, launcher="torchrun")
 
     assert not Path(settings.out).exists()
 

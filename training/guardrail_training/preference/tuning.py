@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from guardrail.errors import ConfigError
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import stop_on_signals
@@ -30,6 +31,7 @@ from guardrail_training.preference.ranking import compare_missing
 from guardrail_training.preference.record import manifest_of, ranking_fingerprint, training_fingerprint
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.preference.steps import Progress, train
+from guardrail_training.processes import Processes
 from guardrail_training.provenance import SHIPPED, model_folder, weights_sha256
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.rewards.algebra import Reward
@@ -68,6 +70,9 @@ def run(settings: PreferenceSettings, *, reward: Reward | None = None) -> Prefer
     not finite: checkpoint and adapters are those of the steps before.
     """
     # 1. Everything that can be wrong, before anything is expensive.
+    processes = Processes()
+    if processes.count > 1:
+        raise ConfigError(f"preference tuning runs in one process, got {processes.count}; start one")
     out, base = Path(settings.out), model_folder(settings.base)
     start = read_adapter(settings.adapter or SHIPPED / "rewriter")
     start.manifest.check_base(weights_sha256(base))
