@@ -121,6 +121,14 @@ def test_every_drawing_has_a_name_and_a_description_and_every_id_is_one(found: P
     assert set(referred) <= ids.keys()
 
 
+def test_a_comparison_has_bars_of_its_means_and_histograms_by_judge_and_of_lengths(found: Page) -> None:
+    keys = {(each["aria-labelledby"] or "").split()[0] for each in found.all("svg")}
+    keys = {key.removesuffix("-title") for key in keys}
+
+    drawn = {key for key in keys if not key.startswith(("chart-", "other-"))}
+    assert drawn == {"bars-toxicity", "bars-rouge", "bars-reward", "toxicity-0", "lengths"}
+
+
 def test_every_table_has_a_caption_and_headers_of_rows_and_columns(content: bytes) -> None:
     for table in re.findall(r"<table>.*?</table>", content.decode(), flags=re.DOTALL):
         assert "<caption>" in table

@@ -69,7 +69,13 @@ def modules_below(package: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["guardrail", "guardrail_training.rewards", "guardrail_training.reinforcement"]
+    "package",
+    [
+        "guardrail",
+        "guardrail_training.rewards",
+        "guardrail_training.reinforcement",
+        "guardrail_training.preference",
+    ],
 )
 def test_no_gate_and_no_reward_imports_an_instrument_of_the_reports(package: str) -> None:
     found = reachable(modules_below(package))
