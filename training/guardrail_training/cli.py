@@ -201,6 +201,9 @@ def evaluate(
 ) -> None:
     """Measures detectors and rewriters and writes the tables as JSON and Markdown.
 
+    rewriter puts other adapters beside --adapter with --set 'also=["NAME=FOLDER", ...]', and names its own
+    method with --set method=NAME; --card fills a model card with the tables.
+
     generation compares what a run's adapter writes with what the model wrote before; it leaves its figures
     and every sample in the run's folder, for the report. preference-judge finds out whether a model can tell
     the better of two continuations, and prints win rates where it can.
