@@ -20,7 +20,17 @@ REWARD = "length(least=3, most=5) - 0.5 * copy"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "fsdp"])
+@pytest.mark.parametrize(
+    ("launcher", "base"),
+    [
+        ("torchrun", "causal"),
+        ("torchrun", "encoder-decoder"),
+        ("accelerate", "causal"),
+        ("fsdp", "causal"),
+        ("fsdp", "encoder-decoder"),
+    ],
+    indirect=["base"],
+)
 def test_two_processes_train_to_the_losses_and_weights_of_one(
     launcher: str, settings: PpoSettings, tmp_path: Path
 ) -> None:
