@@ -115,14 +115,26 @@ def layers_of(base: Path) -> tuple[str, ...]:
 
 
 def load_learner(
-    base: Path, *, has_values: bool = True, stirred: bool = False, temperature: float = 0.7
+    base: Path,
+    *,
+    has_values: bool = True,
+    stirred: bool = False,
+    temperature: float = 0.7,
+    recomputes: bool = False,
 ) -> Learner:
     """A learner on a base; ``stirred`` gives adapter and value head an effect, as training would."""
     torch.manual_seed(0)
     model = modeling.add_lora(
         modeling.load_base(base, dtype=torch.float32), rank=4, alpha=8, dropout=0.0, targets=layers_of(base)
     )
-    learner = Learner(model, pad_id=0, temperature=temperature, dtype=torch.float32, has_values=has_values)
+    learner = Learner(
+        model,
+        pad_id=0,
+        temperature=temperature,
+        dtype=torch.float32,
+        has_values=has_values,
+        recomputes=recomputes,
+    )
     if stirred:
         with torch.no_grad():
             for parameter in modeling.trainable_parameters(learner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch.nn import functional
 from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts, family_of
 from guardrail_training.reinforcement.logprobs import token_entropies, token_logprobs
+from guardrail_training.supervised.network import recompute_layers
 
 __all__ = ["Learner", "Reading", "ValueHead"]
 
@@ -55,10 +57,19 @@ class Learner(nn.Module):
     The value head reads the policy's states, so that one forward pass serves both. It stands outside the peft
     model: switching the adapter off must not touch it. Everything runs without dropout, or the policy would
     not agree with itself (https://arxiv.org/abs/2403.17031, detail 3.4).
+
+    With ``recomputes``, layers keep no state for an update's backward pass but compute it again.
     """
 
     def __init__(
-        self, model: PeftModel, *, pad_id: int, temperature: float, dtype: torch.dtype, has_values: bool
+        self,
+        model: PeftModel,
+        *,
+        pad_id: int,
+        temperature: float,
+        dtype: torch.dtype,
+        has_values: bool,
+        recomputes: bool = False,
     ) -> None:
         super().__init__()
         self.model = model.eval()
@@ -67,7 +78,9 @@ class Learner(nn.Module):
         width = base.get_output_embeddings().weight.shape[1]
         self.value_head = ValueHead(width) if has_values else None
         self.temperature = temperature
-        self._dtype = dtype
+        self._dtype, self._recomputes = dtype, recomputes
+        if recomputes:
+            recompute_layers(base)
         self.eval()
 
     def read(
@@ -105,6 +118,19 @@ class Learner(nn.Module):
         """The policy's family, in the number format that it is scored in."""
         with torch.no_grad(), autocast(self._dtype):
             yield self.family
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """The policy for passes that a backward pass follows."""
+        # Layers recompute in training mode alone. Nothing else differs in it: no dropout is left.
+        self.model.train(self._recomputes)
+        try:
+            with warnings.catch_warnings():
+                # The family asks for it under the name before transformers 5.
+                warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+                yield
+        finally:
+            self.model.eval()
 
     @contextmanager
     def _reference(self) -> Iterator[None]:

@@ -231,6 +231,7 @@ def _learner(
         temperature=settings.temperature,
         dtype=dtype,
         has_values=settings.estimator == "ppo",
+        recomputes=settings.gradient_checkpointing,
     )
 
 

@@ -28,8 +28,8 @@ from guardrail_training.sft import identity_of
 __all__ = ["RunFolder", "prompt_file"]
 
 PLACES = frozenset({"base", "adapter", "out", "data"})
-# Where files lie and how often they are written changes no number.
-FREE = PLACES | {"threads", "checkpoint_every", "keep_every"}
+# Where files lie, what is in memory and how often something is written changes no number.
+FREE = PLACES | {"gradient_checkpointing", "threads", "checkpoint_every", "keep_every"}
 IN_MANIFEST = ("ppo/mean_scores", "objective/kl")
 
 

@@ -53,6 +53,7 @@ class PpoSettings:
     are in memory at a time. A response has at most ``response_tokens`` tokens; with a lower
     ``shortest_limit`` each response's limit is drawn between the two.
 
+    gradient_checkpointing   computes each layer again in an update's backward pass instead of keeping it
     estimator            ppo (value function, GAE), rloo or grpo (other responses to the prompt as baseline)
     kl_control           adaptive steers to ``kl_target`` nats per response over ``kl_horizon`` responses
     kl_estimator         k1 or k3, see ``advantages.token_kl``
@@ -82,6 +83,7 @@ class PpoSettings:
     samples_per_prompt: int = 1
     minibatch_size: int = 16
     microbatch_size: int = 8
+    gradient_checkpointing: bool = False
     epochs: int = 4
     response_tokens: int = 48
     shortest_limit: int | None = None

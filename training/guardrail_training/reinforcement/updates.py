@@ -97,8 +97,9 @@ def _gradients(
     sums: dict[str, float] = {}
     own = torch.tensor(processes.own(rows.tolist()))
     for part in chunks_by_length(own, rollout.prompts, rollout.responses, size=settings.microbatch_size):
-        loss, figures = _loss(learner, rollout, experience, rows=part, settings=settings)
-        (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        with learner.updating():
+            loss, figures = _loss(learner, rollout, experience, rows=part, settings=settings)
+            (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value / tokens
     processes.sum_gradients(trainable_parameters(learner))

@@ -14,7 +14,7 @@ from guardrail_training.modeling import Example, autocast, collate, target_logit
 from guardrail_training.modeling.families import EncoderDecoder, family_of
 from guardrail_training.modeling.losses import token_cross_entropy
 
-__all__ = ["TargetLoss", "target_tokens"]
+__all__ = ["TargetLoss", "recompute_layers", "target_tokens"]
 
 
 def target_tokens(examples: Sequence[Example]) -> int:
@@ -50,7 +50,7 @@ class TargetLoss(nn.Module):
         # A layer that recomputes keeps no cache, so it cannot share the prompts' opening.
         self._shares_prompts = shares_prompts and not recomputes
         if recomputes:
-            _recompute(base)
+            recompute_layers(base)
 
     def forward(self, examples: Sequence[Example]) -> Tensor:
         """The sum in nats over all target tokens, a float32 scalar."""
@@ -69,7 +69,8 @@ class TargetLoss(nn.Module):
         return self._family.head(states), targets.ids[targets.mask]
 
 
-def _recompute(model: Any) -> None:
+def recompute_layers(model: Any) -> None:
+    """Switches gradient checkpointing on, which takes place in training mode alone."""
     # Not the reentrant kind: it needs an input with gradient, which a frozen embedding does not give.
     how = {"use_reentrant": False}
     try:
