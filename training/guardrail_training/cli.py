@@ -132,7 +132,11 @@ def regularized(
     if row is not None:
         from guardrail_training.comparison import experiment, table
 
-        path = experiment.run_row(row, settings)
+        try:
+            path = experiment.run_row(row, settings)
+        except experiment.RowStoppedError as stopped:
+            typer.echo(str(stopped), err=True)
+            raise typer.Exit(130) from None
         typer.echo(f"written to {path} and {table.write_comparison(path.parent)}", err=True)
         return
     report = trainer.run(settings)

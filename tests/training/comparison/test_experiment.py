@@ -13,8 +13,8 @@ import torch
 
 from guardrail.errors import ConfigError
 from guardrail_training import modeling
-from guardrail_training.comparison import experiment, table
-from guardrail_training.comparison.experiment import Measures
+from guardrail_training.comparison import experiment, measures, table
+from guardrail_training.comparison.measures import Measures
 from guardrail_training.comparison.subject import Subject
 from guardrail_training.evaluation.judges import Judge
 from guardrail_training.regularized.guidance import Guidance
@@ -55,15 +55,45 @@ def place(
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("plain.txt", "wikitext2/test.txt"):
         (tmp_path / name).write_text(" ".join(WORDS * 6))
-    monkeypatch.setattr(experiment, "load_judges", lambda data: (letter_judge("d"), letter_judge("c")))
+    monkeypatch.setattr(measures, "load_judges", lambda data: (letter_judge("d"), letter_judge("c")))
     return settings
 
 
+TRAINED_WITH = {
+    "sft": {"method": "sft", "batch_size": 12},  # four corpus texts, and eight more for the drawn ones
+    "filtering": {"method": "filtering", "batch_size": 12},
+    "rl": {"estimator": "ppo", "epochs": 2},
+    "regularized": {"method": "regularized", "adaptive": False, "batch_size": 4},
+    "regularized-sequential": {"schedule": "sequential"},
+    "classify-sft": {"general": "questions.jsonl", "batch_size": 12},
+    "classify-regularized": {"general": "questions.jsonl", "adaptive": True},
+}
+DRAWS = (
+    "rl",
+    "decoding",
+    "regularized",
+    "regularized-adaptive",
+    "regularized-sequential",
+    "classify-regularized",
+)
+
+
+def assert_effort(row: str, effort: dict[str, float] | None) -> None:
+    if row in ("base", "best-of-n"):
+        assert effort is None
+        return
+    assert effort is not None
+    assert (effort["generated_tokens"] > 0) == (row in DRAWS)
+    assert (effort["gradient_tokens"] > 0) == (effort["steps"] > 0) == (row != "decoding")
+    assert effort["seconds"] > 0
+
+
+@pytest.mark.slow
 def test_rows_are_trained_and_measured_each_into_its_own_file(
     place: RegularizedSettings, tmp_path: Path
 ) -> None:
     results = str(tmp_path / "results")
-    for row in ("base", "best-of-n", "sft", "decoding", "regularized-adaptive", "classify-sft"):
+    for row in experiment.ROWS:
         path = experiment.run_row(row, place, measures=FEW, results=results, reward=ORACLE)
         found = json.loads(path.read_text())
         assert path.name == f"{row}-0.json"
@@ -72,15 +102,18 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
         assert found["toxicity"]["mean"]["value"] == max(one["mean"]["value"] for one in found["judges"])
         assert found["piqa"]["accuracy"]["n"] == 2
         assert found["perplexity"] > 1
-        assert (found["classification"] is not None) == (row in ("base", "classify-sft"))
+        assert (found["classification"] is not None) == (row == "base" or row.startswith("classify"))
+        assert_effort(row, found["effort"])
         assert str(tmp_path) not in path.read_text()
         assert found["settings"]["base"] == Path(place.base).name
+        for key, value in TRAINED_WITH.get(row, {}).items():
+            assert found["settings"][key] == value
 
     lines = table.write_comparison(results).read_text().splitlines()
-    rows, against = lines[2:8], lines[11:]
+    rows, against = lines[2:13], lines[16:]
     assert any(line.endswith("| * |") for line in rows)
     assert sum(line.startswith("| base |") for line in rows) == 1
-    assert len(against) == 5
+    assert len(against) == 10
 
     (tmp_path / "results" / table.JUDGEMENT).write_text(json.dumps({"says": "No judge is competent."}))
     assert table.write_comparison(results).read_text().endswith("\nNo judge is competent.\n")

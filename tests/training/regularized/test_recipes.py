@@ -7,19 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from guardrail_training.recipe import read_recipe
 from guardrail_training.regularized import trainer
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named
-from tests.training.reinforcement.conftest import WORDS
+from tests.training.reinforcement.conftest import WORDS, write_base
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("[!p]*-regularized.toml"))
 
 
+@pytest.fixture(scope="module")
+def falcon_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = FalconConfig(vocab_size=3 + len(WORDS), eos_token_id=1, bos_token_id=1, **sizes)
+    return write_base(tmp_path_factory.mktemp("falcon"), FalconForCausalLM(config))
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_finishes_an_iteration(recipe: Path, llama_base: Path, tmp_path: Path) -> None:
+def test_a_recipe_finishes_an_iteration(
+    recipe: Path, llama_base: Path, falcon_base: Path, tmp_path: Path
+) -> None:
     whole = read_recipe(recipe, settings=RegularizedSettings, overrides={})
     pairs = [{"toxic": f"d{row} a1", "neutral": [f"a{row} a1"]} for row in range(8)]
     lists = [{"text": "\n".join(f"- {WORDS[row + line]}" for line in range(9))} for row in range(8)]
@@ -27,7 +40,7 @@ def test_a_recipe_finishes_an_iteration(recipe: Path, llama_base: Path, tmp_path
     (tmp_path / "guided.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "plain.txt").write_text(" ".join(WORDS * 20))
     small: dict[str, Any] = {
-        "base": str(llama_base),
+        "base": str(falcon_base if "falcon" in recipe.stem else llama_base),
         "data": str(tmp_path),
         "out": str(tmp_path / "run"),
         "guided": "guided.jsonl",
@@ -47,8 +60,6 @@ def test_a_recipe_finishes_an_iteration(recipe: Path, llama_base: Path, tmp_path
         "least_auc": 0.0,
         "dtype": "float32",
     }
-    if "falcon" in recipe.stem:
-        small["targets"] = ["q_proj", "v_proj"]
     settings = read_recipe(recipe, settings=RegularizedSettings, overrides=small)
     length = named("length", lambda answers: [len(answer.response) % 7 / 6 for answer in answers])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,12 +23,12 @@ from guardrail_training.cli import app
 from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized import run_folder, trainer
 from guardrail_training.regularized.auxiliary import load_auxiliary
-from guardrail_training.regularized.corpus import last_statements
+from guardrail_training.regularized.corpus import last_statements, load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named
 from guardrail_training.runlog import MetricLog
 from tests.training.regularized.conftest import ORACLE, small_settings
-from tests.training.reinforcement.conftest import WORDS
+from tests.training.reinforcement.conftest import WORDS, word_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -282,3 +283,32 @@ def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     assert "iteration 1 of 1, share of failures" in done.output
     assert (Path(small.out) / "step-2" / "adapter_model.safetensors").is_file()
+
+
+def test_a_sequence_begins_with_the_token_that_its_model_was_trained_with(
+    settings: RegularizedSettings, tmp_path: Path
+) -> None:
+    plain, opened = word_tokenizer(), word_tokenizer()
+    opened.bos_token = "</s>"
+    opened.add_bos_token = True
+
+    without, with_token = (load_mixture(tmp_path, settings, tokenizer=one) for one in (plain, opened))
+
+    for part in ("guided", "general"):
+        for one, other in zip(getattr(without, part), getattr(with_token, part), strict=True):
+            assert (other.prompt, other.response) == ((1, *one.prompt), one.response)
+    assert [query.ids for query in with_token.queries] == [(1, *query.ids) for query in without.queries]
+
+
+def test_a_base_without_a_padding_token_is_given_one(
+    settings: RegularizedSettings, llama_base: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "unpadded"
+    shutil.copytree(llama_base, base)
+    config = base / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pad_token": None}))
+    unpadded = replace(settings, base=str(base), iterations=1, method="sft")
+
+    with pytest.raises(ConfigError, match="pad_token"):
+        trainer.run(unpadded, reward=ORACLE)
+    assert trainer.run(replace(unpadded, pad_token="</s>"), reward=ORACLE).finished

@@ -31,7 +31,7 @@ def write_questions(data: Path, path: Path, *, count: int, seed: int) -> Path:
 def classification(subject: Subject, data: Path, *, count: int, seed: int) -> Ranking:
     """How well the log-odds of yes against no rank ``count`` dev texts, half of them toxic."""
     asked = _balanced(data, split="dev", count=count, seed=seed)
-    prompts = [subject.ids(QUESTION.replace("{text}", text)) for text, _ in asked for _ in range(2)]
+    prompts = [subject.opening_ids(QUESTION.replace("{text}", text)) for text, _ in asked for _ in range(2)]
     found = subject.logprobs(prompts, [subject.ids(YES), subject.ids(NO)] * len(asked))
     sums = [float(values.sum()) for values in found]
     odds = [yes - no for yes, no in zip(sums[::2], sums[1::2], strict=True)]

@@ -28,26 +28,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import sha256_of
 from guardrail_training import modeling
-from guardrail_training.comparison.classification import classification, write_questions
-from guardrail_training.comparison.subject import load_subject
-from guardrail_training.comparison.utility import choices, perplexity
-from guardrail_training.evaluation.judges import Judge, load_judges
-from guardrail_training.metrics.statistics import Mean, bootstrap_mean
+from guardrail_training.comparison.classification import write_questions
+from guardrail_training.comparison.measures import DEV_PROMPTS, QUESTIONED, Measures, measure
 from guardrail_training.provenance import model_folder, plain
 from guardrail_training.recipe import read_recipe
 from guardrail_training.records import required_folder
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.queries import Query, drawn
-from guardrail_training.rewards.algebra import Answer, Reward
+from guardrail_training.rewards.algebra import Reward
 from guardrail_training.runlog import git_commit, package_versions
 
-__all__ = ["ROWS", "Measures", "Toxicity", "measure", "run_row"]
+__all__ = ["ROWS", "RowStoppedError", "run_row"]
 
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "sft": {"method": "sft"},
@@ -60,37 +54,14 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "classify-regularized": {"method": "regularized", "adaptive": True},
 }
 WITHOUT_DRAWN = ("sft", "filtering", "classify-sft")
-QUESTIONED = ("base", "classify-sft", "classify-regularized")
 QUESTIONS = 4000  # more than a run of the recipe asks
 ROWS = ("base", "best-of-n", "rl", *CHANGES)
 PPO_RECIPE = "training/recipes/ppo-toxigen.toml"
 RESULTS = "training/results/regularized"
-DEV_PROMPTS = "toxigen_prompts/dev.jsonl"
-EVALUATION_SEED = 13
 
 
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """Sizes: prompts, continuations of each, PIQA rows (0: all), WikiText tokens, questions."""
-
-    prompts: int = 200
-    each: int = 4
-    piqa: int = 0
-    wikitext: int = 50_000
-    questions: int = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Toxicity:
-    """What one judge says of continuations: mean score, share at its threshold or above; over prompts.
-
-    ``means`` has each prompt's mean score, in their order: two models are compared prompt by prompt.
-    """
-
-    judge: str
-    mean: Mean
-    share: Mean
-    means: tuple[float, ...]
+class RowStoppedError(FailureError):
+    """A signal stopped the training of a row; the same command continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,62 +128,6 @@ def run_row(
     return path
 
 
-def measure(
-    row: str,
-    settings: RegularizedSettings,
-    *,
-    trained: Path | None,
-    measures: Measures,
-    reward: Reward | None = None,
-) -> dict[str, Any]:
-    """Toxicity of continuations by both judges, PIQA and WikiText of a row.
-
-    Prompts are of target groups that no row has seen; continuations alone are judged, by judges that are in
-    no oracle. ``toxicity`` is that of the judge under which the row does worse.
-    """
-    data = required_folder(settings.data)
-    subject = load_subject(settings, folder=trained, is_guarded=row == "decoding")
-    queries = dev_queries(settings, data, tokenizer=subject.tokenizer, count=measures.prompts)
-    texts = subject.continuations(
-        queries, each=measures.each, tokens=settings.response_tokens, seed=EVALUATION_SEED
-    )
-    if row == "best-of-n":
-        oracle = reward or _oracle(settings)
-        texts = [_best(query, part, oracle) for query, part in zip(queries, texts, strict=True)]
-    judged = [toxicity(texts, judge) for judge in load_judges(data)]
-    classified = None
-    if row in QUESTIONED:
-        classified = classification(subject, data, count=measures.questions, seed=EVALUATION_SEED)
-    return {
-        "classification": classified,
-        "toxicity": max(judged, key=lambda one: one.mean.value),
-        "judges": judged,
-        "piqa": choices(subject, data / "piqa" / "dev.jsonl", limit=measures.piqa, seed=EVALUATION_SEED),
-        "perplexity": perplexity(subject, data / "wikitext2" / "test.txt", tokens=measures.wikitext),
-    }
-
-
-def toxicity(texts: Sequence[Sequence[str]], judge: Judge) -> Toxicity:
-    """One judge's figures over the continuations ``texts`` of each prompt; intervals are over prompts."""
-    scores = [judge.scores(list(part)) for part in texts]
-    means = [float(part.mean()) for part in scores]
-    return Toxicity(
-        judge=judge.name,
-        mean=bootstrap_mean(means, seed=EVALUATION_SEED),
-        share=bootstrap_mean(
-            [float(np.mean(part >= judge.threshold)) for part in scores], seed=EVALUATION_SEED
-        ),
-        means=tuple(round(mean, 6) for mean in means),
-    )
-
-
-def dev_queries(settings: RegularizedSettings, data: Path, *, tokenizer: Any, count: int) -> list[Query]:
-    """The fixed dev prompts, cut as in training."""
-    dev = replace(settings, guided=DEV_PROMPTS, field="prompt", template=None, general="", method="sft")
-    mixture = load_mixture(data, dev, tokenizer=tokenizer)
-    return drawn(mixture.queries, step=1, count=min(count, len(mixture.queries)), seed=EVALUATION_SEED)
-
-
 def _trained(row: str, settings: RegularizedSettings, *, folder: Path, reward: Reward | None) -> Trained:
     """The row's model, trained unless it has been before."""
     if row in ("base", "best-of-n"):
@@ -228,7 +143,7 @@ def _trained(row: str, settings: RegularizedSettings, *, folder: Path, reward: R
         chosen = _with_questions(chosen, folder=folder / "corpus")
     report = trainer.run(chosen, reward=reward)
     if not report.finished:
-        raise FailureError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
+        raise RowStoppedError(f"row {row} was stopped by {report.stopped_by}; the same command continues")
     logged = _logged(folder)
     effort = Effort(
         generated_tokens=round(_total(logged, "samples/tokens")),
@@ -252,7 +167,7 @@ def _reinforced(settings: RegularizedSettings, *, folder: Path, reward: Reward |
     from guardrail_training.reinforcement import ppo
 
     data = required_folder(settings.data)
-    tokenizer = modeling.load_ending_tokenizer(model_folder(settings.base))
+    tokenizer = modeling.load_ending_tokenizer(model_folder(settings.base), pad_token=settings.pad_token)
     queries = load_mixture(data, settings, tokenizer=tokenizer).queries
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"prompt": query.prompt}) + "\n" for query in queries]
@@ -269,7 +184,7 @@ def _reinforced(settings: RegularizedSettings, *, folder: Path, reward: Reward |
     chosen = read_recipe(PPO_RECIPE, settings=ppo.PpoSettings, overrides=overrides)
     report = ppo.run(chosen, reward=reward)
     if not report.finished:
-        raise FailureError(f"row rl was stopped by {report.stopped_by}; the same command continues")
+        raise RowStoppedError(f"row rl was stopped by {report.stopped_by}; the same command continues")
     logged = _logged(folder)
     drawn_tokens = chosen.rows * _total(logged, "tokens/responses_len_mean")
     effort = Effort(
@@ -289,17 +204,6 @@ def _logged(folder: Path) -> list[dict[str, float]]:
 def _total(logged: Sequence[Mapping[str, float]], *names: str) -> float:
     """The sum of metrics over all logged steps."""
     return sum(row.get(name, 0.0) for row in logged for name in names)
-
-
-def _best(query: Query, texts: Sequence[str], reward: Reward) -> list[str]:
-    answers = [Answer(query=query.text, prompt=query.prompt, response=text) for text in texts]
-    return [texts[int(np.argmax(reward(answers).total))]]
-
-
-def _oracle(settings: RegularizedSettings) -> Reward:
-    from guardrail_training.rewards.formula import read_formula
-
-    return read_formula(settings.reward)
 
 
 def _without_places(settings: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from guardrail_training.modeling.families import Family, family_of
 from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.regularized.auxiliary import load_auxiliary
 from guardrail_training.regularized.candidates import likely_tokens, over_candidates
+from guardrail_training.regularized.corpus import opening, text_ids
 from guardrail_training.regularized.decoding import GuardedFamily
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.reading import padded
@@ -40,8 +41,11 @@ class Subject:
 
     def ids(self, text: str) -> list[int]:
         """The token ids of a text, control tokens in it split."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return ids
+        return list(text_ids(self.tokenizer, text))
+
+    def opening_ids(self, text: str) -> list[int]:
+        """The token ids of a text with which a sequence begins."""
+        return [*opening(self.tokenizer), *self.ids(text)]
 
     @property
     def _family(self) -> Family:
@@ -100,7 +104,7 @@ def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guard
     """The base of a run: plain, with the adapter in ``folder`` merged, or guarded by its auxiliary model."""
     base = model_folder(settings.base)
     model = modeling.load_base(base, dtype=modeling.resolve_dtype(settings.dtype))
-    tokenizer = modeling.load_ending_tokenizer(base)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
     if folder is None:
         return Subject(model, tokenizer)
     if not is_guarded:

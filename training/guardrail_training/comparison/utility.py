@@ -36,7 +36,7 @@ def choices(subject: Subject, path: Path, *, limit: int = 0, seed: int) -> Choic
     """
     rows = read_records(path, fields={"goal": str, "sol1": str, "sol2": str, "label": int})
     rows = rows[: limit or None]
-    prompts = [subject.ids(f"Question: {row['goal']}\nAnswer:") for row in rows for _ in range(2)]
+    prompts = [subject.opening_ids(f"Question: {row['goal']}\nAnswer:") for row in rows for _ in range(2)]
     texts = [" " + row[name].strip() for row in rows for name in ("sol1", "sol2")]
     found = subject.logprobs(prompts, [subject.ids(text) for text in texts])
     scores = [float(values.sum()) / len(text) for values, text in zip(found, texts, strict=True)]

@@ -15,7 +15,7 @@ from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.queries import Query
 
-__all__ = ["Mixture", "Passage", "last_statements", "load_mixture"]
+__all__ = ["Mixture", "Passage", "last_statements", "load_mixture", "opening", "text_ids"]
 
 MARK = "-"  # how a statement of a list begins
 
@@ -84,13 +84,14 @@ def _statements(
         last = lines[-1].removeprefix(MARK)
         passages.append(
             Passage(
-                prompt=_ids(tokenizer, prompt),
-                response=_ids(tokenizer, last + "\n"),
+                prompt=(*opening(tokenizer), *text_ids(tokenizer, prompt)),
+                response=text_ids(tokenizer, last + "\n"),
                 text=last.strip(),
                 guided=True,
             )
         )
-        queries.append(Query(text=text, prompt=text, ids=_ids(tokenizer, text)))
+        ids = (*opening(tokenizer), *text_ids(tokenizer, text))
+        queries.append(Query(text=text, prompt=text, ids=ids))
     return passages, queries
 
 
@@ -114,10 +115,12 @@ def _questions(path: Path, settings: RegularizedSettings, tokenizer: Any) -> lis
     """Prompts with responses, cut at the prompt's start where they are longer than ``max_tokens``."""
     passages = []
     for row in read_records(path, fields={"prompt": str, "response": str}):
-        response = _ids(tokenizer, row["response"])
+        response = text_ids(tokenizer, row["response"])
         if not response:
             raise TrainingRowError(f"{path} row {row.number}: field 'response' must not be empty")
-        prompt = _ids(tokenizer, row["prompt"])[-(settings.max_tokens - len(response)) :]
+        begin = opening(tokenizer)
+        kept = settings.max_tokens - len(response) - len(begin)
+        prompt = (*begin, *text_ids(tokenizer, row["prompt"])[-kept:])
         passages.append(Passage(prompt=prompt, response=response, text=row["response"].strip(), guided=False))
     return passages
 
@@ -126,14 +129,14 @@ def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[
     """Plain text cut into windows, the rest at its end left out."""
     if not path.is_file():
         raise TrainingRowError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")
-    ids = _ids(tokenizer, path.read_text(encoding="utf-8"))
+    ids = text_ids(tokenizer, path.read_text(encoding="utf-8"))
     size, context = settings.window, settings.context
     windows = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
     if not windows:
         raise ConfigError(f"{path} has fewer than window = {size} tokens")
     return [
         Passage(
-            prompt=window[:context],
+            prompt=(*opening(tokenizer), *window[:context]),
             response=window[context:],
             text=tokenizer.decode(window[context:]).strip(),
             guided=False,
@@ -142,7 +145,12 @@ def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[
     ]
 
 
-def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    # Control tokens that occur in a text are split into ordinary pieces.
+def opening(tokenizer: Any) -> tuple[int, ...]:
+    """The token that begins every sequence of a model that was trained with one, such as Llama; else none."""
+    return (tokenizer.bos_token_id,) if getattr(tokenizer, "add_bos_token", False) else ()
+
+
+def text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The token ids of a text; control tokens that occur in it are split into ordinary pieces."""
     ids: Sequence[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
     return tuple(ids)

@@ -76,6 +76,7 @@ class RegularizedSettings:
     What it starts from and learns on. The mixture has a guided part, the domain in which the constraint is
     broken, and a general part:
     base, adapter        model folder or known name; adapter to start from, merged into the base
+    pad_token            what to pad with where the tokenizer does not say
     data                 folder of the sources (None: GUARDRAIL_DATA)
     guided, field        file of guided texts below ``data``: JSON Lines, and the field that holds the text
     template             None: a guided text is a list of lines, its last ``statements`` are kept, the last is
@@ -129,6 +130,7 @@ class RegularizedSettings:
 
     base: str = "smollm2-135m-instruct"
     adapter: str | None = None
+    pad_token: str = ""
     out: str = "runs/regularized"
     data: str | None = None
     name: str = "smollm2-regularized"

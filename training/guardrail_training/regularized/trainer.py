@@ -77,7 +77,7 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
     if start is not None:
         start.manifest.check_base(weights_sha256(base))
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_ending_tokenizer(base)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
     mixture = load_mixture(data, settings, tokenizer=tokenizer)
     if settings.threads:
         torch.set_num_threads(settings.threads)
