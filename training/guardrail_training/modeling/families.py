@@ -124,7 +124,9 @@ class Causal:
     @property
     def _may_remember(self) -> bool:
         """Whether the trunk keeps what it has read: not where it computes that again in the backward pass."""
-        return not (self._trunk.training and getattr(self._trunk, "is_gradient_checkpointing", False))
+        return not self._trunk.training or not any(
+            getattr(module, "gradient_checkpointing", False) for module in self._trunk.modules()
+        )
 
     def _states_after(self, distinct: Prompts, places: Tensor, responses: Tensor) -> Tensor:
         """The same, with each prompt read once for all of its responses."""

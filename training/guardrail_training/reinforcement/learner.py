@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,10 +124,7 @@ class Learner(nn.Module):
         # Layers recompute in training mode alone. Nothing else differs in it: no dropout is left.
         self.model.train(self._recomputes)
         try:
-            with warnings.catch_warnings():
-                # The family asks for it under the name before transformers 5.
-                warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-                yield
+            yield
         finally:
             self.model.eval()
 
