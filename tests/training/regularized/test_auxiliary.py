@@ -268,3 +268,28 @@ def test_opinions_of_prefixes_teach_which_token_mattered(
         return float((logits[:, ~bad[0]].mean(dim=1) - logits[:, bad[0]].mean(dim=1)).mean())
 
     assert contrast(told) > 1.5 * contrast(replace(told, prefix_weight=0.0))
+
+
+def test_samples_of_several_iterations_stand_one_below_the_other(
+    learner: Learner, settings: RegularizedSettings
+) -> None:
+    short = replace(settings, response_tokens=3, prefix_weight=1.0)
+    parts = [
+        samples_of(learner, replace(settings, prefix_weight=1.0)),
+        samples_of(learner, short, iteration=1).select(torch.arange(4)),  # shorter prompts, too
+    ]
+
+    joined = Samples.joined(parts)
+
+    whole = joined.select(torch.arange(48)), joined.select(torch.arange(48, 52))
+    for part, found in zip(parts, whole, strict=True):
+        time = part.responses.ids.shape[1]
+        for name, values in part.state_dict().items():
+            same = found.state_dict()[name]
+            if name.startswith("prompts."):
+                same = same[:, same.shape[1] - values.shape[1] :]
+            elif values.dim() > 1:
+                same = same[:, :time]
+            torch.testing.assert_close(same, values, atol=0, rtol=0, equal_nan=True)
+    assert bool(joined.prefix_labels[48:, 3:].isnan().all())
+    assert not bool(joined.responses.mask[48:, 3:].any())

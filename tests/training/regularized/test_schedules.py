@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,8 +29,8 @@ class Versions:
         self.seen.append(("collect", iteration, {"policy": self.policy}))
         return self.policy
 
-    def fit(self, iteration: int, samples: int) -> None:
-        self.seen.append(("fit", iteration, {"samples": samples}))
+    def fit(self, iteration: int, samples: Sequence[int]) -> None:
+        self.seen.append(("fit", iteration, {"samples": samples[-1], "in all": len(samples)}))
         self.auxiliary = iteration
 
     def tune(self, iteration: int, samples: int) -> None:
@@ -51,7 +52,7 @@ def seen_by(parallel: bool, branch: str) -> list[dict[str, int]]:  # a test's pa
 
 def test_a_sequential_iteration_builds_on_itself() -> None:
     assert seen_by(False, "collect") == [{"policy": 1}, {"policy": 2}]
-    assert seen_by(False, "fit") == [{"samples": 1}, {"samples": 2}]
+    assert seen_by(False, "fit") == [{"samples": 1, "in all": 2}, {"samples": 2, "in all": 3}]
     assert seen_by(False, "tune") == [
         {"samples": 0, "auxiliary": 0},
         {"samples": 1, "auxiliary": 2},
@@ -61,7 +62,7 @@ def test_a_sequential_iteration_builds_on_itself() -> None:
 
 def test_a_parallel_iteration_sees_only_what_the_one_before_left() -> None:
     assert seen_by(True, "collect") == [{"policy": 0}, {"policy": 1}]
-    assert seen_by(True, "fit") == [{"samples": 0}, {"samples": 0}]
+    assert seen_by(True, "fit") == [{"samples": 0, "in all": 1}, {"samples": 0, "in all": 2}]
     assert seen_by(True, "tune") == [
         {"samples": 0, "auxiliary": 0},
         {"samples": 0, "auxiliary": 1},
@@ -82,7 +83,7 @@ class ToyParts(Versions):
         return self.log_p
 
     def fit(self, iteration: int, samples: Any) -> None:
-        self.log_success = toy.log_success_table(toy.success_by_enumeration(samples, toy.hard))
+        self.log_success = toy.log_success_table(toy.success_by_enumeration(samples[-1], toy.hard))
 
     def tune(self, iteration: int, samples: Any) -> None:
         every = torch.arange(toy.WORDS).expand(len(self.log_p), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,9 +103,10 @@ class ModelParts:
         }
         return samples
 
-    def fit(self, iteration: int, samples: Samples) -> None:
+    def fit(self, iteration: int, samples_so_far: Sequence[Samples]) -> None:
         """Fits the auxiliary model; the first time it is then asked about samples that were held out."""
         settings = self._settings
+        samples = _remembered(samples_so_far, memory=settings.memory)
         held_out: Samples | None = None
         if iteration == 0:
             self._auxiliary.start_at(samples.rate)
@@ -282,6 +284,15 @@ class ModelParts:
             most_log_ratio=settings.most_log_ratio,
             candidates=settings.candidates,
         )
+
+
+def _remembered(samples_so_far: Sequence[Samples], *, memory: float) -> Samples:
+    """All samples so far that still count something, less the older they are."""
+    counting = samples_so_far if memory else samples_so_far[-1:]
+    ages = range(len(counting) - 1, -1, -1)
+    return Samples.joined(
+        [replace(part, weights=part.weights * memory**age) for part, age in zip(counting, ages, strict=True)]
+    )
 
 
 def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class RunFolder:
 
     def resume(
         self, learner: Learner, auxiliary: Auxiliary, optimizer: torch.optim.Optimizer, control: DualAscent
-    ) -> tuple[int, Samples | None]:
+    ) -> tuple[int, list[Samples]]:
         """Puts back an earlier state; returns its iteration, 0 where there is none, and its samples.
 
         Opens the log. Raises ConfigError where the folder holds a run with other settings or data.
@@ -71,8 +71,8 @@ class RunFolder:
         iteration = load_checkpoint(
             self._out, model=models, optimizer=optimizer, fingerprint=self._fingerprint, control=control
         )
-        samples = self._samples(iteration)
-        found = Samples.of(load_file(samples)) if iteration and samples.is_file() else None
+        drawn = iteration + self._settings.overlaps if iteration and self._settings.draws else 0
+        found = [Samples.of(load_file(path)) for path in map(self._samples, range(drawn)) if path.is_file()]
         if self._writes:
             self._out.mkdir(parents=True, exist_ok=True)
             # Step 0 is that of the first samples, which a run without a checkpoint draws again.
@@ -122,15 +122,17 @@ class RunFolder:
         optimizer: torch.optim.Optimizer,
         control: DualAscent,
         *,
-        samples: Samples | None,
+        samples: Sequence[Samples],
         iteration: int,
     ) -> None:
         """Writes the state after an iteration, from which ``resume`` continues to the bit."""
         if not self._writes:
             return
-        kept = self._samples(iteration)
-        if samples is not None:
-            save_file({name: value.contiguous() for name, value in samples.state_dict().items()}, kept)
+        for number, part in enumerate(samples):
+            # Those of iterations before the last checkpoint are there already.
+            if number >= iteration - 1 or not self._samples(number).is_file():
+                state = {name: value.contiguous() for name, value in part.state_dict().items()}
+                save_file(state, self._samples(number))
         save_checkpoint(
             self._out,
             step=iteration,
@@ -139,18 +141,14 @@ class RunFolder:
             fingerprint=self._fingerprint,
             control=control,
         )
-        # Only now does no checkpoint need the earlier ones.
-        for path in self._out.glob("samples-*.safetensors"):
-            if path != kept:
-                path.unlink()
 
     def close(self) -> None:
         """Flushes the log."""
         if self._log is not None:
             self._log.close()
 
-    def _samples(self, iteration: int) -> Path:
-        return self._out / f"samples-{iteration}.safetensors"
+    def _samples(self, number: int) -> Path:
+        return self._out / f"samples-{number}.safetensors"
 
 
 def _both(learner: Learner, auxiliary: Auxiliary) -> nn.ModuleDict:

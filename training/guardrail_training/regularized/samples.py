@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from guardrail.errors import ConfigError
 from guardrail_training.modeling import autocast
@@ -74,6 +75,14 @@ class Samples:
             prefix_labels=self.prefix_labels[rows],
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Samples]) -> Samples:
+        """The rows of all parts one below the other."""
+        if len(parts) == 1:
+            return parts[0]
+        states = [part.state_dict() for part in parts]
+        return cls.of({name: _stacked(name, [state[name] for state in states]) for name in states[0]})
+
     def state_dict(self) -> dict[str, Tensor]:
         """All of it as tensors by name."""
         return {
@@ -106,6 +115,20 @@ class Samples:
             reading=Reading(**part("reading")),
             prefix_labels=state["prefix_labels"],
         )
+
+
+def _stacked(name: str, parts: Sequence[Tensor]) -> Tensor:
+    """Tensors of samples one below the other, padded to the columns of the widest."""
+    if parts[0].dim() == 1:
+        return torch.cat(list(parts))
+    longest = max(part.shape[1] for part in parts)
+    value = torch.nan if name == "prefix_labels" else 0
+    padded = []
+    for part in parts:
+        missing = longest - part.shape[1]
+        sides = (missing, 0) if name.startswith("prompts.") else (0, missing)
+        padded.append(functional.pad(part, (*(0, 0) * (part.dim() - 2), *sides), value=value))
+    return torch.cat(padded)
 
 
 def opinions(reward: Reward, answers: Sequence[Answer], *, settings: RegularizedSettings) -> Tensor:

@@ -30,20 +30,21 @@ BRANCHES = ("collect", "tune", "fit")
 class Parts(Protocol[Drawn]):
     """A language model, an auxiliary model and an oracle, as a schedule sees them.
 
-    ``collect`` changes nothing; ``fit`` changes the auxiliary model alone and reads nothing of
-    the language model; ``tune`` changes the language model alone. ``changed`` is what a branch has just
-    changed or measured, for other processes, which ``adopt`` it.
+    ``collect`` changes nothing; ``fit``, which is given all samples so far, changes the auxiliary model alone
+    and reads nothing of the language model; ``tune``, which is given the last ones, changes the language
+    model alone. ``changed`` is what a branch has just changed or measured, for other processes, which
+    ``adopt`` it.
     """
 
     def collect(self, iteration: int) -> Drawn: ...
-    def fit(self, iteration: int, samples: Drawn) -> None: ...
+    def fit(self, iteration: int, samples: Sequence[Drawn]) -> None: ...
     def tune(self, iteration: int, samples: Drawn) -> None: ...
     def changed(self, branch: str) -> Any: ...
     def adopt(self, branch: str, change: Any) -> None: ...
 
 
 class Schedule(Generic[Drawn]):
-    """Runs iterations over the parts; ``samples`` is what the next parallel iteration learns from."""
+    """Runs iterations over the parts; ``samples`` are all that was drawn so far, the last ones last."""
 
     def __init__(self, parts: Parts[Drawn], *, parallel: bool, processes: Processes) -> None:
         if processes.count > (len(BRANCHES) if parallel else 1):
@@ -52,12 +53,12 @@ class Schedule(Generic[Drawn]):
                 f"{len(BRANCHES) if parallel else 1} processes, got {processes.count}"
             )
         self._parts, self._parallel, self._processes = parts, parallel, processes
-        self.samples: Drawn | None = None
+        self.samples: list[Drawn] = []
 
     def begin(self) -> None:
         """Samples of the starting model, and the auxiliary model fitted to them."""
         # Every process does the same here: there is nothing yet that could overlap.
-        self.samples = self._parts.collect(0)
+        self.samples = [self._parts.collect(0)]
         self._parts.fit(0, self.samples)
 
     def run(self, iteration: int, *, is_last: bool) -> None:
@@ -69,18 +70,18 @@ class Schedule(Generic[Drawn]):
 
     def _one_by_one(self, iteration: int) -> None:
         if iteration > 1:  # the first iteration's are those of ``begin``
-            self.samples = self._parts.collect(iteration)
+            self.samples.append(self._parts.collect(iteration))
             self._parts.fit(iteration, self.samples)
-        self._parts.tune(iteration, self._drawn())
+        self._parts.tune(iteration, self._last())
 
     def _side_by_side(self, iteration: int, *, branches: Sequence[str]) -> None:
-        samples = self._drawn()
+        last = self._last()
         # In one process this order matters: drawing reads the language model that tuning changes, and tuning
         # reads the auxiliary model that fitting changes.
         work: Mapping[str, Callable[[], Any]] = {
             "collect": lambda: self._parts.collect(iteration),
-            "tune": lambda: self._parts.tune(iteration, samples),
-            "fit": lambda: self._parts.fit(iteration, samples),
+            "tune": lambda: self._parts.tune(iteration, last),
+            "fit": lambda: self._parts.fit(iteration, self.samples),
         }
         own = [
             name
@@ -90,7 +91,8 @@ class Schedule(Generic[Drawn]):
         done = {name: work[name]() for name in own}
         if self._processes.count > 1:
             done = self._exchanged(done)
-        self.samples = done.get("collect", samples)
+        if "collect" in branches:
+            self.samples.append(done["collect"])
 
     def _exchanged(self, done: dict[str, Any]) -> dict[str, Any]:
         """What every branch made, after all processes have adopted what the others changed."""
@@ -102,7 +104,7 @@ class Schedule(Generic[Drawn]):
                 self._parts.adopt(name, others[name])
         return drawn
 
-    def _drawn(self) -> Drawn:
-        if self.samples is None:
+    def _last(self) -> Drawn:
+        if not self.samples:
             raise ConfigError("a schedule begins with begin(), or with the samples of an earlier state")
-        return self.samples
+        return self.samples[-1]

@@ -55,6 +55,7 @@ NOT_NEGATIVE = (
 SHARES = (
     "guided_share",
     "success_from",
+    "memory",
     "least_success",
     "least_auc",
     "toxic_target",
@@ -102,6 +103,8 @@ class RegularizedSettings:
     prompts, samples_per_prompt, response_tokens, temperature     what an iteration draws; the first draws for
                          ``first_prompts``
     least_weight, most_weight      bounds of importance weights
+    memory               what samples count for the auxiliary model an iteration later, and so on; 0: it is
+                         fitted to the last ones alone. Older ones are of an earlier language model
 
     Auxiliary model:
     candidates           next tokens told apart, the others are one bucket
@@ -158,6 +161,7 @@ class RegularizedSettings:
     temperature: float = 1.0
     least_weight: float = 0.2
     most_weight: float = 5.0
+    memory: float = 0.0
     microbatch_size: int = 8
     candidates: int = 64
     auxiliary_hidden: int = 256
@@ -234,6 +238,11 @@ class RegularizedSettings:
     def tunes(self) -> bool:
         """Whether the method changes the language model."""
         return self.method != "decoding"
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether sampling, fitting and tuning run side by side: only where there is something to tune."""
+        return self.schedule == "parallel" and self.tunes
 
     @property
     def all_steps(self) -> int:

@@ -9,7 +9,7 @@ the same command continues an interrupted run from its last whole iteration. Wit
 with q the distribution closest to the language model in which no response breaks the constraint (Meng et al.
 2024, arXiv 2410.05559; its auxiliary model is NADO, arXiv 2205.14219). docs/regularized.md has the equations
 and what is known of the paper's settings. Left out: soft constraints E_q[C] >= r (the paper tries the hard
-one alone), DiNADO's parameterisation, samples of more than one iteration at a time, encoder-decoder models.
+one alone), DiNADO's parameterisation, encoder-decoder models.
 """
 
 from __future__ import annotations
@@ -121,9 +121,8 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
 
     # 3. Samples of the starting model, and an auxiliary model that has to know something about them.
     schedule: Schedule[Samples] = Schedule(
-        # Without a language model that learns there is nothing to run beside.
         parts,
-        parallel=settings.schedule == "parallel" and settings.tunes,
+        parallel=settings.overlaps,
         processes=processes,
     )
     schedule.samples = samples
