@@ -77,18 +77,23 @@ class Subject:
     @torch.no_grad()
     def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tensor]:
         """The log-probability of every token of each response after its prompt."""
-        family, found = self._family, []
-        for start in range(0, len(prompts), ROWS):
-            asked = family.pad(prompts[start : start + ROWS])
-            answers = padded(responses[start : start + ROWS], pad_id=self.tokenizer.pad_token_id)
+        family = self._family
+        found: list[Tensor] = [torch.empty(0)] * len(prompts)
+        # Texts of like lengths together: the less padding.
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(responses[row]))
+        for start in range(0, len(order), ROWS):
+            rows = order[start : start + ROWS]
+            asked = family.pad([prompts[row] for row in rows])
+            answers = padded([responses[row] for row in rows], pad_id=self.tokenizer.pad_token_id)
             states = family.states(asked, answers.ids)
             mask, values = answers.mask, torch.zeros(answers.ids.shape)
             if self.guidance is None:
                 values[mask] = token_logprobs(states[mask], answers.ids[mask], family.head, temperature=1.0)
             else:
-                for row in range(len(values)):  # the logits of one text at a time
-                    values[row] = _guided(self.guidance, family, states[row], answers.ids[row])
-            found += [row[kept] for row, kept in zip(values, mask, strict=True)]
+                for place in range(len(rows)):  # the logits of one text at a time
+                    values[place] = _guided(self.guidance, family, states[place], answers.ids[place])
+            for row, own, kept in zip(rows, values, mask, strict=True):
+                found[row] = own[kept]
         return found
 
 
