@@ -46,7 +46,7 @@ __all__ = ["ROWS", "RowStoppedError", "run_row"]
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "sft": {"method": "sft"},
     "filtering": {"method": "filtering"},
-    "decoding": {"method": "decoding"},
+    "decoding": {"method": "decoding", "memory": 1.0},  # all its samples are of one model
     "regularized": {"method": "regularized", "adaptive": False},
     "regularized-adaptive": {"method": "regularized", "adaptive": True},
     "regularized-sequential": {"method": "regularized", "adaptive": True, "schedule": "sequential"},
