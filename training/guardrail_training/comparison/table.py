@@ -46,7 +46,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     front = on_the_front(rows)
     for place, row in enumerate(rows):
-        toxicity, piqa, effort = row["toxicity"], row["piqa"], row["effort"]
+        toxicity, piqa, effort = row["toxicity"], row["piqa"], row.get("effort")
         cells = [
             row["row"],
             str(row["seed"]),
