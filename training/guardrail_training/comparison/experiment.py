@@ -214,6 +214,7 @@ def _without_places(settings: Any) -> dict[str, Any]:
 def _sources(row: str, settings: RegularizedSettings) -> dict[str, str]:
     data = required_folder(settings.data)
     names = [settings.guided, settings.general, DEV_PROMPTS, "piqa/dev.jsonl", "wikitext2/test.txt"]
+    names += settings.known_texts
     if row in QUESTIONED:
         names += [
             f"{source}/{split}.jsonl" for source in ("davidson", "paradetox") for split in ("train", "dev")

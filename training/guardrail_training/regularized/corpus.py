@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +36,15 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Both parts of a corpus, and the prompts for which responses are drawn in the guided domain."""
+    """Both parts of a corpus, and the prompts for which responses are drawn in the guided domain.
+
+    ``known`` are texts that the oracle is asked about and that nothing else is learned from.
+    """
 
     guided: tuple[Passage, ...] = field(repr=False)
     general: tuple[Passage, ...] = field(repr=False)
     queries: tuple[Query, ...] = field(repr=False)
+    known: tuple[Passage, ...] = field(repr=False, default=())
 
 
 def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any) -> Mixture:
@@ -59,7 +64,8 @@ def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any)
     if settings.general:
         reader = _questions if settings.general.endswith(".jsonl") else _windows
         general = reader(folder / settings.general, settings, tokenizer)
-    return Mixture(guided=tuple(guided), general=tuple(general), queries=tuple(queries))
+    known = _known(folder, settings, tokenizer) if settings.draws else []
+    return Mixture(guided=tuple(guided), general=tuple(general), queries=tuple(queries), known=tuple(known))
 
 
 def last_statements(text: str, *, count: int) -> list[str]:
@@ -122,6 +128,20 @@ def _questions(path: Path, settings: RegularizedSettings, tokenizer: Any) -> lis
         kept = settings.max_tokens - len(response) - len(begin)
         prompt = (*begin, *text_ids(tokenizer, row["prompt"])[-kept:])
         passages.append(Passage(prompt=prompt, response=response, text=row["response"].strip(), guided=False))
+    return passages
+
+
+def _known(folder: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
+    """Texts of all files alike, as many as are asked for, each as the beginning of a response."""
+    passages = []
+    files = settings.known_texts
+    for name in files:
+        texts = read_texts(folder / name, field="text")
+        count = min(len(texts), settings.known_rows // len(files))
+        for text in random.Random(f"known-{name}-{settings.seed}").sample(texts, count):
+            response = text_ids(tokenizer, " " + text.content)[: settings.response_tokens]
+            prompt = (*opening(tokenizer), *text_ids(tokenizer, MARK))
+            passages.append(Passage(prompt=prompt, response=response, text=text.content, guided=False))
     return passages
 
 

@@ -9,6 +9,7 @@ from guardrail.errors import FailureError
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.balance import Balanced, balanced
 from guardrail_training.regularized.objective import PrefixLosses, opinion_losses, prefix_losses
+from guardrail_training.regularized.opinions import Opinions
 from guardrail_training.regularized.posterior import expected_success
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -25,10 +26,12 @@ def fit(
     settings: RegularizedSettings,
     iteration: int,
     steps: int,
+    opinions: Opinions | None = None,
 ) -> dict[str, float]:
     """Takes ``steps`` optimizer steps over drawn rows; returns the mean losses by metric name.
 
-    Rows are drawn by seed and iteration, with replacement, as ``balance`` says.
+    Rows are drawn by seed and iteration, with replacement, as ``balance`` says; beside them as many of the
+    known texts in ``opinions``, of which only prefixes are learned.
     """
     drawing = _drawing(samples, settings)
     random = torch.Generator().manual_seed(settings.seed * 1_000_003 + iteration)
@@ -41,12 +44,19 @@ def fit(
         )
         taken, log_expected = _views(auxiliary, samples, rows)
         found = _losses(taken, log_expected, samples, rows, drawing, settings)
-        asked = samples.prefix_labels[rows, : taken.shape[1]]
+        of_prefixes = opinion_losses(taken, samples.prefix_labels[rows, : taken.shape[1]])
+        if opinions is not None:
+            known = torch.randint(len(opinions), (settings.auxiliary_batch,), generator=random)
+            logits = auxiliary(opinions.states[known], opinions.ids[known, :, None])[..., 0]
+            of_prefixes = torch.cat(
+                [of_prefixes.flatten(), opinion_losses(logits, opinions.labels[known]).flatten()]
+            )
         parts = torch.stack(
             [
                 found.cross_entropy.sum() / found.prefixes.sum(),
                 found.consistency.sum() / found.prefixes.sum(),
-                opinion_losses(taken, asked).sum() / (~asked.isnan()).sum().clamp(min=1),
+                # It is 0 only where the oracle was not asked.
+                of_prefixes.sum() / of_prefixes.count_nonzero().clamp(min=1),
             ]
         )
         optimizer.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ from guardrail_training.regularized.decoding import GuardedFamily
 from guardrail_training.regularized.fitting import fit
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.lessons import Lessons, corpus_lessons, sample_lessons
+from guardrail_training.regularized.opinions import Opinions, read_opinions
 from guardrail_training.regularized.posterior import prefix_weights, token_kl
 from guardrail_training.regularized.quality import quality
 from guardrail_training.regularized.samples import Samples, collect, draw, opinions
@@ -45,7 +46,7 @@ def keep_successes(mixture: Mixture, reward: Reward, *, settings: RegularizedSet
     )
     if not kept:
         raise ConfigError("filtering leaves no guided text: lower success_from or choose another reward")
-    return Mixture(guided=kept, general=mixture.general, queries=mixture.queries)
+    return replace(mixture, guided=kept)
 
 
 class ModelParts:
@@ -108,9 +109,11 @@ class ModelParts:
         settings = self._settings
         samples = _remembered(samples_so_far, memory=settings.memory)
         held_out: Samples | None = None
+        known: Opinions | None = None
         if iteration == 0:
             self._auxiliary.start_at(samples.rate)
             samples, held_out = _held_out(samples, group=settings.samples_per_prompt)
+            known = self._opinions()
         self._figures["fit"] = fit(
             self._auxiliary,
             self._optimizer,
@@ -118,6 +121,7 @@ class ModelParts:
             settings=settings,
             iteration=iteration,
             steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
+            opinions=known,
         )
         if held_out is not None:
             self._figures["fit"] |= self._asked(held_out) | self._guided(held_out)
@@ -129,6 +133,19 @@ class ModelParts:
         if iteration == 0:  # an order of its own, which no later iteration goes on with
             count, seed = settings.first_prompts, settings.seed + 1
         return drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
+
+    def _opinions(self) -> Opinions | None:
+        """What the oracle says of the known texts' prefixes; None without such texts."""
+        if not self._mixture.known:
+            return None
+        return read_opinions(
+            self._learner,
+            self._mixture.known,
+            reward=self._reward,
+            tokenizer=self._tokenizer,
+            settings=self._settings,
+            dtype=self._dtype,
+        )
 
     def _guided(self, samples: Samples) -> dict[str, float]:
         """What the posterior is for held-out samples, by metric name.

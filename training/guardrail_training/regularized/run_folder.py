@@ -160,7 +160,8 @@ def _fingerprint(
 ) -> str:
     decisive = {key: value for key, value in asdict(settings).items() if key not in FREE}
     origin = dict(start.manifest.files) if start is not None else {}
-    texts = [[passage.prompt, passage.response] for passage in (*mixture.guided, *mixture.general)]
+    passages = (*mixture.guided, *mixture.general, *mixture.known)
+    texts = [[passage.prompt, passage.response] for passage in passages]
     prompts = [query.ids for query in mixture.queries]
     content = [decisive, reward.formula, sorted(reward.models), origin, texts, prompts]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -171,6 +172,8 @@ def _manifest(
 ) -> Manifest:
     values = {key: value for key, value in asdict(settings).items() if key not in PLACES}
     sources = {settings.guided: len(mixture.guided), settings.general: len(mixture.general)}
+    if settings.draws and settings.known_texts:
+        sources |= dict.fromkeys(settings.known_texts, settings.known_rows // len(settings.known_texts))
     return Manifest(
         kind="adapter",
         name=settings.name,

@@ -23,7 +23,7 @@ from guardrail_training.reinforcement.queries import Query
 from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
 from guardrail_training.rewards.algebra import Answer, Reward
 
-__all__ = ["Draws", "Samples", "collect", "draw", "opinions"]
+__all__ = ["Draws", "Samples", "collect", "draw", "opinions", "opinions_of_prefixes"]
 
 
 PREFIX_STRIDE = 2
@@ -208,7 +208,7 @@ def collect(
     labels = opinions(reward, draws.answers, settings=settings)
     prefix_labels = torch.full(responses.ids.shape, torch.nan)
     if settings.prefix_weight:
-        prefix_labels = _opinions_of_prefixes(reward, draws, tokenizer=tokenizer, settings=settings)
+        prefix_labels = opinions_of_prefixes(reward, draws, tokenizer=tokenizer, settings=settings)
     found = Samples(prompts, responses, labels, torch.ones(len(labels)), reading, prefix_labels)
     if settings.temperature == 1:
         return found
@@ -221,7 +221,7 @@ def collect(
     return replace(found, weights=weights)
 
 
-def _opinions_of_prefixes(
+def opinions_of_prefixes(
     reward: Reward, draws: Draws, *, tokenizer: Any, settings: RegularizedSettings
 ) -> Tensor:
     """The oracle's labels of every other prefix of responses, the whole ones among them ``(rows, time)``."""

@@ -29,6 +29,7 @@ AT_LEAST_ONE = (
     "auxiliary_steps",
     "first_auxiliary_steps",
     "auxiliary_batch",
+    "known_rows",
     "samples_batch",
     "rank",
     "alpha",
@@ -112,6 +113,8 @@ class RegularizedSettings:
     auxiliary_steps, first_auxiliary_steps, auxiliary_batch
     consistency          weight of the forward-consistency term
     holds_expected       its mean is a constant
+    known_texts, known_rows    files of texts (JSON Lines, field ``text``) about whose prefixes the oracle is
+                         asked, too, and how many of these the first fit reads in all
     prefix_weight        of the oracle's opinion of each prefix, as if the response ended there. Few responses
                          have few labels, and this tells which token mattered; 0: the oracle is not asked
     balanced             draws rows by label, half of them successes, and corrects for it exactly
@@ -174,6 +177,8 @@ class RegularizedSettings:
     consistency: float = 1.0
     holds_expected: bool = False
     prefix_weight: float = 0.0
+    known_texts: tuple[str, ...] = ()
+    known_rows: int = 3000
     balanced: bool = True
     least_auc: float = 0.55
     corpus_weight: float = 1.0
@@ -218,6 +223,8 @@ class RegularizedSettings:
             raise ConfigError(f"least_weight {self.least_weight} is more than most_weight {self.most_weight}")
         if self.most_multiplier < 1:
             raise ConfigError(f"most_multiplier must be at least 1, got {self.most_multiplier}")
+        if self.known_texts and not self.prefix_weight:
+            raise ConfigError("known_texts teach prefixes alone: set prefix_weight above 0")
         if not self.guided_rows or (self.general and self.guided_rows == self.batch_size):
             raise ConfigError(
                 f"guided_share {self.guided_share} of batch_size {self.batch_size} leaves one part empty; "
