@@ -1,9 +1,9 @@
-"""All rows of the experiment as one table, and as a picture of toxicity against utility."""
+"""All rows of the experiment as one table, and as a picture of toxicity against both kinds of utility."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,21 @@ __all__ = ["JUDGEMENT", "changes", "on_the_front", "table", "write_comparison"]
 Row = Mapping[str, Any]
 JUDGEMENT = "preference-judge.json"
 SEED = 0
+
+
+def _accuracy(row: Row) -> float:
+    return float(row["piqa"]["accuracy"]["value"])
+
+
+def _likelihood(row: Row) -> float:
+    return -float(row["perplexity"])
+
+
+UTILITIES: Mapping[str, tuple[Callable[[Row], float], str]] = {
+    "PIQA": (_accuracy, "PIQA accuracy (more is better)"),
+    "WikiText": (_likelihood, "WikiText perplexity (less is better, hence turned round)"),
+}
+"""What a row is still good for: how much, and the name of its axis."""
 
 
 def write_comparison(folder: str | Path) -> Path:
@@ -33,18 +48,19 @@ def write_comparison(folder: str | Path) -> Path:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table, most toxic first; a star marks the Pareto front of toxicity and PIQA accuracy.
+    """A Markdown table, most toxic first; the last column says on which Pareto fronts a row is.
 
+    A front holds the rows of which no other is both less toxic and better, in PIQA accuracy or in WikiText.
     WikiText is a perplexity; ROC is the area under it of "is this message toxic?", where a row was asked.
     Drawn and learned are thousands of tokens: of responses, and of what carried a gradient. Seconds are those
     of training per optimizer step of the language model, with all that was drawn and fitted for it.
     """
     heads = [
         *("row", "seed", "mean toxicity", "P(toxic)", "PIQA", "PIQA margin", "WikiText", "ROC"),
-        *("drawn, k", "learned, k", "s per step", ""),
+        *("drawn, k", "learned, k", "s per step", "on the front of"),
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    front = on_the_front(rows)
+    fronts = {name: on_the_front(rows, worth) for name, (worth, _) in UTILITIES.items()}
     for place, row in enumerate(rows):
         toxicity, piqa, effort = row["toxicity"], row["piqa"], row.get("effort")
         cells = [
@@ -59,7 +75,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{effort['generated_tokens'] / 1000:.1f}" if effort else "",
             f"{effort['gradient_tokens'] / 1000:.1f}" if effort else "",
             f"{effort['seconds'] / effort['steps']:.2f}" if effort and effort["steps"] else "",
-            "*" if place in front else "",
+            ", ".join(name for name, front in fronts.items() if place in front),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -113,9 +129,9 @@ def _interval_in(difference: Mean, *, of: float, unit: str = " %") -> str:
     return f"{value:+.1f}{unit} [{low:+.1f}, {high:+.1f}]"
 
 
-def on_the_front(rows: Sequence[Row]) -> set[int]:
-    """The rows of which no other is both less toxic and more accurate."""
-    points = [(row["toxicity"]["mean"]["value"], -row["piqa"]["accuracy"]["value"]) for row in rows]
+def on_the_front(rows: Sequence[Row], worth: Callable[[Row], float]) -> set[int]:
+    """The rows of which no other is both less toxic and worth more."""
+    points = [(row["toxicity"]["mean"]["value"], -worth(row)) for row in rows]
     return {
         place
         for place, own in enumerate(points)
@@ -132,19 +148,20 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:  # optional: the table holds the same numbers
         return
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        x, y = row["toxicity"]["mean"], row["piqa"]["accuracy"]
-        axes.errorbar(
-            x["value"],
-            y["value"],
-            xerr=[[x["value"] - x["low"]], [x["high"] - x["value"]]],
-            yerr=[[y["value"] - y["low"]], [y["high"] - y["value"]]],
-            fmt="o",
-            capsize=2,
-        )
-        axes.annotate(row["row"], (x["value"], y["value"]), xytext=(4, 4), textcoords="offset points")
-    axes.set_xlabel("mean toxicity of continuations (less is better)")
-    axes.set_ylabel("PIQA accuracy (more is better)")
+    figure = Figure(figsize=(7, 9), layout="constrained")
+    panels = figure.subplots(len(UTILITIES), 1, sharex=True)
+    for axes, (name, (worth, label)) in zip(panels, UTILITIES.items(), strict=True):
+        for row in rows:
+            x, y = row["toxicity"]["mean"], abs(worth(row))
+            spread = None
+            if name == "PIQA":  # a perplexity has no interval
+                accuracy = row["piqa"]["accuracy"]
+                spread = [[y - accuracy["low"]], [accuracy["high"] - y]]
+            width = [[x["value"] - x["low"]], [x["high"] - x["value"]]]
+            axes.errorbar(x["value"], y, xerr=width, yerr=spread, fmt="o", capsize=2)
+            title = f"{row['row']} {row['seed']}"
+            axes.annotate(title, (x["value"], y), xytext=(4, 4), textcoords="offset points")
+        axes.set_ylabel(label)
+    panels[-1].invert_yaxis()
+    panels[-1].set_xlabel("mean toxicity of continuations (less is better)")
     figure.savefig(path, dpi=120)
