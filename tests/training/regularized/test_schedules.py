@@ -43,7 +43,7 @@ class Versions:
 
 def seen_by(parallel: bool, branch: str) -> list[dict[str, int]]:  # a test's parameter
     parts = Versions()
-    schedule: Schedule[int] = Schedule(parts, parallel=parallel, processes=Processes())
+    schedule: Schedule[int] = Schedule(parts, parallel=parallel, processes=Processes(), remembers=True)
     schedule.begin()
     for iteration in (1, 2, 3):
         schedule.run(iteration, is_last=iteration == 3)

@@ -71,7 +71,7 @@ class RunFolder:
         iteration = load_checkpoint(
             self._out, model=models, optimizer=optimizer, fingerprint=self._fingerprint, control=control
         )
-        drawn = iteration + self._settings.overlaps if iteration and self._settings.draws else 0
+        drawn = self._draws_until(iteration) if iteration and self._settings.draws else 0
         found = [Samples.of(load_file(path)) for path in map(self._samples, range(drawn)) if path.is_file()]
         if self._writes:
             self._out.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,9 @@ class RunFolder:
         """Writes the state after an iteration, from which ``resume`` continues to the bit."""
         if not self._writes:
             return
-        for number, part in enumerate(samples):
+        drawn = self._draws_until(iteration)
+        numbers = range(drawn - len(samples), drawn)
+        for number, part in zip(numbers, samples, strict=True):
             # Those of iterations before the last checkpoint are there already.
             if number >= iteration - 1 or not self._samples(number).is_file():
                 state = {name: value.contiguous() for name, value in part.state_dict().items()}
@@ -141,11 +143,21 @@ class RunFolder:
             fingerprint=self._fingerprint,
             control=control,
         )
+        # Only now does no checkpoint need the earlier ones.
+        kept = {self._samples(number) for number in numbers}
+        for path in self._out.glob("samples-*.safetensors"):
+            if samples and path not in kept:
+                path.unlink()
 
     def close(self) -> None:
         """Flushes the log."""
         if self._log is not None:
             self._log.close()
+
+    def _draws_until(self, iteration: int) -> int:
+        """How often samples were drawn when an iteration is over; the last parallel one draws none."""
+        settings = self._settings
+        return min(iteration, settings.iterations - 1) + 1 if settings.overlaps else iteration
 
     def _samples(self, number: int) -> Path:
         return self._out / f"samples-{number}.safetensors"

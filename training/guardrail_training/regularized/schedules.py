@@ -30,7 +30,7 @@ BRANCHES = ("collect", "tune", "fit")
 class Parts(Protocol[Drawn]):
     """A language model, an auxiliary model and an oracle, as a schedule sees them.
 
-    ``collect`` changes nothing; ``fit``, which is given all samples so far, changes the auxiliary model alone
+    ``collect`` changes nothing; ``fit``, which is given the samples so far, changes the auxiliary model alone
     and reads nothing of the language model; ``tune``, which is given the last ones, changes the language
     model alone. ``changed`` is what a branch has just changed or measured, for other processes, which
     ``adopt`` it.
@@ -44,15 +44,21 @@ class Parts(Protocol[Drawn]):
 
 
 class Schedule(Generic[Drawn]):
-    """Runs iterations over the parts; ``samples`` are all that was drawn so far, the last ones last."""
+    """Runs iterations over the parts.
 
-    def __init__(self, parts: Parts[Drawn], *, parallel: bool, processes: Processes) -> None:
+    ``samples`` are the last ones that were drawn, after all earlier ones where the schedule ``remembers``.
+    """
+
+    def __init__(
+        self, parts: Parts[Drawn], *, parallel: bool, processes: Processes, remembers: bool = False
+    ) -> None:
         if processes.count > (len(BRANCHES) if parallel else 1):
             raise ConfigError(
                 f"the {'parallel' if parallel else 'sequential'} schedule runs in at most "
                 f"{len(BRANCHES) if parallel else 1} processes, got {processes.count}"
             )
         self._parts, self._parallel, self._processes = parts, parallel, processes
+        self._remembers = remembers
         self.samples: list[Drawn] = []
 
     def begin(self) -> None:
@@ -70,7 +76,7 @@ class Schedule(Generic[Drawn]):
 
     def _one_by_one(self, iteration: int) -> None:
         if iteration > 1:  # the first iteration's are those of ``begin``
-            self.samples.append(self._parts.collect(iteration))
+            self._take(self._parts.collect(iteration))
             self._parts.fit(iteration, self.samples)
         self._parts.tune(iteration, self._last())
 
@@ -92,7 +98,7 @@ class Schedule(Generic[Drawn]):
         if self._processes.count > 1:
             done = self._exchanged(done)
         if "collect" in branches:
-            self.samples.append(done["collect"])
+            self._take(done["collect"])
 
     def _exchanged(self, done: dict[str, Any]) -> dict[str, Any]:
         """What every branch made, after all processes have adopted what the others changed."""
@@ -103,6 +109,9 @@ class Schedule(Generic[Drawn]):
             for name in sorted(others.keys() - done.keys()):
                 self._parts.adopt(name, others[name])
         return drawn
+
+    def _take(self, samples: Drawn) -> None:
+        self.samples = [*self.samples, samples] if self._remembers else [samples]
 
     def _last(self) -> Drawn:
         if not self.samples:

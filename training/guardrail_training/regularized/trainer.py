@@ -124,6 +124,7 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
         parts,
         parallel=settings.overlaps,
         processes=processes,
+        remembers=settings.memory > 0,
     )
     schedule.samples = samples
     failed: float | None = None
