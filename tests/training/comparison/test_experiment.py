@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from guardrail.errors import ConfigError
 from guardrail_training import modeling
 from guardrail_training.comparison import experiment, measures, table
 from guardrail_training.comparison.measures import Measures
-from guardrail_training.comparison.subject import Subject
+from guardrail_training.comparison.subject import Subject, load_subject
 from guardrail_training.evaluation.judges import Judge
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -78,7 +79,7 @@ DRAWS = (
 )
 
 
-def assert_effort(row: str, effort: dict[str, float] | None) -> None:
+def assert_effort(row: str, effort: dict[str, Any] | None) -> None:
     if row in ("base", "best-of-n"):
         assert effort is None
         return
@@ -86,6 +87,7 @@ def assert_effort(row: str, effort: dict[str, float] | None) -> None:
     assert (effort["generated_tokens"] > 0) == (row in DRAWS)
     assert (effort["gradient_tokens"] > 0) == (effort["steps"] > 0) == (row != "decoding")
     assert effort["seconds"] > 0
+    assert effort["dtype"] in ("float32", "bfloat16")
 
 
 @pytest.mark.slow
@@ -178,3 +180,13 @@ def test_a_subject_says_the_same_of_a_text_alone_and_in_a_batch(llama_base: Path
         torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
         assert found.shape == (len(response),)
         assert bool((found < 0).all())
+
+
+def test_rows_are_measured_in_float32_whatever_they_were_trained_in(settings: RegularizedSettings) -> None:
+    subject = load_subject(replace(settings, dtype="bfloat16"), folder=None, is_guarded=False)
+    plain = load_subject(replace(settings, dtype="float32"), folder=None, is_guarded=False)
+    prompts, responses = [[1, 2, 3], [4]], [[5, 6], [7, 8, 9]]
+    for own, other in zip(
+        subject.logprobs(prompts, responses), plain.logprobs(prompts, responses), strict=True
+    ):
+        assert torch.equal(own, other)

@@ -68,13 +68,15 @@ class RowStoppedError(FailureError):
 class Effort:
     """What a row took: tokens drawn, tokens that carried a gradient (again in each epoch), optimizer steps.
 
-    ``seconds`` are those of training, with all that was drawn and fitted for it.
+    ``seconds`` are those of training, with all that was drawn and fitted for it; they compare between rows
+    of one ``dtype``, on one machine.
     """
 
     generated_tokens: int
     gradient_tokens: int
     steps: int
     seconds: float
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def _trained(row: str, settings: RegularizedSettings, *, folder: Path, reward: R
         gradient_tokens=round(chosen.steps * _total(logged, "tokens/corpus", "tokens/drawn")),
         steps=chosen.all_steps if chosen.tunes else 0,
         seconds=round(_total(logged, "time/begin") + chosen.steps * _total(logged, "time/step"), 1),
+        dtype=_dtype(settings),
     )
     return Trained(folder / f"step-{chosen.all_steps}", chosen, effort)
 
@@ -192,8 +195,14 @@ def _reinforced(settings: RegularizedSettings, *, folder: Path, reward: Reward |
         gradient_tokens=round(chosen.epochs * drawn_tokens),
         steps=round(_total(logged, "ppo/updates_taken")),
         seconds=round(_total(logged, "time/rollout", "time/update"), 1),
+        dtype=_dtype(settings),
     )
     return Trained(folder / f"step-{chosen.steps}", chosen, effort)
+
+
+def _dtype(settings: RegularizedSettings) -> str:
+    """What "auto" is on this processor."""
+    return str(modeling.resolve_dtype(settings.dtype)).removeprefix("torch.")
 
 
 def _logged(folder: Path) -> list[dict[str, float]]:

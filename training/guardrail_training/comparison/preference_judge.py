@@ -205,7 +205,7 @@ def _judge(settings: PreferenceJudgeSettings) -> Judge:
 
 
 def _base_alone(name: str) -> RegularizedSettings:
-    return RegularizedSettings(base=name, dtype="float32")
+    return RegularizedSettings(base=name)
 
 
 def _folder(row: str, settings: PreferenceJudgeSettings) -> Path | None:

@@ -106,9 +106,12 @@ def _guided(guidance: Guidance, family: Family, states: Tensor, taken: Tensor) -
 
 
 def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guarded: bool) -> Subject:
-    """The base of a run: plain, with the adapter in ``folder`` merged, or guarded by its auxiliary model."""
+    """The base of a run: plain, with the adapter in ``folder`` merged, or guarded by its auxiliary model.
+
+    In float32 whatever it was trained in, so that rows from different processors are measured alike.
+    """
     base = model_folder(settings.base)
-    model = modeling.load_base(base, dtype=modeling.resolve_dtype(settings.dtype))
+    model = modeling.load_base(base, dtype=torch.float32)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
     if folder is None:
         return Subject(model, tokenizer)

@@ -53,11 +53,12 @@ def table(rows: Sequence[Row]) -> str:
     A front holds the rows of which no other is both less toxic and better, in PIQA accuracy or in WikiText.
     WikiText is a perplexity; ROC is the area under it of "is this message toxic?", where a row was asked.
     Drawn and learned are thousands of tokens: of responses, and of what carried a gradient. Seconds are those
-    of training per optimizer step of the language model, with all that was drawn and fitted for it.
+    of training per optimizer step of the language model, with all that was drawn and fitted for it, and
+    compare between rows that were trained in the same dtype.
     """
     heads = [
         *("row", "seed", "mean toxicity", "P(toxic)", "PIQA", "PIQA margin", "WikiText", "ROC"),
-        *("drawn, k", "learned, k", "s per step", "on the front of"),
+        *("drawn, k", "learned, k", "s per step", "in", "on the front of"),
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     fronts = {name: on_the_front(rows, worth) for name, (worth, _) in UTILITIES.items()}
@@ -75,6 +76,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{effort['generated_tokens'] / 1000:.1f}" if effort else "",
             f"{effort['gradient_tokens'] / 1000:.1f}" if effort else "",
             f"{effort['seconds'] / effort['steps']:.2f}" if effort and effort["steps"] else "",
+            effort["dtype"] if effort else "",
             ", ".join(name for name, front in fronts.items() if place in front),
         ]
         lines.append(f"| {' | '.join(cells)} |")
