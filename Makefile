@@ -20,7 +20,7 @@ demo: .venv/installed-rewrite
 
 test: lint types
 	$(BIN)/guardrail models pull
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 test-browser: .venv/installed-dev
 	$(BIN)/python -m pytest -m browser

@@ -113,6 +113,25 @@ def test_figures_name_their_origin_and_no_machine_s_path(asked: GenerationSettin
     assert str(tmp_path) not in (tmp_path / "run" / "generation.json").read_text()
 
 
+def test_the_table_has_every_sample_by_its_numbers_and_no_text(
+    asked: GenerationSettings, tmp_path: Path
+) -> None:
+    _, samples = compared(asked)
+
+    text = (tmp_path / "run" / "generation.md").read_text()
+    listed = text.partition("### Samples")[2].splitlines()[4:]
+    rows = {row: list(map(float, rest)) for row, *rest in (line.strip("| ").split(" | ") for line in listed)}
+    assert set(rows) == {str(sample.row) for sample in samples}
+    for sample in samples:
+        before, after = sample.outputs["start"], sample.outputs["trained"]
+        expected = [before.reward, after.reward, after.reward - before.reward]
+        expected += [before.toxicity["vowels"], after.toxicity["vowels"]]
+        assert rows[str(sample.row)] == pytest.approx(expected, abs=6e-4)
+        assert sample.query not in text
+    gains = [numbers[2] for numbers in rows.values()]
+    assert gains == sorted(gains, reverse=True)
+
+
 def test_an_adapter_without_effect_writes_what_the_bare_base_writes(
     tiny_base: Path, make_adapter: MakeAdapter, asked: GenerationSettings, tmp_path: Path
 ) -> None:

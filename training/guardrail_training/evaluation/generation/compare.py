@@ -38,7 +38,8 @@ from guardrail_training.evaluation.generation.measures import (
 from guardrail_training.evaluation.generation.models import Compared, compared_models
 from guardrail_training.evaluation.generation.responses import Response, respond
 from guardrail_training.evaluation.generation.samples import Output, Sample, write_samples
-from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES, GenerationSettings
+from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES, TABLES, GenerationSettings
+from guardrail_training.evaluation.generation.tables import comparison_tables
 from guardrail_training.records import TrainingRowError, read_records, required_folder
 from guardrail_training.reinforcement.queries import Query, load_queries
 from guardrail_training.reinforcement.settings import PpoSettings
@@ -63,7 +64,7 @@ class Asked:
 def run(
     settings: GenerationSettings, *, reward: Reward | None = None, toxicity: Mapping[str, Score] | None = None
 ) -> Path:
-    """Measures and writes generation.json and samples.jsonl; returns the path of the first.
+    """Measures and writes generation.json, generation.md and samples.jsonl; returns the path of the first.
 
     ``reward`` and ``toxicity`` take the place of the settings' formulas and judges. Whatever can be wrong is
     an error before the first response.
@@ -118,8 +119,10 @@ def run(
     )
     out = Path(settings.out or settings.run)
     out.mkdir(parents=True, exist_ok=True)
-    write_samples(out / SAMPLES, _samples(asked, answered))
+    samples = _samples(asked, answered)
+    write_samples(out / SAMPLES, samples)
     write_comparison(out / MEASURED, comparison)
+    (out / TABLES).write_text(comparison_tables(comparison, samples), encoding="utf-8")
     return out / MEASURED
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from guardrail.errors import ConfigError
 
-__all__ = ["MEASURED", "SAMPLES", "GenerationSettings"]
+__all__ = ["MEASURED", "SAMPLES", "TABLES", "GenerationSettings"]
 
-MEASURED, SAMPLES = "generation.json", "samples.jsonl"
+MEASURED, TABLES, SAMPLES = "generation.json", "generation.md", "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class GenerationSettings:
     adapter              adapter that is measured, empty: the run's last step-N
     data, prompts, field file ``prompts`` below ``data`` (empty: GUARDRAIL_DATA), its field with the texts
     reference            field with a text, or a list of them, that ROUGE compares with; empty: no ROUGE
-    out                  folder that receives generation.json and samples.jsonl, empty: the run's
+    out                  folder that receives what is found, empty: the run's
     reward               formula, see guardrail_training.rewards.formula; empty: the run's, else that of ppo
     judges               measures of toxicity: profanity-check, char-ngram, or a formula such as ``1 - clean``
                          or ``classifier('FOLDER', label='hate', output='probability')``
