@@ -140,6 +140,7 @@ def test_a_report_gives_both_sides_at_the_fixed_threshold() -> None:
     judge = Judge(name="fake", threshold=0.5, score=lambda texts: np.array([float(text) for text in texts]))
     report = report_judge(judge, toxic=["0.9", "0.8", "0.4", "0.7"], neutral=["0.1", "0.6"])
     assert (report.toxic_called_clean, report.neutral_called_clean) == (0.25, 0.5)
+    assert (report.toxic_mean, report.neutral_mean) == (pytest.approx(0.7), pytest.approx(0.35))
     assert report.auc == pytest.approx(7 / 8)
 
 

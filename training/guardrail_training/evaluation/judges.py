@@ -85,10 +85,10 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class JudgeReport:
-    """How a judge does on toxic sentences against neutral references; shares in 0..1.
+    """How a judge does on toxic sentences against neutral references; shares and mean scores in 0..1.
 
     ``operating_point`` is the threshold at which ``OPERATING_POINT`` of these references would be called
-    clean.
+    clean. ``neutral_mean`` is a floor: no rewriter can be expected to score lower than people's sentences.
     """
 
     judge: str
@@ -99,6 +99,8 @@ class JudgeReport:
     operating_point: float
     toxic_called_clean: float
     neutral_called_clean: float
+    toxic_mean: float
+    neutral_mean: float
 
 
 def load_judges(data: str | Path) -> tuple[Judge, Judge]:
@@ -189,7 +191,7 @@ def operating_point(neutral_scores: Scores, *, share: float = OPERATING_POINT) -
 
 
 def report_judge(judge: Judge, *, toxic: Sequence[str], neutral: Sequence[str]) -> JudgeReport:
-    """AUC and both sides' shares at the fixed threshold; raises UsageError where a side is empty."""
+    """AUC, both sides' shares at the fixed threshold and mean scores; raises UsageError where a side is empty."""
     from sklearn.metrics import roc_auc_score
 
     if not toxic or not neutral:
@@ -206,4 +208,6 @@ def report_judge(judge: Judge, *, toxic: Sequence[str], neutral: Sequence[str]) 
         operating_point=operating_point(good),
         toxic_called_clean=float(np.mean(bad < judge.threshold)),
         neutral_called_clean=float(np.mean(good < judge.threshold)),
+        toxic_mean=float(bad.mean()),
+        neutral_mean=float(good.mean()),
     )

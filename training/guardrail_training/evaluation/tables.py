@@ -50,12 +50,13 @@ def judge_table(result: Result) -> str:
             each["auc"],
             f"{each['toxic_called_clean']:.3f} of {each['toxic']}",
             f"{each['neutral_called_clean']:.3f} of {each['neutral']}",
+            f"{each['toxic_mean']:.3f} / {each['neutral_mean']:.3f}",
         ]
         for part, reports in result["judges"].items()
         for each in reports
     ]
     header = ["judge", "part", "threshold", "AUC", "toxic side called clean", "neutral side called clean"]
-    return table(header, rows)
+    return table([*header, "mean score, toxic / neutral"], rows)
 
 
 def detector_tables(result: Result) -> str:
