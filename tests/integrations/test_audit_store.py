@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import os
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
-from rich.traceback import Traceback
 
 from guardrail import Action, Guard, Outcome, Policy, Verdict
 from guardrail.audit.database import Database
@@ -32,6 +29,7 @@ from guardrail.events import fingerprint
 from guardrail.integrations.audit.review import Query, Record, page
 from guardrail.manifest import Manifest, sha256_of
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+from tests.test_privacy import shown
 from tests.waiting import PATIENCE
 
 CANARY = "canaryword7419"
@@ -323,18 +321,6 @@ def test_whatever_a_killed_process_has_told_is_in_the_audit(where: str) -> None:
 
 
 # ---- failure
-
-
-def shown(error: BaseException) -> str:
-    """The error as a rich traceback with locals would print it, from the first frame of the package on."""
-    console = Console(file=io.StringIO(), width=200)
-    inside = error.__traceback__
-    while inside is not None and "/guardrail/" not in inside.tb_frame.f_code.co_filename:
-        inside = inside.tb_next
-    console.print(Traceback.from_exception(type(error), error, inside, show_locals=True))
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return output.getvalue() + repr(error) + str(error)
 
 
 def broken_store(tmp_path: Path, **options: Any) -> AuditStore:

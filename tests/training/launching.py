@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.waiting import PATIENCE
 
-__all__ = ["LAUNCHERS", "launch", "metrics"]
+__all__ = ["LAUNCHERS", "launch"]
 
 FSDP = Path(__file__).parents[2] / "training" / "launch" / "fsdp.yaml"
 LAUNCHERS = {
@@ -57,12 +57,3 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     return port
-
-
-def metrics(settings: Any) -> list[dict[str, Any]]:
-    """What a run has logged but for how long it took."""
-    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in row.items() if key != "seconds" and not key.startswith("time/")}
-        for row in rows
-    ]

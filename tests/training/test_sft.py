@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling, sft
-from guardrail_training.checkpoint import FILENAME, load_checkpoint
+from guardrail_training.checkpoint import load_checkpoint
 from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
-from guardrail_training.runlog import MetricLog
 from guardrail_training.sft import SftSettings, learning_rate
 from guardrail_training.supervised import run_folder
 from guardrail_training.supervised.network import TargetLoss
+from tests.training.watching import assert_same_run, checkpoint, interrupting, metrics
 
 ROWS = [
     ("the rude cat sat", ["the cat sat", "a cat sat down"]),
@@ -66,46 +66,11 @@ def settings(tiny_base: Path, tmp_path: Path) -> SftSettings:
     )
 
 
-class Interrupt(MetricLog):
-    """A log that does something once, right after the losses of one step are written."""
-
-    at = 0
-    act: Any = None
-
-    def add(self, values: Mapping[str, float], *, step: int) -> None:
-        super().add(values, step=step)
-        if step == self.at and "loss" in values:
-            type(self).act()
-
-
 def interrupted(
     settings: SftSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any
 ) -> sft.SftReport:
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "at", at)
-        patch.setattr(Interrupt, "act", staticmethod(act))
-        patch.setattr(run_folder, "MetricLog", Interrupt)
+    with interrupting(run_folder, monkeypatch, at=at, act=act):
         return sft.run(settings)
-
-
-def metrics(settings: SftSettings) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-
-
-def checkpoint(settings: SftSettings) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(Path(settings.out) / FILENAME, weights_only=True)
-    return state
-
-
-def assert_same_run(one: SftSettings, other: SftSettings) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = checkpoint(one), checkpoint(other)
-    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
-    torch.testing.assert_close(first["optimizer"]["state"], second["optimizer"]["state"], atol=0, rtol=0)
-    assert torch.equal(first["random"], second["random"])
-    weights = "step-6/adapter_model.safetensors"
-    assert sha256_of(Path(one.out) / weights) == sha256_of(Path(other.out) / weights)
 
 
 def test_a_run_leaves_adapters_metrics_and_its_circumstances(settings: SftSettings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from guardrail_training.recipe import read_recipe
 from guardrail_training.records import TrainingRowError
 from guardrail_training.reinforcement.updates import DivergedError
 from guardrail_training.rewards.algebra import named
-from guardrail_training.runlog import MetricLog
+from tests.training import watching
 from tests.training.launching import launch
 from tests.training.preference.conftest import REWARD, small_settings, words, write_rows, write_start
+from tests.training.watching import interrupting, metrics
 
 RECIPES = sorted((Path(__file__).parents[3] / "training" / "recipes").glob("*po-rewriter.toml"))
 RECIPES = [path for path in RECIPES if not path.stem.startswith("ppo")]
@@ -46,47 +46,16 @@ KNOWN_NAMES = {
 }
 
 
-class Interrupt(MetricLog):
-    """A log that does something once, right after one step is written."""
-
-    at = 0
-    act: Any = None
-
-    def add(self, values: Mapping[str, float], *, step: int) -> None:
-        super().add(values, step=step)
-        if step == self.at:
-            type(self).act()
-
-
 def interrupted(
     settings: PreferenceSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any
 ) -> PreferenceReport:
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "at", at)
-        patch.setattr(Interrupt, "act", staticmethod(act))
-        patch.setattr(steps, "MetricLog", Interrupt)
+    with interrupting(steps, monkeypatch, at=at, act=act):
         return tuning.run(settings, reward=REWARD)
-
-
-def metrics(settings: PreferenceSettings) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-
-
-def checkpoint(settings: PreferenceSettings) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(Path(settings.out) / FILENAME, weights_only=True)
-    return state
 
 
 def assert_same_run(one: PreferenceSettings, other: PreferenceSettings) -> None:
     assert (Path(one.out) / "pairs.jsonl").read_bytes() == (Path(other.out) / "pairs.jsonl").read_bytes()
-    assert metrics(one) == metrics(other)
-    first, second = checkpoint(one), checkpoint(other)
-    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
-    torch.testing.assert_close(first["optimizer"]["state"], second["optimizer"]["state"], atol=0, rtol=0)
-    last = step_folders(one.out)[-1].name
-    names = [Path(run.out) / last / "adapter_model.safetensors" for run in (one, other)]
-    assert sha256_of(names[0]) == sha256_of(names[1])
+    watching.assert_same_run(one, other)
 
 
 @pytest.mark.parametrize("method", ["dpo", "orpo"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
-from guardrail_training.checkpoint import FILENAME
 from guardrail_training.cli import app
 from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized import run_folder, trainer
@@ -26,9 +24,9 @@ from guardrail_training.regularized.auxiliary import load_auxiliary
 from guardrail_training.regularized.corpus import last_statements, load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named
-from guardrail_training.runlog import MetricLog
 from tests.training.regularized.conftest import ORACLE, small_settings
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer
+from tests.training.watching import assert_same_run, checkpoint, interrupting, metrics
 
 
 @pytest.fixture(autouse=True)
@@ -40,37 +38,6 @@ def _corpus(tmp_path: Path) -> None:
     ]
     (tmp_path / "lists.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     (tmp_path / "plain.txt").write_text(" ".join(WORDS * 6))
-
-
-class Interrupt(MetricLog):
-    """A log that does something once, right after one step is written."""
-
-    at = 0
-    act: Any = None
-
-    def add(self, values: Mapping[str, float], *, step: int) -> None:
-        super().add(values, step=step)
-        if step == self.at:
-            type(self).act()
-
-
-def metrics(settings: RegularizedSettings) -> list[dict[str, float]]:
-    lines = (Path(settings.out) / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
-
-
-def checkpoint(settings: RegularizedSettings) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(Path(settings.out) / FILENAME, weights_only=True)
-    return state
-
-
-def assert_same_run(one: RegularizedSettings, other: RegularizedSettings) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = checkpoint(one), checkpoint(other)
-    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
-    torch.testing.assert_close(first["optimizer"]["state"], second["optimizer"]["state"], atol=0, rtol=0)
-    assert first["control"] == second["control"]
 
 
 def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
@@ -113,10 +80,7 @@ def test_an_interrupted_run_continues_to_the_bit(
     broken = replace(common, out=str(tmp_path / "broken"))
     trainer.run(straight, reward=ORACLE)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "at", 3)
-        patch.setattr(Interrupt, "act", staticmethod(lambda: signal.raise_signal(signal.SIGTERM)))
-        patch.setattr(run_folder, "MetricLog", Interrupt)
+    with interrupting(run_folder, monkeypatch, at=3, act=lambda: signal.raise_signal(signal.SIGTERM)):
         report = trainer.run(broken, reward=ORACLE)
 
     assert (report.iteration, report.stopped_by, report.finished) == (1, "SIGTERM", False)

@@ -14,7 +14,8 @@ from guardrail.errors import ConfigError
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo
 from guardrail_training.reinforcement.settings import PpoSettings
-from tests.training.launching import launch, metrics
+from tests.training.launching import launch
+from tests.training.watching import metrics
 
 REWARD = "length(least=3, most=5) - 0.5 * copy"
 

@@ -19,8 +19,8 @@ from guardrail_training.reinforcement.rollouts import collect
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.reinforcement.updates import DivergedError
 from guardrail_training.rewards.algebra import Answer, Reward, named
-from tests.training.launching import metrics
 from tests.training.reinforcement.conftest import load_learner, word_tokenizer
+from tests.training.watching import metrics
 
 
 def lengths(answers: Sequence[Answer]) -> list[float]:

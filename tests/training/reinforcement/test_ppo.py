@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from typer.testing import CliRunner
 from guardrail.errors import ConfigError, ManifestError, ModelMissingError, UsageError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
-from guardrail_training.checkpoint import FILENAME
 from guardrail_training.cli import app
 from guardrail_training.records import TrainingRowError
 from guardrail_training.reinforcement import ppo, run_folder
 from guardrail_training.reinforcement.ppo import PpoReport, PpoSettings
 from guardrail_training.rewards.algebra import Answer, named
-from guardrail_training.runlog import MetricLog
 from tests.training.reinforcement.conftest import WORDS, layers_of, small_settings
+from tests.training.watching import assert_same_run, checkpoint, interrupting, metrics
 
 KNOWN_NAMES = {
     "objective/kl",
@@ -66,44 +65,9 @@ def words(answers: Sequence[Answer]) -> list[float]:
 REWARD = named("words", words)
 
 
-class Interrupt(MetricLog):
-    """A log that does something once, right after one step is written."""
-
-    at = 0
-    act: Any = None
-
-    def add(self, values: Mapping[str, float], *, step: int) -> None:
-        super().add(values, step=step)
-        if step == self.at:
-            type(self).act()
-
-
 def interrupted(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any) -> PpoReport:
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "at", at)
-        patch.setattr(Interrupt, "act", staticmethod(act))
-        patch.setattr(run_folder, "MetricLog", Interrupt)
+    with interrupting(run_folder, monkeypatch, at=at, act=act):
         return ppo.run(settings, reward=REWARD)
-
-
-def metrics(settings: PpoSettings) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
-
-
-def checkpoint(settings: PpoSettings) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(Path(settings.out) / FILENAME, weights_only=True)
-    return state
-
-
-def assert_same_run(one: PpoSettings, other: PpoSettings) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = checkpoint(one), checkpoint(other)
-    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
-    torch.testing.assert_close(first["optimizer"]["state"], second["optimizer"]["state"], atol=0, rtol=0)
-    assert first["control"] == second["control"]
-    weights = "step-4/adapter_model.safetensors"
-    assert sha256_of(Path(one.out) / weights) == sha256_of(Path(other.out) / weights)
 
 
 def test_a_run_leaves_adapters_metrics_under_known_names_and_its_circumstances(

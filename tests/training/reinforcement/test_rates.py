@@ -13,8 +13,8 @@ from guardrail_training.checkpoint import FILENAME
 from guardrail_training.reinforcement import ppo
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import named
-from tests.training.launching import metrics
 from tests.training.reinforcement.conftest import small_settings
+from tests.training.watching import metrics
 
 REWARD = named("brief", lambda answers: [1 / (1 + len(answer.response)) for answer in answers])
 

@@ -19,9 +19,9 @@ from guardrail_training.reinforcement.rollouts import assess
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.reinforcement.updates import update
 from guardrail_training.rewards.algebra import named
-from tests.training.launching import metrics
 from tests.training.reinforcement.conftest import load_learner
 from tests.training.reinforcement.test_updates import rollout_of
+from tests.training.watching import metrics
 
 REWARD = named("brief", lambda answers: [1 / (1 + len(answer.response)) for answer in answers])
 

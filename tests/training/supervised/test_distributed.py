@@ -11,8 +11,9 @@ import torch
 
 from guardrail_training import sft
 from guardrail_training.checkpoint import FILENAME
-from tests.training.launching import launch, metrics
+from tests.training.launching import launch
 from tests.training.supervised.conftest import small_run
+from tests.training.watching import metrics
 
 
 @pytest.mark.slow

@@ -18,11 +18,7 @@ from guardrail_training import modeling, sft
 from guardrail_training.checkpoint import FILENAME
 from guardrail_training.sft import SftSettings
 from tests.training.supervised.conftest import MODELS, small_run
-
-
-def metrics(settings: SftSettings) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (Path(settings.out) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+from tests.training.watching import metrics
 
 
 def facts(settings: SftSettings) -> dict[str, Any]:
