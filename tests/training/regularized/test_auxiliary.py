@@ -93,6 +93,26 @@ def test_the_bases_embeddings_are_read_but_neither_trained_nor_saved(learner: Le
     assert all(parameter.grad is not None for parameter in auxiliary.parameters())
 
 
+def test_rows_shorter_than_the_rest_are_asked_like_any(
+    learner: Learner, settings: RegularizedSettings
+) -> None:
+    samples = samples_of(learner, replace(settings, samples_per_prompt=8))
+    lengths = samples.responses.lengths
+    shorter = (lengths < lengths.max()).nonzero()[:, 0]
+    auxiliary = auxiliary_of(learner, stirred=True)
+    auxiliary.start_at(samples.rate)
+
+    together = quality(auxiliary, samples.select(shorter), success_from=0.5)
+
+    alone = [quality(auxiliary, samples.select(row[None]), success_from=0.5) for row in shorter]
+    assert len(alone) > 1
+    pairs = (lengths[shorter] - 1).tolist()
+    gaps = [count * each["auxiliary/gap"] for count, each in zip(pairs, alone, strict=True)]
+    assert together["auxiliary/gap"] == pytest.approx(sum(gaps) / sum(pairs), rel=1e-5)
+    briers = [each["auxiliary/brier"] for each in alone]
+    assert together["auxiliary/brier"] == pytest.approx(sum(briers) / len(briers), rel=1e-5)
+
+
 def test_fitted_to_samples_it_orders_and_rates_new_ones(
     learner: Learner, settings: RegularizedSettings
 ) -> None:

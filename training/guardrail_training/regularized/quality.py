@@ -25,7 +25,8 @@ def quality(auxiliary: Auxiliary, samples: Samples, *, success_from: float) -> d
     auxiliary/gap                   mean |E - R| of the two views of one prefix
     """
     after, before = beliefs(auxiliary, samples)
-    lengths, mask = samples.responses.lengths, samples.responses.mask
+    lengths = samples.responses.lengths
+    mask = samples.responses.mask[:, : after.shape[1]]  # of some rows: as wide as the longest of them
     positive = samples.labels >= success_from
     figures = {}
     for share in SHARES:
