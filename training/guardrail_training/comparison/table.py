@@ -153,7 +153,7 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(7, 9), layout="constrained")
     panels = figure.subplots(len(UTILITIES), 1, sharex=True)
     for axes, (name, (worth, label)) in zip(panels, UTILITIES.items(), strict=True):
-        for row in rows:
+        for place, row in enumerate(rows):
             x, y = row["toxicity"]["mean"], abs(worth(row))
             spread = None
             if name == "PIQA":  # a perplexity has no interval
@@ -162,7 +162,9 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
             width = [[x["value"] - x["low"]], [x["high"] - x["value"]]]
             axes.errorbar(x["value"], y, xerr=width, yerr=spread, fmt="o", capsize=2)
             title = f"{row['row']} {row['seed']}"
-            axes.annotate(title, (x["value"], y), xytext=(4, 4), textcoords="offset points")
+            # Rows are sorted by toxicity: neighbours, which may share a place, are named above and below.
+            beside = (4, -12 if place % 2 else 4)
+            axes.annotate(title, (x["value"], y), xytext=beside, textcoords="offset points")
         axes.set_ylabel(label)
     panels[-1].invert_yaxis()
     panels[-1].set_xlabel("mean toxicity of continuations (less is better)")
