@@ -54,7 +54,8 @@ def test_the_tutorial_leads_from_pairs_to_a_guard(tmp_path: Path) -> None:
         instruments=FAIR,
         seed=0,
     )
-    assert 0 < gate.current.counted("j_first").value <= 1
+    for block in (gate.new, gate.current):  # what it compares was rewritten: a copy has a J of 0 here
+        assert block.counted("j_first").value > 0
 
     (use,) = blocks(TUTORIAL, "python")
     script = f"""from guardrail import Guard

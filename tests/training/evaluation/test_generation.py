@@ -127,7 +127,8 @@ def test_the_table_has_every_sample_by_its_numbers_and_no_text(
         expected = [before.reward, after.reward, after.reward - before.reward]
         expected += [before.toxicity["vowels"], after.toxicity["vowels"]]
         assert rows[str(sample.row)] == pytest.approx(expected, abs=6e-4)
-        assert sample.query not in text
+        for part in (sample.query, *sample.references, before.response, after.response):
+            assert not part or part not in text
     gains = [numbers[2] for numbers in rows.values()]
     assert gains == sorted(gains, reverse=True)
 

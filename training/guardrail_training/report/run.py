@@ -39,8 +39,7 @@ class Generation:
 
     def difference(self, sample: Sample) -> float:
         """How much the reward of a sample's response rose."""
-        before, after = self.comparison.pair
-        return sample.outputs[after].reward - sample.outputs[before].reward
+        return sample.gain(*self.comparison.pair)
 
 
 @dataclass(frozen=True, slots=True)

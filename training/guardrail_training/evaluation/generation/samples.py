@@ -34,6 +34,10 @@ class Sample:
     references: tuple[str, ...] = field(repr=False)
     outputs: Mapping[str, Output]
 
+    def gain(self, before: str, after: str) -> float:
+        """How much higher the reward of one model's response is than another's."""
+        return self.outputs[after].reward - self.outputs[before].reward
+
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     """Writes the samples in their order."""

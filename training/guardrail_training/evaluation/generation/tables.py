@@ -19,7 +19,6 @@ __all__ = ["comparison_tables"]
 
 def comparison_tables(comparison: Comparison, samples: Sequence[Sample]) -> str:
     """The figures with 95 % bootstrap intervals over prompts, then the samples, greatest gain first."""
-    judges = list(comparison.changes)
     changes = [
         [f"toxicity, {judge}", _percent(change.mean), _percent(change.std)]
         for judge, change in comparison.changes.items()
@@ -32,7 +31,7 @@ def comparison_tables(comparison: Comparison, samples: Sequence[Sample]) -> str:
             f"### Change from {comparison.before} to {comparison.after}\n",
             table(["measure", "mean", "standard deviation"], changes),
             "### Samples, greatest gain in reward first\n",
-            _samples(comparison, samples, judge=comparison.counted or judges[0]),
+            _samples(comparison, samples, judge=comparison.counted or next(iter(comparison.changes))),
         ]
     )
 
@@ -56,15 +55,14 @@ def _models(systems: Sequence[System]) -> str:
 
 
 def _samples(comparison: Comparison, samples: Sequence[Sample], *, judge: str) -> str:
-    listed = []
-    for sample in samples:
-        before, after = sample.outputs[comparison.before], sample.outputs[comparison.after]
-        gain = after.reward - before.reward
-        numbers = [before.reward, after.reward, f"{gain:+.3f}", before.toxicity[judge], after.toxicity[judge]]
-        listed.append((gain, [str(sample.row), *numbers]))
-    listed.sort(key=lambda line: -line[0])
+    pair = comparison.pair
+    rows = []
+    for sample in sorted(samples, key=lambda sample: sample.gain(*pair), reverse=True):
+        before, after = (sample.outputs[name] for name in pair)
+        rewards = [before.reward, after.reward, f"{sample.gain(*pair):+.3f}"]
+        rows.append([str(sample.row), *rewards, before.toxicity[judge], after.toxicity[judge]])
     names = ["row", "reward before", "after", "difference", f"toxicity, {judge}, before", "after"]
-    return table(names, [cells for _, cells in listed])
+    return table(names, rows)
 
 
 def _interval(mean: Mean) -> str:
