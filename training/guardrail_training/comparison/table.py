@@ -31,6 +31,8 @@ UTILITIES: Mapping[str, tuple[Callable[[Row], float], str]] = {
     "WikiText": (_likelihood, "WikiText perplexity (less is better, hence turned round)"),
 }
 """What a row is still good for: how much, and the name of its axis."""
+MARKERS = "osD^vP*X<>hd"
+"""One for each kind of row: eleven would be hard to tell apart by colour alone."""
 
 
 def write_comparison(folder: str | Path) -> Path:
@@ -150,22 +152,42 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:  # optional: the table holds the same numbers
         return
-    figure = Figure(figsize=(7, 9), layout="constrained")
+    figure = Figure(figsize=(8, 10), layout="constrained")
     panels = figure.subplots(len(UTILITIES), 1, sharex=True)
+    kinds = sorted({row["row"] for row in rows})
     for axes, (name, (worth, label)) in zip(panels, UTILITIES.items(), strict=True):
-        for place, row in enumerate(rows):
+        front = [rows[place] for place in sorted(on_the_front(rows, worth))]
+        axes.plot(
+            [row["toxicity"]["mean"]["value"] for row in front],
+            [abs(worth(row)) for row in front],
+            color="grey",
+            linewidth=1,
+            linestyle="dotted",
+        )
+        for row in rows:
             x, y = row["toxicity"]["mean"], abs(worth(row))
             spread = None
             if name == "PIQA":  # a perplexity has no interval
                 accuracy = row["piqa"]["accuracy"]
                 spread = [[y - accuracy["low"]], [accuracy["high"] - y]]
             width = [[x["value"] - x["low"]], [x["high"] - x["value"]]]
-            axes.errorbar(x["value"], y, xerr=width, yerr=spread, fmt="o", capsize=2)
-            title = f"{row['row']} {row['seed']}"
-            # Rows are sorted by toxicity: neighbours, which may share a place, are named above and below.
-            beside = (4, -12 if place % 2 else 4)
-            axes.annotate(title, (x["value"], y), xytext=beside, textcoords="offset points")
+            kind = kinds.index(row["row"])
+            axes.errorbar(
+                x["value"],
+                y,
+                xerr=width,
+                yerr=spread,
+                color=f"C{kind}",
+                marker=MARKERS[kind % len(MARKERS)],
+                markersize=8,
+                markerfacecolor="none",  # rows may share a place
+                linewidth=1,
+                capsize=2,
+                label=row["row"],
+            )
         axes.set_ylabel(label)
     panels[-1].invert_yaxis()
-    panels[-1].set_xlabel("mean toxicity of continuations (less is better)")
+    panels[-1].set_xlabel("mean toxicity of continuations (less is better); dotted: the Pareto front")
+    names = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))  # seeds share a name
+    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=120)
