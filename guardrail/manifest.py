@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -56,7 +57,7 @@ class Manifest:
     ``files`` maps file names to sha256 (hex). ``trained_on`` is the sha256 of the base's weight file;
     ``compatible_bases`` maps further sha256 to ``measured`` or ``not measured``. ``calibration`` maps labels
     to ``{"a": float, "b": float}``: a score is ``sigmoid(a * logit + b)``. ``scripts`` are Unicode script
-    names.
+    names. ``temperature`` is that at which the candidates of an adapter are sampled, more than 0; None: 1.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Manifest:
     trained_on: str | None = None
     compatible_bases: Mapping[str, str] = field(default_factory=dict)
     template: str | None = None
+    temperature: float | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -117,6 +119,9 @@ class Manifest:
         unhashed = [name for name, sha256 in content["files"].items() if not _is_sha256(sha256)]
         if unhashed:
             raise ManifestError(f"{where}: these files have no sha256 of 64 hexadecimal digits: {unhashed}")
+        temperature = content.get("temperature")
+        if temperature is not None and not _is_positive(temperature):
+            raise ManifestError(f"{where}: temperature must be a number above 0 or null, got {temperature!r}")
         lists = {key: tuple(content[key]) for key in ("labels", "scripts", "data") if key in content}
         return cls(**{**content, **lists})
 
@@ -164,6 +169,10 @@ class Manifest:
 
 def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def sha256_of(path: str | Path) -> str:

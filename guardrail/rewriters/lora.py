@@ -34,10 +34,11 @@ class LoraRewriter:
     merged into the weights; while there are more, each is applied beside them, one batch at a time.
     """
 
-    def __init__(self, base: Base, adapter: Adapter, *, decoding: Decoding, lexicon: Detector) -> None:
+    def __init__(self, base: Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector) -> None:
         self._base = base
         self._adapter = adapter
-        self._decoding = decoding
+        self._given_decoding = decoding
+        self._decoding = decoding or Decoding(temperature=adapter.manifest.temperature or 1.0)
         self._lexicon = lexicon
         # A segment's own token count is its prompt's without the template's.
         self._frame = len(adapter.template.encode(base.tokenizer, ""))
@@ -53,8 +54,9 @@ class LoraRewriter:
     ) -> LoraRewriter:
         """A rewriter from an adapter folder and a base folder, both with manifests, every file verified.
 
-        Without ``base_folder`` the base that the adapter's manifest names is taken from the cache. The last
-        candidate deletes the words of ``lexicon``, by default the shipped one.
+        Without ``base_folder`` the base that the adapter's manifest names is taken from the cache, without
+        ``decoding`` the temperature from that manifest. The last candidate deletes the words of ``lexicon``,
+        by default the shipped one.
 
         Raises ModelMissingError where the base is not there, ManifestError where adapter and base do not
         belong together, ModelFileError for an adapter that is not plain LoRA, MissingExtraError without torch
@@ -62,18 +64,18 @@ class LoraRewriter:
         """
         adapter = read_adapter(adapter_folder)
         base = open_base(_base_folder(adapter.manifest, base_folder), for_adapter=adapter.manifest)
-        return cls._attach(
-            base, adapter, decoding=decoding or Decoding(), lexicon=lexicon or Lexicon.shipped()
-        )
+        return cls._attach(base, adapter, decoding=decoding, lexicon=lexicon or Lexicon.shipped())
 
     def with_adapter(self, adapter_folder: str | Path) -> LoraRewriter:
         """Another rewriter on the same base weights; raises as ``load`` does."""
         return self._attach(
-            self._base, read_adapter(adapter_folder), decoding=self._decoding, lexicon=self._lexicon
+            self._base, read_adapter(adapter_folder), decoding=self._given_decoding, lexicon=self._lexicon
         )
 
     @classmethod
-    def _attach(cls, base: Base, adapter: Adapter, *, decoding: Decoding, lexicon: Detector) -> LoraRewriter:
+    def _attach(
+        cls, base: Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector
+    ) -> LoraRewriter:
         adapter.manifest.check_base(base.identity)
         base.attach(adapter)
         return cls(base, adapter, decoding=decoding, lexicon=lexicon)

@@ -165,6 +165,19 @@ def test_equal_segments_get_equal_candidates_in_every_place(rewriter):
     assert found[0] is not found[2]
 
 
+def test_each_adapter_is_sampled_at_the_temperature_that_its_manifest_names(tiny_base, make_adapter):
+    cold, plain = make_adapter(seed=1, manifest={"temperature": 0.01}), make_adapter(seed=2)
+    one = LoraRewriter.load(cold, base_folder=tiny_base)
+    two = one.with_adapter(plain)
+
+    def sampled(folder: Path, temperature: float) -> list[list[str]]:
+        decoding = Decoding(temperature=temperature)
+        return LoraRewriter.load(folder, base_folder=tiny_base, decoding=decoding).rewrite(SEGMENTS, 4)
+
+    assert one.rewrite(SEGMENTS, 4) == sampled(cold, 0.01) != sampled(cold, 1.0)
+    assert two.rewrite(SEGMENTS, 4) == sampled(plain, 1.0)
+
+
 def test_candidates_are_stripped_different_and_never_blank(rewriter):
     for candidates in rewriter.rewrite(SEGMENTS, 6):
         assert len(set(candidates)) == len(candidates) <= 6

@@ -169,6 +169,10 @@ def export(
     step: Annotated[int | None, typer.Option(help="Step to take; else the last.")] = None,
     base: Base = None,
     dtype: Annotated[str, typer.Option(help="Of merged weights: float32 or bfloat16.")] = "float32",
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="At which the adapter's candidates are sampled when it serves; else 1."),
+    ] = None,
     results: Annotated[str | None, typer.Option(help="JSON of evaluate rewriter, for the card.")] = None,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Uploads it to a hub.")] = None,
     public: Annotated[bool, typer.Option("--public", help="Makes a new repository public.")] = False,
@@ -177,7 +181,14 @@ def export(
     from guardrail_training.export import hub, release
 
     chosen = release.ExportSettings(
-        run=run, out=out, form=form, step=step, base=base, dtype=dtype, results=results
+        run=run,
+        out=out,
+        form=form,
+        step=step,
+        base=base,
+        dtype=dtype,
+        temperature=temperature,
+        results=results,
     )
     typer.echo(f"written to {release.export(chosen)}", err=True)
     if push is not None:

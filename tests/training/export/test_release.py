@@ -81,6 +81,16 @@ def test_an_adapter_is_exported_as_it_is_with_a_card(run: SftSettings, tmp_path:
     assert str(tmp_path) not in card
 
 
+def test_an_adapter_says_at_which_temperature_it_serves(run: SftSettings, tmp_path: Path) -> None:
+    wanted = ExportSettings(run=run.out, out=str(tmp_path / "warm"), form="adapter", temperature=1.3)
+
+    assert Manifest.load(export(wanted)).temperature == 1.3
+    with pytest.raises(ConfigError, match="temperature must be more than 0, got 0"):
+        replace(wanted, temperature=0.0)
+    with pytest.raises(ConfigError, match="temperature goes with form = 'adapter'"):
+        replace(wanted, form="merged")
+
+
 def test_half_the_bytes_on_request(run: SftSettings, tmp_path: Path) -> None:
     out = export(ExportSettings(run=run.out, out=str(tmp_path / "half"), dtype="bfloat16"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,12 +32,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class ExportSettings:
     """What is exported, and as what.
 
-    run        folder of a run, of which the last ``step-N`` is taken, or ``step`` N; or such a folder itself
-    out        new folder that receives the result
-    form       merged (weights that need no adapter any more) or adapter
-    base       name or folder of the base to merge into; None: the run's own
-    dtype      of merged weights, float32 or bfloat16; merging itself is done in float32
-    results    JSON file of ``guardrail-train evaluate rewriter`` whose tables go into the model card
+    run          folder of a run, of which ``step-N`` is taken, N the ``step`` or the last; or that itself
+    out          new folder that receives the result
+    form         merged (weights that need no adapter any more) or adapter
+    base         name or folder of the base to merge into; None: the run's own
+    dtype        of merged weights, float32 or bfloat16; merging itself is done in float32
+    temperature  at which an adapter's candidates are sampled when it serves, above 0; None: 1
+    results      JSON file of ``guardrail-train evaluate rewriter`` whose tables go into the model card
     """
 
     run: str
@@ -45,12 +47,19 @@ class ExportSettings:
     step: int | None = None
     base: str | None = None
     dtype: str = "float32"
+    temperature: float | None = None
     results: str | None = None
 
     def __post_init__(self) -> None:
         for key, known in (("form", FORMS), ("dtype", tuple(DTYPES))):
             if getattr(self, key) not in known:
                 raise ConfigError(f"{key} must be one of {', '.join(known)}, got {getattr(self, key)!r}")
+        if self.temperature is None:
+            return
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"temperature must be more than 0, got {self.temperature!r}")
+        if self.form != "adapter":
+            raise ConfigError("temperature goes with form = 'adapter': merged weights keep no decoding")
 
 
 def export(settings: ExportSettings) -> Path:
@@ -77,6 +86,8 @@ def export(settings: ExportSettings) -> Path:
         else:
             for name in manifest.files:
                 shutil.copyfile(source / name, part / name)
+            if settings.temperature is not None:
+                manifest = replace(manifest, temperature=settings.temperature)
         (part / CARD).write_text(model_card(manifest, results=results), encoding="utf-8")
         files = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
         replace(manifest, files=files).save(part)
