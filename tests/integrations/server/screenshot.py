@@ -31,7 +31,8 @@ def main(target: Path) -> None:
         page.wait_for_result()
         page.element("submit").click()  # the time shown is that of models that are loaded
         page.wait_for_result()
-        metrics = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        height = driver.execute_script("return document.documentElement.scrollHeight")
+        metrics = {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         picture = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
     # A page has few colours: a palette halves the file.
