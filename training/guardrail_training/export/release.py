@@ -37,7 +37,7 @@ class ExportSettings:
     form         merged (weights that need no adapter any more) or adapter
     base         name or folder of the base to merge into; None: the run's own
     dtype        of merged weights, float32 or bfloat16; merging itself is done in float32
-    temperature  at which an adapter's candidates are sampled when it serves, above 0; None: 1
+    temperature  at which an adapter's candidates are sampled when it serves, above 0; None: its own
     results      JSON file of ``guardrail-train evaluate rewriter`` whose tables go into the model card
     """
 
@@ -146,6 +146,7 @@ def _merged(source: Path, manifest: Manifest, folder: Path, *, settings: ExportS
         licence=licence,
         trained_on=weights_sha256(folder),
         compatible_bases={},
+        temperature=None,
         settings={**manifest.settings, "merged": origin},
     )
 
