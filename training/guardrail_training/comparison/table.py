@@ -31,7 +31,7 @@ UTILITIES: Mapping[str, tuple[Callable[[Row], float], str]] = {
     "WikiText": (_likelihood, "WikiText perplexity (less is better, hence turned round)"),
 }
 """What a row is still good for: how much, and the name of its axis."""
-MARKERS = "osD^vP*X<>hd"
+MARKERS = "osD^vP*X<>xd"
 """One for each kind of row: eleven would be hard to tell apart by colour alone."""
 
 
