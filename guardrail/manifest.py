@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from guardrail.errors import ManifestError
 
-__all__ = ["FILENAME", "Encoder", "Manifest", "Template", "sha256_of"]
+__all__ = ["FILENAME", "Encoder", "Manifest", "Template", "is_number", "sha256_of"]
 
 FILENAME = "manifest.json"
 KINDS = ("adapter", "base", "detector")
@@ -120,7 +120,7 @@ class Manifest:
         if unhashed:
             raise ManifestError(f"{where}: these files have no sha256 of 64 hexadecimal digits: {unhashed}")
         temperature = content.get("temperature")
-        if temperature is not None and not _is_positive(temperature):
+        if temperature is not None and not (is_number(temperature, 0, math.inf) and temperature > 0):
             raise ManifestError(f"{where}: temperature must be a number above 0 or null, got {temperature!r}")
         lists = {key: tuple(content[key]) for key in ("labels", "scripts", "data") if key in content}
         return cls(**{**content, **lists})
@@ -171,8 +171,11 @@ def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+def is_number(value: object, least: float, most: float) -> bool:
+    """Whether a value from a manifest is a finite number in ``least..most``; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and least <= value <= most
 
 
 def sha256_of(path: str | Path) -> str:

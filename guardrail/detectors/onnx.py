@@ -16,7 +16,7 @@ from guardrail.detectors.recent import Recent
 from guardrail.detectors.scripts import is_unreadable
 from guardrail.detectors.windows import Encoding, Window, buckets, encode, windows
 from guardrail.errors import ManifestError, ModelFileError
-from guardrail.manifest import Manifest
+from guardrail.manifest import Manifest, is_number
 from guardrail.outcome import Span, Verdict
 from guardrail.protocols import Embeddings
 
@@ -191,18 +191,14 @@ def _unusable(manifest: Manifest) -> Iterator[str]:
     """Names of the numbers that are none, or out of range: with these every text might pass."""
     shares = {name: manifest.settings.get(name, 0.0) for name in ("span_threshold", "word_threshold")}
     for name, share in {"threshold": manifest.threshold, **shares}.items():
-        if not _is_number(share, 0.0, 1.0):
+        if not is_number(share, 0.0, 1.0):
             yield name
-    if not _is_number(manifest.settings.get("window", _WINDOW), 3, math.inf):
+    if not is_number(manifest.settings.get("window", _WINDOW), 3, math.inf):
         yield "window"
     for label in manifest.labels:
         line = manifest.calibration[label]
-        if not all(_is_number(line.get(name), -math.inf, math.inf) for name in "ab"):
+        if not all(is_number(line.get(name), -math.inf, math.inf) for name in "ab"):
             yield f"calibration of {label}"
-
-
-def _is_number(value: object, least: float, most: float) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and least <= value <= most
 
 
 def _tokenizer(path: Path) -> Any:

@@ -54,11 +54,9 @@ class ExportSettings:
         for key, known in (("form", FORMS), ("dtype", tuple(DTYPES))):
             if getattr(self, key) not in known:
                 raise ConfigError(f"{key} must be one of {', '.join(known)}, got {getattr(self, key)!r}")
-        if self.temperature is None:
-            return
-        if not 0 < self.temperature < math.inf:
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ConfigError(f"temperature must be more than 0, got {self.temperature!r}")
-        if self.form != "adapter":
+        if self.temperature is not None and self.form != "adapter":
             raise ConfigError("temperature goes with form = 'adapter': merged weights keep no decoding")
 
 
