@@ -1,4 +1,4 @@
-"""Rows of the experiment on a tiny base, and the table of them."""
+"""Rows of the experiment on a tiny base."""
 
 from __future__ import annotations
 
@@ -124,42 +124,6 @@ def test_rows_are_trained_and_measured_each_into_its_own_file(
 def test_an_unknown_row_is_an_error(place: RegularizedSettings) -> None:
     with pytest.raises(ConfigError, match="row must be one of base, best-of-n, rl, sft"):
         experiment.run_row("magic", place)
-
-
-def test_the_front_holds_what_nothing_beats_in_both() -> None:
-    def row(toxicity: float, accuracy: float) -> dict[str, Any]:
-        return {"toxicity": {"mean": {"value": toxicity}}, "piqa": {"accuracy": {"value": accuracy}}}
-
-    rows = [row(0.3, 0.7), row(0.2, 0.6), row(0.25, 0.5), row(0.2, 0.6)]
-
-    assert table.on_the_front(rows, lambda one: one["piqa"]["accuracy"]["value"]) == {0, 1, 3}
-
-
-def test_changes_are_paired_with_the_base() -> None:
-    def row(name: str, means: list[float], ahead: list[float], perplexity: float) -> dict[str, Any]:
-        judge = {"judge": "j", "mean": {"value": sum(means) / len(means)}, "means": means}
-        piqa = {"ahead": ahead}
-        return {
-            "row": name,
-            "seed": 0,
-            "judges": [judge],
-            "piqa": piqa,
-            "perplexity": perplexity,
-            "measures": {},
-        }
-
-    base = row("base", [0.2, 0.4, 0.9], [0.1, -0.1, 0.1, 0.1], 30.0)
-    halved = row("rl", [0.1, 0.2, 0.45], [0.1, -0.1, -0.1, 0.1], 33.0)
-    other = {**halved, "row": "other", "measures": {"prompts": 3}}
-
-    *_, line = table.changes([base, halved, other]).splitlines()
-
-    name, seed, toxicity, accuracy, margin, text = line.strip("| ").split(" | ")
-    assert (name, seed, text) == ("rl", "0", "+10.0 %")
-    assert toxicity.startswith("-50.0 % [")
-    assert accuracy == "-25.0 [-75.0, +0.0]"
-    assert margin.startswith("-100.0 % [")
-    assert table.changes([halved]) == ""
 
 
 @pytest.mark.parametrize("is_guarded", [False, True])

@@ -1,56 +1,41 @@
-"""All rows of the experiment as one table, and as a picture of toxicity against both kinds of utility."""
+"""All rows of the experiment as tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from guardrail_training.comparison.pareto import UTILITIES, draw, on_the_front
+from guardrail_training.comparison.seeds import Row, over_seeds
 from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 
-__all__ = ["JUDGEMENT", "changes", "on_the_front", "table", "write_comparison"]
+__all__ = ["JUDGEMENT", "changes", "seed_by_seed", "table", "write_comparison"]
 
-Row = Mapping[str, Any]
 JUDGEMENT = "preference-judge.json"
 SEED = 0
-
-
-def _accuracy(row: Row) -> float:
-    return float(row["piqa"]["accuracy"]["value"])
-
-
-def _likelihood(row: Row) -> float:
-    return -float(row["perplexity"])
-
-
-UTILITIES: Mapping[str, tuple[Callable[[Row], float], str]] = {
-    "PIQA": (_accuracy, "PIQA accuracy (more is better)"),
-    "WikiText": (_likelihood, "WikiText perplexity (less is better, hence turned round)"),
-}
-"""What a row is still good for: how much, and the name of its axis."""
-MARKERS = "osD^vP*X<>xd"
-"""One for each kind of row: eleven would be hard to tell apart by colour alone."""
 
 
 def write_comparison(folder: str | Path) -> Path:
     """Writes ``comparison.md``, and ``pareto.png`` where matplotlib is there; returns the table's path.
 
-    It ends with what the preference judge found, where one was asked.
+    Seeds of a row are one row there; a table of each follows. It ends with what the preference judge found,
+    where one was asked.
     """
     folder = Path(folder)
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-[0-9]*.json"))]
-    rows.sort(key=lambda row: (-row["toxicity"]["mean"]["value"], row["row"], row["seed"]))
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-[0-9]*.json"))]
+    rows = sorted(over_seeds(runs), key=lambda row: (-row["toxicity"]["mean"]["value"], row["row"]))
     path = folder / "comparison.md"
-    path.write_text(table(rows) + changes(rows) + _judgement(folder), encoding="utf-8")
-    _draw(rows, folder / "pareto.png")
+    path.write_text(table(rows) + changes(rows) + seed_by_seed(runs) + _judgement(folder), encoding="utf-8")
+    draw(rows, folder / "pareto.png")
     return path
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table, most toxic first; the last column says on which Pareto fronts a row is.
+    """A Markdown table of rows, joined over their seeds; the last column says on which Pareto fronts each is.
 
     A front holds the rows of which no other is both less toxic and better, in PIQA accuracy or in WikiText.
     WikiText is a perplexity; ROC is the area under it of "is this message toxic?", where a row was asked.
@@ -59,7 +44,7 @@ def table(rows: Sequence[Row]) -> str:
     compare between rows that were trained in the same dtype.
     """
     heads = [
-        *("row", "seed", "mean toxicity", "P(toxic)", "PIQA", "PIQA margin", "WikiText", "ROC"),
+        *("row", "seeds", "mean toxicity", "P(toxic)", "PIQA", "PIQA margin", "WikiText", "ROC"),
         *("drawn, k", "learned, k", "s per step", "in", "on the front of"),
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -68,7 +53,7 @@ def table(rows: Sequence[Row]) -> str:
         toxicity, piqa, effort = row["toxicity"], row["piqa"], row.get("effort")
         cells = [
             row["row"],
-            str(row["seed"]),
+            _seeds(row),
             _interval(toxicity["mean"], digits=3),
             _interval(toxicity["share"], digits=3),
             _interval(piqa["accuracy"], digits=3),
@@ -77,7 +62,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row['classification']['auc']:.3f}" if row.get("classification") else "",
             f"{effort['generated_tokens'] / 1000:.1f}" if effort else "",
             f"{effort['gradient_tokens'] / 1000:.1f}" if effort else "",
-            f"{effort['seconds'] / effort['steps']:.2f}" if effort and effort["steps"] else "",
+            _pace(effort),
             effort["dtype"] if effort else "",
             ", ".join(name for name, front in fronts.items() if place in front),
         ]
@@ -98,23 +83,58 @@ def changes(rows: Sequence[Row]) -> str:
     heads = [f"toxicity, {judge}" for judge in judges]
     lines = [
         "",
-        f"| row against base | seed | {' | '.join(heads)} | PIQA, points | PIQA margin | WikiText |",
+        f"| row against base | seeds | {' | '.join(heads)} | PIQA, points | PIQA margin | WikiText |",
         f"|---|---|{'---|' * len(judges)}---|---|---|",
     ]
     for row in rows:
         if row is base or row["measures"] != base["measures"]:
             continue
-        cells = [row["row"], str(row["seed"])]
+        cells = [row["row"], _seeds(row)]
         for own, of_base in zip(row["judges"], base["judges"], strict=True):
             cells.append(
                 _interval_in(_difference(own["means"], of_base["means"]), of=of_base["mean"]["value"])
             )
-        own, of_base = (np.array(one["piqa"]["ahead"]) for one in (row, base))
-        cells.append(_interval_in(_difference(own > 0, of_base > 0), of=1.0, unit=""))
-        cells.append(_interval_in(_difference(own, of_base), of=float(of_base.mean())))
+        own, of_base = row["piqa"], base["piqa"]
+        cells.append(_interval_in(_difference(own["right"], of_base["right"]), of=1.0, unit=""))
+        margin = _difference(own["ahead"], of_base["ahead"])
+        cells.append(_interval_in(margin, of=float(np.mean(of_base["ahead"]))))
         cells.append(f"{100 * (row['perplexity'] / base['perplexity'] - 1):+.1f} %")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def seed_by_seed(runs: Sequence[Row]) -> str:
+    """A Markdown table of the rows that were run with several seeds, a line for each; empty without such."""
+    several = {row["row"] for row in over_seeds(runs) if len(row["seeds"]) > 1}
+    shown = sorted(
+        (run for run in runs if run["row"] in several), key=lambda run: (run["row"], int(run["seed"]))
+    )
+    if not shown:
+        return ""
+    judges = [f"toxicity, {judge['judge']}" for judge in shown[0]["judges"]]
+    heads = ["row", "seed", *judges, "P(toxic)", "PIQA", "PIQA margin", "WikiText", "s per step", "in"]
+    lines = ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for run in shown:
+        effort = run["effort"]
+        cells = [
+            *(run["row"], str(run["seed"])),
+            *(_interval(judge["mean"], digits=3) for judge in run["judges"]),
+            _interval(run["toxicity"]["share"], digits=3),
+            f"{run['piqa']['accuracy']['value']:.3f}",
+            f"{run['piqa']['margin']['value']:.4f}",
+            f"{run['perplexity']:.2f}",
+            *(_pace(effort), effort["dtype"] if effort else ""),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _seeds(row: Row) -> str:
+    return ", ".join(map(str, row["seeds"]))
+
+
+def _pace(effort: Mapping[str, Any] | None) -> str:
+    return f"{effort['seconds'] / effort['steps']:.2f}" if effort and effort["steps"] else ""
 
 
 def _judgement(folder: Path) -> str:
@@ -133,61 +153,8 @@ def _interval_in(difference: Mean, *, of: float, unit: str = " %") -> str:
     return f"{value:+.1f}{unit} [{low:+.1f}, {high:+.1f}]"
 
 
-def on_the_front(rows: Sequence[Row], worth: Callable[[Row], float]) -> set[int]:
-    """The rows of which no other is both less toxic and worth more."""
-    points = [(row["toxicity"]["mean"]["value"], -worth(row)) for row in rows]
-    return {
-        place
-        for place, own in enumerate(points)
-        if not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in points)
-    }
-
-
 def _interval(figure: Mapping[str, float], *, digits: int) -> str:
-    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
-
-
-def _draw(rows: Sequence[Row], path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:  # optional: the table holds the same numbers
-        return
-    figure = Figure(figsize=(8, 10), layout="constrained")
-    panels = figure.subplots(len(UTILITIES), 1, sharex=True)
-    kinds = sorted({row["row"] for row in rows})
-    for axes, (name, (worth, label)) in zip(panels, UTILITIES.items(), strict=True):
-        front = [rows[place] for place in sorted(on_the_front(rows, worth))]
-        axes.plot(
-            [row["toxicity"]["mean"]["value"] for row in front],
-            [abs(worth(row)) for row in front],
-            color="grey",
-            linewidth=1,
-            linestyle="dotted",
-        )
-        for row in rows:
-            x, y = row["toxicity"]["mean"], abs(worth(row))
-            spread = None
-            if name == "PIQA":  # a perplexity has no interval
-                accuracy = row["piqa"]["accuracy"]
-                spread = [[y - accuracy["low"]], [accuracy["high"] - y]]
-            width = [[x["value"] - x["low"]], [x["high"] - x["value"]]]
-            kind = kinds.index(row["row"])
-            axes.errorbar(
-                x["value"],
-                y,
-                xerr=width,
-                yerr=spread,
-                color=f"C{kind}",
-                marker=MARKERS[kind % len(MARKERS)],
-                markersize=8,
-                markerfacecolor="none",  # rows may share a place
-                linewidth=1,
-                capsize=2,
-                label=row["row"],
-            )
-        axes.set_ylabel(label)
-    panels[-1].invert_yaxis()
-    panels[-1].set_xlabel("mean toxicity of continuations (less is better); dotted: the Pareto front")
-    names = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))  # seeds share a name
-    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)
-    figure.savefig(path, dpi=120)
+    value = f"{figure['value']:.{digits}f}"
+    if "low" not in figure:
+        return value
+    return f"{value} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"

@@ -32,9 +32,9 @@ def over_candidates(logits: Tensor, ids: Tensor) -> Tensor:
     rest, and is -inf where there are none.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    whole = logits.logsumexp(dim=1, keepdim=True)
-    chosen = logits.gather(1, ids) - whole
+    chosen = logits.gather(1, ids)
     if ids.shape[1] == logits.shape[1]:
-        return torch.cat([chosen, torch.full_like(whole, -torch.inf)], dim=1)
-    others = logits.scatter(1, ids, -torch.inf).logsumexp(dim=1, keepdim=True)
-    return torch.cat([chosen, others - whole], dim=1)
+        others = torch.full_like(chosen[:, :1], -torch.inf)
+    else:
+        others = logits.scatter(1, ids, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([chosen, others], dim=1).log_softmax(dim=1)

@@ -58,7 +58,7 @@ def read_opinions(
     states = torch.zeros(rows, time, width)
     for chunk in torch.split(responses.lengths.argsort(stable=True), settings.microbatch_size):
         longest = int(responses.lengths[chunk].max())
-        with autocast(dtype), learner.model.disable_adapter():
+        with autocast(dtype), learner.as_reference():
             states[chunk, :longest] = learner.family.states(
                 prompts.select(chunk), responses.ids[chunk, :longest]
             ).float()

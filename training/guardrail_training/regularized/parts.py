@@ -162,7 +162,7 @@ class ModelParts:
         kl = float((apart.view(counting.shape) * counting).sum() / len(samples))
         queries = self._queries(0)
         held_out = queries[HELD_OUT - 1 :: HELD_OUT] or queries
-        with self._learner.sampling() as family:
+        with self._learner.sampling() as family, self._learner.as_reference():
             draws = draw(
                 GuardedFamily(family, self._guidance()),
                 held_out,

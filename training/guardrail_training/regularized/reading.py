@@ -81,12 +81,11 @@ def read(
         mask = responses.mask[chunk, :longest]
         row, column = chunk[:, None].expand_as(mask)[mask], torch.arange(longest).expand_as(mask)[mask]
         with autocast(dtype):
-            own = learner.family.states(batch, ids)[mask]  # (tokens, width)
-            if is_base:
-                found.states[row, column] = own.float()
-            elif states is None:
-                with learner.model.disable_adapter():
-                    found.states[row, column] = learner.family.states(batch, ids)[mask].float()
+            if is_base or states is None:
+                with learner.as_reference():
+                    of_base = learner.family.states(batch, ids)[mask]  # (tokens, width)
+                found.states[row, column] = of_base.float()
+            own = of_base if is_base else learner.family.states(batch, ids)[mask]
             for part in torch.split(torch.arange(len(own)), CHUNK):
                 where = row[part], column[part]
                 logits, taken = learner.family.head(own[part]), ids[mask][part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -193,7 +194,8 @@ def collect(
     dtype: torch.dtype,
 ) -> Samples:
     """``samples_per_prompt`` responses of the language model to each query, labelled and read."""
-    with learner.sampling() as family:
+    is_base = iteration == 0
+    with learner.sampling() as family, learner.as_reference() if is_base else nullcontext():
         draws = draw(family, queries, tokenizer=tokenizer, settings=settings, iteration=iteration)
     prompts, responses = draws.prompts, draws.responses
     reading = read(
@@ -203,7 +205,7 @@ def collect(
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
         dtype=dtype,
-        is_base=iteration == 0,
+        is_base=is_base,
     )
     labels = opinions(reward, draws.answers, settings=settings)
     prefix_labels = torch.full(responses.ids.shape, torch.nan)

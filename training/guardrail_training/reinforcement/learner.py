@@ -107,7 +107,7 @@ class Learner(nn.Module):
     @torch.no_grad()
     def reference_logprobs(self, prompts: Prompts, responses: Tensor, mask: Tensor) -> Tensor:
         """The reference's log-probabilities ``(rows, time)`` of the same tokens."""
-        with self._reference(), autocast(self._dtype):
+        with self.as_reference(), autocast(self._dtype):
             states = self.family.states(prompts, responses)[mask]
             logprobs = token_logprobs(states, responses[mask], self.family.head, temperature=self.temperature)
         return _placed(logprobs, mask)
@@ -119,6 +119,12 @@ class Learner(nn.Module):
             yield self.family
 
     @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """The reference in the policy's place; a policy that has learned nothing is the same, and slower."""
+        with self.model.disable_adapter():
+            yield
+
+    @contextmanager
     def updating(self) -> Iterator[None]:
         """The policy for passes that a backward pass follows."""
         # Layers recompute in training mode alone. Nothing else differs in it: no dropout is left.
@@ -127,11 +133,6 @@ class Learner(nn.Module):
             yield
         finally:
             self.model.eval()
-
-    @contextmanager
-    def _reference(self) -> Iterator[None]:
-        with self.model.disable_adapter():
-            yield
 
 
 def _placed(values: Tensor, mask: Tensor) -> Tensor:
