@@ -81,9 +81,7 @@ def test_changes_are_paired_with_the_base() -> None:
 def test_seeds_of_a_row_are_averaged_prompt_by_prompt() -> None:
     effort = {"generated_tokens": 10, "gradient_tokens": 20, "steps": 2, "seconds": 6.0, "dtype": "float32"}
     first = run("rl", [0.1, 0.3], [0.2, -0.2], 30.0, seed=2, calm=[0.3, 0.3], effort=effort)
-    second = run(
-        "rl", [0.5, 0.9], [0.4, 0.1], 34.0, seed=1, effort={**effort, "seconds": 8.0, "dtype": "bfloat16"}
-    )
+    second = run("rl", [0.5, 0.9], [0.4, 0.1], 34.0, seed=1, effort={**effort, "seconds": 8.0})
     base = run("base", [0.6, 0.8], [0.3, 0.3], 30.0)
 
     joined, alone = over_seeds([first, base, second])
@@ -103,14 +101,26 @@ def test_seeds_of_a_row_are_averaged_prompt_by_prompt() -> None:
         "gradient_tokens": 20.0,
         "steps": 2.0,
         "seconds": 7.0,
-        "dtype": "bfloat16, float32",
+        "dtype": "float32",
     }
     assert joined["classification"] is None
     assert (alone["seeds"], alone["piqa"]["right"]) == ([0], [1.0, 1.0])
     line = table.table([joined]).splitlines()[2]
     assert cells(line)[1] == "1, 2"
     assert cells(line)[3] == "0.450"  # a share over seeds has no interval
-    assert cells(line)[-3:-1] == ["3.50", "bfloat16, float32"]
+    assert cells(line)[-3:-1] == ["3.50", "float32"]
+
+
+def test_seconds_of_different_dtypes_have_no_mean() -> None:
+    effort = {"generated_tokens": 10, "gradient_tokens": 20, "steps": 2, "seconds": 6.0}
+    runs = [
+        run("rl", [0.1], [0.2], 30.0, seed=seed, effort={**effort, "dtype": dtype})
+        for seed, dtype in enumerate(("float32", "bfloat16"))
+    ]
+
+    line = table.table(over_seeds(runs)).splitlines()[2]
+
+    assert cells(line)[-3:-1] == ["", "bfloat16, float32"]
 
 
 def test_what_was_measured_on_other_prompts_is_no_seed_of_the_same_row() -> None:

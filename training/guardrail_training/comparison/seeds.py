@@ -67,9 +67,12 @@ def _judge(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _effort(of_seeds: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     found = _averages(of_seeds)
-    if found is not None:
-        found["dtype"] = ", ".join(sorted({effort["dtype"] for effort in of_seeds if effort}))
-    return found
+    if found is None:
+        return None
+    dtypes = sorted({effort["dtype"] for effort in of_seeds if effort})
+    if len(dtypes) > 1:
+        del found["seconds"]  # a mean of what does not compare
+    return {**found, "dtype": ", ".join(dtypes)}
 
 
 def _averages(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:

@@ -134,7 +134,9 @@ def _seeds(row: Row) -> str:
 
 
 def _pace(effort: Mapping[str, Any] | None) -> str:
-    return f"{effort['seconds'] / effort['steps']:.2f}" if effort and effort["steps"] else ""
+    if not effort or not effort["steps"] or "seconds" not in effort:
+        return ""
+    return f"{effort['seconds'] / effort['steps']:.2f}"
 
 
 def _judgement(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guardrail.errors import ConfigError
 from guardrail_training.modeling import trainable_parameters
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.control import DualAscent
@@ -20,33 +18,18 @@ from guardrail_training.regularized.fitting import fit
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.lessons import Lessons, corpus_lessons, sample_lessons
 from guardrail_training.regularized.opinions import Opinions, read_opinions
-from guardrail_training.regularized.posterior import prefix_weights, token_kl
-from guardrail_training.regularized.quality import quality
+from guardrail_training.regularized.quality import distance, quality
 from guardrail_training.regularized.samples import Samples, collect, draw, opinions
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.regularized.tuning import Batch, tune_step
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.queries import Query, drawn
-from guardrail_training.rewards.algebra import Answer, Reward
+from guardrail_training.rewards.algebra import Reward
 from guardrail_training.sft import learning_rate
 
-__all__ = ["ModelParts", "keep_successes"]
+__all__ = ["ModelParts"]
 
 HELD_OUT = 5  # every fifth prompt of the first samples
-
-
-def keep_successes(mixture: Mixture, reward: Reward, *, settings: RegularizedSettings) -> Mixture:
-    """The mixture with only those guided texts that the oracle calls a success."""
-    answers = [Answer(query="", prompt="", response=passage.text) for passage in mixture.guided]
-    labels = opinions(reward, answers, settings=settings)
-    kept = tuple(
-        passage
-        for passage, label in zip(mixture.guided, labels.tolist(), strict=True)
-        if label >= settings.success_from
-    )
-    if not kept:
-        raise ConfigError("filtering leaves no guided text: lower success_from or choose another reward")
-    return replace(mixture, guided=kept)
 
 
 class ModelParts:
@@ -150,32 +133,23 @@ class ModelParts:
     def _guided(self, samples: Samples) -> dict[str, float]:
         """What the posterior is for held-out samples, by metric name.
 
-        auxiliary/guided_label    mean label of what it writes itself for their prompts; where that is no
-                                  higher than ``auxiliary/label`` there is nothing to teach
-        auxiliary/guided_kl       KL(q || p) of a response, in nats
-        auxiliary/wanted_kl       what that would be were R exact and ``strength`` 1: -log of the label
+        ``auxiliary/guided_label`` is the mean label of what it writes itself for their prompts; where that is
+        no higher than ``auxiliary/label`` there is nothing to teach.
         """
-        guided = self._guidance().over(samples.reading.states, samples.reading.ids, samples.reading.log_p)
-        apart = token_kl(guided.log_q.flatten(0, 1), samples.reading.log_p.flatten(0, 1))
-        counting = prefix_weights(guided.log_success, most=self._settings.most_prefix_weight)
-        counting = counting * samples.responses.mask
-        kl = float((apart.view(counting.shape) * counting).sum() / len(samples))
+        guidance = self._guidance()
         queries = self._queries(0)
         held_out = queries[HELD_OUT - 1 :: HELD_OUT] or queries
         with self._learner.sampling() as family, self._learner.as_reference():
             draws = draw(
-                GuardedFamily(family, self._guidance()),
+                GuardedFamily(family, guidance),
                 held_out,
                 tokenizer=self._tokenizer,
                 settings=self._settings,
                 iteration=0,
             )
         labels = opinions(self._reward, draws.answers, settings=self._settings)
-        return {
-            "auxiliary/guided_label": float(labels.mean()),
-            "auxiliary/guided_kl": kl,
-            "auxiliary/wanted_kl": -math.log(samples.rate),
-        }
+        apart = distance(guidance, samples, most_prefix_weight=self._settings.most_prefix_weight)
+        return {"auxiliary/guided_label": float(labels.mean()), **apart}
 
     def _asked(self, samples: Samples) -> dict[str, float]:
         return quality(self._auxiliary, samples, success_from=self._settings.success_from)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.fitting import beliefs
+from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.regularized.posterior import prefix_weights, token_kl
 from guardrail_training.regularized.samples import Samples
 
-__all__ = ["SHARES", "quality", "ranking_quality"]
+__all__ = ["SHARES", "distance", "quality", "ranking_quality"]
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """The parts of a response after which R is asked whether it will be a success."""
@@ -42,6 +46,20 @@ def quality(auxiliary: Auxiliary, samples: Samples, *, success_from: float) -> d
         "auxiliary/label": float(samples.labels.mean()),
         "auxiliary/gap": float(apart.sum() / mask[:, 1:].sum().clamp(min=1)),
     }
+
+
+def distance(guidance: Guidance, samples: Samples, *, most_prefix_weight: float) -> dict[str, float]:
+    """How far the posterior is from the language model that drew the samples, by metric name.
+
+    auxiliary/guided_kl     KL(q || p) of a response, in nats
+    auxiliary/wanted_kl     what that would be were R exact and its power 1: -log of the rate of successes
+    """
+    reading = samples.reading
+    guided = guidance.over(reading.states, reading.ids, reading.log_p)
+    apart = token_kl(guided.log_q.flatten(0, 1), reading.log_p.flatten(0, 1))
+    counting = prefix_weights(guided.log_success, most=most_prefix_weight) * samples.responses.mask
+    kl = (apart.view(counting.shape) * counting).sum() / len(samples)
+    return {"auxiliary/guided_kl": float(kl), "auxiliary/wanted_kl": -math.log(samples.rate)}
 
 
 def ranking_quality(scores: Tensor, positive: Tensor) -> float | None:

@@ -32,7 +32,8 @@ from guardrail_training.records import required_folder
 from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import load_mixture
-from guardrail_training.regularized.parts import ModelParts, keep_successes
+from guardrail_training.regularized.filtering import keep_successes
+from guardrail_training.regularized.parts import ModelParts
 from guardrail_training.regularized.run_folder import RunFolder
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.schedules import Schedule
