@@ -16,6 +16,7 @@ from guardrail_training.regularized.auxiliary import Auxiliary, load_auxiliary, 
 from guardrail_training.regularized.fitting import beliefs, fit
 from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.quality import quality, ranking_quality
+from guardrail_training.regularized.reading import read
 from guardrail_training.regularized.samples import Samples, opinions
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.learner import Learner
@@ -191,6 +192,23 @@ def test_samples_hold_what_the_language_model_says_of_them(
     assert samples.weights.tolist() == [1.0] * len(samples)
     mask = samples.responses.mask
     torch.testing.assert_close(samples.reading.log_p[mask].exp().sum(dim=1), torch.ones(int(mask.sum())))
+
+
+def test_the_base_read_without_its_adapter_is_the_untrained_language_model(
+    learner: Learner, settings: RegularizedSettings
+) -> None:
+    samples = samples_of(learner, settings)  # of iteration 0
+    with_adapter = read(
+        learner,
+        samples.prompts,
+        samples.responses,
+        candidates=settings.candidates,
+        rows_at_once=settings.microbatch_size,
+        dtype=torch.float32,
+    )
+
+    for name in ("states", "ids", "log_p", "log_taken"):
+        assert torch.equal(getattr(samples.reading, name), getattr(with_adapter, name))
 
 
 def test_samples_drawn_hot_are_weighed_back(learner: Learner, settings: RegularizedSettings) -> None:

@@ -74,7 +74,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 markerfacecolor="none",  # rows may share a place
                 linewidth=1,
                 capsize=2,
-                label=row["row"],
+                label=row["row"] + (f" ({len(row['seeds'])} seeds)" if len(row["seeds"]) > 1 else ""),
             )
         axes.set_ylabel(label)
     panels[-1].invert_yaxis()

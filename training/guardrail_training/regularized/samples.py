@@ -193,7 +193,10 @@ def collect(
     iteration: int,
     dtype: torch.dtype,
 ) -> Samples:
-    """``samples_per_prompt`` responses of the language model to each query, labelled and read."""
+    """``samples_per_prompt`` responses of the language model to each query, labelled and read.
+
+    In iteration 0 it has learned nothing yet: the base answers, without the adapter, which is the same.
+    """
     is_base = iteration == 0
     with learner.sampling() as family, learner.as_reference() if is_base else nullcontext():
         draws = draw(family, queries, tokenizer=tokenizer, settings=settings, iteration=iteration)
