@@ -18,10 +18,10 @@ from guardrail_training.comparison import experiment, measures, table
 from guardrail_training.comparison.measures import Measures
 from guardrail_training.comparison.subject import Subject, load_subject
 from guardrail_training.evaluation.judges import Judge
-from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.nado.guidance import Guidance
 from guardrail_training.regularized.settings import RegularizedSettings
+from tests.training.nado.test_decoding import guidance
 from tests.training.regularized.conftest import ORACLE
-from tests.training.regularized.test_decoding import guidance
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer
 
 FEW = Measures(prompts=3, each=2, piqa=2, wikitext=60, questions=8)

@@ -14,11 +14,11 @@ from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.queries import Query
 from guardrail_training.rewards.algebra import Answer, named
-from tests.training.reinforcement.conftest import (  # noqa: F401  # fixtures are shared by importing them
+from tests.training.nado.conftest import learner  # noqa: F401  # fixtures are shared by importing them
+from tests.training.reinforcement.conftest import (  # noqa: F401
     WORDS,
     _one_thread,
     llama_base,
-    load_learner,
     word_tokenizer,
 )
 
@@ -71,11 +71,6 @@ def settings(llama_base: Path, tmp_path: Path) -> RegularizedSettings:  # noqa: 
     return small_settings(llama_base, tmp_path)
 
 
-@pytest.fixture
-def learner(llama_base: Path) -> Learner:  # noqa: F811  # a fixture
-    return load_learner(llama_base, has_values=False, temperature=1.0)
-
-
 def queries(count: int = 12) -> list[Query]:
     tokenizer = word_tokenizer()
     texts = [
@@ -85,7 +80,7 @@ def queries(count: int = 12) -> list[Query]:
 
 
 def samples_of(
-    learner: Learner,  # not the fixture
+    learner: Learner,  # noqa: F811  # not the fixture
     settings: RegularizedSettings,  # not the fixture
     *,
     iteration: int = 0,

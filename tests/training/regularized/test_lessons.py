@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from guardrail_training.modeling import trainable_parameters
-from guardrail_training.regularized.auxiliary import Auxiliary
+from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.nado.guidance import Guidance
 from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.lessons import corpus_lessons, sample_lessons
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.regularized.tuning import Batch, tune_step
 from guardrail_training.reinforcement.learner import Learner
+from tests.training.nado.conftest import auxiliary_of, base_of
 from tests.training.regularized.conftest import samples_of
-from tests.training.regularized.test_auxiliary import auxiliary_of, base_of
 
 VOCABULARY = 35
 STRENGTH = 1.5

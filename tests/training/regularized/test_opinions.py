@@ -21,8 +21,8 @@ from guardrail_training.regularized.opinions import read_opinions
 from guardrail_training.regularized.quality import ranking_quality
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.learner import Learner
+from tests.training.nado.conftest import auxiliary_of
 from tests.training.regularized.conftest import ORACLE, samples_of
-from tests.training.regularized.test_auxiliary import auxiliary_of
 from tests.training.regularized.test_lessons import moved
 from tests.training.regularized.test_trainer import _corpus, metrics
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from guardrail.errors import ConfigError
+from guardrail_training.nado.candidates import over_candidates
+from guardrail_training.nado.posterior import posterior
 from guardrail_training.processes import Processes
-from guardrail_training.regularized.candidates import over_candidates
 from guardrail_training.regularized.control import DualAscent
-from guardrail_training.regularized.posterior import posterior
 from guardrail_training.regularized.schedules import Schedule
-from tests.training.regularized import toy
+from tests.training.nado import toy
 
 
 class Versions:

@@ -18,9 +18,9 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.cli import app
+from guardrail_training.nado.auxiliary import load_auxiliary
 from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized import run_folder, trainer
-from guardrail_training.regularized.auxiliary import load_auxiliary
 from guardrail_training.regularized.corpus import last_statements, load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from guardrail.errors import FailureError
-from guardrail_training.regularized.auxiliary import Auxiliary
-from guardrail_training.regularized.balance import Balanced, balanced
-from guardrail_training.regularized.objective import PrefixLosses, opinion_losses, prefix_losses
+from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.nado.balance import Balanced, balanced
+from guardrail_training.nado.objective import PrefixLosses, opinion_losses, prefix_losses
+from guardrail_training.nado.posterior import expected_success
+from guardrail_training.nado.success import from_logits
 from guardrail_training.regularized.opinions import Opinions
-from guardrail_training.regularized.posterior import expected_success
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.regularized.success import from_logits
 
 __all__ = ["beliefs", "fit"]
 

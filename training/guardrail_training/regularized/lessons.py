@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from guardrail_training.modeling.families import Prompts
-from guardrail_training.regularized.balance import prefix_importance
+from guardrail_training.nado.balance import prefix_importance
+from guardrail_training.nado.guidance import Guidance, Guided
+from guardrail_training.nado.posterior import prefix_weights
 from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.guidance import Guidance, Guided
-from guardrail_training.regularized.posterior import prefix_weights
 from guardrail_training.regularized.reading import Reading, padded, read
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from guardrail_training.modeling import trainable_parameters
-from guardrail_training.regularized.auxiliary import Auxiliary
+from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.nado.decoding import GuardedFamily
+from guardrail_training.nado.guidance import Guidance
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import Mixture, Passage
-from guardrail_training.regularized.decoding import GuardedFamily
 from guardrail_training.regularized.fitting import fit
-from guardrail_training.regularized.guidance import Guidance
 from guardrail_training.regularized.lessons import Lessons, corpus_lessons, sample_lessons
 from guardrail_training.regularized.opinions import Opinions, read_opinions
 from guardrail_training.regularized.quality import distance, quality

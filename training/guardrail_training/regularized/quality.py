@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor
 
-from guardrail_training.regularized.auxiliary import Auxiliary
+from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.nado.guidance import Guidance
+from guardrail_training.nado.posterior import prefix_weights, token_kl
 from guardrail_training.regularized.fitting import beliefs
-from guardrail_training.regularized.guidance import Guidance
-from guardrail_training.regularized.posterior import prefix_weights, token_kl
 from guardrail_training.regularized.samples import Samples
 
 __all__ = ["SHARES", "distance", "quality", "ranking_quality"]

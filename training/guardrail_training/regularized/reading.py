@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts
-from guardrail_training.regularized.candidates import likely_tokens, over_candidates
+from guardrail_training.nado.candidates import likely_tokens, over_candidates
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.sampling import Responses
 

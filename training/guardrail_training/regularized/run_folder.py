@@ -16,9 +16,9 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import Adapter
 from guardrail_training.checkpoint import load_checkpoint, save_checkpoint
 from guardrail_training.modeling import trainable_parameters
+from guardrail_training.nado.auxiliary import Auxiliary, save_auxiliary
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import weights_sha256
-from guardrail_training.regularized.auxiliary import Auxiliary, save_auxiliary
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import Mixture
 from guardrail_training.regularized.samples import Samples

@@ -15,7 +15,7 @@ from torch.nn import functional
 from guardrail.errors import ConfigError
 from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts
-from guardrail_training.regularized.balance import importance_weights, success_rate
+from guardrail_training.nado.balance import importance_weights, success_rate
 from guardrail_training.regularized.reading import Reading, read
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.learner import Learner

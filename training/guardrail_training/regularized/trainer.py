@@ -26,10 +26,10 @@ from guardrail.errors import ConfigError, FailureError
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import stop_on_signals
+from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.records import required_folder
-from guardrail_training.regularized.auxiliary import Auxiliary
 from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.filtering import keep_successes

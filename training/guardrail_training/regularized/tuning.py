@@ -11,9 +11,9 @@ from torch import Tensor
 from guardrail.errors import FailureError
 from guardrail_training.modeling import autocast, trainable_parameters
 from guardrail_training.modeling.families import Prompts
+from guardrail_training.nado.posterior import token_kl
 from guardrail_training.regularized.corpus import Passage
 from guardrail_training.regularized.lessons import Lessons
-from guardrail_training.regularized.posterior import token_kl
 from guardrail_training.regularized.reading import candidate_logprobs, padded
 from guardrail_training.reinforcement.learner import Learner
 from guardrail_training.reinforcement.logprobs import token_logprobs

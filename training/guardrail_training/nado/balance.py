@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail_training.regularized.success import logit_of
+from guardrail_training.nado.success import logit_of
 
 __all__ = ["Balanced", "balanced", "importance_weights", "prefix_importance", "success_rate"]
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from guardrail.errors import ModelFileError, ModelMissingError
 from guardrail.manifest import sha256_of
-from guardrail_training.regularized.success import logit_of
+from guardrail_training.nado.success import logit_of
 
 __all__ = ["Auxiliary", "load_auxiliary", "save_auxiliary"]
 

@@ -12,9 +12,9 @@ from transformers import LogitsProcessorList
 from guardrail.errors import UsageError
 from guardrail_training import modeling
 from guardrail_training.modeling.families import family_of
-from guardrail_training.regularized.auxiliary import Auxiliary
-from guardrail_training.regularized.decoding import GuardedDecoding, GuardedFamily, _Rows
-from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.nado.decoding import GuardedDecoding, GuardedFamily, _Rows
+from guardrail_training.nado.guidance import Guidance
 from guardrail_training.reinforcement.sampling import noise_for, sample
 
 PROMPTS = [[5, 6, 7], [9], [12, 30]]

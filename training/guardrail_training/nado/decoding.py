@@ -18,7 +18,7 @@ from transformers import LogitsProcessor
 
 from guardrail.errors import UsageError
 from guardrail_training.modeling.families import Continuation, Family, Prompts
-from guardrail_training.regularized.guidance import Guidance
+from guardrail_training.nado.guidance import Guidance
 
 __all__ = ["GuardedDecoding", "GuardedFamily"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail_training.regularized.auxiliary import Auxiliary
-from guardrail_training.regularized.candidates import likely_tokens, over_candidates
-from guardrail_training.regularized.posterior import expected_success, posterior
-from guardrail_training.regularized.success import from_logits
+from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.nado.candidates import likely_tokens, over_candidates
+from guardrail_training.nado.posterior import expected_success, posterior
+from guardrail_training.nado.success import from_logits
 
 __all__ = ["Guidance", "Guided"]
 

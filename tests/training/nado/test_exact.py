@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from guardrail_training.regularized.balance import (
+from guardrail_training.nado.balance import (
     balanced,
     importance_weights,
     prefix_importance,
     success_rate,
 )
-from guardrail_training.regularized.candidates import likely_tokens, over_candidates
-from guardrail_training.regularized.posterior import expected_success, posterior, prefix_weights, token_kl
-from tests.training.regularized import toy
+from guardrail_training.nado.candidates import likely_tokens, over_candidates
+from guardrail_training.nado.posterior import expected_success, posterior, prefix_weights, token_kl
+from tests.training.nado import toy
 
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
 

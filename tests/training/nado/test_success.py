@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from guardrail_training.regularized.success import (
+from guardrail_training.nado.success import (
     bernoulli_kl,
     from_log,
     from_logits,

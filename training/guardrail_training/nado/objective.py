@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail_training.regularized.success import (
+from guardrail_training.nado.success import (
     bernoulli_kl,
     from_log,
     from_logits,

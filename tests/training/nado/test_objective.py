@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from guardrail_training.regularized.balance import balanced
-from guardrail_training.regularized.candidates import over_candidates
-from guardrail_training.regularized.objective import opinion_losses, prefix_losses
-from guardrail_training.regularized.posterior import expected_success
-from guardrail_training.regularized.success import from_logits, logit_of
-from tests.training.regularized import toy
+from guardrail_training.nado.balance import balanced
+from guardrail_training.nado.candidates import over_candidates
+from guardrail_training.nado.objective import opinion_losses, prefix_losses
+from guardrail_training.nado.posterior import expected_success
+from guardrail_training.nado.success import from_logits, logit_of
+from tests.training.nado import toy
 
 ROWS = toy.rows()
 EVERY = torch.arange(toy.WORDS).expand(len(toy.PREFIXES), -1)
