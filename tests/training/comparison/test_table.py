@@ -68,14 +68,17 @@ def test_changes_are_paired_with_the_base() -> None:
     halved = run("rl", [0.1, 0.2, 0.45], [0.1, -0.1, -0.1, 0.1], 33.0)
     other = run("other", [0.1, 0.2, 0.45], [0.1], 33.0, measures={"prompts": 2})
 
-    *_, line = table.changes(over_seeds([base, halved, other])).splitlines()
+    rows = over_seeds([base, halved, other])
+    *_, line = table.changes(rows, against="base").splitlines()
 
-    name, seeds, toxicity, _, accuracy, margin, text = cells(line)
+    name, seeds, toxicity, _, share, share_of_calm, accuracy, margin, text = cells(line)
     assert (name, seeds, text) == ("rl", "0", "+10.0 %")
     assert toxicity.startswith("-50.0 % [")
+    assert (share, share_of_calm) == ("-50.0 %", "-50.0 %")
     assert accuracy == "-25.0 [-75.0, +0.0]"
     assert margin.startswith("-100.0 % [")
-    assert table.changes(over_seeds([halved])) == ""
+    assert cells(table.changes(rows, against="rl").splitlines()[-1])[0] == "base"
+    assert table.changes(over_seeds([halved]), against="base") == ""
 
 
 def test_seeds_of_a_row_are_averaged_prompt_by_prompt() -> None:

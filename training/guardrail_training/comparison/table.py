@@ -16,6 +16,8 @@ from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 __all__ = ["JUDGEMENT", "changes", "seed_by_seed", "table", "write_comparison"]
 
 JUDGEMENT = "preference-judge.json"
+AGAINST = ("base", "regularized-adaptive")
+"""The rows that all others are paired with."""
 SEED = 0
 
 
@@ -29,7 +31,8 @@ def write_comparison(folder: str | Path) -> Path:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-[0-9]*.json"))]
     rows = sorted(over_seeds(runs), key=lambda row: (-row["toxicity"]["mean"]["value"], row["row"]))
     path = folder / "comparison.md"
-    path.write_text(table(rows) + changes(rows) + seed_by_seed(runs) + _judgement(folder), encoding="utf-8")
+    parts = [table(rows), *(changes(rows, against=row) for row in AGAINST), seed_by_seed(runs)]
+    path.write_text("".join(parts) + _judgement(folder), encoding="utf-8")
     draw(rows, folder / "pareto.png")
     return path
 
@@ -70,35 +73,36 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def changes(rows: Sequence[Row]) -> str:
-    """A Markdown table of what each row changes against the base, prompt by prompt, question by question.
+def changes(rows: Sequence[Row], *, against: str) -> str:
+    """A Markdown table of what each row changes against one of them, prompt by prompt, question by question.
 
-    Toxicity is by each judge, relative; PIQA in points, its margin and WikiText relative. Rows that were
-    measured on other prompts or questions than the base are left out; empty without a base.
+    Toxicity and the share of toxic continuations are by each judge, relative; PIQA in points, its margin and
+    WikiText relative. Rows that were measured on other prompts or questions are left out; empty where the row
+    ``against`` is missing.
     """
-    base = next((row for row in rows if row["row"] == "base"), None)
-    if base is None:
+    other = next((row for row in rows if row["row"] == against), None)
+    if other is None:
         return ""
-    judges = [judge["judge"] for judge in base["judges"]]
-    heads = [f"toxicity, {judge}" for judge in judges]
-    lines = [
-        "",
-        f"| row against base | seeds | {' | '.join(heads)} | PIQA, points | PIQA margin | WikiText |",
-        f"|---|---|{'---|' * len(judges)}---|---|---|",
-    ]
+    judges = [judge["judge"] for judge in other["judges"]]
+    heads = [f"row against {against}", "seeds", *(f"toxicity, {judge}" for judge in judges)]
+    heads += [*(f"P(toxic), {judge}" for judge in judges), "PIQA, points", "PIQA margin", "WikiText"]
+    lines = ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        if row is base or row["measures"] != base["measures"]:
+        if row is other or row["measures"] != other["measures"]:
             continue
-        cells = [row["row"], _seeds(row)]
-        for own, of_base in zip(row["judges"], base["judges"], strict=True):
-            cells.append(
-                _interval_in(_difference(own["means"], of_base["means"]), of=of_base["mean"]["value"])
-            )
-        own, of_base = row["piqa"], base["piqa"]
-        cells.append(_interval_in(_difference(own["right"], of_base["right"]), of=1.0, unit=""))
-        margin = _difference(own["ahead"], of_base["ahead"])
-        cells.append(_interval_in(margin, of=float(np.mean(of_base["ahead"]))))
-        cells.append(f"{100 * (row['perplexity'] / base['perplexity'] - 1):+.1f} %")
+        pairs = list(zip(row["judges"], other["judges"], strict=True))
+        own, theirs = row["piqa"], other["piqa"]
+        cells = [
+            *(row["row"], _seeds(row)),
+            *(
+                _interval_in(_difference(one["means"], two["means"]), of=two["mean"]["value"])
+                for one, two in pairs
+            ),
+            *(_change(one["share"]["value"], two["share"]["value"]) for one, two in pairs),
+            _interval_in(_difference(own["right"], theirs["right"]), of=1.0, unit=""),
+            _interval_in(_difference(own["ahead"], theirs["ahead"]), of=float(np.mean(theirs["ahead"]))),
+            _change(row["perplexity"], other["perplexity"]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -146,6 +150,10 @@ def _judgement(folder: Path) -> str:
 
 def _difference(own: Any, of_base: Any) -> Mean:
     return bootstrap_mean(np.asarray(own, dtype=float) - np.asarray(of_base, dtype=float), seed=SEED)
+
+
+def _change(own: float, other: float) -> str:
+    return f"{100 * (own / other - 1):+.1f} %" if other else "-"
 
 
 def _interval_in(difference: Mean, *, of: float, unit: str = " %") -> str:
