@@ -80,14 +80,14 @@ def queries(count: int = 12) -> list[Query]:
 
 
 def samples_of(
-    learner: Learner,  # noqa: F811  # not the fixture
+    model: Learner,
     settings: RegularizedSettings,  # not the fixture
     *,
     iteration: int = 0,
 ) -> Samples:
     """Responses to twelve prompts."""
     return collect(
-        learner,
+        model,
         queries(),
         reward=ORACLE,
         tokenizer=word_tokenizer(),

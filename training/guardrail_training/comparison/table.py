@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,9 @@ def changes(rows: Sequence[Row], *, against: str) -> str:
 
 def seed_by_seed(runs: Sequence[Row]) -> str:
     """A Markdown table of the rows that were run with several seeds, a line for each; empty without such."""
-    several = {row["row"] for row in over_seeds(runs) if len(row["seeds"]) > 1}
+    seeds = Counter(run["row"] for run in runs)
     shown = sorted(
-        (run for run in runs if run["row"] in several), key=lambda run: (run["row"], int(run["seed"]))
+        (run for run in runs if seeds[run["row"]] > 1), key=lambda run: (run["row"], int(run["seed"]))
     )
     if not shown:
         return ""
