@@ -11,8 +11,20 @@ from enum import Enum
 
 __all__ = ["LABELS", "Action", "Edit", "Outcome", "Span", "Timings", "Verdict"]
 
-LABELS = ("toxicity", "insult", "obscene", "identity_attack", "threat", "sexual_explicit")
-"""The label names every shipped model uses; ``toxicity`` means any of the others, or toxic in another way."""
+LABELS = (
+    "toxicity",
+    "insult",
+    "obscene",
+    "identity_attack",
+    "threat",
+    "sexual_explicit",
+    "incivility",
+)
+"""The label names every shipped model uses.
+
+``toxicity`` is an attack on a person or group, a threat, hate, or swearing at somebody. ``incivility`` is
+wider: rude, demeaning, contemptuous or mocking, or swearing at all. The others name the kind of a toxic text.
+"""
 
 
 class Action(str, Enum):
@@ -50,17 +62,20 @@ class Verdict:
 
     ``scores`` maps each label to 0..1; ``flagged`` is the detector's own decision at its default thresholds;
     ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true where the
-    text is mostly unknown to the model or in a script that its manifest does not list.
+    text is mostly unknown to the model or in a script that its manifest does not list. ``presets`` says for
+    each preset of a policy that the detector knows whether it flags the text; empty if it knows none.
     """
 
     scores: Mapping[str, float]
     flagged: bool
     spans: tuple[Span, ...] = ()
     unsupported: bool = False
+    presets: Mapping[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", dict(self.scores))
         object.__setattr__(self, "spans", tuple(self.spans))
+        object.__setattr__(self, "presets", dict(self.presets))
 
     @property
     def score(self) -> float:

@@ -8,14 +8,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 from guardrail.errors import ConfigError
 from guardrail.outcome import Verdict
 
-__all__ = ["Policy"]
+__all__ = ["USES", "Policy", "Use"]
 
 Rung = Literal["rewrite", "mask", "block"]
+Use = Literal["assistant", "community"]
+USES: tuple[Use, ...] = ("assistant", "community")
 LADDER: tuple[Rung, ...] = ("rewrite", "mask", "block")
 WHOLE = (
     "candidates",
@@ -35,6 +37,8 @@ OPTIONAL = ("threshold", "detect_timeout", "rewrite_timeout")
 class Policy:
     """How a guard decides. Every field has a safe default; a wrong value is a ConfigError that names it.
 
+    use              what the text is for: "assistant" (a product's own words: incivility and toxicity are
+                     flagged) or "community" (people's comments: toxicity alone)
     threshold        a segment is flagged if any score is at or above it, 0..1; None: as the detector decides
     thresholds       the same per label, in place of ``threshold`` for those labels; beside ``threshold=None``
                      they add to what the detector flags
@@ -60,6 +64,7 @@ class Policy:
     queue            texts that may wait for a model; further coroutines are held back until there is room
     """
 
+    use: Use = "assistant"
     threshold: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     meaning_floor: float = 0.5
@@ -85,6 +90,7 @@ class Policy:
         object.__setattr__(self, "thresholds", dict(self.thresholds))
         object.__setattr__(self, "ladder", tuple(self.ladder))
         object.__setattr__(self, "length_ratio", tuple(self.length_ratio))
+        _require(self.use in USES, "use", f"one of {USES}", self.use)
         self._require_numbers()
         for name, value in {"threshold": self.threshold, **self.thresholds}.items():
             _require(value is None or 0.0 <= value <= 1.0, name, "between 0 and 1", value)
@@ -127,13 +133,18 @@ class Policy:
         for label, value in self.thresholds.items():
             _require(isinstance(value, Real), label, "a number", value)
 
+    @classmethod
+    def preset(cls, use: Use, **changes: Any) -> Policy:
+        """The policy for a use, ``"assistant"`` or ``"community"``, with ``changes`` to other fields."""
+        return cls(use=use, **changes)
+
     def flags(self, verdict: Verdict) -> bool:
         """True where this policy does not tolerate the verdict."""
         for label, score in verdict.scores.items():
             limit = self.thresholds.get(label, self.threshold)
             if limit is not None and score >= limit:
                 return True
-        return self.threshold is None and verdict.flagged
+        return self.threshold is None and verdict.presets.get(self.use, verdict.flagged)
 
     def digest(self) -> str:
         """A short stable hash of all settings, for audit rows."""

@@ -53,7 +53,8 @@ class OnnxDetector:
     """Detector and embedder over a model folder.
 
     The folder holds ``tokenizer.json``, the manifest that pins all files, and ``model.onnx``, which takes
-    ``input_ids`` and ``attention_mask`` and gives ``logits`` (batch, labels), ``embedding``
+    ``input_ids``, ``attention_mask`` and, if it has that input, ``case_ids`` (each token's letter case), and
+    gives ``logits`` (batch, labels), ``embedding``
     (batch, dimensions) and ``token_logits`` (batch, time). ``threads`` bounds the threads of a pass; by
     default there are as many as physical cores. Raises ManifestError before anything is opened if a file is
     missing or altered, ModelFileError if one cannot be read.
@@ -64,13 +65,14 @@ class OnnxDetector:
         _require(self.manifest, folder)
         self._threshold = float(self.manifest.threshold or 0.0)
         self._span_threshold = float(self.manifest.settings.get("span_threshold", _SPAN_THRESHOLD))
-        self._word_threshold = float(self.manifest.settings.get("word_threshold", self._threshold))
+        self._presets = self.manifest.settings.get("presets", {})
         self._tokenizer = _tokenizer(Path(folder) / TOKENIZER)
         self._cls, self._sep, self._pad, self._unknown = (
             self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
         )
         self._window = int(self.manifest.settings.get("window", _WINDOW)) - 2
         self._session = _session(Path(folder) / MODEL, threads=threads)
+        self._inputs = [each.name for each in self._session.get_inputs()]
         calibration = [self.manifest.calibration[label] for label in self.manifest.labels]
         self._slopes = np.array([c["a"] for c in calibration], dtype=np.float32)
         self._offsets = np.array([c["b"] for c in calibration], dtype=np.float32)
@@ -117,27 +119,30 @@ class OnnxDetector:
         every = [w for owner, e in enumerate(encodings) for w in windows(e, owner=owner, size=self._window)]
         answers: dict[int, _Read] = {}
         for bucket in buckets([len(w) + 2 for w in every]):
-            rows = [encodings[every[i].owner].ids[every[i].start : every[i].end] for i in bucket]
+            rows = [(encodings[every[i].owner], every[i]) for i in bucket]
             answers.update(zip(bucket, self._pass(rows), strict=True))
         grouped: list[list[tuple[Window, _Read]]] = [[] for _ in encodings]
         for index, window in enumerate(every):
             grouped[window.owner].append((window, answers[index]))
         return grouped
 
-    def _pass(self, rows: Sequence[npt.NDArray[np.int64]]) -> Iterator[_Read]:
+    def _pass(self, rows: Sequence[tuple[Encoding, Window]]) -> Iterator[_Read]:
         """One call of the model for windows of similar length."""
-        ids = np.full((len(rows), max(map(len, rows)) + 2), self._pad, dtype=np.int64)  # (batch, time)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row) + 2] = (self._cls, *row, self._sep)
-            mask[i, : len(row) + 2] = 1
-        names = ["logits", "embedding", "token_logits"]
+        shape = (len(rows), max(len(window) for _, window in rows) + 2)  # (batch, time)
+        ids = np.full(shape, self._pad, dtype=np.int64)
+        mask, cases = np.zeros_like(ids), np.zeros_like(ids)
+        for i, (encoding, window) in enumerate(rows):
+            part = slice(window.start, window.end)
+            ids[i, : len(window) + 2] = (self._cls, *encoding.ids[part], self._sep)
+            mask[i, : len(window) + 2] = 1
+            cases[i, 1 : len(window) + 1] = encoding.cases[part]
+        given = {"input_ids": ids, "attention_mask": mask, "case_ids": cases}
         logits, embeddings, token_logits = self._session.run(
-            names, {"input_ids": ids, "attention_mask": mask}
+            ["logits", "embedding", "token_logits"], {name: given[name] for name in self._inputs}
         )
-        for i, row in enumerate(rows):
+        for i, (_, window) in enumerate(rows):
             # A copy, or a remembered row would keep the whole batch alive.
-            yield _Read(logits[i], embeddings[i].copy(), token_logits[i, 1 : len(row) + 1])
+            yield _Read(logits[i], embeddings[i].copy(), token_logits[i, 1 : len(window) + 1])
 
     def _verdict(self, judged: Sequence[tuple[_Reading, Sequence[tuple[Window, _Read]]]]) -> Verdict:
         scores = np.zeros(len(self.manifest.labels), dtype=np.float32)
@@ -148,12 +153,17 @@ class OnnxDetector:
                 scores = np.maximum(scores, _sigmoid(self._slopes * logits + self._offsets).max(axis=0))
                 spans += self._spans(reading, reads)
         last = judged[-1][0]
-        highest = float(scores.max())
-        # Two weak witnesses for one strong: a word is marked, and the whole reads as toxic rather than not.
-        is_flagged = highest >= self._threshold or (bool(spans) and highest >= self._word_threshold)
+        by_label = dict(zip(self.manifest.labels, map(float, scores), strict=True))
+        # Two weak witnesses for one strong: from a lower score on, a marked word decides.
+        kind = "marked" if spans else "alone"
+        presets = {
+            name: any(by_label[label] >= limits[kind] for label, limits in thresholds.items())
+            for name, thresholds in self._presets.items()
+        }
         return Verdict(
-            scores=dict(zip(self.manifest.labels, map(float, scores), strict=True)),
-            flagged=is_flagged,
+            scores=by_label,
+            flagged=any(presets.values()) if presets else max(by_label.values()) >= self._threshold,
+            presets=presets,
             spans=tuple(_joined(spans, judged[0][0].text)),
             unsupported=is_unreadable(
                 last.text, last.encoding, scripts=self.manifest.scripts, unknown_id=self._unknown
@@ -189,16 +199,31 @@ def _require(manifest: Manifest, folder: str | Path) -> None:
 
 def _unusable(manifest: Manifest) -> Iterator[str]:
     """Names of the numbers that are none, or out of range: with these every text might pass."""
-    shares = {name: manifest.settings.get(name, 0.0) for name in ("span_threshold", "word_threshold")}
-    for name, share in {"threshold": manifest.threshold, **shares}.items():
+    span_threshold = manifest.settings.get("span_threshold", 0.0)
+    for name, share in {"threshold": manifest.threshold, "span_threshold": span_threshold}.items():
         if not is_number(share, 0.0, 1.0):
             yield name
+    yield from _unusable_presets(manifest)
     if not is_number(manifest.settings.get("window", _WINDOW), 3, math.inf):
         yield "window"
     for label in manifest.labels:
         line = manifest.calibration[label]
         if not all(is_number(line.get(name), -math.inf, math.inf) for name in "ab"):
             yield f"calibration of {label}"
+
+
+def _unusable_presets(manifest: Manifest) -> Iterator[str]:
+    """Presets without two thresholds in 0..1 for labels that the model has."""
+    presets = manifest.settings.get("presets", {})
+    for name, thresholds in presets.items() if isinstance(presets, dict) else [("presets", None)]:
+        is_usable = isinstance(thresholds, dict) and thresholds
+        if not is_usable or not all(
+            label in manifest.labels
+            and isinstance(limits, dict)
+            and all(is_number(limits.get(kind), 0.0, 1.0) for kind in ("alone", "marked"))
+            for label, limits in thresholds.items()
+        ):
+            yield f"preset {name}"
 
 
 def _tokenizer(path: Path) -> Any:

@@ -13,9 +13,21 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Encoding", "Window", "buckets", "encode", "split_runs", "windows"]
+__all__ = [
+    "LETTER_CASES",
+    "Encoding",
+    "Window",
+    "buckets",
+    "encode",
+    "letter_cases",
+    "split_runs",
+    "windows",
+]
 
 Integers = npt.NDArray[np.int64]
+
+LETTER_CASES = 3
+"""How a word is written: 0 lower case or no letter first, 1 capitalised, 2 two or more capitals."""
 
 # WordPiece gives up on a run of more than 100 characters and calls all of it unknown.
 _LONGEST_RUN = 100
@@ -33,11 +45,12 @@ _LONGEST_STEP_BACK = 16
 class Encoding:
     """The tokens of one text without special ones.
 
-    ``ids``, ``starts``, ``ends`` and ``words`` have shape (tokens,): token ids, character offsets into the
-    text, and the number of the word that a token belongs to.
+    ``ids``, ``cases``, ``starts``, ``ends`` and ``words`` have shape (tokens,): token ids, letter cases,
+    character offsets into the text, and the number of the word that a token belongs to.
     """
 
     ids: Integers
+    cases: Integers
     starts: Integers
     ends: Integers
     words: Integers
@@ -66,10 +79,29 @@ def encode(tokenizer: Tokenizer, text: str) -> Encoding:
     offsets -= np.searchsorted(inserted, offsets)
     return Encoding(
         ids=np.array(encoded.ids, dtype=np.int64),
+        cases=np.array(letter_cases(spaced, encoded.offsets, encoded.word_ids), dtype=np.int64),
         starts=offsets[:, 0],
         ends=offsets[:, 1],
         words=np.array(encoded.word_ids, dtype=np.int64),
     )
+
+
+def letter_cases(text: str, offsets: Sequence[tuple[int, int]], words: Sequence[int | None]) -> list[int]:
+    """The letter case of each token's word, 0 to ``LETTER_CASES`` - 1; special tokens have none."""
+    cases: list[int] = []
+    current: int | None = None
+    case = 0
+    for place, ((start, _), word) in enumerate(zip(offsets, words, strict=True)):
+        if word is None or word != current:
+            current, case = word, 0
+            if word is not None and text[start : start + 1].isupper():
+                last = place
+                while last + 1 < len(words) and words[last + 1] == word:
+                    last += 1
+                whole = text[start : offsets[last][1]]
+                case = 2 if len(whole) > 1 and whole.isupper() else 1
+        cases.append(case)
+    return cases
 
 
 def windows(encoding: Encoding, *, owner: int, size: int) -> Iterator[Window]:

@@ -158,6 +158,27 @@ def detector(
     typer.echo(f"written to {path}", err=True)
 
 
+@app.command("detector-scores")
+def detector_scores(
+    network: Annotated[str, typer.Argument(help="network.safetensors of a larger encoder's training.")],
+    scores: Annotated[str, typer.Argument(help="File to write, for the setting soft of a training.")],
+    *,
+    encoder: Annotated[str, typer.Option(help="The larger encoder that the network was trained on.")],
+    recipe: Recipe = None,
+    base: Base = None,
+    data: Data = None,
+    out: Out = None,
+    changes: Changes = None,
+) -> None:
+    """Scores the texts that a detector's training with these settings will draw, by a larger network."""
+    from guardrail_training.detection.settings import DetectorSettings
+    from guardrail_training.detection.soft_scores import training_scores
+
+    settings = _settings(DetectorSettings, recipe, changes, base=base, data=data, out=out)
+    training_scores(settings, base=encoder, network=network).save(scores)
+    typer.echo(f"written to {scores}", err=True)
+
+
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a run, or one of its step-N folders.")],

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guardrail.outcome import LABELS, Verdict
+from guardrail.outcome import Verdict
 from guardrail_training.detection.corpora import CLEAN, Labelled, soft
 
 
 def labelled(text: str, source: str, number: int, *, toxic: float | None) -> Labelled:
-    labels = CLEAN if toxic == 0.0 else (toxic, *[None] * (len(LABELS) - 1))
+    labels = CLEAN if toxic == 0.0 else soft(toxicity=toxic)
     return Labelled(text, labels, source, f"{source}:{number}", None)
 
 

@@ -1,4 +1,4 @@
-"""Calibration finds known constants, and the threshold keeps clean sets below what is allowed."""
+"""Calibration finds known constants, and thresholds keep clean sets below what is allowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail_training.detection.calibrate import choose_threshold, platt, scores
+from guardrail_training.detection.calibrate import MIN_TEXTS, CleanSet, choose_thresholds, platt, scores
 
 
 def test_known_constants_are_found_again() -> None:
@@ -35,13 +35,34 @@ def test_scores_have_the_columns_of_the_calibration() -> None:
     np.testing.assert_allclose(scores(np.zeros((1, 2)), calibration), expected)
 
 
-@given(st.lists(st.floats(0, 1), min_size=5, max_size=200), st.floats(0, 0.5))
-def test_at_the_threshold_no_more_than_allowed_is_flagged(values: list[float], share: float) -> None:
-    threshold = choose_threshold({"clean": np.array(values)}, {"clean": share})
-    if threshold < 0.99:
-        assert np.mean(np.array(values) >= threshold) <= share
+clean_sets = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=MIN_TEXTS, max_size=200)
 
 
-def test_the_strictest_set_decides_and_empty_ones_do_not() -> None:
-    sets = {"a": np.array([0.2] * 10), "b": np.array([0.6] * 10), "c": np.zeros(0)}
-    assert choose_threshold(sets, {"a": 0.0, "b": 0.0, "c": 0.0}) == pytest.approx(0.61)
+def clean_set(texts: list[tuple[float, bool]]) -> CleanSet:
+    return CleanSet(np.array([score for score, _ in texts]), np.array([marked for _, marked in texts]))
+
+
+@given(clean_sets, st.floats(0, 0.5))
+def test_at_the_thresholds_no_more_than_allowed_is_flagged(
+    texts: list[tuple[float, bool]], share: float
+) -> None:
+    chosen = choose_thresholds({"clean": clean_set(texts)}, {"clean": share})
+    flagged = [score >= chosen["marked" if marked else "alone"] for score, marked in texts]
+    if chosen["alone"] < 0.99:
+        assert np.mean(flagged) <= share
+    assert chosen["marked"] <= chosen["alone"]
+
+
+def test_the_strictest_set_decides_and_small_ones_do_not() -> None:
+    sets = {
+        "a": clean_set([(0.2, False)] * 100),
+        "b": clean_set([(0.6, False)] * 100),
+        "c": clean_set([(0.9, False)] * (MIN_TEXTS - 1)),
+    }
+    assert choose_thresholds(sets, dict.fromkeys(sets, 0.0))["alone"] == pytest.approx(0.61)
+
+
+def test_marked_words_may_use_what_the_score_alone_leaves_of_the_budget() -> None:
+    texts = [(0.9, False)] * 6 + [(0.4, True)] * 4 + [(0.1, False)] * 90
+    chosen = choose_thresholds({"clean": clean_set(texts)}, {"clean": 0.1})
+    assert chosen["marked"] < 0.4 < chosen["alone"] <= 0.9

@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 
 from guardrail.errors import UsageError
-from guardrail.outcome import LABELS
-from guardrail_training.detection.corpora import CLEAN, HELD_OUT, Labelled, fold, load, removed_spans, soft
+from guardrail_training.detection.corpora import (
+    CLEAN,
+    HELD_OUT,
+    TRAINED,
+    Labelled,
+    distinct,
+    fold,
+    load,
+    removed_spans,
+    soft,
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,7 +33,8 @@ def read(folder: Path, source: str, rows: Rows, *, part: str = "train") -> list[
 
 
 def test_unnamed_labels_are_masked_not_zero() -> None:
-    assert soft(toxicity=0.5, threat=0) == (0.5, None, None, None, 0, None)
+    known = dict(zip(TRAINED, soft(toxicity=0.4, threat=0), strict=True))
+    assert {label for label, share in known.items() if share is not None} == {"toxicity", "threat"}
     with pytest.raises(UsageError, match="rudeness"):
         soft(rudeness=1)
 
@@ -65,7 +75,7 @@ def test_kinds_of_toxic_spans_are_shares_of_three_voters_even_with_keys_cut_shor
         "spans": [[4, 8]],
     }
     comment = read(tmp_path, "toxic_spans", [row])[0]
-    shares = dict(zip(LABELS, comment.labels, strict=True))
+    shares = dict(zip(TRAINED, comment.labels, strict=True))
     assert shares["insult"] == 1.0
     assert shares["identity_attack"] == pytest.approx(1 / 3)
     assert shares["obscene"] == pytest.approx(2 / 3)
@@ -88,7 +98,7 @@ def test_a_prompt_is_split_into_statements_of_its_label(tmp_path: Path) -> None:
     prompt = {"prompt": "- one of them\n- two of them\n-", "group": "g", "label": "hate"}
     texts = read(tmp_path, "toxigen_prompts", [prompt])
     assert [text.text for text in texts] == ["one of them", "two of them"]
-    assert all(text.labels == soft(toxicity=1, identity_attack=1) for text in texts)
+    assert all(text.labels == soft(toxicity=1, identity_attack=1, hate=1) for text in texts)
 
 
 def test_the_same_statement_in_two_prompts_has_one_key(tmp_path: Path) -> None:
@@ -151,3 +161,79 @@ def test_the_calibration_slice_depends_on_the_key_alone_and_has_its_size() -> No
     folds = [fold(f"row:{number}") for number in range(5000)]
     assert folds == [fold(f"row:{number}") for number in range(5000)]
     assert sum(value < HELD_OUT for value in folds) / 5000 == pytest.approx(HELD_OUT, abs=0.015)
+
+
+def test_what_is_toxic_is_uncivil_unless_the_source_says_otherwise() -> None:
+    place = TRAINED.index("incivility")
+    assert soft(toxicity=1)[place] == 1
+    assert soft(toxicity=0.2)[place] is None
+    assert soft(toxicity=1, incivility=0)[place] == 0
+
+
+def row_of(text: str, source: str) -> Labelled:
+    return Labelled(text, CLEAN, source, f"{source}:1")
+
+
+def test_near_copies_across_sources_and_of_dev_rows_are_removed_and_twins_within_a_source_stay() -> None:
+    long = "the committee will meet again on the first monday of may to talk about the new bridge"
+    texts = [
+        row_of("You are a fool and everyone in this town knows it", "own"),
+        row_of("You are a saint and everyone in this town knows it", "own"),
+        row_of("you are a fool, and everyone in this town knows it!", "davidson"),
+        row_of(long, "davidson"),
+        row_of("an entirely different sentence about boats", "davidson"),
+    ]
+    kept = distinct(texts, [row_of(long.replace("bridge", "road"), "gab_hate")])
+    assert [text.text for text in kept] == [texts[0].text, texts[1].text, texts[4].text]
+
+
+NEW_ROWS = {
+    "implicit_hate": ({"text": "a", "label": "implicit_hate"}, {"text": "b", "label": "not_hate"}),
+    "gab_hate": ({"text": "a", "hd": 1, "cv": 0, "vo": 0}, {"text": "b", "hd": 0, "cv": 0, "vo": 0}),
+    "dynahate": ({"text": "a", "hate": 1, "type": "none"}, {"text": "b", "hate": 0, "type": "none"}),
+    "hatemoji_build": (
+        {"text": "a", "hate": 1, "type": "derogation", "contrast": "b"},
+        {"text": "b", "hate": 0, "type": "none", "contrast": "a"},
+    ),
+    "sbic": ({"text": "a", "offensive": 1.0, "sexual": None}, {"text": "b", "offensive": 0.0, "sexual": 0.0}),
+    "convabuse": ({"text": "a", "severities": [-1, -2, 1]}, {"text": "b", "severities": [1, 1, 0]}),
+    "diasafety": (
+        {"text": "a", "category": "Offending User", "unsafe": 1},
+        {"text": "b", "category": "Offending User", "unsafe": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("source", NEW_ROWS)
+def test_a_source_ranks_its_hostile_text_above_its_harmless_one(tmp_path: Path, source: str) -> None:
+    hostile, harmless = read(tmp_path, source, NEW_ROWS[source])
+    assert hostile.labels[0] is not None
+    assert harmless.labels[0] is not None
+    assert hostile.labels[0] > 0.5 > harmless.labels[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        ("edos", {"text": "b", "sexist": 0, "category": "none"}),
+        ("online_misogyny", {"text": "b", "misogynistic": 0}),
+    ],
+)
+def test_not_sexist_does_not_mean_not_rude(tmp_path: Path, source: str, row: Mapping[str, Any]) -> None:
+    (text,) = read(tmp_path, source, [row])
+    known = {label for label, share in zip(TRAINED, text.labels, strict=True) if share is not None}
+    assert known == {"sexism"}
+
+
+def test_the_twins_of_a_contrast_have_one_pair(tmp_path: Path) -> None:
+    first, second = read(tmp_path, "hatemoji_build", NEW_ROWS["hatemoji_build"])
+    assert first.pair == second.pair != ""
+
+
+def test_own_sentences_have_labels_that_contain_each_other_and_spans_inside_the_text() -> None:
+    texts = load(part="train", sources=["own"])
+    toxicity, incivility = TRAINED.index("toxicity"), TRAINED.index("incivility")
+    assert len(texts) > 1000
+    for text in texts:
+        assert (text.labels[toxicity] or 0) <= (text.labels[incivility] or 0)
+        assert all(0 <= start < end <= len(text.text) for start, end in text.spans or ())

@@ -31,7 +31,9 @@ from guardrail_training.detection.detector import (
     learning_rate,
     run,
     train,
+    twin_loss,
 )
+from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.mixture import Example, compose, draw_pass, highest
 from guardrail_training.detection.network import Reading, mean_embedding
 from guardrail_training.detection.settings import course
@@ -124,15 +126,50 @@ def example(text: str, *, spans: tuple[tuple[int, int], ...] | None = None) -> E
     return Example(Marked.of(text, spans), corpora.CLEAN, 1.0, "s")
 
 
+def batch_of(
+    labels: torch.Tensor,
+    *,
+    marks: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    pair: torch.Tensor | None = None,
+) -> Batch:
+    """A batch whose tokens do not matter."""
+    rows = len(labels)
+    marks = torch.full((rows, 1), 2.0) if marks is None else marks
+    ids = torch.zeros(marks.shape, dtype=torch.long)
+    return Batch(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        case_ids=torch.zeros_like(ids),
+        labels=labels,
+        marks=marks,
+        weight=torch.ones(rows) if weight is None else weight,
+        pair=torch.zeros(rows, dtype=torch.long) if pair is None else pair,
+    )
+
+
+def test_twins_are_ranked_by_the_labels_in_which_they_differ_and_by_no_other() -> None:
+    toxicity, incivility = TRAINED.index("toxicity"), TRAINED.index("incivility")
+    labels = torch.full((5, len(TRAINED)), math.nan)
+    labels[:, toxicity] = torch.tensor([1.0, 0.0, 0.0, 1.0, math.nan])
+    labels[:, incivility] = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0])
+    logits = torch.randn(5, len(TRAINED), generator=torch.Generator().manual_seed(1))
+    batch = batch_of(labels, pair=torch.tensor([7, 7, 7, 8, 0]))
+    wanted = [(toxicity, 0, 1), (toxicity, 0, 2), (incivility, 0, 2), (incivility, 1, 2)]
+    slow = [math.log1p(math.exp(float(logits[low, at] - logits[high, at]))) for at, high, low in wanted]
+    assert float(twin_loss(logits, batch)) == pytest.approx(sum(slow) / 4, rel=1e-5)
+    assert float(twin_loss(logits, batch_of(labels))) == 0.0
+
+
 def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens() -> None:
     torch.manual_seed(0)
-    labels = torch.tensor(
-        [[1.0, math.nan, 0.3, 0.0, math.nan, 0.0], [0.0, 0.0, math.nan, 0.5, 1.0, math.nan]]
-    )
+    labels = torch.full((2, len(TRAINED)), math.nan)
+    labels[0, [0, 2, 3, 5]] = torch.tensor([1.0, 0.3, 0.0, 0.0])
+    labels[1, [0, 1, 3, 4, 8]] = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0])
     marks = torch.tensor([[2.0, 1.0, 0.0], [0.0, 2.0, 2.0]])
-    batch = Batch(torch.zeros(2, 3).long(), torch.ones(2, 3).long(), labels, marks, torch.tensor([1.0, 0.5]))
+    batch = batch_of(labels, marks=marks, weight=torch.tensor([1.0, 0.5]))
     unit = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
-    reading = Reading(torch.randn(2, 6), unit[:2], torch.randn(2, 3))
+    reading = Reading(torch.randn(2, len(TRAINED)), unit[:2], torch.randn(2, 3))
     parts = detector_loss(reading, batch, unit[2:], distillation=2.0, token_weight=0.3)
 
     def entropy(logit: float, share: float) -> float:
@@ -141,10 +178,10 @@ def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens() -> No
 
     slow = 0.0
     for row in range(2):
-        for place in range(6):
+        for place, label in enumerate(TRAINED):
             if not math.isnan(labels[row, place]):
                 part = entropy(float(reading.logits[row, place]), float(labels[row, place]))
-                slow += part * LABEL_WEIGHTS[place] * float(batch.weight[row])
+                slow += part * LABEL_WEIGHTS[label] * float(batch.weight[row])
     assert float(parts["labels"]) == pytest.approx(slow / 1.5, rel=1e-5)
     marked = [(0, 1), (0, 2), (1, 0)]
     token = sum(entropy(float(reading.token_logits[at]), float(marks[at])) for at in marked) / 3
@@ -153,12 +190,10 @@ def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens() -> No
 
 
 def test_a_masked_label_gets_no_gradient() -> None:
-    labels = torch.full((1, 6), math.nan)
+    labels = torch.full((1, len(TRAINED)), math.nan)
     labels[0, 0] = 1.0
-    batch = Batch(
-        torch.zeros(1, 1).long(), torch.ones(1, 1).long(), labels, torch.full((1, 1), 2.0), torch.ones(1)
-    )
-    logits = torch.zeros(1, 6, requires_grad=True)
+    batch = batch_of(labels)
+    logits = torch.zeros(1, len(TRAINED), requires_grad=True)
     embedding = torch.ones(1, 1)
     reading = Reading(logits, embedding, torch.zeros(1, 1))
     loss = detector_loss(reading, batch, embedding, distillation=1.0, token_weight=1.0)["loss"]
@@ -174,7 +209,8 @@ def test_padding_changes_no_output_of_the_network(tmp_path: Path) -> None:
     padded = torch.cat([ids, torch.zeros(1, 7, dtype=torch.long)], 1)
     mask = (torch.arange(12)[None] < 5).long()
     with torch.no_grad():
-        alone, filled = network(ids, torch.ones_like(ids)), network(padded, mask)
+        alone = network(ids, torch.ones_like(ids), torch.ones_like(ids))
+        filled = network(padded, mask, torch.ones_like(padded))
     torch.testing.assert_close(alone.logits, filled.logits, atol=1e-5, rtol=0)
     torch.testing.assert_close(alone.embedding, filled.embedding, atol=1e-5, rtol=0)
     torch.testing.assert_close(alone.token_logits, filled.token_logits[:, :5], atol=1e-5, rtol=0)
@@ -195,6 +231,19 @@ def test_a_text_over_the_limit_keeps_its_end_mark(base: Path) -> None:
     (row,) = encode([example("you are a fool " * 9)], load_tokenizer(base), max_tokens=10)
     assert (len(row.ids), len(row.marks)) == (10, 10)
     assert row.ids[-1] == load_tokenizer(base).token_to_id("[SEP]")
+
+
+def test_the_letter_case_of_a_word_reaches_all_its_tokens(base: Path) -> None:
+    (row,) = encode([example("Home you DAMN x7")], load_tokenizer(base), max_tokens=20)
+    assert row.cases == [0, 1, 0, 2, 0, 0, 0]
+
+
+def test_texts_of_a_pair_are_in_one_batch(base: Path) -> None:
+    drawn = [replace(example("you are " * (1 + n % 7)), pair=1 + n % 20) for n in range(60)]
+    rows = encode(drawn, load_tokenizer(base), max_tokens=60)
+    for group in batches(rows, tokens=64, seed=3):
+        for place in group:
+            assert {n for n in range(60) if rows[n].pair == rows[place].pair} <= set(group)
 
 
 def test_every_row_is_in_one_batch_and_no_batch_exceeds_its_tokens(base: Path) -> None:
@@ -219,9 +268,9 @@ def test_the_learning_rate_rises_then_falls_and_never_ends_at_zero() -> None:
 
 def test_the_labels_of_joined_sentences_are_the_highest_where_that_is_known() -> None:
     toxic, masked = corpora.soft(toxicity=1), corpora.soft(toxicity=0.2)
-    assert highest([corpora.CLEAN, toxic]) == (1, None, None, None, None, None)
+    assert highest([corpora.CLEAN, toxic]) == toxic
     assert highest([corpora.CLEAN, corpora.CLEAN]) == corpora.CLEAN
-    assert highest([masked, corpora.soft(threat=0.8)]) == (None, None, None, None, 0.8, None)
+    assert highest([masked, corpora.soft(threat=0.8)]) == corpora.soft(threat=0.8)
 
 
 def test_a_composed_text_is_toxic_exactly_if_a_part_is(sources: Path) -> None:
@@ -292,7 +341,7 @@ def test_training_moves_every_part_of_the_network(small: DetectorSettings, base:
 
     before = {name: p.detach().clone() for name, p in DetectorNetwork.from_base(base).named_parameters()}
     after = dict(train(small).named_parameters())
-    for part in ("encoder.encoder.layer.0", "attention.", "hidden.", "labels.", "tokens."):
+    for part in ("encoder.encoder.layer.0", "case.", "attention.", "hidden.", "labels.", "tokens."):
         assert any(name.startswith(part) and not torch.equal(before[name], after[name]) for name in before)
 
 

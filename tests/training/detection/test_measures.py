@@ -29,6 +29,9 @@ def test_sets_need_both_sides_and_paradetox_stands_in_two_styles() -> None:
         ("paradetox", "toxicity"),
         ("paradetox, one style", "toxicity"),
         ("stormfront", "toxicity"),
+        ("paradetox", "incivility"),
+        ("paradetox, one style", "incivility"),
+        ("stormfront", "incivility"),
     }
     assert sum(found["stormfront", "toxicity"].positive) == 6
     assert "you oaf , number 0 !" in found["paradetox, one style", "toxicity"].texts

@@ -36,7 +36,9 @@ def tiny_base(folder: Path) -> Path:
 def tiny_network(folder: Path) -> DetectorNetwork:
     """The network on a tiny base, with heads that are not close to zero."""
     torch.manual_seed(4)
-    return DetectorNetwork.from_base(tiny_base(folder)).eval()
+    network = DetectorNetwork.from_base(tiny_base(folder)).eval()
+    torch.nn.init.normal_(network.case.weight, std=0.1)
+    return network
 
 
 def _tokenizer() -> dict[str, object]:

@@ -12,8 +12,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from guardrail.outcome import LABELS
+from guardrail.detectors.windows import letter_cases
 from guardrail_training.detection.augment import UNKNOWN
+from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.mixture import Example
 
 __all__ = ["Batch", "Encoded", "batches", "encode", "load_tokenizer", "pad"]
@@ -24,10 +25,13 @@ class Encoded:
     """One example as ids; ``marks`` has 0, 1 or 2 (unknown) per token."""
 
     ids: list[int]
+    cases: list[int]
     marks: list[int]
     labels: list[float]  # NaN where masked
     weight: float
     source: str
+    pair: int
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,11 @@ class Batch:
 
     input_ids: Tensor  # (batch, time)
     attention_mask: Tensor  # (batch, time)
+    case_ids: Tensor  # (batch, time)
     labels: Tensor  # (batch, labels), NaN where masked
     marks: Tensor  # (batch, time), 2 where unknown or padding
     weight: Tensor  # (batch,)
+    pair: Tensor  # (batch,), equal for texts of one pair, 0 without one
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -59,10 +65,14 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, *, max_tokens: int
             max(example.text.marks[start:end], default=UNKNOWN) if end > start else UNKNOWN
             for start, end in encoding.offsets
         ]
+        cases = letter_cases(example.text.text, encoding.offsets, encoding.word_ids)
         if len(ids) > max_tokens:
             ids, marks = [*ids[: max_tokens - 1], ids[-1]], [*marks[: max_tokens - 1], UNKNOWN]
+            cases = [*cases[: max_tokens - 1], cases[-1]]
         labels = [np.nan if share is None else share for share in example.labels]
-        encoded.append(Encoded(ids, marks, labels, example.weight, example.source))
+        encoded.append(
+            Encoded(ids, cases, marks, labels, example.weight, example.source, example.pair, example.origin)
+        )
     return encoded
 
 
@@ -71,38 +81,45 @@ def pad(rows: Sequence[Encoded]) -> Batch:
     size, time = len(rows), max(len(row.ids) for row in rows)
     ids = torch.zeros(size, time, dtype=torch.long)
     mask = torch.zeros(size, time, dtype=torch.long)
+    cases = torch.zeros(size, time, dtype=torch.long)
     marks = torch.full((size, time), float(UNKNOWN))
     for place, row in enumerate(rows):
         ids[place, : len(row.ids)] = torch.tensor(row.ids)
         mask[place, : len(row.ids)] = 1
+        cases[place, : len(row.ids)] = torch.tensor(row.cases)
         marks[place, : len(row.ids)] = torch.tensor(row.marks, dtype=torch.float32)
     return Batch(
         input_ids=ids,
         attention_mask=mask,
-        labels=torch.tensor([row.labels for row in rows]).reshape(size, len(LABELS)),
+        case_ids=cases,
+        labels=torch.tensor([row.labels for row in rows]).reshape(size, len(TRAINED)),
         marks=marks,
         weight=torch.tensor([row.weight for row in rows]),
+        pair=torch.tensor([row.pair for row in rows]),
     )
 
 
 def batches(rows: Sequence[Encoded], *, tokens: int, seed: int | None) -> list[list[int]]:
-    """Positions of the rows of each batch: like lengths together, at most ``tokens`` padded tokens.
+    """Positions of the rows of each batch: like lengths and pairs together, at most ``tokens`` padded tokens.
 
     With a seed, rows of like length are shuffled and so are the batches; without, they run from short to
     long.
     """
     rng = random.Random(seed)
     spread = 0.0 if seed is None else 3.0
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids) + rng.uniform(0, spread))
+    units: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        units.setdefault(row.pair or -place - 1, []).append(place)
+    sized = {unit: max(len(rows[place].ids) for place in places) for unit, places in units.items()}
     groups: list[list[int]] = []
     longest = 0
-    for place in order:
-        longest = max(longest, len(rows[place].ids))
-        if groups and longest * (len(groups[-1]) + 1) <= tokens:
-            groups[-1].append(place)
+    for unit in sorted(units, key=lambda unit: sized[unit] + rng.uniform(0, spread)):
+        longest = max(longest, sized[unit])
+        if groups and longest * (len(groups[-1]) + len(units[unit])) <= tokens:
+            groups[-1].extend(units[unit])
         else:
-            groups.append([place])
-            longest = len(rows[place].ids)
+            groups.append(list(units[unit]))
+            longest = sized[unit]
     if seed is not None:
         rng.shuffle(groups)
     return groups

@@ -1,17 +1,20 @@
-"""From logits to scores that mean a share of votes, and one threshold on them."""
+"""From logits to scores that mean a share of votes, and the thresholds of a preset on them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["choose_threshold", "platt", "scores"]
+__all__ = ["CleanSet", "choose_thresholds", "platt", "scores"]
 
 Floats = npt.NDArray[np.floating]
 STEPS = 60
 RIDGE = 1e-3
+ALONE = 0.7
+MIN_TEXTS = 60
 
 
 def platt(logits: Floats, shares: Floats, weights: Floats) -> dict[str, float]:
@@ -38,20 +41,33 @@ def scores(logits: Floats, calibration: Mapping[str, Mapping[str, float]]) -> Fl
     return _sigmoid(logits * slopes + offsets)
 
 
-def choose_threshold(highest: Mapping[str, Floats], allowed: Mapping[str, float]) -> float:
-    """The lowest threshold, in hundredths, at which no clean set is flagged more often than allowed.
+@dataclass(frozen=True, slots=True, eq=False)
+class CleanSet:
+    """Harmless texts: the score of each, and whether a word of it is marked, both of shape (texts,)."""
 
-    ``highest`` holds the highest score of each text by set; ``allowed`` the share of each that may be
-    flagged.
+    scores: Floats
+    marked: npt.NDArray[np.bool_]
+
+
+def choose_thresholds(sets: Mapping[str, CleanSet], allowed: Mapping[str, float]) -> dict[str, float]:
+    """``alone`` and ``marked``: from which score a text is flagged, and from which if a word of it is marked.
+
+    Both are the lowest, in hundredths, at which no set is flagged more often than ``allowed``, of which the
+    score alone may use ``ALONE``: the rest is for marked words, two weak witnesses in place of a strong one.
+    Sets of fewer than ``MIN_TEXTS`` texts decide nothing.
     """
-    needed = [_lowest(highest[name], share) for name, share in allowed.items() if len(highest.get(name, ()))]
-    return min(0.99, max(0.05, float(np.ceil(100 * max(needed, default=0.5)) / 100)))
+    counted = {name: part for name, part in sets.items() if len(part.scores) >= MIN_TEXTS}
 
+    def holds(alone: float, marked: float, share: float) -> bool:
+        return all(
+            np.mean((part.scores >= alone) | (part.marked & (part.scores >= marked))) <= share * allowed[name]
+            for name, part in counted.items()
+        )
 
-def _lowest(values: Floats, share: float) -> float:
-    """A threshold above which at most ``share`` of the values lie."""
-    ordered = np.sort(np.asarray(values))[::-1]
-    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) + 1e-6
+    grid = [place / 100 for place in range(5, 100)]
+    alone = next((limit for limit in grid if holds(limit, limit, ALONE)), grid[-1])
+    marked = next((limit for limit in grid if limit <= alone and holds(alone, limit, 1.0)), alone)
+    return {"alone": alone, "marked": marked}
 
 
 def _sigmoid(x: Floats) -> Floats:

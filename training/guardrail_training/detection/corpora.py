@@ -1,4 +1,4 @@
-"""Labelled texts for the detector, from a folder of JSON Lines or from a hub.
+"""Labelled texts for the detector, from a folder of JSON Lines or from a hub, without near-duplicates.
 
 A source gives votes where it has them; they become soft labels. A label that a source cannot know is ``None``
 and is masked in the loss, never taken as zero.
@@ -6,16 +6,27 @@ and is masked in the loss, never taken as zero.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from guardrail.errors import MissingExtraError, UsageError
-from guardrail.outcome import LABELS
+from guardrail_training.detection.labelled import (
+    CLEAN,
+    HELD_OUT,
+    TRAINED,
+    Labelled,
+    Labels,
+    fold,
+    soft,
+)
+from guardrail_training.detection.sources import LICENCES, SOURCES, removed_spans, wikitext_sentences
 from guardrail_training.records import data_folder, read_records
 
 __all__ = [
@@ -23,65 +34,29 @@ __all__ = [
     "HELD_OUT",
     "LICENCES",
     "SOURCES",
+    "TRAINED",
     "Labelled",
     "Labels",
+    "distinct",
     "fold",
     "load",
+    "removed_spans",
     "soft",
     "source_path",
+    "training_texts",
     "wikitext_sentences",
 ]
 
-Labels = tuple[float | None, ...]
 Row = Mapping[str, Any]
 
-CLEAN: Labels = (0.0,) * len(LABELS)
-HELD_OUT = 0.06  # share of the train files kept for calibration and threshold
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 HUB = {
     "paradetox": "s-nlp/paradetox",
     "davidson": "tdavidson/hate_speech_offensive",
     "stormfront": "odegiber/hate_speech18",
 }
-LICENCES = {
-    "paradetox": "CC0-1.0",
-    "davidson": "MIT",
-    "stormfront": "CC-BY-SA-3.0",
-    "toxigen_statements": "MIT / CDLA-Permissive-2.0",
-    "toxigen_prompts": "MIT / CDLA-Permissive-2.0",
-    "toxic_spans": "CC0-1.0",
-    "wikitext2": "CC-BY-SA-3.0",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A text with its soft labels, in the order of ``LABELS``; ``None`` means that the source does not say.
-
-    ``spans`` are the toxic character ranges, empty for a clean text and ``None`` where nobody marked any.
-    ``key`` names the row it came from: everything made from one row stays on one side of the calibration
-    split.
-    """
-
-    text: str
-    labels: Labels
-    source: str
-    key: str
-    spans: tuple[tuple[int, int], ...] | None = None
-    weight: float = 1.0
-
-
-def soft(**shares: float) -> Labels:
-    """Labels in order from shares by name; the unnamed ones are masked."""
-    unknown = sorted(set(shares) - set(LABELS))
-    if unknown:
-        raise UsageError(f"unknown labels {unknown}; the labels are {list(LABELS)}")
-    return tuple(shares.get(label) for label in LABELS)
-
-
-def fold(key: str) -> float:
-    """A number in 0..1 that depends on the key alone; below ``HELD_OUT`` the row calibrates, never trains."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
+WORD = re.compile(r"\w+")
+SKETCH = 5  # smallest shingle hashes that stand for a text
+SHARED = 0.7  # Jaccard similarity of three-word shingles from which two texts are the same
 
 
 def source_path(root: Path, source: str, part: str) -> Path:
@@ -96,8 +71,9 @@ def load(
 
     ``root`` is a folder with one subfolder per source; without it ``GUARDRAIL_DATA`` is taken, and without
     that the hub for the sources it has. WikiText-2 has no labels and no dev part here: its ``valid.txt`` is
-    clean training text. Raises UsageError for a source that cannot be found or a row without its fields (with
-    the row's number).
+    clean training text, and the sentences of this project (``own``) are all for training. A folder may lack
+    sources unless they are named. Raises UsageError for a named source that cannot be found or a row without
+    its fields (with the row's number).
     """
     if part not in ("train", "dev"):
         raise UsageError(f"part must be 'train' or 'dev', got {part!r}")
@@ -106,14 +82,72 @@ def load(
     for source in sources or SOURCES:
         if source not in SOURCES:
             raise UsageError(f"unknown source {source!r}; the sources are {sorted(SOURCES)}")
-        if source == "wikitext2" and part == "dev":
+        if part == "dev" and source in ("wikitext2", "own"):
             continue
-        rows = _file_rows(folder, source, part) if folder else _hub_rows(source, part)
+        if source == "own":
+            rows = _own_rows()
+        elif sources is None and folder and not source_path(folder, source, part).is_file():
+            continue
+        else:
+            rows = _file_rows(folder, source, part) if folder else _hub_rows(source, part)
         texts.extend(_labelled(source, rows))
     return texts
 
 
-def _labelled(source: str, rows: Iterator[Row]) -> Iterator[Labelled]:
+def training_texts(root: str | Path | None, *, without: str = "") -> list[Labelled]:
+    """The train part of every source but ``without``: no text of a dev part, and no text of two sources."""
+    sources = None if not without else [source for source in SOURCES if source != without]
+    return distinct(load(root, part="train", sources=sources), load(root, part="dev"))
+
+
+def distinct(texts: Sequence[Labelled], apart: Sequence[Labelled]) -> list[Labelled]:
+    """``texts`` without those that nearly equal one of ``apart``, or one of an earlier source.
+
+    Two texts are the same if their words are, or if seven in ten of their three-word shingles are. Within a
+    source nothing is removed: toxic sentences and their neutral versions differ in a word.
+    """
+    seen = _Seen()
+    for text in {text.text: text for text in apart}.values():
+        seen.add(text.text)
+    kept: list[Labelled] = []
+    for _, rows in groupby(texts, key=lambda text: text.key.split(":")[0]):
+        fresh = [row for row in rows if not seen.has(row.text)]
+        for row in fresh:
+            seen.add(row.text)
+        kept += fresh
+    return kept
+
+
+class _Seen:
+    """Texts by the smallest hashes of their shingles: only texts that may be the same are compared."""
+
+    def __init__(self) -> None:
+        self._index: dict[int, list[frozenset[int]]] = defaultdict(list)
+
+    def add(self, text: str) -> None:
+        shingles = _shingles(text)
+        for number in sorted(shingles)[:SKETCH]:
+            self._index[number].append(shingles)
+
+    def has(self, text: str) -> bool:
+        shingles = _shingles(text)
+        return any(
+            len(shingles & earlier) >= SHARED * len(shingles | earlier)
+            for number in sorted(shingles)[:SKETCH]
+            for earlier in self._index[number]
+        )
+
+
+def _shingles(text: str) -> frozenset[int]:
+    words = WORD.findall(text.lower()) or [text]
+    grams = [" ".join(words[place : place + 3]) for place in range(max(1, len(words) - 2))]
+    return frozenset(
+        int.from_bytes(hashlib.blake2b(gram.encode(errors="replace"), digest_size=8).digest(), "big")
+        for gram in grams
+    )
+
+
+def _labelled(source: str, rows: Iterable[Row]) -> Iterator[Labelled]:
     for number, row in enumerate(rows, start=1):
         try:
             yield from SOURCES[source](row, f"{source}:{number}")
@@ -121,6 +155,13 @@ def _labelled(source: str, rows: Iterator[Row]) -> Iterator[Labelled]:
             raise UsageError(
                 f"{source}, row {number}: unusable ({type(error).__name__}: {error.args[:1]})"
             ) from error
+
+
+def _own_rows() -> Iterator[Row]:
+    """The sentences of this project that train detectors."""
+    path = resources.files("guardrail_training.detection").joinpath("sentences", "own.jsonl")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
 
 
 def _file_rows(root: Path, source: str, part: str) -> Iterator[Row]:
@@ -159,144 +200,3 @@ def _from_hub(source: str, row: Row) -> Row:
         }
         return {"text": row["tweet"], **{name: row[column] for name, column in votes.items()}}
     return {"text": row["text"], "label": "hate" if row["label"] == 1 else "noHate"}
-
-
-def _paradetox(row: Row, key: str) -> Iterator[Labelled]:
-    toxic = row["toxic"]
-    references = [text for text in row["neutral"] if _bare(text) != _bare(toxic)]
-    closest = max(
-        references, key=lambda text: difflib.SequenceMatcher(None, toxic, text).ratio(), default=None
-    )
-    yield Labelled(
-        toxic, soft(toxicity=1), "paradetox_toxic", key, removed_spans(toxic, closest) if closest else None
-    )
-    for text in references:
-        yield Labelled(text, CLEAN, "paradetox_neutral", key, (), 1 / len(references))
-
-
-def _bare(text: str) -> str:
-    return "".join(character for character in text.lower() if character.isalnum())
-
-
-def removed_spans(toxic: str, neutral: str) -> tuple[tuple[int, int], ...] | None:
-    """The words of ``toxic`` that its neutral version dropped or replaced, as character ranges.
-
-    A weak mark of what was toxic; None where the rewrite changed more than four words in ten or nothing at
-    all.
-    """
-    words = list(re.finditer(r"[\w*@$#']*\w[\w*@$#']*", toxic))
-    kept = re.findall(r"[\w*@$#']*\w[\w*@$#']*", neutral.lower())
-    matcher = difflib.SequenceMatcher(None, [word.group().lower() for word in words], kept, autojunk=False)
-    spans = [
-        (words[start].start(), words[end - 1].end())
-        for tag, start, end, _, _ in matcher.get_opcodes()
-        if tag in ("delete", "replace")
-    ]
-    changed = sum(end - start for start, end in spans)
-    return tuple(spans) if 0 < changed <= 0.4 * len(toxic) else None
-
-
-def _davidson(row: Row, key: str) -> Iterator[Labelled]:
-    votes = row["hate"] + row["offensive"] + row["neither"]
-    hate, offensive = row["hate"] / votes, row["offensive"] / votes
-    if hate + offensive == 0:
-        yield Labelled(row["text"], CLEAN, "davidson_neither", key, ())
-        return
-    name = "davidson_neither" if hate + offensive < 0.5 else "davidson_toxic"
-    yield Labelled(row["text"], soft(toxicity=hate + offensive, identity_attack=hate), name, key)
-
-
-def _stormfront(row: Row, key: str) -> Iterator[Labelled]:
-    if row["label"] not in ("hate", "noHate"):
-        raise ValueError(f"label {row['label']!r}")
-    hate = row["label"] == "hate"
-    labels = (
-        soft(toxicity=1, identity_attack=1)
-        if hate
-        else soft(toxicity=0, identity_attack=0, sexual_explicit=0)
-    )
-    yield Labelled(
-        row["text"], labels, "stormfront_hate" if hate else "stormfront_nohate", key, None if hate else ()
-    )
-
-
-def _toxigen(row: Row, key: str) -> Iterator[Labelled]:
-    """A statement, or the dash-separated statements of a prompt: all of one label."""
-    if row["label"] not in ("hate", "neutral"):
-        raise ValueError(f"label {row['label']!r}")
-    hate = row["label"] == "hate"
-    labels = soft(toxicity=1, identity_attack=1) if hate else CLEAN
-    lines = row["prompt"].split("\n") if "prompt" in row else [row["text"]]
-    for text in (line.strip().removeprefix("-").strip() for line in lines):
-        if text:
-            name = "toxigen_hate" if hate else "toxigen_neutral"
-            yield Labelled(text, labels, name, f"toxigen:{text}", None if hate else ())
-
-
-def _toxic_spans(row: Row, key: str) -> Iterator[Labelled]:
-    """The comment, and its sentences: those with a marked span, and (weakly clean) those without one."""
-    text, spans = row["text"], tuple((start, end) for start, end in row["spans"])
-    share = row["toxic_votes"] / row["annotators"]
-    if share < 0.5:
-        return
-    votes = _type_shares(row["type_votes"], min(3, row["annotators"]))
-    yield Labelled(text, soft(toxicity=share, **votes), "toxic_spans", key, spans or None)
-    if not spans:
-        return
-    for start, end in _sentences(text):
-        inside = tuple(
-            (max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and b > start
-        )
-        if inside:
-            yield Labelled(text[start:end], soft(toxicity=share), "toxic_spans_sentence", key, inside, 0.7)
-        elif end - start >= 25:
-            yield Labelled(text[start:end], soft(toxicity=0.05), "toxic_spans_rest", key, (), 0.5)
-
-
-def _type_shares(votes: Mapping[str, int], voters: int) -> dict[str, float]:
-    """Shares of the kinds that people named. Three annotators were asked for it, and keys are cut short."""
-    names = {"Insult": "insult", "Threat": "threat", "Identity": "identity_attack", "Profane": "obscene"}
-    counts = dict.fromkeys(names.values(), 0)
-    for kind, count in votes.items():
-        for prefix, label in names.items():
-            if kind.startswith(prefix[:4]):
-                counts[label] += count
-    return {label: min(1.0, count / voters) for label, count in counts.items()}
-
-
-def _sentences(text: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    for match in SENTENCE_END.finditer(text):
-        yield start, match.start()
-        start = match.end()
-    if start < len(text):
-        yield start, len(text)
-
-
-def wikitext_sentences(paragraphs: Iterable[str]) -> list[str]:
-    """The sentences of at least 20 characters of WikiText-2 paragraphs, headings left out.
-
-    Its marks (``@-@``, ``<unk>``) are undone.
-    """
-    sentences: list[str] = []
-    for paragraph in (line.strip() for line in paragraphs):
-        if paragraph and not paragraph.startswith("="):
-            plain = re.sub(r" @([-,.])@ ", r"\1", paragraph).replace("<unk>", "Unknown")
-            sentences += [sentence for sentence in SENTENCE_END.split(plain) if len(sentence) >= 20]
-    return sentences
-
-
-def _wikitext2(row: Row, key: str) -> Iterator[Labelled]:
-    for sentence in wikitext_sentences([row["text"]]):
-        yield Labelled(sentence, CLEAN, "wikitext2", key, ())
-
-
-SOURCES: dict[str, Callable[[Row, str], Iterator[Labelled]]] = {
-    "paradetox": _paradetox,
-    "davidson": _davidson,
-    "stormfront": _stormfront,
-    "toxigen_statements": _toxigen,
-    "toxigen_prompts": _toxigen,
-    "toxic_spans": _toxic_spans,
-    "wikitext2": _wikitext2,
-}

@@ -2,11 +2,14 @@
 
     guardrail-train detector --base DIR --data DIR --out DIR
 
+A larger encoder, trained first in the same way (``distillation=0 export=false``), lends its scores with
+``soft``: they take the place of labels that a source lacks and soften those it has (Hinton et al. 2015).
+
 Steps: 1. load the sources, hold a slice of train out; 2. draw every pass, and a shorter last phase at a low
-rate that weighs the embedding more; 3. AdamW with warm-up and linear
-decay on masked multi-label cross-entropy over vote shares + (1 - cosine) to the original encoder's embedding
-+ token cross-entropy on marked spans; 4. calibrate and fix the threshold on the slice, export as 8-bit ONNX
-with its manifest (``release``). The dev files are read once, at the end, for figures.
+rate that weighs the embedding more; 3. AdamW with warm-up and linear decay on masked multi-label
+cross-entropy over vote shares + (1 - cosine) to the original encoder's embedding + token cross-entropy on
+marked spans + ranking of twins; 4. calibrate and fix the thresholds on the slice, export as 8-bit ONNX with
+its manifest (``release``). The dev files are read once, at the end, for figures.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -28,16 +30,29 @@ from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop
 from guardrail_training.detection import corpora
 from guardrail_training.detection.batches import Batch, Encoded, batches, encode, load_tokenizer, pad
 from guardrail_training.detection.hard_negatives import Templates
-from guardrail_training.detection.mixture import LAST_ROWS, draw_pass
+from guardrail_training.detection.labelled import TRAINED
+from guardrail_training.detection.mixture import TEMPLATES_HELD_OUT, draw_passes
 from guardrail_training.detection.network import DetectorNetwork, Reading, mean_embedding
 from guardrail_training.detection.settings import DetectorSettings, course
+from guardrail_training.detection.soft_scores import SoftScores
 from guardrail_training.provenance import model_folder
 from guardrail_training.runlog import MetricLog, progress_bar, write_run
 
 __all__ = ["DetectorSettings", "average", "detector_loss", "learning_rate", "run", "train"]
 
-LABEL_WEIGHTS = (1.0, 0.4, 0.4, 0.6, 0.4, 0.4)  # toxicity decides; the others describe
-TEMPLATES_HELD_OUT = 0.1
+LABEL_WEIGHTS = {
+    "toxicity": 1.0,  # it decides, and so does incivility; the others describe
+    "insult": 0.3,
+    "obscene": 0.3,
+    "identity_attack": 0.5,
+    "threat": 0.4,
+    "sexual_explicit": 0.3,
+    "incivility": 1.0,
+    "hate": 0.4,
+    "sexism": 0.3,
+}
+RANKED = ("toxicity", "incivility")  # labels by which twins are ranked
+TWINS_APART = 0.5  # difference in a label from which one twin has to rank above the other
 FLOOR = 0.02  # the last steps' share of the peak learning rate
 
 
@@ -67,11 +82,17 @@ class Step:
 
 
 def detector_loss(
-    reading: Reading, batch: Batch, teacher: Tensor, *, distillation: float, token_weight: float
+    reading: Reading,
+    batch: Batch,
+    teacher: Tensor,
+    *,
+    distillation: float,
+    token_weight: float,
+    pair_weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The parts of the loss, their sum under ``loss``; ``teacher`` (n, 384) is for the first n rows."""
+    """The parts of the loss, their sum under ``loss``; ``teacher`` (n, width) is for the first n rows."""
     known = ~batch.labels.isnan()  # (batch, labels)
-    scale = known * batch.weight[:, None] * torch.tensor(LABEL_WEIGHTS)
+    scale = known * batch.weight[:, None] * torch.tensor([LABEL_WEIGHTS[label] for label in TRAINED])
     entropy = nn.functional.binary_cross_entropy_with_logits(
         reading.logits, batch.labels.nan_to_num(), reduction="none"
     )
@@ -81,9 +102,24 @@ def detector_loss(
         reading.token_logits, batch.marks.clamp(max=1), reduction="none"
     )
     tokens = (entropy * marked).sum() / marked.sum().clamp(min=1)
-    distance = (1 - (reading.embedding[: len(teacher)] * teacher).sum(-1)).mean()
-    loss = labels + token_weight * tokens + distillation * distance
-    return {"loss": loss, "labels": labels, "tokens": tokens, "distance": distance}
+    distance = (1 - (reading.embedding[: len(teacher)] * teacher).sum(-1)).sum() / max(1, len(teacher))
+    twins = twin_loss(reading.logits, batch)
+    loss = labels + token_weight * tokens + distillation * distance + pair_weight * twins
+    return {"loss": loss, "labels": labels, "tokens": tokens, "distance": distance, "twins": twins}
+
+
+def twin_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean of ``softplus(lower - higher)`` over twins that differ in toxicity or incivility."""
+    twins = (batch.pair[:, None] == batch.pair) & (batch.pair > 0)  # (batch, batch)
+    parts = []
+    for label in RANKED:
+        place = TRAINED.index(label)
+        shares = batch.labels[:, place]
+        above = twins & (shares[:, None] - shares >= TWINS_APART)  # False where a label is masked
+        higher, lower = above.nonzero(as_tuple=True)
+        parts.append(nn.functional.softplus(logits[lower, place] - logits[higher, place]))
+    every = torch.cat(parts)
+    return every.sum() / max(1, len(every))
 
 
 def learning_rate(step: int, *, total: int, warmup: float) -> float:
@@ -99,10 +135,8 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     torch.set_num_threads(settings.threads)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    network = DetectorNetwork.from_base(settings.base)
-    if settings.start:
-        load_model(network, settings.start)
-    teacher = DetectorNetwork.from_base(settings.base).encoder.eval().requires_grad_(False)
+    network = _network(settings)
+    original = DetectorNetwork.from_base(settings.base).encoder.eval().requires_grad_(False)
 
     # 2. Every row and every step, before the first of them.
     rows, steps, main = _schedule(settings)
@@ -125,10 +159,16 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * step.rate
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
-                target = _teacher_embedding(teacher, batch, share=step.distilled)
-                reading = network(batch.input_ids, batch.attention_mask)
-            weights = {"distillation": step.distillation, "token_weight": settings.token_weight}
-            parts = detector_loss(reading, batch, target, **weights)
+                target = _original_embedding(original, batch, share=step.distilled)
+                reading = network(batch.input_ids, batch.attention_mask, batch.case_ids)
+            parts = detector_loss(
+                reading,
+                batch,
+                target,
+                distillation=step.distillation,
+                token_weight=settings.token_weight,
+                pair_weight=settings.pair_weight,
+            )
             parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
@@ -161,6 +201,15 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     return network.eval()
 
 
+def _network(settings: DetectorSettings) -> DetectorNetwork:
+    network = DetectorNetwork.from_base(settings.base)
+    if settings.start:
+        load_model(network, settings.start)
+    if not settings.token_embeddings:
+        network.encoder.embeddings.word_embeddings.requires_grad_(False)
+    return network
+
+
 @torch.no_grad()
 def average(network: nn.Module, earlier: Mapping[str, Tensor], *, share: float) -> None:
     """Moves the network to ``share`` of itself plus the rest of earlier weights (Wortsman et al. 2022)."""
@@ -171,23 +220,22 @@ def average(network: nn.Module, earlier: Mapping[str, Tensor], *, share: float) 
 def _schedule(settings: DetectorSettings) -> tuple[list[Encoded], list[Step], int]:
     """All rows; the steps over them, passes and a last phase that settles the embedding; where it begins."""
     tokenizer = load_tokenizer(settings.base)
-    sources = [source for source in corpora.SOURCES if source != settings.without]
-    texts = corpora.load(settings.data, part="train", sources=sources)
+    texts = corpora.training_texts(settings.data, without=settings.without)
     texts = [text for text in texts if corpora.fold(text.key) >= corpora.HELD_OUT]
+    scores = SoftScores.load(settings.soft) if settings.soft else None
     templates = Templates.load().split(held_out=TEMPLATES_HELD_OUT)[0] if settings.templates else None
     rows: list[Encoded] = []
 
-    def plan(seed: int, *, share: float, **mixture: Any) -> list[list[int]]:
-        drawn = draw_pass(texts, templates, seed=seed, share=settings.share * share, **mixture)
+    phases: list[list[list[int]]] = []
+    for number, drawn in enumerate(draw_passes(texts, templates, settings)):
+        if scores:
+            drawn = [scores.blend(example, share=settings.soft_share) for example in drawn]
         encoded = encode(drawn, tokenizer, max_tokens=settings.max_tokens)
-        groups = batches(encoded, tokens=settings.tokens_per_batch, seed=seed)
-        first = len(rows)
+        groups = batches(encoded, tokens=settings.tokens_per_batch, seed=settings.seed * 1000 + number)
+        phases.append([[len(rows) + place for place in group] for group in groups])
         rows.extend(encoded)
-        return [[first + place for place in group] for group in groups]
-
-    seeds = [settings.seed * 1000 + number for number in range(settings.passes + 1)]
-    main = [group for seed in seeds[:-1] for group in plan(seed, share=1.0)]
-    last = plan(seeds[-1], share=settings.last_share, counts=LAST_ROWS, obfuscated=settings.last_obfuscated)
+    *whole, last = phases
+    main = [group for phase in whole for group in phase]
     steps = [
         *_steps(main, settings, peak=1.0, teacher=(settings.distillation, settings.distilled)),
         *_steps(
@@ -208,10 +256,13 @@ def _steps(
 
 
 @torch.no_grad()
-def _teacher_embedding(teacher: nn.Module, batch: Batch, *, share: float) -> Tensor:
-    count = max(1, round(share * len(batch.weight)))
+def _original_embedding(original: nn.Module, batch: Batch, *, share: float) -> Tensor:
+    """What the untouched encoder makes of the first ``share`` of a batch, (n, width); n may be 0."""
+    count = round(share * len(batch.weight)) if share == 0 else max(1, round(share * len(batch.weight)))
     ids, mask = batch.input_ids[:count], batch.attention_mask[:count]
-    states = teacher(input_ids=ids, attention_mask=mask).last_hidden_state
+    if not count:
+        return torch.zeros(0, original.config.hidden_size)
+    states = original(input_ids=ids, attention_mask=mask).last_hidden_state
     return mean_embedding(states.float(), mask)
 
 

@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from guardrail.errors import ConfigError
-from guardrail_training.detection.corpora import CLEAN, Labelled, Labels, fold, soft
+from guardrail_training.detection.labelled import CLEAN, Labelled, Labels, fold, soft
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from guardrail.detectors.normalise import normalise
-from guardrail.outcome import LABELS
 from guardrail_training.data import Row
-from guardrail_training.detection.corpora import Labelled
+from guardrail_training.detection.labelled import TRAINED, Labelled
 
 __all__ = ["build_lexicon", "lower_bound", "write_lexicon"]
 
 WORD = re.compile(r"[^\W_]{3,}")
+KINDS = ("insult", "obscene", "identity_attack", "threat", "sexual_explicit")
 LEAST_TEXTS = 6  # toxic texts that a word must stand in
 LEAST_MARKS = (
     5  # occurrences in toxic texts with marks from which it matters whether the word itself is marked
@@ -111,8 +111,8 @@ def _counted(texts: Iterable[Labelled]) -> dict[str, _Count]:
                 seen.add(word)
                 count.toxic += share
                 count.clean += 1 - share
-                for label, value in zip(LABELS[1:], text.labels[1:], strict=True):
-                    if value is not None and share >= 0.5:
+                for label, value in zip(TRAINED, text.labels, strict=True):
+                    if label in KINDS and value is not None and share >= 0.5:
                         count.shares[label].append(value)
     return {word: count for word, count in counts.items() if normalise(word).text == word}
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from guardrail.outcome import Verdict
+from guardrail.policy import USES, Policy, Use
 from guardrail.protocols import Detector
 from guardrail_training.detection.dev_sets import LabelledSet
-from guardrail_training.metrics.statistics import Ranking, Rate, ranking, wilson_rate
+from guardrail_training.metrics.statistics import (
+    Mean,
+    Ranking,
+    Rate,
+    auc_interval,
+    expected_calibration_error,
+    ranking,
+    wilson_rate,
+)
 
-__all__ = ["SetRanking", "flag_rates", "rank_sets"]
+__all__ = ["SetRanking", "TaskFigures", "flag_rates", "rank_sets", "span_f1", "task_figures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +57,65 @@ def _rank(each: LabelledSet, verdicts: Sequence[Verdict], *, threshold: float) -
     return SetRanking(each.source, each.label, ranking(each.positive, scores, flagged=flagged))
 
 
-def flag_rates(detector: Detector, sets: Mapping[str, Sequence[str]]) -> dict[str, Rate]:
-    """The share of each set that is flagged at the default threshold; empty sets are left out."""
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """What a detector makes of one source's question: AUC, calibration, and the shares that presets flag."""
+
+    task: str
+    label: str
+    positives: int
+    negatives: int
+    auc: Mean
+    calibration_error: float
+    recall: dict[str, Rate]
+    false_alarms: dict[str, Rate]
+
+
+def task_figures(detector: Detector, task: LabelledSet, *, seed: int) -> TaskFigures:
+    """Figures of one set, by the score of its label and by the presets' decisions."""
+    verdicts = detector.detect(list(task.texts))
+    scores = [verdict.scores[task.label] for verdict in verdicts]
+    shares: dict[bool, dict[str, Rate]] = {True: {}, False: {}}
+    for use in USES:
+        policy = Policy.preset(use)
+        for side in shares:
+            flagged = [
+                policy.flags(verdict)
+                for verdict, positive in zip(verdicts, task.positive, strict=True)
+                if positive is side
+            ]
+            shares[side][use] = wilson_rate(sum(flagged), len(flagged))
+    return TaskFigures(
+        task=task.source,
+        label=task.label,
+        positives=sum(task.positive),
+        negatives=len(task.positive) - sum(task.positive),
+        auc=auc_interval(task.positive, scores, seed=seed),
+        calibration_error=expected_calibration_error([float(each) for each in task.positive], scores),
+        recall=shares[True],
+        false_alarms=shares[False],
+    )
+
+
+def span_f1(detector: Detector, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> float:
+    """Mean F1 by characters of a detector's spans against marked ones, 1 where both are empty."""
+    values = []
+    for verdict, marked in zip(detector.detect(list(texts)), spans, strict=True):
+        found = {place for span in verdict.spans for place in range(span.start, span.end)}
+        wanted = {place for start, end in marked for place in range(start, end)}
+        total = len(found) + len(wanted)
+        values.append(2 * len(found & wanted) / total if total else 1.0)
+    return float(np.mean(values))
+
+
+def flag_rates(
+    detector: Detector, sets: Mapping[str, Sequence[str]], *, use: Use = "assistant"
+) -> dict[str, Rate]:
+    """The share of each set that the preset for a use flags; empty sets are left out."""
+    policy = Policy.preset(use)
     rates = {}
     for name, texts in sets.items():
         if texts:
             verdicts = detector.detect(list(texts))
-            rates[name] = wilson_rate(sum(verdict.flagged for verdict in verdicts), len(verdicts))
+            rates[name] = wilson_rate(sum(map(policy.flags, verdicts)), len(verdicts))
     return rates

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import BertModel
+from transformers import AutoModel
 
-from guardrail.outcome import LABELS
+from guardrail.detectors.windows import LETTER_CASES
+from guardrail_training.detection.labelled import TRAINED
 
 __all__ = ["DetectorNetwork", "Reading", "mean_embedding"]
 
@@ -20,8 +21,8 @@ HIDDEN = 192  # width of the classifier's hidden layer
 class Reading:
     """What the network says of a batch."""
 
-    logits: Tensor  # (batch, labels)
-    embedding: Tensor  # (batch, 384), unit length
+    logits: Tensor  # (batch, labels), in the order of TRAINED
+    embedding: Tensor  # (batch, width), unit length
     token_logits: Tensor  # (batch, time)
 
 
@@ -32,33 +33,38 @@ def mean_embedding(states: Tensor, mask: Tensor) -> Tensor:
 
 
 class DetectorNetwork(nn.Module):
-    """A BERT encoder with a classifier, a token scorer and the original mean-pooled embedding.
+    """A BERT-like encoder with a classifier, a token scorer and the original mean-pooled embedding.
 
-    The classifier reads the first token, an attention-weighted mean and the maximum over tokens, and not the
-    plain mean: that one is held to the original embedding by distillation. All pooling is over real tokens
-    only, so padding changes nothing.
+    The encoder's vocabulary is lower case; a vector for each word's letter case (lower, capitalised,
+    capitals) is added to its tokens, zero before training: "Dick" is a name and "dick" is not. The
+    classifier reads the first token, an attention-weighted mean and the maximum over tokens, not the plain
+    mean: that one is held to the original embedding by distillation. All pooling is over real tokens only,
+    so padding changes nothing.
     """
 
-    def __init__(self, encoder: BertModel) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
+        self.case = nn.Embedding(LETTER_CASES, width)
+        nn.init.zeros_(self.case.weight)
         self.attention = nn.Linear(width, 1)
         self.hidden = nn.Linear(3 * width, HIDDEN)
-        self.labels = nn.Linear(HIDDEN, len(LABELS))
+        self.labels = nn.Linear(HIDDEN, len(TRAINED))
         self.tokens = nn.Linear(width, 1)
 
     @classmethod
     def from_base(cls, base: str | Path) -> DetectorNetwork:
         """The network on a pretrained encoder, dropout off: one pass over augmented text does not overfit."""
-        encoder = BertModel.from_pretrained(
+        encoder = AutoModel.from_pretrained(
             str(base), add_pooling_layer=False, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
         )
         return cls(encoder)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Reading:
-        """Reads ids and mask, both (batch, time), mask 1 for real tokens."""
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, case_ids: Tensor) -> Reading:
+        """Reads ids, mask (1 for real tokens) and letter cases, all (batch, time)."""
+        embedded = self.encoder.embeddings.word_embeddings(input_ids) + self.case(case_ids)
+        states = self.encoder(inputs_embeds=embedded, attention_mask=attention_mask).last_hidden_state.float()
         absent = attention_mask.unsqueeze(-1) == 0  # (batch, time, 1)
         weights = self.attention(states).float().masked_fill(absent, -1e9).softmax(1)  # (batch, time, 1)
         pooled = torch.cat(

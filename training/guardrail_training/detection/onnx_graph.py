@@ -18,6 +18,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from guardrail.outcome import LABELS
+
 __all__ = ["Precision", "Ranges", "Weights", "build", "quantise_columns", "quantise_rows", "smoothing"]
 
 Precision = Literal["float", "static", "rows"]
@@ -150,7 +152,7 @@ class _Graph:
 
 
 def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = None) -> onnx.ModelProto:
-    """The model: ``input_ids`` and ``attention_mask``, both (batch, time) int64, to the three outputs.
+    """The model: ``input_ids``, ``attention_mask``, ``case_ids`` (batch, time), int64, to the three outputs.
 
     ``weights`` is the network's state dict as numpy arrays. ``static`` takes its scales from ``ranges``,
     ``rows`` smooths with them where they are given: constants both, so no text depends on another.
@@ -165,11 +167,11 @@ def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = Non
     dims: list[str | int] = ["batch", "time"]
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, dims)
-        for name in ("input_ids", "attention_mask")
+        for name in ("input_ids", "attention_mask", "case_ids")
     ]
     width = weights["tokens.weight"].shape[1]
     shapes: dict[str, list[str | int]] = {
-        "logits": ["batch", weights["labels.bias"].shape[0]],
+        "logits": ["batch", len(LABELS)],
         "embedding": ["batch", width],
         "token_logits": dims,
     }
@@ -201,8 +203,12 @@ def _embeddings(graph: _Graph, weights: Weights) -> str:
     positions = (
         weights[f"{prefix}position_embeddings.weight"] + weights[f"{prefix}token_type_embeddings.weight"][0]
     )
+    cases = graph.add(
+        "Gather", graph.constant("cases", weights["case.weight"]), "case_ids", name="cases/rows"
+    )
+    cased = graph.add("Add", words, cases, name="words/cased")
     return _normalise(
-        graph, weights, f"{prefix}LayerNorm", words, graph.table("positions", positions, places), "embedded"
+        graph, weights, f"{prefix}LayerNorm", cased, graph.table("positions", positions, places), "embedded"
     )
 
 
@@ -289,7 +295,10 @@ def _outputs(graph: _Graph, weights: Weights, x: str, real: str) -> None:
     hidden = graph.add(
         "Gelu", graph.small_linear("hidden", pooled, weights, "hidden"), name="hidden/active", domain=CONTRIB
     )
-    graph.add("Identity", graph.small_linear("classifier", hidden, weights, "labels"), name="logits")
+    # What training learned beside the labels of a verdict stays out of the file.
+    served = {part: weights[f"labels.{part}"][: len(LABELS)] for part in ("weight", "bias")}
+    served = {f"labels.{part}": value for part, value in served.items()}
+    graph.add("Identity", graph.small_linear("classifier", hidden, served, "labels"), name="logits")
     tokens = graph.small_linear("tokens", x, weights, "tokens")
     graph.add("Squeeze", tokens, graph.integers(2), name="token_logits")
     total = graph.add(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from guardrail_training.detection.network import DetectorNetwork
 from guardrail_training.detection.onnx_graph import Precision, Ranges, Weights, build
 
-__all__ = ["Answers", "Cost", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
+__all__ = ["Answers", "Cost", "Row", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
 
 Floats = npt.NDArray[np.float32]
 TOKENS_PER_PASS = 4096
@@ -56,8 +56,19 @@ def arrays(network: nn.Module) -> dict[str, Floats]:
     return {name: tensor.detach().float().numpy() for name, tensor in network.state_dict().items()}
 
 
-def activation_ranges(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -> dict[str, Floats]:
-    """The largest magnitude of each input channel of each linear layer, over texts given as ids."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Token ids with special ones, and their letter cases."""
+
+    ids: Sequence[int]
+    cases: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def activation_ranges(network: DetectorNetwork, rows: Sequence[Row]) -> dict[str, Floats]:
+    """The largest magnitude of each input channel of each linear layer, over tokenised texts."""
     found: dict[str, Floats] = {}
 
     def note(name: str, states: Tensor) -> None:
@@ -77,8 +88,8 @@ def activation_ranges(network: DetectorNetwork, rows: Sequence[Sequence[int]]) -
             hooks.append(module.register_forward_hook(lambda _, given, __, name=name: note(name, given[0])))
     with torch.no_grad():
         for row in rows:
-            ids = torch.tensor([list(row)])
-            network(ids, torch.ones_like(ids))
+            ids = torch.tensor([list(row.ids)])
+            network(ids, torch.ones_like(ids), torch.tensor([list(row.cases)]))
     for hook in hooks:
         hook.remove()
     return found
@@ -102,8 +113,8 @@ class Session:
             str(path), options, providers=["CPUExecutionProvider"]
         )
 
-    def read(self, rows: Sequence[Sequence[int]], *, together: int = 64) -> Answers:
-        """Answers for each row of ids, which must carry their special tokens."""
+    def read(self, rows: Sequence[Row], *, together: int = 64) -> Answers:
+        """Answers for each row, in order."""
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
         logits: dict[int, Floats] = {}
         embedding: dict[int, Floats] = {}
@@ -121,20 +132,20 @@ class Session:
             *(np.stack([found[place] for place in range(len(rows))]) for found in (logits, embedding))
         )
 
-    def run(self, rows: Sequence[Sequence[int]]) -> Answers:
+    def run(self, rows: Sequence[Row]) -> Answers:
         """One pass over rows padded to the longest."""
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-        mask = np.zeros_like(ids)
+        mask, cases = np.zeros_like(ids), np.zeros_like(ids)
         for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
+            ids[place, : len(row)] = row.ids
             mask[place, : len(row)] = 1
-        return Answers(
-            *self._session.run(["logits", "embedding"], {"input_ids": ids, "attention_mask": mask})
-        )
+            cases[place, : len(row)] = row.cases
+        given = {"input_ids": ids, "attention_mask": mask, "case_ids": cases}
+        return Answers(*self._session.run(["logits", "embedding"], given))
 
 
 def measure_cost(
-    small: Path, large: Path, rows: Sequence[Sequence[int]], *, threads: int = 2, repeats: int = 5
+    small: Path, large: Path, rows: Sequence[Row], *, threads: int = 2, repeats: int = 5
 ) -> Cost:
     """Compares two exported files on the same rows. Times are the best of ``repeats``."""
     sessions = {path: Session(path, threads=threads) for path in (small, large)}

@@ -12,12 +12,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from guardrail.detectors.onnx import OnnxDetector
+from guardrail.detectors.windows import letter_cases
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.outcome import LABELS
-from guardrail_training.data import Row, load_paradetox
+from guardrail_training.data import Row as ParallelRow
+from guardrail_training.data import load_paradetox
 from guardrail_training.detection import corpora
 from guardrail_training.detection.batches import load_tokenizer
-from guardrail_training.detection.calibrate import choose_threshold, platt
+from guardrail_training.detection.calibrate import CleanSet, choose_thresholds, platt
 from guardrail_training.detection.corpora import CLEAN, Labelled
 from guardrail_training.detection.dev_sets import (
     GROUP_TERM,
@@ -31,7 +33,14 @@ from guardrail_training.detection.lexicon_build import WORD, build_lexicon, writ
 from guardrail_training.detection.measures import flag_rates, rank_sets
 from guardrail_training.detection.mixture import Example, draw_pass
 from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.quantise import Session, activation_ranges, arrays, export, measure_cost
+from guardrail_training.detection.quantise import (
+    Row,
+    Session,
+    activation_ranges,
+    arrays,
+    export,
+    measure_cost,
+)
 from guardrail_training.detection.settings import DetectorSettings, course
 from guardrail_training.detection.vocabulary import prune
 from guardrail_training.metrics.statistics import ranking
@@ -39,25 +48,44 @@ from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["release"]
 
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 CALIBRATION_SHARE = 0.08  # of a pass, drawn from the held-out slice
 SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
+# Sets of hate name groups in most of their toxic texts, which would make the names words of the list.
+LEXICON_SOURCES = ("paradetox", "davidson", "toxic_spans", "stormfront", "everyday", "own", "wikitext2")
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
-# Shares of held-out clean texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and the
-# identity set is mostly from a hate forum, where noHate is a matter of context: both have a floor above zero.
-ALLOWED = {"wikitext2": 0.006, "identity": 0.09, "neutral": 0.012}
-# Two weak witnesses: from these scores on a word is marked, and a text with a marked word is flagged.
-MARKED = 0.4
-FLAGGED_WITH_A_MARK = 0.6
+# Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and
+# the forum's texts that name a group are from a place of hate, where noHate is a matter of context: both have
+# a floor above zero.
+ALLOWED = {
+    "assistant": {
+        "lookalikes": 0.03,
+        "everyday_neutral": 0.02,
+        "paradetox_neutral": 0.02,
+        "toxigen_neutral": 0.04,
+        "forum": 0.09,
+        "wikitext2": 0.002,
+    },
+    "community": {
+        "lookalikes": 0.02,
+        "everyday_neutral": 0.01,
+        "paradetox_neutral": 0.012,
+        "toxigen_neutral": 0.03,
+        "forum": 0.07,
+        "wikitext2": 0.001,
+    },
+}
+DECIDES = {"assistant": "incivility", "community": "toxicity"}  # the label that a preset adds
+MARKED = 0.4  # token score from which a word is marked
 
 
 def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
     """Exports, calibrates and measures; returns the folder with the finished manifest."""
     folder = Path(settings.out) / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    texts = corpora.load(settings.data, part="train")
+    texts = corpora.training_texts(settings.data)
     train = [text for text in texts if corpora.fold(text.key) >= corpora.HELD_OUT]
     apart = [text for text in texts if corpora.fold(text.key) < corpora.HELD_OUT]
 
@@ -69,25 +97,24 @@ def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
     examples = draw_pass(apart, templates, seed=settings.seed + 1, share=CALIBRATION_SHARE)
     written = [example.text.text for example in examples]
     original = load_tokenizer(settings.base)
-    seen = [original.encode(text).ids[:64] for text in written[:SMOOTHED]]
+    seen = _rows(original, written[:SMOOTHED], most=64)
     export(weights, folder / "model.onnx", precision="rows", ranges=activation_ranges(network, seen))
     float32 = export(weights, Path(settings.out) / "model.float32.onnx", precision="float")
     whole = export(arrays(network), Path(settings.out) / "model.whole.onnx", precision="float")
 
     # 2. Calibration on texts drawn like training's, from the slice that training never saw.
-    rows = _ids(folder, written)
+    rows = _rows(load_tokenizer(folder), written)
     calibration = _calibrate(Session(folder / "model.onnx").read(rows).logits, examples)
 
     # 3. Lexicon: proposed by counts, confirmed by the detector.
-    manifest = _manifest(folder, settings, texts, threshold=0.5, calibration=calibration)
+    manifest = _manifest(folder, settings, texts, calibration=calibration)
     manifest.save(folder)
     listed = _write_lexicon(folder, train, load_paradetox(settings.data, split="train"))
 
-    # 4. One threshold, on whole verdicts as they are served.
-    manifest = _manifest(folder, settings, texts, threshold=0.5, calibration=calibration)
-    manifest.save(folder)
-    threshold = _threshold(OnnxDetector(folder, threads=settings.threads), listed, apart)
-    manifest = dataclasses.replace(manifest, threshold=threshold)
+    # 4. The presets' thresholds, on whole verdicts as they are served.
+    _manifest(folder, settings, texts, calibration=calibration).save(folder)
+    presets = _presets(OnnxDetector(folder, threads=settings.threads), listed, apart)
+    manifest = _manifest(folder, settings, texts, calibration=calibration, presets=presets)
     manifest.save(folder)
 
     # 5. Figures on dev, and what 8 bits cost.
@@ -98,14 +125,17 @@ def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
         "size_ratio_to_whole_vocabulary": round(small / whole.stat().st_size, 5),
         **_ranking_change(folder, float32, settings),
     }
-    metrics = {"eight_bit": eight_bit, **_dev_figures(folder, settings, threshold)}
+    metrics = {"eight_bit": eight_bit, **_dev_figures(folder, settings)}
     dataclasses.replace(manifest, metrics=metrics).save(folder)
     return folder
 
 
-def _ids(folder: Path, texts: Sequence[str]) -> list[list[int]]:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [encoding.ids[:256] for encoding in tokenizer.encode_batch(list(texts))]
+def _rows(tokenizer: Tokenizer, texts: Sequence[str], *, most: int = 256) -> list[Row]:
+    encodings = tokenizer.encode_batch(list(texts))
+    return [
+        Row(encoding.ids[:most], letter_cases(text, encoding.offsets, encoding.word_ids)[:most])
+        for text, encoding in zip(texts, encodings, strict=True)
+    ]
 
 
 def _calibrate(logits: Any, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
@@ -119,12 +149,13 @@ def _calibrate(logits: Any, examples: Sequence[Example]) -> dict[str, dict[str, 
     return calibration
 
 
-def _write_lexicon(folder: Path, train: Sequence[Labelled], pairs: Sequence[Row]) -> set[str]:
+def _write_lexicon(folder: Path, train: Sequence[Labelled], pairs: Sequence[ParallelRow]) -> set[str]:
     """Words that the counts propose and that the detector, reading the word alone, calls toxic too."""
     rng = random.Random(0)
     clean = Templates([family for family in Templates.load().families if family.labels == CLEAN])
     drawn = {clean.draw(rng, {}).text for _ in range(CLEAN_TEMPLATES)}
-    unique = {(text.source, text.text): text for text in train}.values()
+    rude = (text for text in train if text.key.split(":")[0] in LEXICON_SOURCES)
+    unique = {(text.source, text.text): text for text in rude}.values()
     evidence = [*unique, *(Labelled(text, CLEAN, "template", text, ()) for text in sorted(drawn))]
     entries = build_lexicon(evidence, pairs=pairs)
     detector = OnnxDetector(folder)
@@ -138,25 +169,40 @@ def _write_lexicon(folder: Path, train: Sequence[Labelled], pairs: Sequence[Row]
     return {word for word, _, _ in agreed}
 
 
-def _threshold(detector: OnnxDetector, listed: Set[str], apart: Sequence[Labelled]) -> float:
-    """The lowest threshold that rarely flags held-out clean texts, those with ``listed`` words aside."""
-    sets: dict[str, list[str]] = {name: [] for name in ALLOWED}
-    for text in apart:
-        if text.source == "wikitext2":
-            sets["wikitext2"].append(text.text)
-        elif text.source == "toxigen_neutral" or (
-            text.source == "stormfront_nohate" and GROUP_TERM.search(text.text)
-        ):
-            sets["identity"].append(text.text)
-        elif text.source == "paradetox_neutral" and not listed & set(WORD.findall(text.text.lower())):
-            sets["neutral"].append(text.text)
-    highest = {
-        name: np.array(
-            [max(verdict.scores.values()) for verdict in detector.detect(list(dict.fromkeys(texts)))]
-        )
-        for name, texts in sets.items()
+def _presets(
+    detector: OnnxDetector, listed: Set[str], apart: Sequence[Labelled]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """For each preset its labels' thresholds; "assistant" adds incivility to what "community" flags."""
+    chosen: dict[str, dict[str, float]] = {}
+    for preset, label in DECIDES.items():
+        sets = {}
+        for name, texts in _clean_sets(listed, apart).items():
+            verdicts = detector.detect(texts)
+            sets[name] = CleanSet(
+                np.array([verdict.scores[label] for verdict in verdicts]),
+                np.array([bool(verdict.spans) for verdict in verdicts]),
+            )
+        chosen[label] = choose_thresholds(sets, ALLOWED[preset])
+    return {
+        "assistant": {label: chosen[label] for label in ("toxicity", "incivility")},
+        "community": {"toxicity": chosen["toxicity"]},
     }
-    return choose_threshold(highest, ALLOWED)
+
+
+def _clean_sets(listed: Set[str], apart: Sequence[Labelled]) -> dict[str, list[str]]:
+    """Held-out harmless texts by kind, those of ParaDetox with a ``listed`` word aside."""
+    kinds = {"everyday_lookalike": "lookalikes", "own_harmless": "lookalikes", "stormfront_nohate": "forum"}
+    sets: dict[str, dict[str, None]] = {name: {} for name in ALLOWED["assistant"]}
+    for text in apart:
+        name = kinds.get(text.source, text.source)
+        if name not in sets:
+            continue
+        if name == "forum" and not GROUP_TERM.search(text.text):
+            continue
+        if name == "paradetox_neutral" and listed & set(WORD.findall(text.text.lower())):
+            continue
+        sets[name][text.text] = None
+    return {name: list(texts) for name, texts in sets.items() if texts}
 
 
 def _manifest(
@@ -164,8 +210,8 @@ def _manifest(
     settings: DetectorSettings,
     texts: Sequence[Labelled],
     *,
-    threshold: float,
     calibration: dict[str, Any],
+    presets: dict[str, Any] | None = None,
 ) -> Manifest:
     names = [name for name in ("model.onnx", "tokenizer.json", "lexicon.txt") if (folder / name).is_file()]
     known = {
@@ -180,12 +226,12 @@ def _manifest(
         files={name: sha256_of(folder / name) for name in names},
         trained_on=sha256_of(Path(settings.base) / "model.safetensors"),
         labels=LABELS,
-        threshold=threshold,
+        threshold=0.5,
         calibration=calibration,
         scripts=("Latin",),
         settings={
             "span_threshold": MARKED,
-            "word_threshold": FLAGGED_WITH_A_MARK,
+            **({"presets": presets} if presets else {}),
             "window": 256,
             "training": course(settings),
             **known,
@@ -208,23 +254,31 @@ def _sources(settings: DetectorSettings, texts: Sequence[Labelled]) -> list[dict
     """What it was trained on: name, distinct rows, licence, and the file's sha256 where there is a folder."""
     described = []
     for source, licence in corpora.LICENCES.items():
-        family = source.split("_")[0] if source.startswith("toxigen") else source
-        rows = len({text.text for text in texts if text.source.startswith(family)})
+        family = "toxigen" if source.startswith("toxigen") else source
+        rows = len({text.text for text in texts if text.key.split(":")[0] == family})
         entry: dict[str, Any] = {"name": source, "rows": rows, "licence": licence}
-        if settings.data:
-            entry["sha256"] = sha256_of(corpora.source_path(Path(settings.data), source, "train"))
+        path = corpora.source_path(Path(settings.data), source, "train") if settings.data else None
+        if path and not path.is_file():
+            continue
+        if path:
+            entry["sha256"] = sha256_of(path)
         described.append(entry)
     templates = sum(len(family.templates) for family in Templates.load().families)
-    return [*described, {"name": "templates of this project", "rows": templates, "licence": "Apache-2.0"}]
+    own = sum(text.key.startswith("own:") for text in texts)
+    return [
+        *described,
+        {"name": "sentences of this project", "rows": own, "licence": "Apache-2.0"},
+        {"name": "templates of this project", "rows": templates, "licence": "Apache-2.0"},
+    ]
 
 
-def _dev_figures(folder: Path, settings: DetectorSettings, threshold: float) -> dict[str, Any]:
+def _dev_figures(folder: Path, settings: DetectorSettings) -> dict[str, Any]:
     """Ranking per source and label, and shares flagged, on the dev files."""
     if not settings.data:
         return {}
     detector = OnnxDetector(folder, threads=settings.threads)
     texts = dev_texts(Path(settings.data))
-    ranked = rank_sets(detector, labelled_sets(texts), threshold=threshold)
+    ranked = rank_sets(detector, labelled_sets(texts), threshold=0.5)
     clean = clean_sets(texts, data=Path(settings.data))
     rates = flag_rates(detector, {**toxic_sets(texts, seed=settings.seed), **clean})
     return {
@@ -243,7 +297,7 @@ def _ranking_change(folder: Path, float32: Path, settings: DetectorSettings) -> 
     changes = {}
     for each in labelled_sets(dev_texts(Path(settings.data))):
         if each.label == "toxicity":
-            rows = _ids(folder, each.texts)
+            rows = _rows(load_tokenizer(folder), each.texts)
             small, large = (
                 ranking(each.positive, logits, flagged=logits > 0)
                 for logits in (session.read(rows).logits[:, 0].astype(np.float64) for session in sessions)

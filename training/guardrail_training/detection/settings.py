@@ -32,6 +32,9 @@ class DetectorSettings:
     distillation: float = 2.0  # weight of 1 - cosine
     distilled: float = 0.35  # share of each batch that the teacher reads
     token_weight: float = 0.3
+    pair_weight: float = 0.2  # of ranking a hostile sentence above its harmless twin
+    soft: str = ""  # scores of a larger network by text, from ``guardrail-train detector-scores``
+    soft_share: float = 0.5  # what those scores count where a source has a label too
     last_share: float = 0.35  # rows of a last phase, in parts of a pass; 0 leaves it out
     last_lr: float = 6e-5
     last_distillation: float = 8.0
@@ -39,7 +42,8 @@ class DetectorSettings:
     averaged: float = 0.6  # weight of the last phase's result; the rest is the network before that phase
     blend: str = ""  # network.safetensors of an earlier run to average the result with, chosen after training
     blended: float = 0.5  # its weight
-    last_obfuscated: float = 0.4  # share of its texts with hidden words; 0.22 before
+    last_obfuscated: float = 0.3  # share of its texts with hidden words; 0.18 before
+    token_embeddings: bool = True  # whether the table of token embeddings is trained
     templates: bool = True
     without: str = ""  # a source to leave out, for cross-source figures
     dtype: str = "auto"  # auto | float32 | bfloat16
@@ -52,4 +56,4 @@ class DetectorSettings:
 def course(settings: DetectorSettings) -> dict[str, Any]:
     """The settings that decide a run's result: earlier networks by their sha256, no path of one machine."""
     values = {key: value for key, value in asdict(settings).items() if key not in ASIDE}
-    return values | {key: sha256_of(values[key]) for key in ("start", "blend") if values[key]}
+    return values | {key: sha256_of(values[key]) for key in ("start", "blend", "soft") if values[key]}

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from guardrail.policy import USES
+from guardrail.protocols import Detector
 from guardrail_training.detection.corpora import Labelled
 from guardrail_training.detection.dev_sets import (
     NEUTRAL_SIDE,
@@ -15,7 +17,8 @@ from guardrail_training.detection.dev_sets import (
     sentence_pairs,
     toxic_sets,
 )
-from guardrail_training.detection.measures import flag_rates, rank_sets
+from guardrail_training.detection.dev_tasks import dev_tasks, everyday_by_severity, measured_sets
+from guardrail_training.detection.measures import flag_rates, rank_sets, span_f1, task_figures
 from guardrail_training.evaluation.cross_source import cross_source
 from guardrail_training.evaluation.detection_report import (
     embedding_correlation,
@@ -27,7 +30,7 @@ from guardrail_training.evaluation.judges import load_judges
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.similarity import MiniLm
 from guardrail_training.provenance import SHIPPED, model_folder
-from guardrail_training.records import required_folder
+from guardrail_training.records import read_records, required_folder
 
 __all__ = ["measurements"]
 
@@ -47,13 +50,22 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
     sets = labelled_sets(texts)
     templates = template_set(texts, held_out=TEMPLATES_HELD_OUT, seed=settings.seed)
     original = MiniLm(model_folder(settings.original))
+    toxic, clean = toxic_sets(texts, seed=settings.seed), _clean_sets(texts, data)
+    everyday = everyday_by_severity(data)
+    hostile = {name: rows for name, rows in everyday.items() if "hostile" in name}
+    harmless = {name: rows for name, rows in everyday.items() if "hostile" not in name}
     return {
         "threshold": threshold,
         "rankings": rank_sets(detector, sets, threshold=threshold),
+        "tasks": [task_figures(detector, task, seed=settings.seed) for task in dev_tasks(data)],
         "rates": {
-            "flagged": flag_rates(detector, toxic_sets(texts, seed=settings.seed)),
-            "let be": flag_rates(detector, _clean_sets(texts, data)),
+            use: {
+                "flagged": flag_rates(detector, {**toxic, **hostile}, use=use),
+                "let be": flag_rates(detector, {**clean, **harmless, **measured_sets()}, use=use),
+            }
+            for use in USES
         },
+        "span_f1": _span_f1(detector, data),
         "pooled": pooled_rankings(detector, sets, templates, threshold=threshold),
         "embedding": [
             embedding_correlation(
@@ -73,6 +85,12 @@ def _clean_sets(texts: Mapping[str, Sequence[Labelled]], data: Path) -> dict[str
     sets = clean_sets(texts, data=data)
     agreed = judged_clean(sets.pop(NEUTRAL_SIDE), judges=load_judges(data))
     return {"paradetox neutral that both judges call clean": agreed, **sets}
+
+
+def _span_f1(detector: Detector, data: Path) -> float:
+    """Mean character F1 on the dev posts of Toxic Spans, whose spans most annotators marked."""
+    rows = [record.content for record in read_records(data / "toxic_spans" / "dev.jsonl")]
+    return span_f1(detector, [row["text"] for row in rows], [row["spans"] for row in rows])
 
 
 def _cross_source(settings: EvaluateSettings, data: Path) -> list[Any]:

@@ -61,8 +61,10 @@ def judge_table(result: Result) -> str:
 
 def detector_tables(result: Result) -> str:
     """Ranking per source and label, flag rates, templates, embedding; cross-source figures if measured."""
-    pieces = ["### Ranking on dev sets\n", _ranking_table(result["rankings"])]
-    pieces += ["### Flagged at the default threshold\n", _rate_table(result["rates"])]
+    pieces = ["### Each source's question\n", _task_table(result["tasks"])]
+    pieces += ["### Flagged by the presets\n", _preset_table(result["rates"])]
+    pieces += [f"Span F1 on the dev posts of Toxic Spans: {result['span_f1']:.3f}\n"]
+    pieces += ["### Ranking by label\n", _ranking_table(result["rankings"])]
     pooled = [{**each, "source": name} for name, each in result["pooled"].items()]
     pieces += ["### All sources together, and the project's own template sentences\n", _ranking_table(pooled)]
     rows = [[each["kind"], each["pairs"], each["spearman"]] for each in result["embedding"]]
@@ -99,13 +101,32 @@ def _ranking_table(rows: Iterable[Result]) -> str:
     )
 
 
-def _rate_table(rates: Result) -> str:
+def _task_table(tasks: Iterable[Result]) -> str:
+    header = ["source: what is positive", "label", "n positive / negative", "AUC", "calibration error"]
+    header += ["assistant: recall", "false alarms", "community: recall", "false alarms"]
+    rows = []
+    for each in tasks:
+        shares = [
+            f"{each[side][use]['value']:.3f}"
+            for use in ("assistant", "community")
+            for side in ("recall", "false_alarms")
+        ]
+        counts = f"{each['positives']} / {each['negatives']}"
+        rows.append(
+            [each["task"], each["label"], counts, _interval(each["auc"]), each["calibration_error"], *shares]
+        )
+    return table(header, rows)
+
+
+def _preset_table(rates: Result) -> str:
+    """What should be flagged and what should not, a column for each preset."""
+    first = next(iter(rates.values()))
     rows = [
-        [kind, name, rate["n"], _interval(rate)]
-        for kind, sets in rates.items()
+        [kind, name, rate["n"], *(_interval(by_use[kind][name]) for by_use in rates.values())]
+        for kind, sets in first.items()
         for name, rate in sets.items()
     ]
-    return table(["should be", "set", "n", "flagged, with 95 % interval"], rows)
+    return table(["should be", "set", "n", *rates], rows)
 
 
 def rewriter_tables(result: Result) -> str:

@@ -18,7 +18,9 @@ __all__ = [
     "Mean",
     "Ranking",
     "Rate",
+    "auc_interval",
     "bootstrap_mean",
+    "expected_calibration_error",
     "rank_correlation",
     "ranking",
     "recall_at_false_positive_rate",
@@ -95,6 +97,44 @@ def wilson_rate(hits: int, n: int) -> Rate:
     centre = (share + spread / 2) / (1 + spread)
     half = NORMAL_95 / (1 + spread) * float(np.sqrt(share * (1 - share) / n + spread / (4 * n)))
     return Rate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+
+
+def auc_interval(
+    labels: Sequence[bool] | Flags, scores: Sequence[float] | Floats, *, seed: int, resamples: int = 500
+) -> Mean:
+    """The area under the ROC curve, 0..1, with a percentile bootstrap interval within each class."""
+    from scipy.stats import rankdata
+
+    flags, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    positive, negative = values[flags], values[~flags]
+    if not len(positive) or not len(negative):
+        raise UsageError("an AUC needs texts of both classes")
+
+    def area(above: Floats, below: Floats) -> float:
+        ranks = rankdata(np.concatenate([above, below]))[: len(above)]
+        return float((ranks.sum() - len(above) * (len(above) + 1) / 2) / (len(above) * len(below)))
+
+    generator = np.random.default_rng(seed)
+    areas = [
+        area(generator.choice(positive, len(positive)), generator.choice(negative, len(negative)))
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(areas, [0.025, 0.975])
+    return Mean(value=area(positive, negative), low=float(low), high=float(high), n=len(values))
+
+
+def expected_calibration_error(
+    labels: Sequence[float] | Floats, scores: Sequence[float] | Floats, *, bins: int = 10
+) -> float:
+    """Mean distance of score and frequency over equal bins, weighted by their texts (Guo et al. 2017)."""
+    shares, values = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    places = np.minimum((values * bins).astype(int), bins - 1)
+    return float(
+        sum(
+            abs(shares[places == place].mean() - values[places == place].mean()) * np.mean(places == place)
+            for place in np.unique(places)
+        )
+    )
 
 
 def recall_at_false_positive_rate(labels: Flags, scores: Floats, *, limit: float) -> float:
