@@ -56,13 +56,17 @@ def everyday_by_severity(data: Path) -> dict[str, tuple[str, ...]]:
     return {name: tuple(dict.fromkeys(texts)) for name, texts in groups.items()}
 
 
-def measured_sets() -> dict[str, tuple[str, ...]]:
-    """Harmless sentences of this project that no training reads: names and places, expert text, and so on."""
+def measured_sets(*, hostile: bool) -> dict[str, tuple[str, ...]]:
+    """Sentences of this project that no training reads: hostile ones without swear words, or harmless ones.
+
+    "friendly swearing" stands with the harmless ones; it is uncivil all the same, and counted apart.
+    """
     sets: dict[str, list[str]] = {}
     folder = resources.files("guardrail_training.detection").joinpath("sentences")
     for line in folder.joinpath("measured.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        sets.setdefault(row["set"], []).append(row["text"])
+        if row["hostile"] == hostile:
+            sets.setdefault(row["set"], []).append(row["text"])
     return {name: tuple(texts) for name, texts in sets.items()}
 
 

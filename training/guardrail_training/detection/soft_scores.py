@@ -23,6 +23,21 @@ from guardrail_training.detection.settings import DetectorSettings
 
 __all__ = ["SoftScores", "read_scores", "score_texts", "training_scores"]
 
+# Sources whose labels are noisy, or answer another question than ours.
+SCORED = (
+    "implicit_hate",
+    "gab_hate",
+    "dynahate",
+    "hatemoji_build",
+    "sbic",
+    "edos",
+    "online_misogyny",
+    "convabuse",
+    "diasafety",
+    "stormfront",
+    "everyday",
+    "own",
+)
 OWN = ("everyday_", "own_", "template_")
 
 
@@ -100,7 +115,8 @@ def training_scores(settings: DetectorSettings, *, base: str | Path, network: st
         if corpora.fold(text.key) >= corpora.HELD_OUT
     ]
     templates = Templates.load().split(held_out=TEMPLATES_HELD_OUT)[0] if settings.templates else None
+    scored = {text.text for text in texts if text.key.split(":")[0] in SCORED}
     drawn: dict[str, None] = {}
     for examples in draw_passes(texts, templates, settings):
-        drawn.update({example.origin: None for example in examples if example.origin})
+        drawn.update({example.origin: None for example in examples if example.origin in scored})
     return read_scores(base, network, list(drawn), threads=settings.threads)

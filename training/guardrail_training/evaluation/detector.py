@@ -54,6 +54,8 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
     everyday = everyday_by_severity(data)
     hostile = {name: rows for name, rows in everyday.items() if "hostile" in name}
     harmless = {name: rows for name, rows in everyday.items() if "hostile" not in name}
+    hostile.update(measured_sets(hostile=True))
+    harmless.update(measured_sets(hostile=False))
     return {
         "threshold": threshold,
         "rankings": rank_sets(detector, sets, threshold=threshold),
@@ -61,7 +63,7 @@ def measurements(settings: EvaluateSettings) -> dict[str, Any]:
         "rates": {
             use: {
                 "flagged": flag_rates(detector, {**toxic, **hostile}, use=use),
-                "let be": flag_rates(detector, {**clean, **harmless, **measured_sets()}, use=use),
+                "let be": flag_rates(detector, {**clean, **harmless}, use=use),
             }
             for use in USES
         },
