@@ -22,12 +22,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from guardrail.errors import ConfigError
-from guardrail.policy import Policy
+from guardrail.policy import Policy, Use
 from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value_of
 
 if TYPE_CHECKING:
@@ -134,8 +134,14 @@ class Config:
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Config:
-        """The configuration of a file under the environment's variables.
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        use: Use = "assistant",
+    ) -> Config:
+        """The configuration of a file under the environment's variables; ``use`` is the policy's default.
 
         Without a path ``GUARDRAIL_CONFIG`` names the file; without either there are the variables alone. No
         file is looked for in the current folder. Raises ConfigError for an unknown section or key, with the
@@ -153,6 +159,8 @@ class Config:
             origins |= {f"{section}.{key}": str(file) for key in from_file}
             origins |= {f"{section}.{key}": _variable(section, key) for key in from_variables}
             loaded[section] = _section(kind, section, from_file, from_variables, file)
+        if "policy.use" not in origins:
+            loaded["policy"] = replace(loaded["policy"], use=use)
         return cls(**loaded, origins=origins)
 
     def arguments(self, **overrides: Any) -> dict[str, Any]:

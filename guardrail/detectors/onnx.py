@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,15 +215,20 @@ def _unusable(manifest: Manifest) -> Iterator[str]:
 def _unusable_presets(manifest: Manifest) -> Iterator[str]:
     """Presets without two thresholds in 0..1 for labels that the model has."""
     presets = manifest.settings.get("presets", {})
-    for name, thresholds in presets.items() if isinstance(presets, dict) else [("presets", None)]:
-        is_usable = isinstance(thresholds, dict) and thresholds
+    if not isinstance(presets, dict):
+        yield "presets"
+        return
+    for name, thresholds in presets.items():
+        is_usable = isinstance(thresholds, dict) and bool(thresholds)
         if not is_usable or not all(
-            label in manifest.labels
-            and isinstance(limits, dict)
-            and all(is_number(limits.get(kind), 0.0, 1.0) for kind in ("alone", "marked"))
+            label in manifest.labels and isinstance(limits, dict) and _are_thresholds(limits)
             for label, limits in thresholds.items()
         ):
             yield f"preset {name}"
+
+
+def _are_thresholds(limits: Mapping[str, Any]) -> bool:
+    return all(is_number(limits.get(kind), 0.0, 1.0) for kind in ("alone", "marked"))
 
 
 def _tokenizer(path: Path) -> Any:

@@ -105,12 +105,15 @@ def detect(
 ) -> None:
     """Adds a verdict to every row; each line of IN gives one line of OUT, in order.
 
+    Rows are people's comments: toxicity is flagged, mere rudeness is not, unless the configuration says
+    use = "assistant".
     A line that cannot be judged comes out as {"error", "line", "source"}, and the command ends with status 1.
     """
+    from guardrail.config import Config
     from guardrail.guard import Guard
     from guardrail.integrations.lines import Columns, judge_lines
 
-    guard = Guard.from_config(config)
+    guard = Guard.from_config(Config.load(config, use="community"))
     report = judge_lines(guard.detect, source, target, columns=Columns(field, into), batch=batch)
     typer.echo(report.summary(), err=True)
     if report.bad_lines:

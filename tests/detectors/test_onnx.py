@@ -19,6 +19,7 @@ from guardrail.detectors.onnx import OnnxDetector
 from guardrail.errors import ManifestError, ModelFileError
 from guardrail.manifest import sha256_of
 from guardrail.outcome import Verdict
+from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder
 from tests.detectors.conftest import DIMENSIONS, LABELS
 
@@ -66,31 +67,47 @@ def test_scores_are_calibrated_per_label(detector: OnnxDetector) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "span_threshold", "word_threshold", "flagged"),
+    ("alone", "span_threshold", "marked", "flagged"),
     [
         (0.9999, 0.5, 0.9999, False),  # "you idiot" scores .9985 at most
         (0.9999, 0.5, 0.99, True),  # a marked word, and the second threshold is reached
         (0.9999, 0.9999, 0.99, False),  # no word is marked
-        (0.9999, 0.5, None, False),  # without the second threshold the first one decides alone
         (0.99, 0.9999, 0.9999, True),
     ],
 )
 def test_a_marked_word_flags_a_text_from_its_own_threshold_on(
-    folder: Path,
-    tmp_path: Path,
-    threshold: float,
-    span_threshold: float,
-    word_threshold: float | None,
-    flagged: bool,
+    folder: Path, tmp_path: Path, alone: float, span_threshold: float, marked: float, flagged: bool
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["threshold"] = threshold
         manifest["settings"]["span_threshold"] = span_threshold
-        if word_threshold is not None:
-            manifest["settings"]["word_threshold"] = word_threshold
+        manifest["settings"]["presets"] = {"community": {"toxicity": {"alone": alone, "marked": marked}}}
 
     verdict = OnnxDetector(altered(folder, tmp_path, change), threads=1).detect(["you idiot"])[0]
+    assert verdict.presets == {"community": flagged}
     assert verdict.flagged is flagged
+
+
+def test_each_preset_decides_by_its_own_labels(folder: Path, tmp_path: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["settings"]["presets"] = {
+            "assistant": {
+                "toxicity": {"alone": 0.9999, "marked": 0.9999},
+                "insult": {"alone": 0.5, "marked": 0.5},
+            },
+            "community": {"toxicity": {"alone": 0.9999, "marked": 0.9999}},
+        }
+
+    verdict = OnnxDetector(altered(folder, tmp_path, change), threads=1).detect(["you idiot"])[0]
+    assert verdict.presets == {"assistant": True, "community": False}
+    assert Policy().flags(verdict)
+    assert not Policy.preset("community").flags(verdict)
+
+
+def test_without_presets_the_threshold_decides_for_every_use(detector: OnnxDetector) -> None:
+    toxic, clean = detector.detect(["you idiot", "nice day"])
+    assert toxic.presets == {}
+    assert Policy.preset("community").flags(toxic)
+    assert not Policy.preset("community").flags(clean)
 
 
 def test_no_texts_give_no_verdicts_and_no_rows(detector: OnnxDetector) -> None:
@@ -277,8 +294,10 @@ def test_an_incomplete_manifest_says_what_it_lacks(
     [
         ("threshold", lambda m: m.update(threshold=math.nan)),
         ("threshold", lambda m: m.update(threshold=1.5)),
-        ("word_threshold", lambda m: m["settings"].update(word_threshold=math.nan)),
-        ("word_threshold", lambda m: m["settings"].update(word_threshold="high")),
+        ("presets", lambda m: m["settings"].update(presets=[])),
+        ("preset x", lambda m: m["settings"].update(presets={"x": {}})),
+        ("preset x", lambda m: m["settings"].update(presets={"x": {"toxicity": {"alone": 0.5}}})),
+        ("preset x", lambda m: m["settings"].update(presets={"x": {"rage": {"alone": 0.5, "marked": 0.5}}})),
         ("span_threshold", lambda m: m["settings"].update(span_threshold=-1)),
         ("window", lambda m: m["settings"].update(window=2)),
         ("calibration of insult", lambda m: m["calibration"].update(insult={"a": 1.0})),

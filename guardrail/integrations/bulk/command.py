@@ -58,6 +58,8 @@ def filter_file(
 ) -> None:
     """Moderates one text per row; what passes and every other field stay byte for byte as they were.
 
+    Rows are people's comments: toxicity is flagged, mere rudeness is not, unless the configuration says
+    use = "assistant".
     An interrupted run goes on where it stopped when it is called again. A row that cannot be judged goes to a
     file of its own with the reason, not to OUT, and the command ends with status 1.
     """
@@ -73,7 +75,8 @@ def filter_file(
         delimiter="\t" if delimiter == "\\t" else delimiter,
         overwrite=overwrite,
     )
-    guard = Guard.from_config(with_audit(Config.load(config), audit, include_text=audit_text))
+    settings = Config.load(config, use="community")
+    guard = Guard.from_config(with_audit(settings, audit, include_text=audit_text))
     try:
         with _progress(job) as report:
             summary = job.run(guard, report=report)
