@@ -91,8 +91,8 @@ def require_portable(parts: Mapping[str, Any]) -> None:
             pickle.dumps(part)
         except Exception as error:  # there is no common one for what cannot be pickled
             raise pickle.PicklingError(
-                f"the guard's {name} is a {type(part).__name__}, which cannot go to another process: make "
-                "the guard in each worker, or make it with Guard.from_config, which loads its models there"
+                f"the guard's {name}, {type(part).__name__}, cannot go to another process: make the guard "
+                "in each worker, or make it with Guard.from_config, which loads its models there"
             ) from error
 
 
