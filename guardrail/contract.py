@@ -90,8 +90,6 @@ class Plugin:
     def vectors(self, texts: Sequence[str]) -> Embeddings:
         """Shape (len(texts), d), float32, rows of unit length; never memory that the plug-in holds too."""
         rows = self._array(self.function(texts), len(texts))
-        if not len(rows):
-            return rows.astype(np.float32)
         if not np.isfinite(rows).all():
             raise self._invalid("a value that is not finite")
         largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
@@ -118,7 +116,7 @@ class Plugin:
             )
         return True
 
-    def _verdict(self, verdict: Any, text: str) -> Verdict:
+    def _verdict(self, verdict: object, text: str) -> Verdict:
         if not isinstance(verdict, Verdict):
             raise self._invalid(f"a {type(verdict).__name__} in place of a Verdict")
         if type(verdict) is not Verdict:
@@ -145,12 +143,11 @@ class Plugin:
 
     def _listed(self, reply: Any, size: int, things: str, of: str) -> list[Any]:
         """The reply's elements, as many as there are texts; no more than one too many is ever taken."""
-        if type(reply) is not list:
-            reply = list(islice(self._ordered(reply, f"a list of {things}"), size + 1))
-        if len(reply) != size:
-            number = f"more than {size}" if len(reply) > size else str(len(reply))
+        found = list(islice(self._ordered(reply, f"a list of {things}"), size + 1))
+        if len(found) != size:
+            number = f"more than {size}" if len(found) > size else str(len(found))
             raise self._invalid(f"{number} {things} for {size} {of}")
-        return reply
+        return found
 
     def _ordered(self, reply: Any, expected: str) -> Iterator[Any]:
         if inspect.iscoroutine(reply):

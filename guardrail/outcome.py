@@ -26,8 +26,8 @@ class FrozenDict(dict[str, float]):
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("this mapping is read-only: make a new value, for example with dataclasses.replace")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]  # a dict's would return
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]  # likewise
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]  # a dict has none because it changes
         return hash(frozenset(self.items()))

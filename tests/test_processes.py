@@ -87,9 +87,7 @@ def test_a_default_guard_is_a_default_guard_in_another_process() -> None:
 def test_a_part_that_holds_a_model_says_what_to_do_in_worker_processes() -> None:
     from guardrail.detectors.onnx import OnnxDetector
 
-    with pytest.raises(
-        pickle.PicklingError, match=r"detector, OnnxDetector, .*in each worker.*from_config"
-    ):
+    with pytest.raises(pickle.PicklingError, match=r"detector, OnnxDetector, .*in each worker.*from_config"):
         pickle.dumps(Guard(detector=OnnxDetector.shipped()))
 
 
