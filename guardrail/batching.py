@@ -17,6 +17,7 @@ from guardrail.errors import PluginError
 from guardrail.flow.steps import ModelCall, Rewrite
 from guardrail.policy import Policy
 from guardrail.sharing import answer_together, kind_of
+from guardrail.tracebacks import debugging
 
 __all__ = ["Batcher"]
 
@@ -197,7 +198,7 @@ class _Loop:
         try:
             replies = answer_together(self._calls, [asked.call for asked in group])
         except BaseException as error:  # noqa: BLE001  # handed to the callers, who raise it
-            failure = error.with_traceback(None)
+            failure = error if debugging() else error.with_traceback(None)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             self._loop.call_soon_threadsafe(self._deliver, lane, group, replies, failure)
 

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from guardrail.errors import DeadlineError
+from guardrail.outcome import Failure
 
 __all__ = ["Deadline", "Workers"]
 
@@ -26,11 +27,13 @@ class Deadline:
 
     A thread cannot be stopped, so a late one is abandoned and its result dropped. While two abandoned calls
     still run the circuit is open: further calls fail at once instead of piling up. It closes as they return.
+    ``failure`` is what an error says of whose call it was.
     """
 
-    def __init__(self, seconds: float | None, *, name: str) -> None:
+    def __init__(self, seconds: float | None, *, name: str, failure: Failure | None = None) -> None:
         self.seconds = seconds
         self.name = name
+        self._failure = failure
         self._late = 0
         self._lock = threading.Lock()
         self._workers = Workers()
@@ -43,6 +46,7 @@ class Deadline:
             raise DeadlineError(
                 f"{self.name} is not called while {self._late} earlier calls run past their deadline",
                 reason=f"{self.name}_circuit_open",
+                failure=self._failure,
             )
         result: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
@@ -67,7 +71,9 @@ class Deadline:
     def missed(self) -> DeadlineError:
         """What is raised where a call is late."""
         return DeadlineError(
-            f"{self.name} did not answer within {self.seconds} s", reason=f"{self.name}_deadline"
+            f"{self.name} did not answer within {self.seconds} s",
+            reason=f"{self.name}_deadline",
+            failure=self._failure,
         )
 
     def _abandon(self, worker: Worker, result: SimpleQueue[Any]) -> None:

@@ -18,12 +18,14 @@ No message ever contains text that was moderated: evidence travels in attributes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guardrail.outcome import Outcome
+    from guardrail.outcome import Failure, Outcome
 
 __all__ = [
+    "REWRITER_MISSING",
     "AuditError",
     "BlockedError",
     "ConfigError",
@@ -38,6 +40,10 @@ __all__ = [
     "PluginError",
     "UsageError",
 ]
+
+
+REWRITER_MISSING = "rewriter_missing"
+"""The ``reason`` of a rewriter that is not there: toxic text is masked, and nothing is broken."""
 
 
 class GuardrailError(Exception):
@@ -63,6 +69,10 @@ class BlockedError(GuardrailError):
         told = f"text blocked after {len(outcome.text)} released characters; the details are in .outcome"
         super().__init__(f"{told}; {advice}" if advice else told)
         self.outcome = outcome
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), advice=self.advice), (self.outcome,)
 
 
 class FailureError(GuardrailError, RuntimeError):
@@ -74,7 +84,11 @@ class MissingExtraError(FailureError, ImportError):
 
     def __init__(self, *, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency: pip install 'detox-guardrail[{extra}]'")
+        self.feature = feature
         self.extra = extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), feature=self.feature, extra=self.extra), ()
 
 
 class AuditError(FailureError):
@@ -96,14 +110,26 @@ class ManifestError(ModelFileError):
 class PluginError(FailureError):
     """A detector, rewriter or embedder raised, or returned something that its contract forbids.
 
-    ``reason`` is a stable token for ``Outcome.degraded``. ``original`` is the plug-in's own exception; it is
-    not chained, because its message may quote the text and tracebacks are logged.
+    ``reason`` is a stable token for ``Outcome.degraded``, ``failure`` the entry for ``Outcome.failures``.
+    ``original`` is the plug-in's own exception; it is chained under ``GUARDRAIL_DEBUG=1`` only, because its
+    message may quote the text and tracebacks are logged. It does not travel to another process.
     """
 
-    def __init__(self, message: str, *, reason: str, original: Exception | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        original: BaseException | None = None,
+        failure: Failure | None = None,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.original = original
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), reason=self.reason, failure=self.failure), self.args
 
 
 class DeadlineError(PluginError):

@@ -8,22 +8,22 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import numpy as np
-
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
+from guardrail.contract import joined
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
-from guardrail.errors import BlockedError, FailureError, PluginError, UsageError
+from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Detect, Embed, Flow
 from guardrail.outcome import Action, Outcome, Verdict
-from guardrail.plugins import Once, connect, shipped_rewriter
+from guardrail.plugins import Once, connect, require_portable, shipped_rewriter
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
 from guardrail.structured.terms import Terms
 from guardrail.threads import ThreadBatcher
+from guardrail.tracebacks import WithoutFrames
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Guard:
                 what was changed or degraded is recorded before its text is returned, or AuditError raised
     download    fetch the rewriter's base now if it is not on this machine
 
-    Safe to share between threads and event loops.
+    Safe to share between threads and event loops. It can be pickled if its parts can; one that was made by
+    ``from_config`` always can, because the process that receives it loads the models again.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Guard:
         audit: AuditLog | str | Path | None = None,
         download: bool = False,
     ) -> None:
-        policy = policy or Policy()
+        policy = Policy() if policy is None else _require_policy(policy)
         if rewriter is None:
             policy = replace(policy, ladder=tuple(rung for rung in policy.ladder if rung != "rewrite"))
         if download and rewriter == "shipped":
@@ -77,7 +78,8 @@ class Guard:
 
             if models.locate(models.REWRITER_BASE) is None:
                 models.pull(models.REWRITER_BASE)
-        self.policy = policy
+        self._policy = policy
+        self._recipe: partial[Guard] | None = None
         self._on_outcome = on_outcome
         self._parts: dict[str, Any] = {
             "detector": detector,
@@ -107,7 +109,9 @@ class Guard:
 
         if not isinstance(config, Config):
             config = Config.load(config)
-        return cls(**config.arguments(**overrides))
+        guard = cls(**config.arguments(**overrides))
+        guard._recipe = partial(cls.from_config, config, **overrides)
+        return guard
 
     def check(self, text: str) -> Outcome:
         """The outcome of one text; threads that ask at the same time share model calls.
@@ -115,10 +119,8 @@ class Guard:
         Raises TypeError for anything but a str, and BlockedError under ``Policy(block="raise")``.
         """
         try:
-            outcome = drive(moderate(self.policy), _require_str(text), self._threads)
-        except (FailureError, TypeError) as error:
-            # The frames it came through hold the text, and tracebacks that show locals are common.
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                outcome = drive(moderate(self.policy), _require_str(text), self._threads)
         finally:
             del text
         return self._settle(outcome)
@@ -126,9 +128,8 @@ class Guard:
     async def acheck(self, text: str) -> Outcome:
         """The same without blocking the event loop; concurrent calls share model calls."""
         try:
-            outcome = await adrive(moderate(self.policy), _require_str(text), self._shared())
-        except (FailureError, TypeError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                outcome = await adrive(moderate(self.policy), _require_str(text), self._shared())
         finally:
             del text
         return await self._asettle(outcome)
@@ -141,9 +142,8 @@ class Guard:
         again, so that work that is done twice after an interruption leaves one trace.
         """
         try:
-            outcomes = _drive_windows(texts, self.policy, self._calls)
-        except (FailureError, TypeError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                outcomes = _drive_windows(texts, self.policy, self._calls)
         finally:
             del texts
         if self._trail is not None:
@@ -164,19 +164,18 @@ class Guard:
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            return Stream(self._stream_flow(), chunks, batcher=self._threads, **self._ears(self._settle))
-        except (UsageError, TypeError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                ears = self._ears(self._settle)
+                return Stream(self._stream_flow(), chunks, batcher=self._threads, **ears)
         finally:
             del chunks
 
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
         try:
-            ears = self._ears(self._asettle)
-            return AsyncStream(self._stream_flow(), chunks, batcher=self._shared(), **ears)
-        except (UsageError, TypeError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                ears = self._ears(self._asettle)
+                return AsyncStream(self._stream_flow(), chunks, batcher=self._shared(), **ears)
         finally:
             del chunks
 
@@ -194,16 +193,15 @@ class Guard:
 
         task: Task | None = None
         try:
-            task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
-            outcomes = judge(task, self._calls, batch=self.policy.batch)
-            noteworthy = task.noteworthy(outcomes)
-            if self._trail is not None:
-                self._trail.record(noteworthy)
-            for outcome in noteworthy:
-                self._announce(outcome)
-            return cast("V", task.value(outcomes))
-        except (FailureError, TypeError, UsageError, BlockedError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
+                outcomes = judge(task, self._calls, batch=self.policy.batch)
+                noteworthy = task.noteworthy(outcomes)
+                if self._trail is not None:
+                    self._trail.record(noteworthy)
+                for outcome in noteworthy:
+                    self._announce(outcome)
+                return cast("V", task.value(outcomes))
         finally:
             del value, task
 
@@ -215,38 +213,35 @@ class Guard:
 
         task: Task | None = None
         try:
-            task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
-            outcomes = await ajudge(task, self._shared())
-            noteworthy = task.noteworthy(outcomes)
-            if self._trail is not None and noteworthy:
-                await asyncio.to_thread(self._trail.record, noteworthy)
-            for outcome in noteworthy:
-                self._announce(outcome)
-            return cast("V", task.value(outcomes))
-        except (FailureError, TypeError, UsageError, BlockedError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
+                outcomes = await ajudge(task, self._shared())
+                noteworthy = task.noteworthy(outcomes)
+                if self._trail is not None and noteworthy:
+                    await asyncio.to_thread(self._trail.record, noteworthy)
+                for outcome in noteworthy:
+                    self._announce(outcome)
+                return cast("V", task.value(outcomes))
         finally:
             del value, task
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, each text as a whole; ``flagged`` is the policy's decision."""
         try:
-            verdicts = [v for window in _windows(texts) for v in self._calls.answer(Detect(window))]
-        except (FailureError, TypeError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                verdicts = [v for window in _windows(texts) for v in self._calls.answer(Detect(window))]
         finally:
             del texts
-        return [replace(verdict, flagged=self.policy.flags(verdict)) for verdict in verdicts]
+        return [self.policy.decided(verdict) for verdict in verdicts]
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine."""
         try:
-            windows = [self._calls.answer(Embed(window)) for window in _windows(texts) or [()]]
-        except (FailureError, TypeError) as error:
-            raise error.with_traceback(None) from None
+            with WithoutFrames(GuardrailError, TypeError):
+                windows = [self._calls.answer(Embed(window)) for window in _windows(texts) or [()]]
+                return joined(windows, by=self._calls.models.embed)
         finally:
             del texts
-        return np.concatenate(windows)
 
     def wrap(self, function: F, *, paths: Sequence[str] = ()) -> F:
         """A function of the same kind and signature whose text, returned or yielded, this guard moderates.
@@ -267,12 +262,16 @@ class Guard:
             raise UsageError(
                 f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter"
             )
-        parts = self._parts | {"rewriter": take(path)}
-        return Guard(policy=self.policy, on_outcome=self._on_outcome, audit=self._audit, **parts)
+        return self._with(rewriter=take(path))
 
     def with_policy(self, policy: Policy) -> Guard:
         """A guard under another policy that shares models, hook and audit of this one."""
-        return Guard(policy=policy, on_outcome=self._on_outcome, audit=self._audit, **self._parts)
+        return self._with(policy=_require_policy(policy))
+
+    @property
+    def policy(self) -> Policy:
+        """What is tolerated and tried; ``with_policy`` gives a guard under another."""
+        return self._policy
 
     def load(self) -> tuple[str, ...]:
         """Loads the models now instead of at the first text that needs them, for servers that start.
@@ -335,6 +334,30 @@ class Guard:
         if self._on_outcome is not None:
             self._on_outcome(outcome)
 
+    def _with(self, **changes: Any) -> Guard:
+        """A guard that differs in these arguments; what one of them warned of, the other does not repeat."""
+        other = Guard(**self._arguments | changes)
+        other._calls.told = self._calls.told
+        if self._recipe is not None:
+            other._recipe = partial(self._recipe, **changes)
+        return other
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        given = {"policy": self._policy, "on_outcome": self._on_outcome, "audit": self._audit}
+        return given | self._parts
+
+    def __copy__(self) -> Guard:
+        return self  # it does not change
+
+    def __deepcopy__(self, memo: object) -> Guard:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        recipe = self._recipe or partial(type(self), **self._arguments)
+        require_portable(recipe.keywords)
+        return recipe, ()
+
     def __repr__(self) -> str:
         chosen = ", ".join(
             f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None
@@ -352,6 +375,13 @@ def _open_audit(where: str | Path) -> AuditLog:
     from guardrail.audit.store import AuditStore
 
     return AuditStore(where)
+
+
+def _require_policy(policy: object) -> Policy:
+    if isinstance(policy, Policy):
+        return policy
+    advice = "write Policy(**settings)" if isinstance(policy, dict) else "make one with Policy(...)"
+    raise UsageError(f"expected a Policy, got {type(policy).__name__}; {advice}")
 
 
 def _require_str(text: object) -> str:

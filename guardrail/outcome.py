@@ -5,11 +5,14 @@ All are frozen. None shows text in its ``repr``: lengths, labels and scores only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import index
+from typing import Any, NoReturn, TypeVar
 
-__all__ = ["LABELS", "Action", "Edit", "Outcome", "Span", "Timings", "Verdict"]
+__all__ = ["LABELS", "Action", "Edit", "Failure", "FrozenDict", "Outcome", "Span", "Timings", "Verdict"]
 
 LABELS = (
     "toxicity",
@@ -25,6 +28,27 @@ LABELS = (
 ``toxicity`` is an attack on a person or group, a threat, hate, or swearing at somebody. ``incivility`` is
 wider: rude, demeaning, contemptuous or mocking, or swearing at all. The others name the kind of a toxic text.
 """
+
+
+Value = TypeVar("Value")
+
+
+class FrozenDict(dict[str, Value]):
+    """A dict that cannot be changed, so that it has a hash."""
+
+    __slots__ = ()
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("this mapping is read-only: make a new value, for example with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none because it changes
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
 
 
 class Action(str, Enum):
@@ -64,23 +88,99 @@ class Verdict:
     ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true where the
     text is mostly unknown to the model or in a script that its manifest does not list. ``presets`` says for
     each preset of a policy that the detector knows whether it flags the text; empty if it knows none.
+
+    Numbers of numpy, torch and the like become Python's own, and pairs become Spans. Raises TypeError for
+    what is neither.
     """
 
     scores: Mapping[str, float]
     flagged: bool
     spans: tuple[Span, ...] = ()
     unsupported: bool = False
-    presets: Mapping[str, bool] = field(default_factory=dict)
+    presets: Mapping[str, bool] = field(default_factory=FrozenDict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", dict(self.scores))
-        object.__setattr__(self, "spans", tuple(self.spans))
-        object.__setattr__(self, "presets", dict(self.presets))
+        scores = self.scores
+        if type(scores) is not FrozenDict:
+            scores = FrozenDict({_label(label): _number(score) for label, score in dict(scores).items()})
+            object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "flagged", _truth(self.flagged, "flagged"))
+        object.__setattr__(self, "unsupported", _truth(self.unsupported, "unsupported"))
+        if self.spans != ():
+            object.__setattr__(self, "spans", tuple(map(_span, self.spans)))
+        if self.presets:
+            presets = {str(name): _truth(said, "presets") for name, said in dict(self.presets).items()}
+            object.__setattr__(self, "presets", FrozenDict(presets))
 
     @property
     def score(self) -> float:
         """The highest score of any label, 0 if there is none."""
         return max(self.scores.values(), default=0.0)
+
+
+def _label(label: object) -> str:
+    if isinstance(label, str):
+        return str.__str__(label)
+    raise TypeError(f"a label of a verdict must be a str, got {type(label).__name__}")
+
+
+def _number(value: object, name: str = "a score") -> float:
+    if type(value) is float:
+        return value
+    plain = _plain(value)
+    if hasattr(plain, "__float__"):  # numbers of every library have it, and str has not
+        return float(plain)
+    raise TypeError(f"{name} of a verdict must be a number, got {type(value).__name__}")
+
+
+def _truth(value: object, name: str) -> bool:
+    if value is True or value is False:
+        return value
+    number = _number(value, name)
+    if math.isnan(number):
+        raise TypeError(f"{name} of a verdict must be True or False, got nan")
+    return bool(number)
+
+
+def _plain(value: Any) -> Any:
+    """The Python value in a scalar of numpy, torch and the like."""
+    item = getattr(value, "item", None)
+    try:
+        return value if item is None else item()
+    except (TypeError, ValueError, RuntimeError):  # it holds none, or several
+        return None
+
+
+def _span(value: Any) -> Span:
+    if type(value) is Span and type(value.start) is int and type(value.end) is int:
+        return value
+    start, end = (value.start, value.end) if isinstance(value, Span) else value
+    return Span(index(_plain(start)), index(_plain(end)))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A plug-in that failed, and where its author should look.
+
+    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter`` or ``embedder``. ``error`` is the
+    type of what it raised, ``PluginError`` where it returned what it may not, ``DeadlineError`` where it was
+    late; ``module`` and ``line`` are where it raised, else where it is defined, as far as that is known.
+    """
+
+    place: str
+    plugin: str
+    error: str
+    module: str | None = None
+    line: int | None = None
+
+    @property
+    def where(self) -> str:
+        """Module and line as the end of a sentence, empty if they are not known."""
+        module = "" if self.module is None else f" in {self.module}"
+        return module if self.line is None else f"{module}, line {self.line}"
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.plugin} failed: {self.error}{self.where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +219,8 @@ class Outcome:
 
     ``text`` is what may be shown. ``verdict`` is the strongest verdict found in the original (scores are the
     maximum per label over all segments, spans refer to the original text), ``verdict_after`` the same for the
-    final text. ``degraded`` lists why the text did not get a full pass with all models (empty: it did).
+    final text. ``degraded`` lists why the text did not get a full pass with all models (empty: it did);
+    ``failures`` are the plug-ins that broke on the way.
     """
 
     text: str = field(repr=False)
@@ -129,6 +230,7 @@ class Outcome:
     edits: tuple[Edit, ...] = ()
     degraded: tuple[str, ...] = ()
     timings: Timings = Timings()
+    failures: tuple[Failure, ...] = ()
 
     @property
     def changed(self) -> bool:

@@ -2,63 +2,98 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from guardrail.calls import Models
+from guardrail.contract import Plugin
 from guardrail.errors import (
+    REWRITER_MISSING,
     GuardrailWarning,
     MissingExtraError,
     ModelMissingError,
     PluginError,
     UsageError,
 )
+from guardrail.manifest import Manifest
 
 if TYPE_CHECKING:
     from guardrail.detectors.lexicon import Lexicon
     from guardrail.detectors.onnx import OnnxDetector
     from guardrail.rewriters.lora import LoraRewriter
 
-__all__ = ["Once", "connect", "shipped_rewriter"]
+__all__ = ["Once", "connect", "require_portable", "shipped_rewriter"]
 
 T = TypeVar("T")
 
 
 def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any) -> Models:
-    """The parts as plain functions, with the shipped ones, loaded at first use, where none was given."""
-    embeds = embedder or (detector if hasattr(detector, "embed") else None)
-    models = Models(
-        detect=_method(detector, "detect", lambda texts: _shipped_detector().detect(texts)),
-        lexicon=_method(lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
-        embed=_method(embeds, "embed", lambda texts: _shipped_detector().embed(texts)),
-        rewrite=lambda texts, n: shipped_rewriter().rewrite(texts, n),
-        open_rewriter=_open_rewriter,
+    """The parts as plug-ins, with the shipped ones, loaded at first use, where none was given."""
+    if embedder is None and hasattr(detector, "embed"):
+        embedder = detector
+    return Models(
+        detect=_plugin("detector", detector, "detect", lambda texts: _shipped_detector().detect(texts)),
+        lexicon=_plugin("lexicon", lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
+        embed=_plugin("embedder", embedder, "embed", lambda texts: _shipped_detector().embed(texts)),
+        rewrite=_rewriter(rewriter),
+        open_rewriter=_open_rewriter if rewriter == "shipped" else None,
     )
-    if rewriter == "shipped":
-        return models
-    return replace(models, rewrite=_method(rewriter, "rewrite", _no_candidates), open_rewriter=None)
 
 
-def _no_candidates(segments: Sequence[str], n: int) -> list[list[str]]:
-    """What stands for a rewriter that was left out; the policy's ladder then starts at mask."""
-    return [[] for _ in segments]
+def _rewriter(part: Any) -> Plugin:
+    if part is None:  # left out; the policy's ladder then starts at mask
+        return Plugin("rewriter", lambda segments, n: [[] for _ in segments], name="none")
+    chosen = None if part == "shipped" else part
+    return _plugin("rewriter", chosen, "rewrite", lambda segments, n: shipped_rewriter().rewrite(segments, n))
 
 
-def _method(part: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-    """The part's method, the part itself where it is a plain callable, the default where there is none."""
+def _plugin(place: str, part: Any, name: str, shipped: Callable[..., Any]) -> Plugin:
+    """The part's method, the part itself if it is a plain callable, the shipped one if there is none."""
     if part is None:
-        return default
+        return Plugin(place, shipped, name="(shipped)", labels=_shipped_labels)
+    if inspect.isclass(part) and inspect.isfunction(inspect.getattr_static(part, name, None)):
+        raise UsageError(
+            f"the {place} is the class {part.__name__}: pass an object of it, {part.__name__}(...)"
+        )
     method = getattr(part, name, part)
     if not callable(method):
         raise UsageError(
             f"expected an object with a method {name}() or a callable, got {type(part).__name__}"
         )
-    return partial(method)
+    return Plugin(place, method, labels=partial(_labels, part))
+
+
+def _labels(part: Any) -> Iterable[str] | None:
+    """The labels that a part says it scores, in its attribute ``labels`` or in its manifest."""
+    labels = getattr(part, "labels", None) or getattr(getattr(part, "manifest", None), "labels", None)
+    return labels if isinstance(labels, Iterable) and not isinstance(labels, str) else None
+
+
+def _shipped_labels() -> Iterable[str]:
+    return Manifest.load(Path(__file__).parent / "shipped" / "detector", verify=False).labels
+
+
+def require_portable(parts: Mapping[str, Any]) -> None:
+    """Raises PicklingError for a part of this package that holds what no other process can have.
+
+    Parts of others are left to whoever pickles: some libraries take more than the standard one.
+    """
+    for name, part in parts.items():
+        if not type(part).__module__.startswith("guardrail."):
+            continue
+        try:
+            pickle.dumps(part)
+        except Exception as error:  # there is no common one for what cannot be pickled
+            raise pickle.PicklingError(
+                f"the guard's {name}, {type(part).__name__}, cannot go to another process: make the guard "
+                "in each worker, or make it with Guard.from_config, which loads its models there"
+            ) from error
 
 
 class Once(Generic[T]):
@@ -104,7 +139,7 @@ def _open_rewriter() -> LoraRewriter:
         return shipped_rewriter()
     except (ModelMissingError, MissingExtraError) as error:
         _warn_once(str(error))
-        raise PluginError(f"no rewriter: {error}", reason="rewriter_missing", original=error) from None
+        raise PluginError(f"no rewriter: {error}", reason=REWRITER_MISSING, original=error) from None
 
 
 @cache

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
 from guardrail.errors import ConfigError
-from guardrail.outcome import Verdict
+from guardrail.outcome import FrozenDict, Verdict
 
 __all__ = ["USES", "Policy", "Use"]
 
@@ -31,6 +31,12 @@ WHOLE = (
 )
 REAL = ("meaning_floor", "batch_wait")
 OPTIONAL = ("threshold", "detect_timeout", "rewrite_timeout")
+ON_ERROR = ("closed", "open", "lexicon", "raise")
+CONTAINERS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
+    ("thresholds", FrozenDict, "a mapping of labels to numbers"),
+    ("ladder", tuple, f"a part of {LADDER} that ends with 'block'"),
+    ("length_ratio", tuple, "two numbers around 1"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +45,10 @@ class Policy:
 
     use              what the text is for: "assistant" (a product's own words: incivility and toxicity are
                      flagged) or "community" (people's comments: toxicity alone)
-    threshold        a segment is flagged if any score is at or above it, 0..1; None: as the detector decides
+    threshold        a segment is flagged if any score is at or above it, 0..1; None: as the detector decides,
+                     as it also does for a verdict without scores
     thresholds       the same per label, in place of ``threshold`` for those labels; beside ``threshold=None``
-                     they add to what the detector flags
+                     they add to what the detector flags; a label that the detector does not score is an error
     meaning_floor    least cosine between a rewrite and its original, -1..1
     length_ratio     least and greatest length of a rewrite in units of its original's, after two spare words
     negation_change  greatest difference in the number of negations
@@ -52,7 +59,8 @@ class Policy:
                      "whole": the refusal replaces the whole text (not for streams); "raise": BlockedError
     refusal          the text shown in place of what was blocked
     mask             None keeps the first letter of each masked word ("i****"); or a text such as "[removed]"
-    on_error         a detector failure: "closed" blocks, "lexicon" falls back to the word list, "open" passes
+    on_error         a detector failure: "closed" blocks, "lexicon" asks the word list alone, "open" passes;
+                     "raise": any plug-in that breaks raises PluginError, for those who write or test one
     detect_timeout   seconds for one call of the detector or embedder; None: no deadline, called inline
     rewrite_timeout  seconds for one call of the rewriter; None: no deadline, called inline
     context          characters of earlier text that a segment is scored with once more
@@ -66,7 +74,7 @@ class Policy:
 
     use: Use = "assistant"
     threshold: float | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=FrozenDict)
     meaning_floor: float = 0.5
     length_ratio: tuple[float, float] = (0.3, 1.8)
     negation_change: int = 0
@@ -76,7 +84,7 @@ class Policy:
     block: Literal["segment", "whole", "raise"] = "segment"
     refusal: str = "[withheld: this part could not be made safe]"
     mask: str | None = None
-    on_error: Literal["closed", "open", "lexicon"] = "closed"
+    on_error: Literal["closed", "open", "lexicon", "raise"] = "closed"
     detect_timeout: float | None = 30.0
     rewrite_timeout: float | None = 120.0
     context: int = 200
@@ -87,12 +95,10 @@ class Policy:
     queue: int = 1024
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", dict(self.thresholds))
-        object.__setattr__(self, "ladder", tuple(self.ladder))
-        object.__setattr__(self, "length_ratio", tuple(self.length_ratio))
         _require(self.use in USES, "use", f"one of {USES}", self.use)
-        self._require_numbers()
-        for name, value in {"threshold": self.threshold, **self.thresholds}.items():
+        self._set_containers()
+        self._set_numbers()
+        for name, value in (("threshold", self.threshold), *self.thresholds.items()):
             _require(value is None or 0.0 <= value <= 1.0, name, "between 0 and 1", value)
         _require(-1.0 <= self.meaning_floor <= 1.0, "meaning_floor", "between -1 and 1", self.meaning_floor)
         low, high = self.length_ratio
@@ -101,12 +107,7 @@ class Policy:
         is_skip = self.ladder == ("rewrite", "block")
         _require(is_run or is_skip, "ladder", f"a part of {LADDER} that ends with 'block'", self.ladder)
         _require(self.block in ("segment", "whole", "raise"), "block", "segment, whole or raise", self.block)
-        _require(
-            self.on_error in ("closed", "open", "lexicon"),
-            "on_error",
-            "closed, open or lexicon",
-            self.on_error,
-        )
+        _require(self.on_error in ON_ERROR, "on_error", "closed, open, lexicon or raise", self.on_error)
         for name in ("detect_timeout", "rewrite_timeout"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "None or more than 0 seconds", value)
@@ -122,16 +123,37 @@ class Policy:
             self.segment_max,
         )
 
-    def _require_numbers(self) -> None:
-        """Raises for a wrong type by name; a comparison further on would not say which field it was."""
-        for name in WHOLE:
-            _require(isinstance(getattr(self, name), Integral), name, "a whole number", getattr(self, name))
-        for name in REAL + OPTIONAL:
+    def _set_containers(self) -> None:
+        """Makes thresholds, ladder and length ratio read-only; raises for what cannot be made so by name."""
+        for name, make, expected in CONTAINERS:
             value = getattr(self, name)
-            is_left_out = value is None and name in OPTIONAL
-            _require(is_left_out or isinstance(value, Real), name, "a number", value)
-        for label, value in self.thresholds.items():
-            _require(isinstance(value, Real), label, "a number", value)
+            _require(not isinstance(value, str), name, expected, value)
+            try:
+                object.__setattr__(self, name, make(value))
+            except (TypeError, ValueError):
+                _require(False, name, expected, value)
+        _require(len(self.length_ratio) == 2, "length_ratio", "two numbers around 1", self.length_ratio)
+
+    def _set_numbers(self) -> None:
+        """Raises for a wrong type by name; a comparison further on would not say which field it was.
+
+        Numbers of other libraries become Python's own, so that equal policies have equal digests.
+        """
+        for name in WHOLE:
+            object.__setattr__(
+                self, name, int(_number(Integral, name, getattr(self, name), "a whole number"))
+            )
+        for name in REAL + OPTIONAL:
+            if (value := getattr(self, name)) is not None or name in REAL:
+                object.__setattr__(self, name, float(_number(Real, name, value)))
+        ratio = tuple(float(_number(Real, "length_ratio", value)) for value in self.length_ratio)
+        object.__setattr__(self, "length_ratio", ratio)
+        for label in self.thresholds:
+            _require(isinstance(label, str), "thresholds", "a mapping of labels to numbers", label)
+        limits = {label: float(_number(Real, label, value)) for label, value in self.thresholds.items()}
+        object.__setattr__(self, "thresholds", FrozenDict(limits))
+        _require(isinstance(self.refusal, str), "refusal", "a str", self.refusal)
+        _require(self.mask is None or isinstance(self.mask, str), "mask", "None or a str", self.mask)
 
     @classmethod
     def preset(cls, use: Use, **changes: Any) -> Policy:
@@ -144,12 +166,23 @@ class Policy:
             limit = self.thresholds.get(label, self.threshold)
             if limit is not None and score >= limit:
                 return True
-        return self.threshold is None and verdict.presets.get(self.use, verdict.flagged)
+        flagged = verdict.presets.get(self.use, verdict.flagged)
+        return flagged and (self.threshold is None or not verdict.scores)
+
+    def decided(self, verdict: Verdict) -> Verdict:
+        """The verdict with ``flagged`` as this policy has it."""
+        flagged = self.flags(verdict)
+        return verdict if verdict.flagged is flagged else replace(verdict, flagged=flagged)
 
     def digest(self) -> str:
         """A short stable hash of all settings, for audit rows."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()[:16]
+
+
+def _number(kind: type, name: str, value: Any, expected: str = "a number") -> Any:
+    _require(isinstance(value, kind), name, expected, value)
+    return value
 
 
 def _require(holds: bool, name: str, expected: str, value: object) -> None:

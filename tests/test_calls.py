@@ -10,12 +10,14 @@ import pytest
 
 from guardrail import Policy, Span, Verdict
 from guardrail.calls import Calls, Models
+from guardrail.contract import Plugin
 from guardrail.errors import DeadlineError, ManifestError, PluginError
 from guardrail.flow.steps import Detect, Embed, ModelCall, Rewrite
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE
 
 SECRET = "canary-5f2c"
+PLACES = {"detect": "detector", "lexicon": "lexicon", "rewrite": "rewriter", "embed": "embedder"}
 
 
 def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
@@ -26,7 +28,8 @@ def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
         "rewrite": WordRewriter().rewrite,
         "embed": BagEmbedder().embed,
     }
-    return Calls(Models(**parts | models), policy or Policy(detect_timeout=None, rewrite_timeout=None))
+    plugins = {name: Plugin(PLACES[name], part) for name, part in (parts | models).items()}
+    return Calls(Models(**plugins), policy or Policy(detect_timeout=None, rewrite_timeout=None))
 
 
 def failure(call: ModelCall, **models: Any) -> PluginError:

@@ -117,7 +117,10 @@ def test_a_variable_can_mend_what_the_file_leaves_unfinished(tmp_path: Path) -> 
         ("[policy]\nlength_ratio = [1]", "length_ratio must be a list of 2, each a number"),
         ("[policy]\nthresholds = 0.5", "thresholds must be a table, each value a number"),
         ("[policy]\nthresholds = {threat = 'x'}", "thresholds.threat must be a number, got str"),
-        ("[policy]\non_error = 'opne'", "on_error must be 'closed' or 'open' or 'lexicon', got 'opne'"),
+        (
+            "[policy]\non_error = 'opne'",
+            "on_error must be 'closed' or 'open' or 'lexicon' or 'raise', got 'opne'",
+        ),
         ("[models]\ndetector = 3", "detector must be 'shipped' or a path"),
         ("[models]\nrewriter = 'http://x/y'", "rewriter must be 'shipped' or a path or 'none', got str"),
         ("[audit]\ninclude_text = 'yes'", "include_text must be true or false, got str"),

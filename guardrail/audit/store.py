@@ -12,6 +12,7 @@ from guardrail.audit.schema import insert_once
 from guardrail.audit.trail import Intervention
 from guardrail.errors import AuditError
 from guardrail.events import fingerprint
+from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["AuditStore"]
 
@@ -64,8 +65,8 @@ class AuditStore:
 
     def _give_up(self, error: AuditError, *, unrecorded: int) -> None:
         if self._on_error == "closed":
-            # The frames it came through hold texts, and tracebacks that show locals are common.
-            raise error.with_traceback(None) from None
+            with WithoutFrames(AuditError):
+                raise error
         logger.error("%d interventions were not recorded: %s", unrecorded, error)
 
     def _row(self, one: Intervention) -> dict[str, Any]:

@@ -153,8 +153,10 @@ def origin_of(policy: Policy, *, detector: Any, lexicon: Any, rewriter: Any) -> 
         rewriter = Manifest.load(SHIPPED / "rewriter", verify=False)
     return Origin(
         policy=policy.digest(),
-        detector=_identity(detector or shipped),
-        lexicon=_identity(lexicon) if lexicon else f"lexicon.txt sha256:{shipped.files['lexicon.txt']}",
+        detector=_identity(shipped if detector is None else detector),
+        lexicon=(
+            f"lexicon.txt sha256:{shipped.files['lexicon.txt']}" if lexicon is None else _identity(lexicon)
+        ),
         rewriter="none" if rewriter is None else _identity(rewriter),
     )
 

@@ -21,6 +21,7 @@ from guardrail.errors import FailureError
 from guardrail.flow.steps import Flow, Read, Release
 from guardrail.outcome import Edit, Outcome
 from guardrail.threads import ThreadBatcher
+from guardrail.tracebacks import WithoutFrames
 
 if TYPE_CHECKING:
     from guardrail.batching import Batcher
@@ -65,11 +66,8 @@ class Stream(Iterator[str]):
         return self._run.outcome
 
     def __next__(self) -> str:
-        try:
+        with WithoutFrames(FailureError):
             return next(self._pieces)
-        except FailureError as error:
-            # The frames it came through hold the text, and tracebacks that show locals are common.
-            raise error.with_traceback(None) from None
 
     def close(self) -> None:
         """Ends the stream, and closes its source."""
@@ -111,10 +109,8 @@ class AsyncStream(AsyncIterator[str]):
         return self._run.outcome
 
     async def __anext__(self) -> str:
-        try:
+        with WithoutFrames(FailureError):
             return await anext(self._pieces)
-        except FailureError as error:
-            raise error.with_traceback(None) from None
 
     async def aclose(self) -> None:
         """Ends the stream, and closes its source."""

@@ -8,7 +8,7 @@ from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.agreement import agreement
 from guardrail.flow.record import CLEAN, Case, Record
-from guardrail.flow.scoring import detect, jointly
+from guardrail.flow.scoring import detect, jointly, tolerate
 from guardrail.flow.steps import Embed, Rewrite, Steps
 from guardrail.outcome import Action, Verdict
 from guardrail.policy import Policy
@@ -58,6 +58,7 @@ def _rewrite(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         proposed: list[list[str]] = yield Rewrite(tuple(case.body for case in cases), policy.candidates)
         proposals = yield from _propose(policy, cases, proposed)
     except PluginError as error:
+        tolerate(policy, error)
         if len(cases) > 1 and not isinstance(error, DeadlineError):
             for case in cases:
                 yield from _rewrite(policy, [case])
@@ -65,6 +66,7 @@ def _rewrite(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         for case in cases:
             case.refuse(error.reason)
             case.degrade(error.reason)
+            case.fail(error)
         return
     for case, tried in zip(cases, proposals, strict=True):
         _accept_best(policy, case, tried)
@@ -129,9 +131,11 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         verdicts = yield from _readable(policy, [case for case in partly if not case.blind])
         verdicts |= yield from _readable(policy, [case for case in partly if case.blind], blind=True)
     except PluginError as error:
+        tolerate(policy, error)
         verdicts = {}
         for case in partly:
             case.degrade(error.reason)
+            case.fail(error)
     for case in cases:
         verdict = verdicts.get(id(case))
         if verdict is not None and not verdict.flagged:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from guardrail.errors import PluginError
 from guardrail.flow.steps import Release
-from guardrail.outcome import Action, Edit, Outcome, Verdict
+from guardrail.outcome import Action, Edit, Failure, FrozenDict, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.segment import Segment
 
@@ -20,7 +21,8 @@ class Case:
     """One segment on its way through the flow.
 
     ``context`` is the earlier text that it is judged with once more. ``tried`` collects what was refused and
-    why, ``degraded`` why the segment did not get a full pass; ``blind`` is true once its classifier failed.
+    why, ``degraded`` why the segment did not get a full pass, ``failures`` which plug-ins broke; ``blind`` is
+    true once its classifier failed.
     """
 
     segment: Segment
@@ -34,6 +36,7 @@ class Case:
     similarity: float | None = None
     tried: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     @property
     def body(self) -> str:
@@ -48,6 +51,8 @@ class Case:
     @property
     def verdict_in_text(self) -> Verdict:
         """The verdict with its spans measured from the beginning of the whole text."""
+        if not self.verdict.spans:
+            return self.verdict
         return replace(self.verdict, spans=tuple(span.shifted(self.offset) for span in self.verdict.spans))
 
     @property
@@ -64,6 +69,11 @@ class Case:
         """Notes why this is less than a full pass."""
         if reason not in self.degraded:
             self.degraded += (reason,)
+
+    def fail(self, error: PluginError) -> None:
+        """Notes which plug-in broke."""
+        if error.failure is not None and error.failure not in self.failures:
+            self.failures += (error.failure,)
 
     def settle(
         self, action: Action, after: str, verdict_after: Verdict, similarity: float | None = None
@@ -87,6 +97,7 @@ class Record:
         self._released: list[str] = []
         self._edits: list[Edit] = []
         self._degraded: dict[str, None] = {}
+        self._failures: dict[Failure, None] = {}
         self._before: list[Verdict] = []
         self._after: list[Verdict] = []
 
@@ -121,6 +132,7 @@ class Record:
     def close(self, case: Case, release: Release) -> None:
         """Takes note of a case whose release was handed out."""
         self._degraded.update(dict.fromkeys(case.degraded))
+        self._failures.update(dict.fromkeys(case.failures))
         self._before.append(case.verdict_in_text)
         self._after.append(case.verdict_after if case.settled else case.verdict_in_text)
         self._released.append(release.text)
@@ -153,6 +165,7 @@ class Record:
             verdict_after=_strongest(self._after),
             edits=tuple(self._edits),
             degraded=tuple(self._degraded),
+            failures=tuple(self._failures),
         )
 
 
@@ -175,7 +188,7 @@ def _strongest(verdicts: Iterable[Verdict]) -> Verdict:
         for label, score in verdict.scores.items():
             scores[label] = max(score, scores.get(label, 0.0))
     return Verdict(
-        scores=scores,
+        scores=FrozenDict(scores),
         flagged=any(verdict.flagged for verdict in verdicts),
         spans=tuple(span for verdict in verdicts for span in verdict.spans),
         unsupported=any(verdict.unsupported for verdict in verdicts),

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guardrail.errors import DeadlineError, PluginError
+from guardrail.errors import REWRITER_MISSING, DeadlineError, PluginError
 from guardrail.flow.record import CLEAN, Case
 from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
 
-__all__ = ["detect", "jointly", "judge"]
+__all__ = ["detect", "jointly", "judge", "tolerate"]
 
 
 def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
@@ -25,11 +25,18 @@ def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     try:
         yield from _score(policy, unread)
     except PluginError as error:
+        tolerate(policy, error)
         if len(unread) == 1 or isinstance(error, DeadlineError):
             yield from _fail(policy, unread, error)
         else:  # one text that breaks the detector must not decide for its companions
             for case in unread:
                 yield from judge(policy, [case])
+
+
+def tolerate(policy: Policy, error: PluginError) -> None:
+    """Raises the error where the policy wants to see it; that a rewriter is not there is no bug of anyone."""
+    if policy.on_error == "raise" and error.reason != REWRITER_MISSING:
+        raise error
 
 
 def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> Steps[list[Verdict]]:
@@ -39,7 +46,7 @@ def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> St
     verdicts: list[Verdict] = yield Detect(tuple(texts), lexicon)
     if lexicon:
         return verdicts
-    return [v if v.flagged is policy.flags(v) else replace(v, flagged=not v.flagged) for v in verdicts]
+    return [policy.decided(verdict) for verdict in verdicts]
 
 
 def jointly(policy: Policy, cases: Sequence[Case], bodies: Sequence[str]) -> Steps[list[Verdict | None]]:
@@ -72,18 +79,21 @@ def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[No
     """The error policy, for the cases that no verdict flagged before the failure."""
     unread = [case for case in cases if not case.flagged]
     verdicts = [CLEAN] * len(unread)
+    failed = [error]
     closed = policy.on_error == "closed"
     if policy.on_error == "lexicon":
         try:
             verdicts = yield from detect(policy, [case.body for case in unread], lexicon=True)
         except PluginError as second:
-            error, closed = second, True
+            failed, closed = [error, second], True
     for case, verdict in zip(unread, verdicts, strict=True):
         case.blind = True
-        case.degrade(error.reason)
+        case.degrade(failed[-1].reason)
+        for one in failed:
+            case.fail(one)
         case.verdict, case.flagged = verdict, verdict.flagged
         if closed:
-            case.refuse(error.reason)
+            case.refuse(failed[-1].reason)
             case.settle(Action.BLOCKED, "", CLEAN)
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Protocol, TypeVar
 
 from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.errors import GuardrailError
 from guardrail.guard import Guard
 from guardrail.outcome import Outcome
 
-__all__ = ["Asker", "AtOnce", "Waiting", "WithoutFrames", "by_hand", "stepped"]
+__all__ = ["Asker", "AtOnce", "Waiting", "by_hand", "stepped"]
 
 T = TypeVar("T")
 
@@ -87,19 +85,6 @@ class _Stepped:
     async def aclose(self) -> None:
         """Ends the stream."""
         self._stream.close()
-
-
-class WithoutFrames:
-    """Errors of this package leave it without the frames they came through, whose variables hold text."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, GuardrailError):
-            raise error.with_traceback(None) from None
 
 
 def by_hand(steps: AsyncGenerator[T, None]) -> Iterator[T]:

@@ -19,11 +19,12 @@ from pydantic import PrivateAttr
 
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
-from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
+from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.integrations.langchain.chunks import blank
 from guardrail.integrations.langchain.runnable import GuardedRunnable
 from guardrail.integrations.langchain.streaming import moderated
 from guardrail.structured.paths import parse_paths
+from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["GuardedChatModel", "is_signed", "wrap"]
 

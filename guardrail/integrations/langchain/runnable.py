@@ -16,8 +16,9 @@ from langsmith.run_helpers import tracing_context
 
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
-from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
+from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.integrations.langchain.streaming import moderated
+from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["GuardedRunnable"]
 

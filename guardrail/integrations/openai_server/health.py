@@ -8,7 +8,7 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from guardrail.errors import FailureError
+from guardrail.errors import GuardrailError
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.metrics import CONTENT_TYPE, Metrics
 from guardrail.integrations.openai_server.replies import JsonReply
@@ -34,7 +34,7 @@ class Readiness:
         """Loads the models, off the event loop."""
         try:
             self.degraded = await anyio.to_thread.run_sync(self._guard.load, abandon_on_cancel=True)
-        except FailureError as error:
+        except GuardrailError as error:
             self.state = "failed"
             logger.error("the guard cannot work: %s", error)
         else:
