@@ -43,10 +43,9 @@ TOXIC = ["you are a damn fool", "nobody likes a fool", "go home fool"]
 CLEAN = ["the bus is late today", "i like the sun", "nobody knows why the bus is late"]
 
 
-def write_sources(folder: Path) -> Path:
-    """A few rows of every source, with variations so that the held-out slice is not empty."""
-    numbers = range(60)
-    files: dict[str, list[dict[str, object]]] = {
+def rows_of(numbers: range) -> dict[str, list[dict[str, object]]]:
+    """Rows by source; those of other numbers are other texts."""
+    return {
         "paradetox": [{"toxic": f"{TOXIC[n % 3]} {n}", "neutral": [f"{CLEAN[n % 3]} {n}"]} for n in numbers],
         "davidson": [
             {
@@ -83,13 +82,17 @@ def write_sources(folder: Path) -> Path:
             for n in numbers
         ],
     }
-    for source, rows in files.items():
-        (folder / source).mkdir()
-        for part in ("train", "dev"):
+
+
+def write_sources(folder: Path) -> Path:
+    """A few rows of every source, with variations so that the held-out slice is not empty."""
+    for part, first in (("train", 0), ("dev", 100)):
+        for source, rows in rows_of(range(first, first + 60)).items():
+            (folder / source).mkdir(exist_ok=True)
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / source / f"{part}.jsonl").write_text(lines, encoding="utf-8")
     (folder / "wikitext2").mkdir()
-    text = "\n".join(f"{CLEAN[n % 3]} at the end of the day {n}." for n in numbers)
+    text = "\n".join(f"{CLEAN[n % 3]} at the end of the day {n}." for n in range(60))
     for part in ("valid", "test"):
         (folder / "wikitext2" / f"{part}.txt").write_text(text, encoding="utf-8")
     return folder
