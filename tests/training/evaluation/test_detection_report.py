@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from guardrail.outcome import LABELS
 from guardrail_training.detection.dev_sets import LabelledSet, labelled_sets, sentence_pairs
-from guardrail_training.detection.measures import flag_rates, rank_sets
-from guardrail_training.evaluation.cross_source import toxicity_logits
+from guardrail_training.detection.measures import flag_rates, rank_sets, task_figures
 from guardrail_training.evaluation.detection_report import (
     embedding_correlation,
     judged_clean,
@@ -54,33 +52,18 @@ def test_the_tables_of_a_detector_result_show_rates_with_their_intervals() -> No
     sets = labelled_sets(TEXTS)
     result = {
         "rankings": rank_sets(Spotter(), sets, threshold=0.5),
-        "rates": {"flagged": flag_rates(Spotter(), {"mixed": ["an oaf", "a person"]})},
+        "tasks": [task_figures(Spotter(), next(each for each in sets if each.label == "toxicity"), seed=1)],
+        "rates": {
+            use: {"flagged": flag_rates(Spotter(), {"mixed": ["an oaf", "a person"]}, use=use)}
+            for use in ("assistant", "community")
+        },
+        "span_f1": 0.5,
         "pooled": {},
         "embedding": [
             embedding_correlation(Spotter(), Spotter(), [("a", "ae"), ("i", "o"), ("u", "aauo")], kind="x")
         ],
     }
     text = detector_tables(json.loads(json.dumps(plain(result))))
-    assert "| flagged | mixed | 2 | 0.500 [0.095, 0.905] |" in text
+    assert "| flagged | mixed | 2 | 0.500 [0.095, 0.905] | 0.500 [0.095, 0.905] |" in text
+    assert "| paradetox | toxicity | 8 / 8 | 1.000 [1.000, 1.000] | 0.100 | 1.000 | 0.000 |" in text
     assert "| paradetox, one style | toxicity | 8 | 8 | 1.000 |" in text
-
-
-def test_logits_come_back_in_input_order_whatever_the_lengths() -> None:
-    import torch
-
-    class Sums(torch.nn.Module):
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> object:
-            class Read:
-                logits = (ids * mask).sum(dim=1, keepdim=True).float().repeat(1, len(LABELS))
-
-            return Read
-
-    class Counter:
-        def encode_batch(self, texts: list[str]) -> list[object]:
-            class Encoding:
-                def __init__(self, text: str) -> None:
-                    self.ids = [1] * len(text)
-
-            return [Encoding(text) for text in texts]
-
-    assert toxicity_logits(Sums(), Counter(), ["aaa", "a", "aaaaa", "aa"]) == [3.0, 1.0, 5.0, 2.0]

@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from guardrail_training.detection.dev_sets import LabelledSet
+from guardrail_training.detection.dev_sets import LabelledSet, lower_detached
 from guardrail_training.detection.sources import readings
 
-__all__ = ["dev_tasks", "everyday_by_severity", "measured_sets"]
+__all__ = ["TASKS", "dev_tasks", "everyday_by_severity", "measured_sets"]
 
 Row = Mapping[str, Any]
 Judged = tuple[str, bool]
@@ -90,6 +90,13 @@ def _everyday(row: Row) -> Iterator[Judged]:
         yield text, False
 
 
+def _paradetox(row: Row) -> Iterator[Judged]:
+    """Both sides in one style: lower case, punctuation between blanks."""
+    for text in row["neutral"]:
+        yield lower_detached(text), False
+    yield lower_detached(row["toxic"]), True
+
+
 def _sbic(row: Row) -> bool | None:
     return None if row["offensive"] is None else row["offensive"] >= 0.5
 
@@ -120,6 +127,7 @@ TASKS: dict[tuple[str, str], tuple[str, Callable[[Row], Iterator[Judged]]]] = {
         "incivility",
         _one(lambda row: bool(row["unsafe"]) if row["category"] == "Offending User" else None),
     ),
+    ("paradetox", "paradetox: toxic against neutral"): ("toxicity", _paradetox),
     ("stormfront", "stormfront: hate"): ("toxicity", _one(lambda row: row["label"] == "hate")),
     ("davidson", "davidson: hate or offensive"): (
         "toxicity",

@@ -75,7 +75,6 @@ def detector_tables(result: Result) -> str:
             {
                 **each,
                 "source": f"{each['tested_on']} (trained without, {each['texts']} texts)",
-                "label": "toxicity",
             }
             for each in result["cross_source"]
         ]
