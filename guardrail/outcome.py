@@ -50,13 +50,16 @@ class Verdict:
 
     ``scores`` maps each label to 0..1; ``flagged`` is the detector's own decision at its default thresholds;
     ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true where the
-    text is mostly unknown to the model or in a script that its manifest does not list.
+    text is mostly unknown to the model or in a script that its manifest does not list. ``clear`` is true where
+    the detector is sure that the text is no part of something toxic: two texts that are clear stay clean
+    when they are joined, so they need not be judged together. A detector that cannot tell leaves it false.
     """
 
     scores: Mapping[str, float]
     flagged: bool
     spans: tuple[Span, ...] = ()
     unsupported: bool = False
+    clear: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", dict(self.scores))

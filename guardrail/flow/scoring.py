@@ -19,6 +19,10 @@ from guardrail.policy import Policy
 __all__ = ["detect", "jointly", "judge"]
 
 
+CLEAR_SHARE = 1 / 3
+"""A score below this share of a policy's own limit is far from it."""
+
+
 def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     """Fills in each case's verdict and whether it is flagged."""
     unread = [case for case in cases if case.body]
@@ -59,13 +63,22 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     verdicts = yield from detect(policy, [case.body for case in cases])
     for case, verdict in zip(cases, verdicts, strict=True):
         case.verdict, case.flagged = verdict, verdict.flagged
+        case.trace.clear = _is_clear(policy, verdict)
         if verdict.unsupported:
             case.degrade("unsupported_text")
-    doubtful = [case for case in cases if not case.flagged]
+    doubtful = [case for case in cases if not case.flagged and not case.clear]
     guilty = yield from jointly(policy, doubtful, [case.body for case in doubtful])
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
+
+
+def _is_clear(policy: Policy, verdict: Verdict) -> bool:
+    """True where the detector is sure of it, and the policy's own limits are as far away."""
+    limits = {label: policy.thresholds.get(label, policy.threshold) for label in verdict.scores}
+    return verdict.clear and all(
+        limit is None or verdict.scores[label] < CLEAR_SHARE * limit for label, limit in limits.items()
+    )
 
 
 def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[None]:
