@@ -28,7 +28,8 @@ class Case:
     """One segment on its way through the flow.
 
     ``context`` is the earlier text that it is judged with once more, ``earlier`` the traces of the segments
-    in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the segment did not get a full pass; ``blind`` is true once its classifier failed.
+    in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the
+    segment did not get a full pass; ``blind`` is true once its classifier failed.
     """
 
     segment: Segment
@@ -58,8 +59,12 @@ class Case:
     @property
     def clear(self) -> bool:
         """True where neither the segment nor the text before it can be a part of something toxic."""
-        parts_a_word = self.context and not self.context[-1].isspace()
-        return not parts_a_word and self.trace.clear and all(trace.clear for trace in self.earlier)
+        return self.trace.clear and all(trace.clear for trace in self.earlier)
+
+    @property
+    def parts_word(self) -> bool:
+        """True where no white space stands between the segment and the text before it."""
+        return bool(self.context) and not self.context[-1].isspace()
 
     @property
     def verdict_in_text(self) -> Verdict:

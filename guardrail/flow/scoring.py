@@ -15,6 +15,7 @@ from guardrail.flow.record import CLEAN, Case
 from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
+from guardrail.portions import portions
 
 __all__ = ["detect", "jointly", "judge"]
 
@@ -38,9 +39,9 @@ def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
 
 def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> Steps[list[Verdict]]:
     """Verdicts whose ``flagged`` is the policy's decision; nothing is asked for no texts."""
-    if not texts:
-        return []
-    verdicts: list[Verdict] = yield Detect(tuple(texts), lexicon)
+    verdicts: list[Verdict] = []
+    for portion in portions(texts, batch=policy.batch):
+        verdicts += yield Detect(tuple(portion), lexicon)
     if lexicon:
         return verdicts
     return [v if v.flagged is policy.flags(v) else replace(v, flagged=not v.flagged) for v in verdicts]
@@ -66,8 +67,10 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         case.trace.clear = _is_clear(policy, verdict)
         if verdict.unsupported:
             case.degrade("unsupported_text")
-    doubtful = [case for case in cases if not case.flagged and not case.clear]
-    guilty = yield from jointly(policy, doubtful, [case.body for case in doubtful])
+    doubtful = [case for case in cases if not case.flagged and (case.parts_word or not case.clear)]
+    # Where all is clear but a word was cut in two, the words around the cut are enough.
+    bodies = [case.body[: policy.context] if case.clear else case.body for case in doubtful]
+    guilty = yield from jointly(policy, doubtful, bodies)
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
