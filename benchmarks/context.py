@@ -41,9 +41,9 @@ class Unsure:
         return [replace(verdict, clear=False) for verdict in self._detector.detect(texts)]
 
 
-def caught(guard: Guard, lead: str) -> int:
-    """How many of the insults do not pass behind a lead."""
-    outcomes = guard.check_many([lead + text for text in insults()])
+def caught(guard: Guard, texts: list[str]) -> int:
+    """How many of the texts do not pass."""
+    outcomes = guard.check_many(texts)
     return sum(outcome.action is not Action.PASSED for outcome in outcomes)
 
 
@@ -72,8 +72,8 @@ def main() -> None:
             "context": name,
             "passes, prose": passes(guard, PROSE),
             "passes, short sentences": passes(guard, short),
-            f"caught of {len(insults())}": caught(guard, ""),
-            "caught behind clean text": caught(guard, LEAD),
+            f"caught of {len(insults())}": caught(guard, insults()),
+            "caught behind clean text": caught(guard, [LEAD + text for text in insults()]),
         }
         for name, guard in guards.items()
     ]
