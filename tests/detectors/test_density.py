@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from benchmarks.texts import MAX_RATIO, kinds
-from guardrail import Guard
+from guardrail import Guard, Policy
 from guardrail.detectors.density import is_dense, thinned
 from guardrail.detectors.onnx import OnnxDetector
 from guardrail.detectors.windows import Encoding, encode
+from guardrail.outcome import LABELS
 from tests.linear import takes_linear_time
 
 LATIN = ("Latin",)
@@ -48,7 +52,7 @@ def words_of(encoding: Encoding, text: str) -> list[str]:
     [
         PROSE,
         "Call 555-0199 on 2021-03-04 before 17:30; it costs 1,234,567.89 dollars (or more)!",
-        "Fuck you!!!!!!!!!! ?!?!?! *****",
+        "Fuck you!!! Is that *your* dog?!",
         "Die Donaudampfschifffahrtsgesellschaft hat heute leider keine weiteren Fahrkarten mehr.",
         "y0u @r3 @n 1d10t",
         "",
@@ -98,33 +102,36 @@ def test_the_embedding_of_dense_text_is_the_same_after_a_verdict(shipped: OnnxDe
 
 
 def test_a_text_that_comes_twice_is_read_once(shipped: OnnxDetector, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = Counted(shipped._session)
+    counted = Counted()
     monkeypatch.setattr(shipped, "_session", counted)
     once, other, again = shipped.detect([PROSE, "Something else.", PROSE])
-    assert once == again != other
+    assert once == again
+    assert once.scores == other.scores
     assert counted.rows == 2
 
 
 class Counted:
-    """A session that counts what it is given."""
+    """A session that counts what it is given, and finds nothing in it."""
 
-    def __init__(self, session: object) -> None:
-        self._session = session
+    def __init__(self) -> None:
         self.tokens = 0
         self.rows = 0
 
-    def run(self, names: list[str], inputs: dict[str, object]) -> object:
-        shape = inputs["input_ids"].shape  # type: ignore[attr-defined]  # an array
-        self.rows += shape[0]
-        self.tokens += shape[0] * shape[1]
-        return self._session.run(names, inputs)  # type: ignore[attr-defined]  # a session
+    def run(
+        self, names: list[str], inputs: dict[str, npt.NDArray[np.int64]]
+    ) -> list[npt.NDArray[np.float32]]:
+        rows, time = inputs["input_ids"].shape
+        self.rows += rows
+        self.tokens += rows * time
+        shapes = {"logits": (rows, len(LABELS)), "embedding": (rows, 384), "token_logits": (rows, time)}
+        return [np.full(shapes[name], -9.0, dtype=np.float32) for name in names]
 
 
 @pytest.fixture(scope="module")
 def tokens_a_character() -> dict[str, float]:
-    """What the encoder reads of each kind of text in a whole check: the greatest part of its cost."""
+    """What an encoder reads of each kind of text in a whole check: the greatest part of its cost."""
     detector = OnnxDetector.shipped(threads=1)
-    counted = detector._session = Counted(detector._session)
+    counted = detector._session = Counted()
     guard = Guard(detector=detector, rewriter=None)
     found = {}
     for kind, text in kinds().items():
@@ -155,13 +162,8 @@ def read_thin(tokenizer: Tokenizer, text: str) -> Encoding:
 
 
 @pytest.mark.parametrize("piece", ["word ", "x7Q", "。你"])
-def test_a_check_takes_linear_time(folder: object, piece: str) -> None:
+def test_a_check_takes_linear_time(folder: Path, piece: str) -> None:
     """Inline, in this thread, on the lookup model."""
-    from guardrail import Policy
-
-    guard = Guard(
-        policy=Policy(detect_timeout=None),
-        detector=OnnxDetector(folder, threads=1),  # type: ignore[arg-type]  # a path
-        rewriter=None,
-    )
-    assert takes_linear_time(lambda size: partial(guard.check, (piece * size)[:size]), size=6_000)
+    detector = OnnxDetector(folder, threads=1)
+    guard = Guard(policy=Policy(detect_timeout=None), detector=detector, rewriter=None)
+    assert takes_linear_time(lambda size: partial(guard.check, (piece * size)[:size]), size=2_000)
