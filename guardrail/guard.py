@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
-from guardrail.contract import joined
+from guardrail.drive.apart import detect_apart, embed_apart
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
 from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Embed, Flow
+from guardrail.flow.steps import Detect, Flow
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.plugins import Once, connect, require_portable, shipped_rewriter
 from guardrail.policy import Policy
@@ -226,10 +226,14 @@ class Guard:
             del value, task
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict per text, each text as a whole; ``flagged`` is the policy's decision."""
+        """One verdict per text, each text as a whole; ``flagged`` is the policy's decision.
+
+        The detector is called as often as it takes to keep each call small, and the deadline holds for each
+        call; a text of more than 8192 characters is read in pieces that overlap.
+        """
         try:
             with WithoutFrames(GuardrailError, TypeError):
-                verdicts = [v for window in _windows(texts) for v in self._calls.answer(Detect(window))]
+                verdicts = detect_apart(self._calls, _texts(texts), batch=self.policy.batch)
         finally:
             del texts
         return [self.policy.decided(verdict) for verdict in verdicts]
@@ -238,8 +242,7 @@ class Guard:
         """Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine."""
         try:
             with WithoutFrames(GuardrailError, TypeError):
-                windows = [self._calls.answer(Embed(window)) for window in _windows(texts) or [()]]
-                return joined(windows, by=self._calls.models.embed)
+                return embed_apart(self._calls, _texts(texts), batch=self.policy.batch)
         finally:
             del texts
 
@@ -398,8 +401,13 @@ def _drive_windows(texts: Sequence[str], policy: Policy, calls: Calls) -> list[O
 
 
 def _windows(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The texts in groups of WINDOW, once all of them are known to be str."""
+    """The texts in groups of WINDOW."""
+    whole = _texts(texts)
+    return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
+
+
+def _texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """The texts, once all of them are known to be str."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"expected a sequence of str, got one {type(texts).__name__}; put it in a list")
-    whole = tuple(_require_str(text) for text in texts)
-    return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
+    return tuple(_require_str(text) for text in texts)

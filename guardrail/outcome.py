@@ -88,6 +88,9 @@ class Verdict:
     ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true where the
     text is mostly unknown to the model or in a script that its manifest does not list. ``presets`` says for
     each preset of a policy that the detector knows whether it flags the text; empty if it knows none.
+    ``clear`` is true if the detector is sure that the text is not a part of something toxic: two texts that
+    are clear stay clean when they are joined, so they need not be judged together. A detector that cannot
+    tell leaves it false.
 
     Numbers of numpy, torch and the like become Python's own, and pairs become Spans. Raises TypeError for
     what is neither.
@@ -98,6 +101,7 @@ class Verdict:
     spans: tuple[Span, ...] = ()
     unsupported: bool = False
     presets: Mapping[str, bool] = field(default_factory=FrozenDict)
+    clear: bool = False
 
     def __post_init__(self) -> None:
         scores = self.scores
@@ -106,6 +110,7 @@ class Verdict:
             object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "flagged", _truth(self.flagged, "flagged"))
         object.__setattr__(self, "unsupported", _truth(self.unsupported, "unsupported"))
+        object.__setattr__(self, "clear", _truth(self.clear, "clear"))
         if self.spans != ():
             object.__setattr__(self, "spans", tuple(map(_span, self.spans)))
         if self.presets:

@@ -63,7 +63,7 @@ class Policy:
                      "raise": any plug-in that breaks raises PluginError, for those who write or test one
     detect_timeout   seconds for one call of the detector or embedder; None: no deadline, called inline
     rewrite_timeout  seconds for one call of the rewriter; None: no deadline, called inline
-    context          characters of earlier text that a segment is scored with once more
+    context          characters of earlier text that a segment is scored with once more, unless both are clear
     segment_min      a shorter segment joins the next one, in characters
     segment_max      a longer segment is cut, in characters
     batch            texts per model call
@@ -87,7 +87,7 @@ class Policy:
     on_error: Literal["closed", "open", "lexicon", "raise"] = "closed"
     detect_timeout: float | None = 30.0
     rewrite_timeout: float | None = 120.0
-    context: int = 200
+    context: int = 100
     segment_min: int = 24
     segment_max: int = 400
     batch: int = 64

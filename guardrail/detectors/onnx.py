@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guardrail.detectors.density import is_dense, thinned
 from guardrail.detectors.normalise import Normalised, second_reading
 from guardrail.detectors.recent import Recent
 from guardrail.detectors.scripts import is_unreadable
@@ -27,6 +28,8 @@ MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 _WINDOW = 256
 _SPAN_THRESHOLD = 0.5
 _REMEMBERED = 512
+# Below this share of the lowest score that flags, a text adds nothing to what its neighbours say.
+_CLEAR_SHARE = 1 / 3
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,9 +47,17 @@ class _Read:
 class _Reading:
     """One way to read a text: as it stands (``normal`` is None), or with obfuscation undone."""
 
-    text: str
     normal: Normalised | None
     encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Readings:
+    """How a text is read; ``is_language`` is false where no way to read it finds words enough."""
+
+    ways: Sequence[_Reading]
+    is_language: bool
+    is_unsupported: bool
 
 
 class OnnxDetector:
@@ -56,22 +67,26 @@ class OnnxDetector:
     ``input_ids``, ``attention_mask`` and, if it has that input, ``case_ids`` (each token's letter case), and
     gives ``logits`` (batch, labels), ``embedding``
     (batch, dimensions) and ``token_logits`` (batch, time). ``threads`` bounds the threads of a pass; by
-    default there are as many as physical cores. Raises ManifestError before anything is opened if a file is
-    missing or altered, ModelFileError if one cannot be read.
+    default there are as many as physical cores. With ``spinning`` they wait for work in a loop: a little
+    faster on a quiet machine, at the price of more processor time (``python -m benchmarks.spinning``).
+    Raises ManifestError before anything is opened if a file is missing or altered, ModelFileError if one
+    cannot be read.
     """
 
-    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, *, threads: int | None = None, spinning: bool = False) -> None:
         self.manifest = Manifest.load(folder)
         _require(self.manifest, folder)
         self._threshold = float(self.manifest.threshold or 0.0)
         self._span_threshold = float(self.manifest.settings.get("span_threshold", _SPAN_THRESHOLD))
         self._presets = self.manifest.settings.get("presets", {})
+        lowest = min(self._threshold, *_limits(self._presets)) if self._presets else self._threshold
+        self._clear_below = float(self.manifest.settings.get("clear_threshold", _CLEAR_SHARE * lowest))
         self._tokenizer = _tokenizer(Path(folder) / TOKENIZER)
         self._cls, self._sep, self._pad, self._unknown = (
             self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
         )
         self._window = int(self.manifest.settings.get("window", _WINDOW)) - 2
-        self._session = _session(Path(folder) / MODEL, threads=threads)
+        self._session = _session(Path(folder) / MODEL, threads=threads, spinning=spinning)
         self._inputs = [each.name for each in self._session.get_inputs()]
         calibration = [self.manifest.calibration[label] for label in self.manifest.labels]
         self._slopes = np.array([c["a"] for c in calibration], dtype=np.float32)
@@ -79,27 +94,27 @@ class OnnxDetector:
         self._recent = Recent(_REMEMBERED)
 
     @classmethod
-    def shipped(cls, *, threads: int | None = None) -> OnnxDetector:
+    def shipped(cls, *, threads: int | None = None, spinning: bool = False) -> OnnxDetector:
         """The detector inside this package."""
-        return cls(SHIPPED, threads=threads)
+        return cls(SHIPPED, threads=threads, spinning=spinning)
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text; scores are calibrated, the maximum over windows and over both readings."""
-        readings = [list(self._readings(text)) for text in texts]
-        flat = [reading for of_text in readings for reading in of_text]
-        reads = iter(self._read([reading.encoding for reading in flat]))
-        verdicts = []
-        for text, of_text in zip(texts, readings, strict=True):
-            judged = [(reading, next(reads)) for reading in of_text]
-            self._recent[text] = _pooled(judged[0][1])
-            verdicts.append(self._verdict(judged))
-        return verdicts
+        readings = {text: self._readings(text) for text in texts}  # a text that comes twice is read once
+        reads = iter(self._read([way.encoding for of_text in readings.values() for way in of_text.ways]))
+        verdicts = {}
+        for text, of_text in readings.items():
+            judged = [(way, next(reads)) for way in of_text.ways]
+            if judged[0][0].normal is None:
+                self._recent[text] = _pooled(judged[0][1])
+            verdicts[text] = self._verdict(text, of_text, judged)
+        return [verdicts[text] for text in texts]
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """Shape (n, dimensions), float32, unit length; what ``detect`` has just read is not read again."""
         found = {text: self._recent.get(text) for text in texts}
         missing = [text for text, row in found.items() if row is None]
-        reads = self._read([encode(self._tokenizer, text) for text in missing])
+        reads = self._read([self._thinned(encode(self._tokenizer, text), text) for text in missing])
         for text, of_text in zip(missing, reads, strict=True):
             self._recent[text] = found[text] = _pooled(of_text)
         rows = [row for text in texts if (row := found[text]) is not None]
@@ -109,10 +124,25 @@ class OnnxDetector:
     def _dimensions(self) -> int:
         return int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
 
-    def _readings(self, text: str) -> Iterator[_Reading]:
-        yield _Reading(text, None, encode(self._tokenizer, text))
-        if normal := second_reading(text):
-            yield _Reading(normal.text, normal, encode(self._tokenizer, normal.text))
+    def _readings(self, text: str) -> _Readings:
+        """The text as it stands and with obfuscation undone; only the latter where the former is dense."""
+        plain = last = encode(self._tokenizer, text)
+        normal, shown = second_reading(text), text
+        ways = [_Reading(None, self._thinned(plain, text))]
+        if normal is not None:
+            shown, last = normal.text, encode(self._tokenizer, normal.text)
+            undone = _Reading(normal, self._thinned(last, shown))
+            ways = [undone] if is_dense(ways[0].encoding, text) else [*ways, undone]
+        return _Readings(
+            ways,
+            is_language=not (is_dense(plain, text) and is_dense(last, shown)),
+            is_unsupported=is_unreadable(
+                shown, last, scripts=self.manifest.scripts, unknown_id=self._unknown
+            ),
+        )
+
+    def _thinned(self, encoding: Encoding, text: str) -> Encoding:
+        return thinned(encoding, text, scripts=self.manifest.scripts)
 
     def _read(self, encodings: Sequence[Encoding]) -> list[list[tuple[Window, _Read]]]:
         """For each encoding its windows, each with what the encoder says of it."""
@@ -144,7 +174,12 @@ class OnnxDetector:
             # A copy, or a remembered row would keep the whole batch alive.
             yield _Read(logits[i], embeddings[i].copy(), token_logits[i, 1 : len(window) + 1])
 
-    def _verdict(self, judged: Sequence[tuple[_Reading, Sequence[tuple[Window, _Read]]]]) -> Verdict:
+    def _verdict(
+        self,
+        text: str,
+        readings: _Readings,
+        judged: Sequence[tuple[_Reading, Sequence[tuple[Window, _Read]]]],
+    ) -> Verdict:
         scores = np.zeros(len(self.manifest.labels), dtype=np.float32)
         spans: list[Span] = []
         for reading, reads in judged:
@@ -152,7 +187,6 @@ class OnnxDetector:
                 logits = np.stack([read.logits for _, read in reads])  # (windows, labels)
                 scores = np.maximum(scores, _sigmoid(self._slopes * logits + self._offsets).max(axis=0))
                 spans += self._spans(reading, reads)
-        last = judged[-1][0]
         by_label = dict(zip(self.manifest.labels, map(float, scores), strict=True))
         # Two weak witnesses for one strong: from a lower score on, a marked word decides.
         kind = "marked" if spans else "alone"
@@ -160,14 +194,16 @@ class OnnxDetector:
             name: any(by_label[label] >= limits[kind] for label, limits in thresholds.items())
             for name, thresholds in self._presets.items()
         }
+        highest = float(scores.max())
+        is_flagged = any(presets.values()) if presets else highest >= self._threshold
+        is_faint = highest < self._clear_below or not readings.is_language
         return Verdict(
             scores=by_label,
-            flagged=any(presets.values()) if presets else max(by_label.values()) >= self._threshold,
+            flagged=is_flagged,
             presets=presets,
-            spans=tuple(_joined(spans, judged[0][0].text)),
-            unsupported=is_unreadable(
-                last.text, last.encoding, scripts=self.manifest.scripts, unknown_id=self._unknown
-            ),
+            spans=tuple(_joined(spans, text)),
+            unsupported=readings.is_unsupported,
+            clear=is_faint and not spans and not is_flagged,
         )
 
     def _spans(self, reading: _Reading, reads: Sequence[tuple[Window, _Read]]) -> Iterator[Span]:
@@ -199,8 +235,8 @@ def _require(manifest: Manifest, folder: str | Path) -> None:
 
 def _unusable(manifest: Manifest) -> Iterator[str]:
     """Names of the numbers that are none, or out of range: with these every text might pass."""
-    span_threshold = manifest.settings.get("span_threshold", 0.0)
-    for name, share in {"threshold": manifest.threshold, "span_threshold": span_threshold}.items():
+    shares = {name: manifest.settings.get(name, 0.0) for name in ("span_threshold", "clear_threshold")}
+    for name, share in {"threshold": manifest.threshold, **shares}.items():
         if not is_number(share, 0.0, 1.0):
             yield name
     yield from _unusable_presets(manifest)
@@ -227,6 +263,13 @@ def _unusable_presets(manifest: Manifest) -> Iterator[str]:
             yield f"preset {name}"
 
 
+def _limits(presets: Mapping[str, Any]) -> Iterator[float]:
+    """Every threshold of every preset."""
+    for thresholds in presets.values():
+        for limits in thresholds.values():
+            yield from limits.values()
+
+
 def _are_thresholds(limits: Mapping[str, Any]) -> bool:
     return all(is_number(limits.get(kind), 0.0, 1.0) for kind in ("alone", "marked"))
 
@@ -243,13 +286,14 @@ def _tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _session(path: Path, *, threads: int | None) -> Any:
+def _session(path: Path, *, threads: int | None, spinning: bool) -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.log_severity_level = 4  # what goes wrong is raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from guardrail.detectors.windows import Encoding
 
-__all__ = ["is_unreadable"]
+__all__ = ["has_letter", "is_unreadable"]
 
 # Character names speak of ideographs by their standard, not by their script.
 _NAMED = {"HAN": "CJK"}
@@ -20,8 +20,17 @@ def is_unreadable(text: str, encoding: Encoding, *, scripts: Sequence[str], unkn
     Digits, punctuation, marks and emoji count neither way; private and unassigned characters count as letters
     of no script.
     """
-    named = tuple(_NAMED.get(script.upper(), script.upper()) for script in scripts)
-    return _is_foreign(text, named) or _is_unknown(text, encoding, unknown_id)
+    return _is_foreign(text, _named(scripts)) or _is_unknown(text, encoding, unknown_id)
+
+
+def has_letter(text: str, scripts: Sequence[str]) -> bool:
+    """True where a letter of one of the scripts is among the characters."""
+    named = _named(scripts)
+    return any(character.isalpha() and _is_of(character, named) for character in text)
+
+
+def _named(scripts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_NAMED.get(script.upper(), script.upper()) for script in scripts)
 
 
 def _is_foreign(text: str, named: tuple[str, ...]) -> bool:

@@ -17,16 +17,27 @@ CLEAN = Verdict({}, False)
 
 
 @dataclass(slots=True)
+class Trace:
+    """What later segments need to know of an earlier one: where it ends, and whether it was ``clear``."""
+
+    end: int
+    clear: bool = False
+
+
+@dataclass(slots=True)
 class Case:
     """One segment on its way through the flow.
 
-    ``context`` is the earlier text that it is judged with once more. ``tried`` collects what was refused and
-    why, ``degraded`` why the segment did not get a full pass, ``failures`` which plug-ins broke; ``blind`` is
-    true once its classifier failed.
+    ``context`` is the earlier text that it is judged with once more, ``earlier`` the traces of the segments
+    in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the
+    segment did not get a full pass, ``failures`` which plug-ins broke; ``blind`` is true once its classifier
+    failed.
     """
 
     segment: Segment
     context: str
+    trace: Trace
+    earlier: tuple[Trace, ...] = ()
     verdict: Verdict = CLEAN
     flagged: bool = False
     blind: bool = False
@@ -47,6 +58,16 @@ class Case:
     def offset(self) -> int:
         """Where in the whole text the body begins."""
         return self.segment.start + self.segment.core.start
+
+    @property
+    def clear(self) -> bool:
+        """True where neither the segment nor the text before it can be a part of something toxic."""
+        return self.trace.clear and all(trace.clear for trace in self.earlier)
+
+    @property
+    def parts_word(self) -> bool:
+        """True where no white space stands between the segment and the text before it."""
+        return bool(self.context) and not self.context[-1].isspace()
 
     @property
     def verdict_in_text(self) -> Verdict:
@@ -94,6 +115,7 @@ class Record:
         self.policy = policy
         self.rewrites_left = policy.max_rewrites
         self._tail = ""
+        self._traces: tuple[Trace, ...] = ()
         self._released: list[str] = []
         self._edits: list[Edit] = []
         self._degraded: dict[str, None] = {}
@@ -106,7 +128,12 @@ class Record:
         cases = []
         for segment in segments:
             earlier = self._tail + segment.text[: segment.core.start]
-            cases.append(Case(segment, _context(earlier, self.policy.context)))
+            context = _context(earlier, self.policy.context)
+            body_start = segment.start + segment.core.start
+            reach = tuple(trace for trace in self._traces if trace.end > body_start - len(context))
+            trace = Trace(segment.end, clear=not segment.body)
+            cases.append(Case(segment, context, trace, reach))
+            self._traces = (*reach, trace)
             # One character more than the context shows whether the cut falls inside a word.
             self._tail = (self._tail + segment.text)[-(self.policy.context + 1) :]
         return cases

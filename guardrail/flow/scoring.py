@@ -15,8 +15,13 @@ from guardrail.flow.record import CLEAN, Case
 from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
+from guardrail.portions import portions
 
 __all__ = ["detect", "jointly", "judge", "tolerate"]
+
+
+CLEAR_SHARE = 1 / 3
+"""A score below this share of a policy's own limit is far from it."""
 
 
 def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
@@ -41,9 +46,9 @@ def tolerate(policy: Policy, error: PluginError) -> None:
 
 def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> Steps[list[Verdict]]:
     """Verdicts whose ``flagged`` is the policy's decision; nothing is asked for no texts."""
-    if not texts:
-        return []
-    verdicts: list[Verdict] = yield Detect(tuple(texts), lexicon)
+    verdicts: list[Verdict] = []
+    for portion in portions(texts, batch=policy.batch):
+        verdicts += yield Detect(tuple(portion), lexicon)
     if lexicon:
         return verdicts
     return [policy.decided(verdict) for verdict in verdicts]
@@ -66,13 +71,24 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     verdicts = yield from detect(policy, [case.body for case in cases])
     for case, verdict in zip(cases, verdicts, strict=True):
         case.verdict, case.flagged = verdict, verdict.flagged
+        case.trace.clear = _is_clear(policy, verdict)
         if verdict.unsupported:
             case.degrade("unsupported_text")
-    doubtful = [case for case in cases if not case.flagged]
-    guilty = yield from jointly(policy, doubtful, [case.body for case in doubtful])
+    doubtful = [case for case in cases if not case.flagged and (case.parts_word or not case.clear)]
+    # Where all is clear but a word was cut in two, the words around the cut are enough.
+    bodies = [case.body[: policy.context] if case.clear else case.body for case in doubtful]
+    guilty = yield from jointly(policy, doubtful, bodies)
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
+
+
+def _is_clear(policy: Policy, verdict: Verdict) -> bool:
+    """True where the detector is sure of it, and the policy's own limits are as far away."""
+    limits = {label: policy.thresholds.get(label, policy.threshold) for label in verdict.scores}
+    return verdict.clear and all(
+        limit is None or verdict.scores[label] < CLEAR_SHARE * limit for label, limit in limits.items()
+    )
 
 
 def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[None]:

@@ -1,0 +1,73 @@
+"""What is read of text that has far more tokens than language has: marks, digits, codes, foreign scripts.
+
+An encoder's cost grows with tokens, and such text has several times as many to a character as prose. Words
+are never left out: only the inside of long runs of tokens in which there is nothing to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.detectors.scripts import has_letter
+from guardrail.detectors.windows import Encoding
+
+__all__ = ["is_dense", "thinned"]
+
+# English prose has .2 tokens to a character, other languages in Latin script up to .4 with its vocabulary.
+_TOKENS_PER_CHARACTER = 0.4
+_SPARE_TOKENS = 8
+# Kept at both ends of a run in which there is nothing to read.
+_KEPT = 2
+# A word is spelled out where it has more pieces than this, and each is shorter than this on average: words
+# that are only glued together have longer ones.
+_MAX_PIECES = 8
+_MIN_PIECE = 2.2
+
+
+def is_dense(encoding: Encoding, text: str) -> bool:
+    """True where a text has more tokens than language has."""
+    return len(encoding) > _SPARE_TOKENS + _TOKENS_PER_CHARACTER * len(text)
+
+
+def thinned(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> Encoding:
+    """The encoding of a dense text without the inside of runs in which no word of ``scripts`` stands.
+
+    A text that is not dense stays as it is. Time is linear in the tokens.
+    """
+    if not is_dense(encoding, text):
+        return encoding
+    kept = ~_inside(~_is_readable(encoding, text, scripts))
+    return Encoding(
+        encoding.ids[kept],
+        encoding.cases[kept],
+        encoding.starts[kept],
+        encoding.ends[kept],
+        encoding.words[kept],
+    )
+
+
+def _is_readable(encoding: Encoding, text: str, scripts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """For each token, whether its word has a letter and is not spelled out, (tokens,)."""
+    firsts = np.flatnonzero(np.diff(encoding.words, prepend=-1))  # (words,)
+    pieces = np.diff(firsts, append=len(encoding))
+    starts, ends = encoding.starts[firsts], encoding.ends[firsts + pieces - 1]
+    is_spelled_out = (pieces > _MAX_PIECES) & (ends - starts < _MIN_PIECE * pieces)
+    readable = [
+        not spelled and has_letter(text[start:end], scripts)
+        for start, end, spelled in zip(starts.tolist(), ends.tolist(), is_spelled_out.tolist(), strict=True)
+    ]
+    return np.repeat(np.array(readable, dtype=np.bool_), pieces)
+
+
+def _inside(unreadable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """For each token, whether it stands more than _KEPT tokens from both ends of its run, (tokens,)."""
+    inside = unreadable.copy()
+    for shift in range(1, _KEPT + 1):
+        inside[shift:] &= unreadable[:-shift]
+        inside[:-shift] &= unreadable[shift:]
+    inside[:_KEPT] = False
+    inside[len(inside) - min(_KEPT, len(inside)) :] = False
+    return inside
