@@ -131,7 +131,7 @@ def test_other_moderations_go_upstream(client: OpenAI, upstream: Upstream) -> No
     upstream.reply = lambda asked: JSONResponse(
         {"id": "modr-1", "model": "m", "results": [result | {"note": TOXIC}]}
     )
-    answer = client.moderations.create(input=TOXIC)
+    answer = client.moderations.create(model="omni-moderation-latest", input=TOXIC)
     assert answer.results[0].categories.hate_threatening is True
     assert "idiot" not in answer.to_json()
     assert upstream.asked[0].path == "/v1/moderations"
@@ -191,7 +191,7 @@ def test_without_an_upstream_our_own_paths_answer_and_the_others_say_what_is_mis
         with pytest.raises(openai.NotFoundError, match="--upstream"):
             ask(client)
         with pytest.raises(openai.NotFoundError, match="--upstream"):
-            client.moderations.create(input="x")
+            client.moderations.create(model="omni-moderation-latest", input="x")
 
 
 def test_it_is_alive_at_once_and_ready_once_the_models_are_loaded(url: str) -> None:
