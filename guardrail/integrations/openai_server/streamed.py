@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
@@ -27,6 +28,7 @@ from guardrail.outcome import Action
 
 __all__ = ["Outlet", "StreamedChoice"]
 
+GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 WAITING = 64
 """Pieces of text that may wait for the guard; then the upstream is not read until it has caught up."""
 
@@ -57,10 +59,8 @@ class Lane:
     async def pour(self, text: str) -> None:
         """Hands text to the guard; drops it once the guard reads no more."""
         self._is_open = True
-        try:
+        with suppress(*GONE):
             await self._inlet.send(text)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
 
     async def pause(self) -> None:
         """Returns once all that was poured has been judged and emitted, its unfinished end included."""
@@ -68,11 +68,9 @@ class Lane:
             return
         self._is_open = False
         drained = self._drained = anyio.Event()
-        try:
+        with suppress(*GONE):
             await self._inlet.send(drained)
             await drained.wait()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
 
     async def chunks(self) -> AsyncIterator[str | Pause]:
         """What the guard reads. It asks for more once it has released what it could."""
@@ -159,8 +157,9 @@ class StreamedChoice:
             self._tasks.start_soon(self._settle)
 
     def break_off(self) -> None:
-        """No more can be read: the text so far is moderated and emitted. What is of use as a whole alone, such
-        as a call, and the end are not, unless the upstream had said that the choice is over.
+        """No more can be read: the text so far is moderated and emitted.
+
+        A call, a document and the end are not, unless the upstream had said that the choice is over.
         """
         self._is_whole = self.is_over
         self.finish()
@@ -278,4 +277,3 @@ class StreamedChoice:
     def _end_lanes(self) -> None:
         for lane in self._lanes.values():
             lane.end()
-

@@ -134,10 +134,7 @@ class Upstream:
                 kind="upstream_error",
                 code="upstream_unauthorized",
             )
-        try:
-            content = await _read(response, limit=ERROR_BYTES)
-        except (MalformedError, httpx.HTTPError):
-            content = b""
+        content = await _beginning(response)
         return await self.told(
             error_of(content),
             status=response.status_code,
@@ -223,7 +220,20 @@ def _reason(response: httpx.Response, content: bytes) -> str:
     answered = f"the upstream answered {status}{f' {name}' if name else ''}"
     if looks_like_html(content):
         return f"{answered} with a page of HTML, whose text is withheld; is the upstream's address right?"
-    return f"{answered}; {WITHHELD if content.strip() else 'its answer is empty'}"
+    return f"{answered}; {WITHHELD if content.strip() else 'no message came with it'}"
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """As much of an error's body as an error needs, and as could be read of it."""
+    content = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > ERROR_BYTES:
+                break
+    except httpx.HTTPError:
+        pass
+    return bytes(content[:ERROR_BYTES])
 
 
 async def _read(response: httpx.Response, *, limit: int) -> bytes:
