@@ -13,9 +13,10 @@ import numpy as np
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
 from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.drive.whole import adrive, drive, drive_many
+from guardrail.drive.whole import adrive, answered, drive, drive_many
 from guardrail.errors import BlockedError, FailureError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
+from guardrail.flow.ladder import examine
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Detect, Embed, Flow
 from guardrail.outcome import Action, Outcome, Verdict
@@ -247,6 +248,18 @@ class Guard:
         finally:
             del texts
         return np.concatenate(windows)
+
+    def verify(self, original: str, rewrite: str) -> tuple[str, ...]:
+        """The names of the checks that refuse a rewrite of a text, by whomever; empty where it may be shown.
+
+        They are those of ``Edit.failed_checks``. Nothing is recorded.
+        """
+        try:
+            return answered(examine(self.policy, _require_str(original), _require_str(rewrite)), self._calls)
+        except (FailureError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del original, rewrite
 
     def wrap(self, function: F, *, paths: Sequence[str] = ()) -> F:
         """A function of the same kind and signature whose text, returned or yielded, this guard moderates.
