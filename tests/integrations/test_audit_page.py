@@ -133,12 +133,16 @@ def test_a_rewrite_is_accepted_and_a_mask_corrected(page: Page, store: AuditStor
     page.named(f"Correct number {MASKED}").send_keys(Keys.ENTER)
     assert page.focused.get_attribute("id") == f"correction-{MASKED}"
     page.focused.send_keys(Keys.CONTROL + "a")
-    page.focused.send_keys("Be quiet, you.", Keys.TAB)
+    page.focused.send_keys("Shut up, you person.", Keys.TAB)
     page.focused.send_keys(Keys.ENTER)
     page.wait_for(f"Number {MASKED} is corrected.")
     assert record_of(store.database, 3).decision == "accepted"
     record = record_of(store.database, MASKED)
-    assert (record.decision, record.correction, record.reviewer) == ("corrected", "Be quiet, you.", "alice")
+    assert (record.decision, record.correction, record.reviewer) == (
+        "corrected",
+        "Shut up, you person.",
+        "alice",
+    )
 
 
 def test_a_correction_that_checks_refuse_is_saved_once_it_is_confirmed(page: Page, store: AuditStore) -> None:
@@ -165,6 +169,8 @@ def test_a_correction_that_checks_refuse_is_saved_once_it_is_confirmed(page: Pag
     assert record.confirmed[:2] == ["toxic", "lexicon"]
     shown = page.driver.find_element(By.CSS_SELECTOR, f"li[aria-labelledby=record-{MASKED}] .verdict").text
     assert "confirmed although refused: toxic, lexicon" in shown
+    log: Any = page.driver.get_log("browser")  # type: ignore[no-untyped-call]
+    assert ["409 (Conflict)" in entry["message"] for entry in log] == [True, True]
 
 
 def test_recorded_markup_is_shown_as_text_and_never_runs(page: Page) -> None:
