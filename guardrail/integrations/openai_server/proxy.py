@@ -16,6 +16,7 @@ from guardrail.integrations.openai_server.connected import Streaming, Writer, la
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.openai_server.moderator import Moderator
 from guardrail.integrations.openai_server.questions import Question
+from guardrail.integrations.openai_server.refusals import error_beside
 from guardrail.integrations.openai_server.relay import Relay
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply
 from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
@@ -89,6 +90,8 @@ class Proxy:
     async def _whole(self, question: Question) -> Response:
         async with self._asking(question) as answer:
             content = await answer.json()
+        if not content.get("choices") and (error := error_beside(content)) is not None:
+            raise await self.behind().told(error, status=502, headers=answer.headers)
         try:
             result = await moderated(content, terms=question.terms, moderator=self.moderator)
         except MalformedError as error:

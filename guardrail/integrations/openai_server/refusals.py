@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import re
 
-from guardrail.integrations.openai_server.wire import MalformedError, loads
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, loads
 
-__all__ = ["error_of", "looks_like_html", "message_in"]
+__all__ = ["error_beside", "error_of", "looks_like_html", "message_in"]
 
 LONGEST_TEXT = 500
 """Characters of an answer that is no JSON: more is a page and no message."""
@@ -28,6 +28,13 @@ def error_of(content: bytes) -> object:
     if isinstance(found, dict):
         return found.get("error") or found
     return found
+
+
+def error_beside(answer: JsonObject) -> object:
+    """The error in an answer that was to hold choices, in one of the shapes that upstreams use, or None."""
+    if not answer.get("choices") and "error" in (answer.get("object"), answer.get("type")):
+        return answer.get("error") or answer
+    return answer.get("error") or None
 
 
 def message_in(error: object, *, depth: int = 0) -> str | None:

@@ -11,6 +11,7 @@ from guardrail.errors import FailureError
 from guardrail.integrations.openai_server.answers import ENVELOPE, Terms, envelope
 from guardrail.integrations.openai_server.connected import late
 from guardrail.integrations.openai_server.moderator import Moderator
+from guardrail.integrations.openai_server.refusals import error_beside
 from guardrail.integrations.openai_server.replies import ApiError, unable
 from guardrail.integrations.openai_server.sse import DONE, EventReader, event
 from guardrail.integrations.openai_server.streamed import StreamedChoice
@@ -139,8 +140,7 @@ class Relay:
             return  # holds no text
         if not isinstance(chunk, dict):
             raise MalformedError("not a JSON object")
-        if error := _error_in(chunk):
-            raise await self._upstream.told(error, status=502)
+        error = error_beside(chunk)
         usage = await self._usage_in(chunk)
         if chunk.get("choices"):
             await self._take_choices(chunk, usage)
@@ -149,6 +149,8 @@ class Relay:
             await self._surround(chunk)
         elif chunk:
             self._unread = MalformedError("no list of choices")
+        if error is not None:
+            raise await self._upstream.told(error, status=502)
 
     async def _take_choices(self, chunk: JsonObject, usage: JsonObject | None) -> None:
         """Feeds every choice that can be read, and raises MalformedError behind them where one cannot."""
@@ -193,10 +195,3 @@ class Relay:
                 tasks=self._tasks,
             )
         return self._choices[index]
-
-
-def _error_in(chunk: JsonObject) -> object:
-    """What an event says of an error, in one of the shapes that upstreams use; None where it says nothing."""
-    if "error" in (chunk.get("object"), chunk.get("type")) and not chunk.get("choices"):
-        return chunk.get("error") or chunk
-    return chunk.get("error") or None

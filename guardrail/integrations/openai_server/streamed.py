@@ -248,6 +248,9 @@ class StreamedChoice:
         except FailureError as error:
             self._outlet.fail(error)
             return
+        await self._release(held)
+
+    async def _release(self, held: list[JsonObject]) -> None:
         for fields in held:
             await self._outlet.emit(self._index, fields)
         reason = self._reason or ("stop" if self._has_odd_reason else None)

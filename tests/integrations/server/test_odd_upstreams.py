@@ -277,6 +277,22 @@ def test_every_choice_gets_what_is_clean_before_the_error_and_only_one_that_is_o
     assert [index for index, _ in calls] == [1]
 
 
+def test_text_beside_an_error_arrives_before_it(client: OpenAI, upstream: Upstream) -> None:
+    upstream.says(delta(CLEAN), told(delta(f" {TOXIC}"), "error") | {"error": {"message": "Overloaded."}})
+    seen, error = heard_until_error(client)
+    assert (seen, error.message) == (f"{CLEAN} {MENDED}", "Overloaded.")
+
+
+def test_an_error_under_a_good_status_is_told(client: OpenAI, upstream: Upstream) -> None:
+    for message, told_ in (("Overloaded.", "Overloaded."), (TOXIC, "withheld")):
+        for body in ({"error": {"message": message}}, {"object": "error", "message": message}):
+            upstream.reply = lambda asked, body=body: JSONResponse(body)  # type: ignore[misc]
+            with pytest.raises(openai.InternalServerError, match=told_) as caught:
+                ask(client)
+            assert caught.value.status_code == 502
+            assert "idiot" not in str(caught.value)
+
+
 def test_an_answer_beyond_the_limit_is_cut_behind_what_is_clean(upstream: Upstream) -> None:
     upstream.says(*[delta(f"{CLEAN} ")] * 3, delta("x" * 5000), DONE)
     with (
