@@ -104,7 +104,7 @@ class ServerSettings:
     timeout         seconds that the upstream may be silent
     max_seconds     seconds for a whole request
     allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
-                    strings moderated like ``content``
+                    strings and lists of parts moderated like ``content``
     """
 
     upstream: Url | None = None

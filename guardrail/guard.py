@@ -12,9 +12,10 @@ from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
 from guardrail.drive.apart import detect_apart, embed_apart
 from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.drive.whole import adrive, drive, drive_many
+from guardrail.drive.whole import adrive, answered, drive, drive_many
 from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
+from guardrail.flow.ladder import examine
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Detect, Flow
 from guardrail.outcome import Action, Outcome, Verdict
@@ -245,6 +246,18 @@ class Guard:
                 return embed_apart(self._calls, _texts(texts), batch=self.policy.batch)
         finally:
             del texts
+
+    def verify(self, original: str, rewrite: str) -> tuple[str, ...]:
+        """The names of the checks that refuse a rewrite of a text, by whomever; empty where it may be shown.
+
+        They are those of ``Edit.failed_checks``. Nothing is recorded.
+        """
+        try:
+            with WithoutFrames(GuardrailError, TypeError):
+                texts = _require_str(original), _require_str(rewrite)
+                return answered(examine(self.policy, *texts), self._calls)
+        finally:
+            del original, rewrite
 
     def wrap(self, function: F, *, paths: Sequence[str] = ()) -> F:
         """A function of the same kind and signature whose text, returned or yielded, this guard moderates.

@@ -97,10 +97,10 @@ class Segmenter:
         return self._complete(final=False)
 
     def close(self) -> list[Segment]:
-        """The segments that remain at the end of the text."""
+        """The segments that remain at the end of the text, or of a part of it: ``feed`` may follow."""
         segments = self._complete(final=True)
         if self._buffer:
-            segments.append(self._take(len(self._buffer)))
+            segments.append(self._take(self._read_again_from(len(self._buffer))))
             self._compact()
         return segments
 

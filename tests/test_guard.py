@@ -87,6 +87,31 @@ def test_embeddings_are_rows_of_unit_length() -> None:
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rewrite", "refused_by"),
+    [
+        ("You are a person.", ()),
+        ("You are a moron.", ("toxic", "lexicon")),
+        ("You are not a person.", ("negation",)),
+        ("You are an idiot!", ("toxic", "lexicon", "copy")),
+    ],
+)
+def test_a_rewrite_by_whomever_is_verified_by_the_checks_of_a_candidate(
+    rewrite: str, refused_by: tuple[str, ...]
+) -> None:
+    heard: list[Outcome] = []
+    assert guard(on_outcome=heard.append).verify("You are an idiot.", rewrite) == refused_by
+    assert heard == []
+
+
+def test_what_cannot_be_verified_is_an_error_without_its_text() -> None:
+    with pytest.raises(PluginError) as caught:
+        guard(detector=lambda texts: []).verify("You are an idiot.", "canary")
+    assert "canary" not in str(caught.value)
+    with pytest.raises(TypeError):
+        guard().verify("You are an idiot.", 3)  # type: ignore[arg-type]
+
+
 def test_a_detector_that_embeds_is_the_embedder() -> None:
     class Both(WordDetector, BagEmbedder):
         pass

@@ -112,6 +112,25 @@ def test_what_was_emitted_stays_when_more_text_comes(text: str, more: str, bound
     assert cut(text + more, *bound)[: len(early)] == early
 
 
+@settings(max_examples=300)
+@given(chunked(), bounds, st.data())
+def test_segments_join_back_wherever_the_text_paused(
+    chunks: list[str], bound: tuple[int, int], data: st.DataObject
+) -> None:
+    segmenter = Segmenter(segment_min=bound[0], segment_max=bound[1])
+    segments: list[Segment] = []
+    for number, chunk in enumerate(chunks):
+        segments += segmenter.feed(chunk)
+        if data.draw(st.booleans()):
+            segments += segmenter.close()
+            assert "".join(segment.text for segment in segments) == "".join(chunks[: number + 1])
+    segments += segmenter.close()
+    text = "".join(chunks)
+    assert "".join(segment.text for segment in segments) == text
+    assert all(text[segment.start : segment.end] == segment.text for segment in segments)
+    assert all(0 < len(segment.text) <= bound[1] for segment in segments)
+
+
 @given(texts, bounds)
 def test_no_segment_is_empty_or_longer_than_the_bound(text: str, bound: tuple[int, int]) -> None:
     assert all(0 < len(segment.text) <= bound[1] for segment in cut(text, *bound))

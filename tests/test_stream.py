@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail import Action, Verdict
+from guardrail.flow.steps import PAUSE
 from tests.fakes import BAD, WordDetector
 from tests.streaming import CLEAN, INLINE, NEUTRAL, SHORT, TOXIC, aread, cut, guard, later, read, timeless
 
@@ -64,6 +65,34 @@ def test_a_tail_without_a_full_stop_is_judged_too() -> None:
     pieces, outcome = read(guard().stream([CLEAN, " and you are an id", "iot"]))
     assert "".join(pieces) == f"{CLEAN} and you are an person"
     assert outcome.action is Action.REWRITTEN
+
+
+def test_at_a_pause_all_is_judged_and_shown_before_more_is_read() -> None:
+    asked: list[str] = []
+    pieces: list[str] = []
+
+    def chunks() -> Iterator[Any]:
+        for chunk in (f"{CLEAN} You are an id", PAUSE, "iot, they say", PAUSE, "", PAUSE, " - twice."):
+            yield chunk
+            asked.append("".join(pieces))
+
+    stream = guard().stream(chunks())
+    for piece in stream:
+        pieces.append(piece)  # the source looks at it meanwhile
+    assert asked[1] == f"{CLEAN} You are an id"
+    assert "iot" not in "".join(pieces)
+    assert asked[3] == asked[5]
+    assert "".join(pieces).endswith(" - twice.")
+    assert stream.outcome is not None
+    assert stream.outcome.text == "".join(pieces)
+
+
+@given(st.lists(st.sampled_from([CLEAN, TOXIC, "Shorter. ", "\n", ""]), max_size=8))
+def test_a_pause_between_sentences_changes_nothing(sentences: list[str]) -> None:
+    paused = [part for sentence in sentences for part in (f"{sentence} ", PAUSE)]
+    text = "".join(f"{sentence} " for sentence in sentences)
+    later_, plain = guard().stream(paused), guard().check(text)  # type: ignore[arg-type]
+    assert "".join(later_) == plain.text
 
 
 def test_a_megabyte_in_one_chunk_comes_out_in_pieces() -> None:

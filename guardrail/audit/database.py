@@ -56,7 +56,7 @@ class Database:
             yield connection
 
     def prepare(self) -> None:
-        """Makes the tables where there are none; AuditError where they are another version's."""
+        """Makes the tables where there are none, or brings them up to date; AuditError where it cannot."""
         with self._preparing:
             if not self._prepared:
                 with self._begin(write=True) as connection:

@@ -33,8 +33,8 @@ from guardrail.errors import AuditError
 
 __all__ = ["VERSION", "insert_once", "interventions", "prepare", "reviews", "schema_version"]
 
-VERSION = 1
-"""Raised by one with every change of the tables; a store of another version is refused, not guessed at."""
+VERSION = 2
+"""Raised by one with every change of the tables; a store of a later version is refused, not guessed at."""
 
 _LOCK = 0x67756172  # any number that other programs in the same database are unlikely to lock
 
@@ -110,13 +110,23 @@ reviews = Table(
     Column("decision", String(16), CheckConstraint("decision IN ('accepted', 'corrected')"), nullable=False),
     Column("correction", Readable),
     Column("reviewer", String(100), nullable=False),
+    Column(
+        "confirmed",
+        JSON(none_as_null=True),
+        comment="checks that refuse the correction, which the reviewer confirmed all the same; "
+        "NULL where nothing was checked",
+    ),
 )
+
+MIGRATIONS = {1: f"ALTER TABLE {reviews.name} ADD COLUMN confirmed JSON"}
+"""What makes the tables of each earlier version those of the next."""
 
 
 def prepare(connection: Connection, *, where: str) -> None:
-    """Makes the tables where there are none; AuditError where they are another version's.
+    """Makes the tables where there are none, and brings those of an earlier version up to date.
 
-    To be called in a transaction that writes: of several processes that start at once, one makes them.
+    AuditError where they are those of a later one. To be called in a transaction that writes: of several
+    processes that start at once, one makes them.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
@@ -125,6 +135,10 @@ def prepare(connection: Connection, *, where: str) -> None:
         connection.execute(schema_version.insert().values(version=VERSION))
         return
     found = connection.execute(select(schema_version.c.version)).scalar()
+    while found in MIGRATIONS:
+        connection.exec_driver_sql(MIGRATIONS[found])
+        found += 1
+        connection.execute(schema_version.update().values(version=found))
     if found != VERSION:
         age = "a newer" if found is not None and found > VERSION else "an older"
         raise AuditError(

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from guardrail.errors import PluginError
-from guardrail.flow.steps import Flow, ModelCall, Read, Release, Request, UnfinishedError
+from guardrail.flow.steps import Flow, ModelCall, Pause, Read, Release, Request, UnfinishedError
 from guardrail.outcome import Outcome, Timings
 
 __all__ = ["Run"]
@@ -35,8 +35,8 @@ class Run:
         """The model call that is asked for, if that is what the flow waits for."""
         return None if isinstance(self.request, (Read, Release)) else self.request
 
-    def send(self, value: str | None) -> None:
-        """Replies to a Read (a chunk, or None at the end of the text) or to a Release (None)."""
+    def send(self, value: str | Pause | None) -> None:
+        """Replies to a Read (a chunk, a pause, or None at the end of the text) or to a Release (None)."""
         self.request = self._advance(lambda: self._flow.send(value))
 
     def reply(self, value: Any, seconds: float) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from guardrail.drive.run import Run
 from guardrail.errors import FailureError
-from guardrail.flow.steps import Flow, Read, Release
+from guardrail.flow.steps import PAUSE, Flow, Pause, Read, Release
 from guardrail.outcome import Edit, Outcome
 from guardrail.threads import ThreadBatcher
 from guardrail.tracebacks import WithoutFrames
@@ -196,12 +196,12 @@ class _Source:
     def __init__(self, chunks: AsyncIterable[str] | Iterable[str]) -> None:
         self._chunks = aiter(chunks) if isinstance(chunks, AsyncIterable) else iter(chunks)
 
-    async def read(self) -> str | None:
+    async def read(self) -> str | Pause | None:
         """The next chunk; None at the end."""
         if not isinstance(self._chunks, AsyncIterator):
             return _read(self._chunks)
         try:
-            return _require_str(await anext(self._chunks))
+            return _require_chunk(await anext(self._chunks))
         except StopAsyncIteration:
             return None
 
@@ -213,9 +213,9 @@ class _Source:
             _close(self._chunks)
 
 
-def _read(source: Iterator[object]) -> str | None:
+def _read(source: Iterator[object]) -> str | Pause | None:
     try:
-        return _require_str(next(source))
+        return _require_chunk(next(source))
     except StopIteration:
         return None
 
@@ -225,8 +225,8 @@ def _close(source: object) -> None:
         close()
 
 
-def _require_str(chunk: object) -> str:
-    if isinstance(chunk, str):
+def _require_chunk(chunk: object) -> str | Pause:
+    if isinstance(chunk, str) or chunk is PAUSE:
         return chunk
     kind = type(chunk).__name__
     del chunk  # this frame is part of the traceback

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guardrail.calls import Calls
 from guardrail.drive.run import Run
 from guardrail.errors import DeadlineError
-from guardrail.flow.steps import Flow, ModelCall
+from guardrail.flow.steps import Flow, ModelCall, Steps
 from guardrail.outcome import Outcome
 from guardrail.sharing import answer_together, batches
 from guardrail.threads import ThreadBatcher
@@ -17,7 +17,22 @@ from guardrail.threads import ThreadBatcher
 if TYPE_CHECKING:
     from guardrail.batching import Batcher
 
-__all__ = ["adrive", "drive", "drive_many"]
+__all__ = ["adrive", "answered", "drive", "drive_many"]
+
+T = TypeVar("T")
+
+
+def answered(steps: Steps[T], calls: Calls) -> T:
+    """The result of steps that ask for nothing but model calls; a PluginError is raised."""
+    reply: Any = None
+    while True:
+        try:
+            request = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        assert isinstance(request, ModelCall)
+        reply = calls.answer(request)
 
 
 def drive(flow: Flow, text: str, batcher: ThreadBatcher) -> Outcome:

@@ -12,12 +12,13 @@ from guardrail.flow.agreement import agreement
 from guardrail.flow.record import CLEAN, Case, Record
 from guardrail.flow.scoring import detect, jointly, tolerate
 from guardrail.flow.steps import Embed, Rewrite, Steps
-from guardrail.outcome import Action, Verdict
+from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
 from guardrail.portions import MAX_REWRITTEN, portions
 from guardrail.rewriters.mask import mask_spans, mask_whole
+from guardrail.segment import Segment
 
-__all__ = ["mend"]
+__all__ = ["examine", "mend"]
 
 ELLIPSIS = "..."
 
@@ -35,6 +36,14 @@ def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
     for case in cases:
         if not case.settled:
             case.settle(Action.BLOCKED, "", CLEAN)
+
+
+def examine(policy: Policy, source: str, candidate: str) -> Steps[tuple[str, ...]]:
+    """The names of the checks that refuse a candidate, whoever wrote it, for a source that stands alone."""
+    (verdict,) = yield from detect(policy, [source])
+    case = Case(Segment(0, source, Span(0, len(source)), "prose"), "", verdict)
+    ((proposed,),) = yield from _propose(policy, [case], [[candidate]])
+    return failed(proposed[0], policy)
 
 
 def _may_rewrite(case: Case, record: Record) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from guardrail.flow.ladder import mend
 from guardrail.flow.record import Case, Record
 from guardrail.flow.scoring import judge
-from guardrail.flow.steps import Flow, Read, Steps, UnfinishedError
+from guardrail.flow.steps import PAUSE, Flow, Read, Steps, UnfinishedError
 from guardrail.outcome import Action
 from guardrail.policy import Policy
 from guardrail.segment import Segment, Segmenter
@@ -44,6 +44,10 @@ def moderate(policy: Policy) -> Flow:
 def _read(policy: Policy, record: Record) -> Steps[None]:
     segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
     while (chunk := (yield Read())) is not None:
+        if chunk is PAUSE:
+            if (yield from _settle(policy, segmenter.close(), record)):
+                return
+            continue
         for start in range(0, len(chunk), STRIDE):
             segments = segmenter.feed(chunk[start : start + STRIDE])
             if (yield from _settle(policy, segments, record)):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any, Final, TypeVar
 
 from guardrail.outcome import Edit, Outcome
 
 __all__ = [
+    "PAUSE",
     "Detect",
     "Embed",
     "Flow",
     "ModelCall",
+    "Pause",
     "Read",
     "Release",
     "Request",
@@ -22,9 +25,21 @@ __all__ = [
 ]
 
 
+class Pause(Enum):
+    """A reply to Read in place of a chunk: what was read so far is judged and released before the next Read.
+
+    The text goes on behind it, and what follows is judged with what came before, as after any other segment.
+    """
+
+    PAUSE = "pause"
+
+
+PAUSE: Final = Pause.PAUSE
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The next chunk is wanted. Reply: str, or None at the end of the text."""
+    """The next chunk is wanted. Reply: str, ``PAUSE``, or None at the end of the text."""
 
 
 @dataclass(frozen=True, slots=True)

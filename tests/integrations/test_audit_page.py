@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[AuditStore]:
 def page(driver: Chrome, store: AuditStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """The page with the audit open; nothing may be complained of in the browser's log."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    routes = audit_routes(store.database, Reviewers({"alice": KEY}))
+    routes = audit_routes(store.database, Reviewers({"alice": KEY}), guard=fake_guard())
     with serving(create_app(fake_guard(), keys=ServerKeys(), routers=[routes])) as url:
         driver.get(f"{url}/audit")
         opened = Page(driver)
@@ -133,12 +133,44 @@ def test_a_rewrite_is_accepted_and_a_mask_corrected(page: Page, store: AuditStor
     page.named(f"Correct number {MASKED}").send_keys(Keys.ENTER)
     assert page.focused.get_attribute("id") == f"correction-{MASKED}"
     page.focused.send_keys(Keys.CONTROL + "a")
-    page.focused.send_keys("Please be quiet.", Keys.TAB)
+    page.focused.send_keys("Shut up, you person.", Keys.TAB)
     page.focused.send_keys(Keys.ENTER)
     page.wait_for(f"Number {MASKED} is corrected.")
     assert record_of(store.database, 3).decision == "accepted"
     record = record_of(store.database, MASKED)
-    assert (record.decision, record.correction, record.reviewer) == ("corrected", "Please be quiet.", "alice")
+    assert (record.decision, record.correction, record.reviewer) == (
+        "corrected",
+        "Shut up, you person.",
+        "alice",
+    )
+
+
+def test_a_correction_that_checks_refuse_is_saved_once_it_is_confirmed(page: Page, store: AuditStore) -> None:
+    page.element("older").send_keys(Keys.ENTER)
+    page.wait_for("12 interventions shown.")
+    page.named(f"Correct number {MASKED}").send_keys(Keys.ENTER)
+    page.focused.send_keys(Keys.CONTROL + "a")
+    page.focused.send_keys("You moron.", Keys.TAB)
+    page.focused.send_keys(Keys.ENTER)
+    wait: WebDriverWait[Chrome] = WebDriverWait(page.driver, PATIENCE)
+    wait.until(lambda _: "toxic: the detector finds it toxic" in page.focused.text)
+    assert record_of(store.database, MASKED).decision is None
+    page.element(f"correction-{MASKED}").send_keys("!")
+    assert page.driver.find_elements(By.CSS_SELECTOR, ".refusal") == [], "it was another correction"
+    page.element(f"correction-{MASKED}").send_keys(Keys.TAB)
+    page.focused.send_keys(Keys.ENTER)
+    wait.until(lambda _: "These checks refuse the correction" in page.focused.text)
+    page.focused.send_keys(Keys.TAB)
+    page.focused.send_keys(Keys.ENTER)
+    page.wait_for(f"Number {MASKED} is corrected.")
+    record = record_of(store.database, MASKED)
+    assert (record.correction, record.reviewer) == ("You moron.!", "alice")
+    assert record.confirmed is not None
+    assert record.confirmed[:2] == ["toxic", "lexicon"]
+    shown = page.driver.find_element(By.CSS_SELECTOR, f"li[aria-labelledby=record-{MASKED}] .verdict").text
+    assert "confirmed although refused: toxic, lexicon" in shown
+    log: Any = page.driver.get_log("browser")  # type: ignore[no-untyped-call]
+    assert ["409 (Conflict)" in entry["message"] for entry in log] == [True, True]
 
 
 def test_recorded_markup_is_shown_as_text_and_never_runs(page: Page) -> None:

@@ -17,7 +17,16 @@ from guardrail import Guard, Policy
 from guardrail.audit.store import AuditStore
 from guardrail.errors import ConfigError, UsageError
 from guardrail.integrations.audit.keys import Reviewers
-from guardrail.integrations.audit.review import Query, decide, page, pairs
+from guardrail.integrations.audit.review import (
+    Query,
+    Record,
+    RefusedCorrectionError,
+    corrections,
+    decide,
+    page,
+    pairs,
+    record_of,
+)
 from guardrail.integrations.audit.routes import FILES, audit_routes
 from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server import Keys, create_app
@@ -53,6 +62,20 @@ def store(where: str) -> Iterator[AuditStore]:
     guard(opened, detector=lambda texts: [], policy=Policy(on_error="open")).check("A fine day.")
     yield opened
     opened.close()
+
+
+def correct(
+    store: AuditStore, number: int, correction: str, *, reviewer: str = "alice", confirmed: Any = ()
+) -> Record:
+    return decide(
+        store.database,
+        number,
+        "corrected",
+        reviewer=reviewer,
+        guard=guard(store),
+        correction=correction,
+        confirmed=confirmed,
+    )
 
 
 def numbers(store: AuditStore, **query: Any) -> list[int]:
@@ -94,7 +117,7 @@ def test_filters_hold_together(store: AuditStore) -> None:
 
 def test_the_last_decision_counts_and_all_are_kept(store: AuditStore) -> None:
     decide(store.database, 1, "accepted", reviewer="alice")
-    record = decide(store.database, 1, "corrected", reviewer="bob", correction=" You are mistaken. ")
+    record = correct(store, 1, " You are mistaken. ", reviewer="bob")
     assert (record.decision, record.reviewer, record.correction) == ("corrected", "bob", "You are mistaken.")
     assert record.reviewed_at is not None
     assert numbers(store, review="corrected") == [1]
@@ -122,7 +145,7 @@ def test_a_decision_that_teaches_nothing_is_refused(
     store: AuditStore, number: int, decision: Any, correction: str | None, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        decide(store.database, number, decision, reviewer="alice", correction=correction)
+        decide(store.database, number, decision, reviewer="alice", guard=guard(store), correction=correction)
 
 
 def test_where_no_text_is_kept_there_is_nothing_to_decide(where: str) -> None:
@@ -148,15 +171,15 @@ def test_the_export_is_what_the_trainer_reads(store: AuditStore, where: str, tmp
     for text in ("You are an idiot.", odd):
         rewriting.check(text)
     decide(store.database, 1, "accepted", reviewer="alice")
-    decide(store.database, 6, "corrected", reviewer="alice", correction="You are mistaken.")
-    decide(store.database, 4, "corrected", reviewer="bob", correction="Please be quiet.")
+    correct(store, 6, "You are mistaken.", reviewer="alice")
+    correct(store, 4, "Please be quiet.", reviewer="bob", confirmed=["meaning"])
     decide(store.database, 7, "accepted", reviewer="bob")
     decide(store.database, 2, "accepted", reviewer="bob")
-    decide(store.database, 2, "corrected", reviewer="bob", correction="He is wrong.")
+    correct(store, 2, "He is wrong.", reviewer="bob")
     target = tmp_path / "pairs.jsonl"
     result = CliRunner().invoke(app, ["audit", "export", str(target), "--audit", where])
     assert result.exit_code == 0, result.output
-    assert result.stderr == "4 pairs\n"
+    assert result.stderr == "4 pairs\ncorrections confirmed although checks refuse them: 1\n"
     found = {row.source: set(row.references) for row in drop_copies(read_rows(target))}
     assert found == {
         "You are an idiot.": {"You are an person.", "You are mistaken."},
@@ -185,13 +208,70 @@ def test_an_export_without_an_audit_says_what_to_set(tmp_path: Path) -> None:
     assert "GUARDRAIL_AUDIT__URL" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("correction", "failed_checks"),
+    [
+        ("You are a moron.", ("toxic", "lexicon")),
+        ("Bananas grow in hot countries.", ("meaning",)),
+        ("You are an 1 person.", ("number",)),
+        ("You are not an idiot.", ("toxic", "lexicon", "negation")),
+    ],
+)
+def test_a_correction_that_checks_refuse_needs_a_second_word_that_is_recorded(
+    store: AuditStore, correction: str, failed_checks: tuple[str, ...]
+) -> None:
+    for confirmed in ((), failed_checks[1:], ("copy",)):
+        with pytest.raises(RefusedCorrectionError, match="refuse the correction") as caught:
+            correct(store, 1, correction, confirmed=confirmed)
+        assert caught.value.failed_checks == failed_checks
+        assert correction not in str(caught.value)
+    assert (record_of(store.database, 1).decision, list(pairs(store.database))) == (None, [])
+    record = correct(store, 1, correction, confirmed=failed_checks)
+    assert (record.correction, record.confirmed) == (correction, list(failed_checks))
+    assert corrections(store.database).confirmed == 1
+    assert [pair.neutral for pair in pairs(store.database)] == [(correction,)]
+
+
+def test_a_correction_that_passes_needs_no_second_word(store: AuditStore) -> None:
+    assert correct(store, 1, "You are a person.", confirmed=["toxic"]).confirmed == []
+    assert decide(store.database, 2, "accepted", reviewer="alice").confirmed is None
+    assert (corrections(store.database).confirmed, corrections(store.database).unchecked) == (0, 0)
+
+
+def test_checks_of_a_correction_leave_no_trace_in_the_audit(store: AuditStore) -> None:
+    with pytest.raises(RefusedCorrectionError):
+        correct(store, 1, "You are a moron.")
+    assert numbers(store) == [5, 4, 3, 2, 1]
+
+
+def test_an_audit_of_the_earlier_version_goes_on_and_its_unchecked_corrections_stay_in(
+    store: AuditStore, where: str, tmp_path: Path
+) -> None:
+    correct(store, 1, "You are a moron.", confirmed=["toxic", "lexicon"])
+    decide(store.database, 2, "accepted", reviewer="alice")
+    with store.database.transaction(write=True) as connection:
+        connection.exec_driver_sql("ALTER TABLE guardrail_reviews DROP COLUMN confirmed")
+        connection.exec_driver_sql("UPDATE guardrail_schema SET version = 1")
+    store.close()
+    result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", where])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("1 pairs\ncorrections left out as nothing checked them: 1;")
+    again = AuditStore(where)
+    assert record_of(again.database, 1).confirmed is None
+    assert correct(again, 1, "You are a person.").confirmed == []
+    assert len(list(pairs(again.database))) == 2
+    again.close()
+
+
 # ---- over HTTP
 
 
 @pytest.fixture
 def client(store: AuditStore) -> Iterator[httpx.Client]:
     """A client of the real server with the audit mounted, without a key."""
-    routes = audit_routes(store.database, Reviewers({"alice": KEY, "bob": "bobs-key-0123456789"}))
+    routes = audit_routes(
+        store.database, Reviewers({"alice": KEY, "bob": "bobs-key-0123456789"}), guard=guard(store)
+    )
     with (
         serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url,
         httpx.Client(base_url=url, timeout=PATIENCE) as client,
@@ -250,6 +330,17 @@ def test_a_wrong_decision_is_told_what_is_wrong(client: httpx.Client) -> None:
     assert answer.status_code == 400
 
 
+def test_a_refused_correction_is_told_which_checks_refuse_it(client: httpx.Client) -> None:
+    path, body = "/audit/interventions/1/decision", {"decision": "corrected", "correction": "You moron."}
+    answer = client.post(path, json=body, headers=ALICE)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (409, "checks_failed")
+    assert error["failed_checks"] == ["toxic", "lexicon"]
+    answer = client.post(path, json=body | {"confirmed": error["failed_checks"]}, headers=ALICE)
+    assert answer.status_code == 200
+    assert answer.json()["confirmed"] == ["toxic", "lexicon"]
+
+
 def test_the_page_may_load_nothing_from_elsewhere_and_no_text_is_markup(client: httpx.Client) -> None:
     answer = client.get("/audit")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -301,7 +392,7 @@ def test_a_key_is_compared_with_every_reviewers_in_constant_time(
 def test_records_are_json_whatever_the_text_was(where: str) -> None:
     store = AuditStore(where, include_text=True)
     guard(store).check("An idiot \ud83d said \u2028 this.")
-    routes = audit_routes(store.database, Reviewers({"alice": KEY}))
+    routes = audit_routes(store.database, Reviewers({"alice": KEY}), guard=guard(store))
     with serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url:
         answer = get(f"{url}/audit/interventions", headers=ALICE)
     store.close()

@@ -36,7 +36,7 @@ def export(
     """
     settings = with_audit(Config.load(config), audit, include_text=False).audit
     store = settings.open()
-    from guardrail.integrations.audit.review import pairs
+    from guardrail.integrations.audit.review import corrections, pairs
 
     count = 0
     try:
@@ -49,3 +49,11 @@ def export(
             file.write(f"{json.dumps({'toxic': pair.toxic, 'neutral': pair.neutral})}\n")
             count += 1
     typer.echo(f"{count} pairs", err=True)
+    found = corrections(store.database)
+    if found.confirmed:
+        typer.echo(f"corrections confirmed although checks refuse them: {found.confirmed}", err=True)
+    if found.unchecked:
+        typer.echo(
+            f"corrections left out as nothing checked them: {found.unchecked}; save them at /audit again",
+            err=True,
+        )

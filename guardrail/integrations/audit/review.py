@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Literal
 
-from sqlalchemy import Float, RowMapping, Select, cast, func, select
+from sqlalchemy import Float, RowMapping, Select, cast, func, null, select
 
 from guardrail.audit.database import Database
 from guardrail.audit.schema import interventions, reviews
 from guardrail.audit.trail import now
 from guardrail.errors import UsageError
+from guardrail.guard import Guard
 from guardrail.outcome import Action
 
-__all__ = ["Decision", "Page", "Pair", "Query", "Record", "decide", "page", "pairs", "record_of"]
+__all__ = [
+    "Corrections",
+    "Decision",
+    "Page",
+    "Pair",
+    "Query",
+    "Record",
+    "RefusedCorrectionError",
+    "corrections",
+    "decide",
+    "page",
+    "pairs",
+    "record_of",
+]
 
 Decision = Literal["accepted", "corrected"]
 LONGEST_PAGE = 200
@@ -54,7 +68,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One intervention as it was recorded, and the last decision on it. Shows no text in its ``repr``."""
+    """One intervention as it was recorded, and the last decision on it. Shows no text in its ``repr``.
+
+    ``confirmed`` names the checks that refuse the correction, which its reviewer confirmed all the same; None
+    where nothing was checked.
+    """
 
     id: int
     at: datetime
@@ -79,6 +97,7 @@ class Record:
     correction: str | None
     reviewer: str | None
     reviewed_at: datetime | None
+    confirmed: list[str] | None
 
     def __repr__(self) -> str:
         return f"Record(id={self.id}, action={self.action!r}, decision={self.decision!r})"
@@ -100,6 +119,26 @@ class Pair:
     neutral: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """How many corrections that count were confirmed although checks refuse them, and how many were never
+    checked, which are not exported."""
+
+    confirmed: int
+    unchecked: int
+
+
+class RefusedCorrectionError(UsageError):
+    """Checks refuse a correction, and the reviewer has not confirmed it; ``failed_checks`` names them."""
+
+    def __init__(self, number: int, failed_checks: tuple[str, ...]) -> None:
+        super().__init__(
+            f"intervention {number} is not corrected: the checks {', '.join(failed_checks)} refuse the "
+            "correction, as they would refuse a rewrite; change it, or confirm these checks"
+        )
+        self.failed_checks = failed_checks
+
+
 def page(database: Database, query: Query) -> Page:
     """The records that a query asks for."""
     with database.transaction() as connection:
@@ -118,10 +157,19 @@ def record_of(database: Database, number: int) -> Record:
 
 
 def decide(
-    database: Database, number: int, decision: Decision, *, reviewer: str, correction: str | None = None
+    database: Database,
+    number: int,
+    decision: Decision,
+    *,
+    reviewer: str,
+    guard: Guard | None = None,
+    correction: str | None = None,
+    confirmed: Collection[str] = (),
 ) -> Record:
     """Adds a decision on an intervention, whose last decision counts, and returns the record.
 
+    A correction passes the checks that ``guard``, or the default guard, makes of a rewrite. One that fails
+    raises RefusedCorrectionError, unless ``confirmed`` names every check that refuses it; that is recorded.
     Raises UsageError where nothing can be learned from it: a text that is not kept, an accepted text that is
     no rewrite, a correction that is empty, overlong or equal to the original.
     """
@@ -129,23 +177,35 @@ def decide(
     if problem := _undecidable(record, decision, correction):
         raise UsageError(f"intervention {number} cannot be {decision}: {problem}")
     kept = correction.strip() if correction is not None and decision == "corrected" else None
+    refused = None if kept is None else (guard or Guard()).verify(str(record.before), kept)
+    if refused and not set(refused) <= set(confirmed):
+        raise RefusedCorrectionError(number, refused)
     with database.transaction(write=True) as connection:
         connection.execute(
             reviews.insert().values(
-                intervention=number, at=now(), decision=decision, correction=kept, reviewer=reviewer
+                intervention=number,
+                at=now(),
+                decision=decision,
+                correction=kept,
+                reviewer=reviewer,
+                confirmed=None if refused is None else list(refused),
             )
         )
     return record_of(database, number)
 
 
 def pairs(database: Database) -> Iterator[Pair]:
-    """Training pairs from accepted and corrected interventions, one for each toxic segment, in its order."""
+    """Training pairs from accepted and corrected interventions, one for each toxic segment, in its order.
+
+    A correction that was never checked, as by an earlier version, is left out.
+    """
     last = _last_reviews()
     neutral = func.coalesce(last.c.correction, interventions.c.after)
     wanted = (
         select(interventions.c.before.label("toxic"), neutral.label("neutral"))
         .join(last, last.c.intervention == interventions.c.id)
         .where(interventions.c.before.is_not(None))
+        .where((last.c.decision == "accepted") | last.c.confirmed.is_not(null()))
         .order_by(interventions.c.before, interventions.c.id)
         .execution_options(yield_per=_ROWS_AT_ONCE)
     )
@@ -153,6 +213,15 @@ def pairs(database: Database) -> Iterator[Pair]:
         found = connection.execute(wanted)
         for toxic, rows in groupby(found, key=lambda row: row.toxic):
             yield Pair(toxic, tuple(dict.fromkeys(row.neutral for row in rows)))
+
+
+def corrections(database: Database) -> Corrections:
+    """How far the corrections that count were checked."""
+    last = _last_reviews()
+    with database.transaction() as connection:
+        found = connection.execute(select(last.c.confirmed).where(last.c.decision == "corrected")).scalars()
+        checked = [None if failed is None else len(failed) for failed in found]
+    return Corrections(sum(map(bool, checked)), checked.count(None))
 
 
 def _undecidable(record: Record, decision: Decision, correction: str | None) -> str | None:
@@ -180,6 +249,7 @@ def _everything() -> Select[Any]:
             last.c.decision,
             last.c.correction,
             last.c.reviewer,
+            last.c.confirmed,
             last.c.at.label("reviewed_at"),
         )
         .outerjoin(last, last.c.intervention == interventions.c.id)

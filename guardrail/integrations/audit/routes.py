@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header
 from fastapi import Query as Parameter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from guardrail.audit.database import Database
 from guardrail.errors import UsageError
+from guardrail.guard import Guard
 from guardrail.integrations.audit import review
 from guardrail.integrations.audit.keys import VARIABLE, Reviewers
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply
@@ -33,15 +34,18 @@ Number = Annotated[int | None, Parameter(ge=0, lt=2**63)]
 
 
 class Decided(BaseModel):
-    """What a reviewer decided."""
+    """What a reviewer decided; ``confirmed`` names the checks that refuse the correction all the same."""
 
     model_config = ConfigDict(extra="forbid")
     decision: Literal["accepted", "corrected"]
     correction: str | None = None
+    confirmed: Annotated[list[str], Field(max_length=100)] = []
 
 
-def audit_routes(database: Database, reviewers: Reviewers) -> APIRouter:
+def audit_routes(database: Database, reviewers: Reviewers, *, guard: Guard | None = None) -> APIRouter:
     """Routes under ``/audit``, to be given to ``create_app``, whose headers and errors they rely on.
+
+    ``guard``, or the default guard, checks corrections as it checks rewrites.
 
     They are plain functions, which FastAPI runs in threads: a slow database holds up nobody else.
     """
@@ -95,8 +99,18 @@ def audit_routes(database: Database, reviewers: Reviewers) -> APIRouter:
         """The record with the new decision on it."""
         try:
             record = review.decide(
-                database, number, decided.decision, reviewer=name, correction=decided.correction
+                database,
+                number,
+                decided.decision,
+                reviewer=name,
+                guard=guard,
+                correction=decided.correction,
+                confirmed=decided.confirmed,
             )
+        except review.RefusedCorrectionError as error:
+            refused = ApiError(str(error), status=409, code="checks_failed", param="correction")
+            refused.body["error"]["failed_checks"] = list(error.failed_checks)
+            raise refused from None
         except UsageError as error:
             raise ApiError(str(error), status=409) from None
         return JsonReply(_shown(record))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from guardrail.integrations.openai_server.identifiers import new_id, readings
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, strings_of
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, dumps, number_in, strings_of
 
 __all__ = [
     "BLOCKED",
@@ -29,7 +29,14 @@ __all__ = [
 ]
 
 BLOCKED = "content_filter"
-FINISH_REASONS = ("stop", "length", "tool_calls", "function_call", BLOCKED)
+FINISH_REASONS = {
+    **dict.fromkeys(("stop", "complete", "end_turn", "eos", "eos_token", "stop_sequence"), "stop"),
+    **dict.fromkeys(("length", "max_length", "max_tokens", "model_length"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_use"), "tool_calls"),
+    "function_call": "function_call",
+    **dict.fromkeys((BLOCKED, "recitation", "safety", "sensitive"), BLOCKED),
+}
+"""Why a choice is over, as upstreams name it in lower case, and as OpenAI does."""
 MOST_CHOICES = 128
 KNOWN_FIELDS = frozenset(
     {
@@ -51,15 +58,27 @@ class Kind:
     message: str | None
     delta: str | None
 
-    def choices(self, answer: JsonObject) -> list[JsonObject]:
-        """The choices of an answer or chunk, each with an index of its own."""
+    def choices(self, answer: JsonObject) -> Iterator[tuple[int, JsonObject]]:
+        """The choices of an answer or chunk, each under an index of its own; one without has its position.
+
+        MalformedError where one cannot be read, behind the others: these are not to suffer for it.
+        """
         found = answer.get("choices")
-        if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
+        if not isinstance(found, list):
             raise MalformedError("no list of choices")
-        indexes = {index_of(choice) for choice in found}
-        if len(indexes) != len(found):
-            raise MalformedError("choices share an index")
-        return found
+        seen: set[int] = set()
+        problem: MalformedError | None = None
+        for position, choice in enumerate(found):
+            if choice is None:
+                continue
+            try:
+                index = _index_of_choice(choice, position, seen)
+            except MalformedError as error:
+                problem = problem or error
+            else:
+                yield index, choice
+        if problem is not None:
+            raise problem
 
 
 DOCUMENT = "content"
@@ -95,9 +114,24 @@ class Terms:
         return self.document and name == DOCUMENT
 
 
-def index_of(part: JsonObject) -> int:
-    """The index of a choice or of a fragment of a call."""
-    index = part.get("index", 0)
+def _index_of_choice(choice: object, position: int, seen: set[int]) -> int:
+    if not isinstance(choice, dict):
+        raise MalformedError("a choice is not an object")
+    index = index_of(choice, default=position)
+    if index in seen:
+        raise MalformedError("choices share an index")
+    seen.add(index)
+    return index
+
+
+def index_of(part: JsonObject, *, default: int = 0) -> int:
+    """The index of a choice or of a fragment of a call, as a number or as its digits."""
+    index = part.get("index")
+    if index is None:
+        return default
+    index = number_in(index)
+    if isinstance(index, float) and index.is_integer():
+        index = int(index)
     if type(index) is not int or not 0 <= index < MOST_CHOICES:
         raise MalformedError(f"an index is not a number below {MOST_CHOICES}")
     return index
@@ -132,15 +166,15 @@ def envelope(answer: JsonObject, *, terms: Terms, streamed: bool, clean: Contain
     return {
         "id": new_id(kind.id_prefix),
         "object": kind.chunk if streamed else kind.whole,
-        "created": answer["created"] if plain(answer.get("created")) else 0,
+        "created": number_in(answer.get("created")) or 0,
         "model": terms.model,
         **{name: value for name in ENVELOPE if isinstance(value := answer.get(name), str) and value in clean},
     }
 
 
-def finish_reason(reason: object) -> str:
-    """The reason as OpenAI names it; ``stop`` for one that it does not know."""
-    return reason if isinstance(reason, str) and reason in FINISH_REASONS else "stop"
+def finish_reason(reason: object) -> str | None:
+    """The reason as OpenAI names it; None for what is no reason, or none that is known here."""
+    return FINISH_REASONS.get(reason.lower()) if isinstance(reason, str) else None
 
 
 @dataclass(slots=True)
@@ -150,7 +184,8 @@ class Call:
     id: str = field(default="", repr=False)
     custom: bool = False
     name: str = field(default="", repr=False)
-    arguments: list[str] = field(default_factory=list, repr=False)
+    arguments: str = field(default="", repr=False)
+    empty: str = ""
 
     def add(self, fragment: JsonObject) -> None:
         """Takes up a fragment, or a whole call."""
@@ -161,21 +196,31 @@ class Call:
     def add_function(self, function: JsonObject) -> None:
         """Takes up name and arguments alone."""
         self.name += string_of(function, "name")
-        self.arguments.append(string_of(function, "input" if self.custom else "arguments"))
+        given = function.get(self._argument)
+        if given in ({}, []):
+            self.empty = dumps(given)  # stands unless there are others: some upstreams begin with it
+        elif isinstance(given, (dict, list)):
+            self.arguments += dumps(given)
+        else:
+            self.arguments += string_of(function, self._argument)
 
     def strings(self) -> list[str]:
         """Everything in it that someone could read, but the id."""
         names = dict.fromkeys((self.name, *readings(self.name)))
-        return [*names, *strings_of("".join(self.arguments))]
+        return [*names, *strings_of(self.arguments)]
 
     def function(self) -> JsonObject:
         """Name and arguments."""
-        return {"name": self.name, "input" if self.custom else "arguments": "".join(self.arguments)}
+        return {"name": self.name, self._argument: self.arguments or self.empty}
 
     def whole(self) -> JsonObject:
         """The call as a message lists it."""
         kind = "custom" if self.custom else "function"
         return {"id": self.id, "type": kind, kind: self.function()}
+
+    @property
+    def _argument(self) -> str:
+        return "input" if self.custom else "arguments"
 
 
 class Calls:
@@ -188,9 +233,9 @@ class Calls:
     def collect(self, part: JsonObject, *, streamed: bool) -> None:
         """Takes up what a message or delta says of calls."""
         listed = part.get("tool_calls") or []
-        if not isinstance(listed, list) or not all(isinstance(call, dict) for call in listed):
+        if not isinstance(listed, list) or not all(call is None or isinstance(call, dict) for call in listed):
             raise MalformedError("tool_calls is not a list of objects")
-        for fragment in listed:
+        for fragment in filter(None, listed):
             index = self._place(fragment) if streamed else len(self._calls)
             self._calls.setdefault(index, Call()).add(fragment)
         if function := object_of(part, "function_call"):

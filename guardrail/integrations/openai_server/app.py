@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from guardrail.config import ServerSettings
 from guardrail.guard import Guard
@@ -74,6 +75,7 @@ def create_app(
         page_routes(),
         *routers,
     ):
+        _answer_head(router)
         app.include_router(router)
     app.add_exception_handler(ApiError, _told)
     app.add_exception_handler(HTTPException, http_error)
@@ -89,6 +91,13 @@ def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Ups
     if settings.upstream is None:
         return None
     return Upstream(settings, key=keys.upstream, consumed=bool(keys.proxy), moderator=moderator)
+
+
+def _answer_head(router: APIRouter) -> None:
+    """Has every path that answers GET answer HEAD, as HTTP wants it; the server leaves the body out."""
+    for route in router.routes:
+        if isinstance(route, Route) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")
 
 
 def _told(request: Request, error: Exception) -> Response:

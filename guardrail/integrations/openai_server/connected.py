@@ -12,11 +12,12 @@ from starlette.types import Receive, Scope, Send
 from guardrail.integrations.openai_server.replies import ApiError
 from guardrail.integrations.openai_server.sse import event
 
-__all__ = ["LeftError", "Streaming", "while_connected"]
+__all__ = ["LAST_WORDS", "LeftError", "Streaming", "late", "while_connected"]
 
 T = TypeVar("T")
 CLOSED_REQUEST = 499
 LAST_WORDS = 5.0
+"""Seconds in which a stream that must end may still say what is clean of it, and why it ends."""
 
 
 class LeftError(ApiError):
@@ -24,6 +25,13 @@ class LeftError(ApiError):
 
     def __init__(self) -> None:
         super().__init__("the client has left", status=CLOSED_REQUEST)
+
+
+def late() -> ApiError:
+    """The error for work that took longer than this server lets it."""
+    return ApiError(
+        "not done within this server's max_seconds", status=504, kind="server_error", code="timeout"
+    )
 
 
 async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
@@ -36,9 +44,7 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]], *,
             with anyio.fail_after(seconds):
                 results.append(await work())
         except TimeoutError:
-            failure = ApiError(
-                f"not done within {seconds} seconds", status=504, kind="server_error", code="timeout"
-            )
+            failure = late()
         except Exception as error:  # noqa: BLE001  # raised below, outside the group that would wrap it
             failure = error
         tasks.cancel_scope.cancel()
@@ -51,7 +57,8 @@ class Streaming(Response):
     """A stream of events that ``work`` writes.
 
     Its head goes out with the first bytes: until then an ApiError of the work becomes the whole answer; later
-    it becomes the last event, behind which the stream ends without ``[DONE]``.
+    it becomes the last event, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
+    by itself, and is ended a little later where it does not.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class Streaming(Response):
         """Answers one request."""
         writer = Writer(send)
         try:
-            await while_connected(receive, lambda: self._work(writer), seconds=self._seconds)
+            await while_connected(receive, lambda: self._work(writer), seconds=self._seconds + LAST_WORDS)
         except LeftError:
             return
         except ApiError as error:

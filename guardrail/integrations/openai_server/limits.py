@@ -13,6 +13,10 @@ from guardrail.integrations.openai_server.replies import ApiError
 __all__ = ["Limits"]
 
 
+OPERATIONAL = frozenset(("/healthz", "/metrics", "/readyz"))
+"""Answered however full the server is, and without a look at the body: that is when people ask."""
+
+
 class Limits:
     """Refuses requests that are too many, too large or too slow to arrive."""
 
@@ -24,7 +28,7 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or passes it on with its whole body read."""
-        if scope["type"] != "http" or scope["path"] in ("/healthz", "/readyz"):
+        if scope["type"] != "http" or scope["path"] in OPERATIONAL:
             await self.app(scope, receive, send)
             return
         if self._open >= self._settings.max_requests:

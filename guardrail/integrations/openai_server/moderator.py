@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
-from dataclasses import replace
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import compress
+from typing import Any, cast
 
 from guardrail.drive.stream import AsyncStream
 from guardrail.errors import BlockedError
+from guardrail.flow.steps import PAUSE, Pause
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.answers import Calls
-from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in, readings
+from guardrail.integrations.openai_server.identifiers import (
+    CATEGORIES,
+    identifiers_in,
+    is_identifier,
+    readings,
+)
 from guardrail.integrations.openai_server.metrics import Metrics
+from guardrail.integrations.openai_server.parts import Part
+from guardrail.integrations.openai_server.wire import leaves, strings_of
 from guardrail.outcome import Action, Outcome
 
-__all__ = ["Moderator"]
+__all__ = ["Moderator", "Passages"]
+
+_MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
+"""Pictures and sounds: what they show is not a text that could be read here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """Texts as they were released, one after the other; behind the blocked one all are empty."""
+
+    texts: list[str] = field(repr=False)
+    blocked_at: int | None = None
 
 
 class Moderator:
@@ -28,6 +49,7 @@ class Moderator:
     def __init__(self, guard: Guard, metrics: Metrics) -> None:
         policy = guard.policy
         self.guard = guard.with_policy(replace(policy, block="segment")) if policy.block == "raise" else guard
+        self._segmentwise = self.guard.with_policy(replace(policy, block="segment"))
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
         self._metrics = metrics
 
@@ -40,9 +62,30 @@ class Moderator:
         """The outcome of a text that people read."""
         return self._counted(await self.guard.acheck(text))
 
-    def stream(self, chunks: AsyncIterable[str]) -> AsyncStream:
+    async def passages(self, texts: Sequence[str]) -> Passages:
+        """Texts that people read one after the other, each judged with those before it."""
+        released = [""] * len(texts)
+        here = 0
+
+        async def chunks() -> AsyncIterator[str | Pause]:
+            nonlocal here
+            for here, text in enumerate(texts):  # noqa: B007  # where released pieces belong
+                yield text
+                yield PAUSE
+
+        stream = self._segmentwise.astream(cast("AsyncIterable[str]", chunks()))
+        async with stream:
+            async for piece in stream:
+                released[here] += piece
+        if self.settled(stream.outcome) is not Action.BLOCKED:
+            return Passages(released)
+        if self.guard.policy.block == "whole":
+            return Passages([self.refusal] + [""] * (len(texts) - 1), 0)
+        return Passages(released, here)
+
+    def stream(self, chunks: AsyncIterable[str | Pause]) -> AsyncStream:
         """The text as it is released; ``settled`` wants its outcome."""
-        return self.guard.astream(chunks)
+        return self.guard.astream(cast("AsyncIterable[str]", chunks))
 
     def settled(self, outcome: Outcome | None) -> Action:
         """Counts the outcome of a stream that has ended, and says what was done."""
@@ -63,6 +106,20 @@ class Moderator:
             return False
         calls.name_anew(unless=await self.identifiers(calls.ids()))
         return True
+
+    async def is_clean_document(self, parts: Sequence[Part]) -> bool:
+        """False where JSON that was asked for, as a reader decodes it, or what surrounds it is toxic."""
+        texts = [text for part in parts for text in part.texts]
+        whole = ["".join(texts)] if len(texts) > 1 else []
+        strings = [string for text in (*texts, *whole) for string in strings_of(text)]
+        frames = [part.frame for part in parts if part.is_listed]
+        return await self.is_clean(strings) and await self.is_harmless(frames)
+
+    async def is_harmless(self, value: Any) -> bool:
+        """False where a JSON value that is no prose, such as a picture's frame, holds something toxic."""
+        strings = [string for string in leaves(value) if not is_identifier(string)]
+        texts = [text for string in strings for text in _readable(string)]
+        return len(await self.identifiers(value)) == len(identifiers_in(value)) and await self.is_clean(texts)
 
     async def identifiers(self, value: object) -> frozenset[str]:
         """The identifiers in a JSON value, keys too, that hold nothing toxic; those of other shape are not.
@@ -86,3 +143,10 @@ class Moderator:
     def _counted(self, outcome: Outcome) -> Outcome:
         self._metrics.count(outcome)
         return outcome
+
+
+def _readable(string: str) -> tuple[str, ...]:
+    """What a reader finds in a string that is not short: of one without white space the words in it."""
+    if _MEDIA.fullmatch(string):
+        return ()
+    return (string,) if any(map(str.isspace, string)) else readings(string)

@@ -27,7 +27,8 @@ from guardrail.policy import Policy
 __all__ = ["own_routes"]
 
 PREFIX = "guardrail-"
-MODELS = ("guardrail-embedding", "guardrail-moderation")
+MODERATION = "guardrail-moderation"
+MODELS = ("guardrail-embedding", MODERATION)
 MOST_TEXTS = 256
 LIKELY = 0.5
 COUNTERPARTS = {
@@ -39,6 +40,14 @@ COUNTERPARTS = {
 """OpenAI's categories for which a label stands; those that nobody judged here are left out."""
 
 Texts = Annotated[list[str], Field(max_length=MOST_TEXTS)]
+
+
+class TextPart(BaseModel):
+    """A part of a text; pictures can be judged by an upstream's model alone."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+    type: Literal["text"]
+    text: str
 
 
 class Question(BaseModel):
@@ -61,9 +70,17 @@ class Detoxify(Question):
 
 
 class Moderation(Question):
-    """As OpenAI's clients send it."""
+    """As OpenAI's clients send it: without a model's name it is ours, and parts of text are one text."""
 
-    model: str
+    model: str | None = None
+    input: str | Texts | Annotated[list[TextPart], Field(max_length=MOST_TEXTS)]  # type: ignore[assignment]  # wider
+
+    def texts(self) -> list[str]:
+        """The texts as a list."""
+        if isinstance(self.input, str):
+            return [self.input]
+        texts = [item if isinstance(item, str) else item.text for item in self.input]
+        return texts if all(isinstance(item, str) for item in self.input) else ["\n".join(texts)]
 
 
 class Embedding(Question):
@@ -86,14 +103,16 @@ def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
 
     @router.post("/v1/moderations")
     async def moderations(request: Request) -> Response:
-        if not _is_ours(proxy, asked(await request.body())):
+        content = asked(await request.body())
+        # Without a model's name a text stays here: nobody asked for it to be sent on.
+        if content.get("model") not in (None, "") and not _is_ours(content):
             return await proxy.figures(request, path="/v1/moderations")
         question = await _asked(request, Moderation)
         return await _answered(proxy, request, partial(_moderated, guard, question))
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
-        if not _is_ours(proxy, asked(await request.body())):
+        if not _is_ours(asked(await request.body())):
             return await proxy.figures(request, path="/v1/embeddings")
         question = await _asked(request, Embedding)
         return await _answered(proxy, request, partial(_embedded, guard, question))
@@ -122,7 +141,7 @@ async def _answered(proxy: Proxy, request: Request, work: Any) -> Response:
     return JsonReply(answer)
 
 
-def _is_ours(proxy: Proxy, question: JsonObject) -> bool:
+def _is_ours(question: JsonObject) -> bool:
     model = question.get("model")
     return isinstance(model, str) and model.startswith(PREFIX)
 
@@ -144,7 +163,7 @@ async def _detoxified(proxy: Proxy, policies: Policies, question: Detoxify) -> J
 async def _moderated(guard: Guard, question: Moderation) -> JsonObject:
     verdicts = await anyio.to_thread.run_sync(guard.detect, question.texts())
     results = [_result(verdict, guard.policy) for verdict in verdicts]
-    return {"id": "modr-guardrail", "model": question.model, "results": results}
+    return {"id": "modr-guardrail", "model": question.model or MODERATION, "results": results}
 
 
 def _result(verdict: Verdict, policy: Policy) -> JsonObject:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
+import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
 from guardrail.integrations.openai_server.answers import CHAT, KNOWN_FIELDS, TEXT, Kind
-from guardrail.integrations.openai_server.connected import Streaming, Writer, while_connected
+from guardrail.integrations.openai_server.connected import Streaming, Writer, late, while_connected
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.openai_server.moderator import Moderator
 from guardrail.integrations.openai_server.questions import Question
+from guardrail.integrations.openai_server.refusals import error_beside
 from guardrail.integrations.openai_server.relay import Relay
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply
 from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
@@ -88,6 +90,8 @@ class Proxy:
     async def _whole(self, question: Question) -> Response:
         async with self._asking(question) as answer:
             content = await answer.json()
+        if not content.get("choices") and (error := error_beside(content)) is not None:
+            raise await self.behind().told(error, status=502, headers=answer.headers)
         try:
             result = await moderated(content, terms=question.terms, moderator=self.moderator)
         except MalformedError as error:
@@ -95,7 +99,14 @@ class Proxy:
         return JsonReply(result, headers=answer.headers)
 
     async def _stream(self, question: Question, writer: Writer) -> None:
-        async with self._asking(question) as answer:
+        seconds = self.settings.max_seconds
+        over = anyio.current_time() + seconds
+        async with AsyncExitStack() as stack:
+            try:
+                with anyio.fail_after(seconds):
+                    answer = await stack.enter_async_context(self._asking(question))
+            except TimeoutError:
+                raise late() from None
             _require_events(answer)
             writer.headers = dict(answer.headers)
             relay = Relay(
@@ -104,6 +115,7 @@ class Proxy:
                 moderator=self.moderator,
                 upstream=self.behind(),
                 wanted=question.wanted,
+                over=over,
                 write=writer.write,
             )
             await relay.run()

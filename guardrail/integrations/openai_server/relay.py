@@ -8,13 +8,15 @@ from typing import cast
 import anyio
 
 from guardrail.errors import FailureError
-from guardrail.integrations.openai_server.answers import ENVELOPE, Terms, envelope, index_of
+from guardrail.integrations.openai_server.answers import ENVELOPE, Terms, envelope
+from guardrail.integrations.openai_server.connected import late
 from guardrail.integrations.openai_server.moderator import Moderator
+from guardrail.integrations.openai_server.refusals import error_beside
 from guardrail.integrations.openai_server.replies import ApiError, unable
 from guardrail.integrations.openai_server.sse import DONE, EventReader, event
 from guardrail.integrations.openai_server.streamed import StreamedChoice
 from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, numbers, parse
+from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, loads, numbers
 
 __all__ = ["Relay"]
 
@@ -26,7 +28,8 @@ class Relay:
     """Passes one streamed answer on.
 
     ``write`` gets the bytes of one event at a time. ``wanted`` is the number of choices after whose blocking
-    the rest of the answer is of no use; None reads it to its end, for the usage report in it.
+    the rest of the answer is of no use; None reads it to its end, for the usage report in it. The
+    upstream may take until ``over``, a time of anyio's clock.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Relay:
         moderator: Moderator,
         upstream: Upstream,
         wanted: int | None,
+        over: float,
         write: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._answer = answer
@@ -44,19 +48,18 @@ class Relay:
         self._moderator = moderator
         self._upstream = upstream
         self._wanted = wanted
+        self._over = over
         self._write = write
         self._turn = anyio.Lock()
         self._tasks = anyio.create_task_group()
         self._choices: dict[int, StreamedChoice] = {}
         self._envelope: JsonObject = {}
         self._usage: JsonObject | None = None
+        self._unread: MalformedError | None = None
         self._failure: ApiError | None = None
 
     async def run(self) -> None:
-        """Writes the whole answer; ApiError where it breaks off, with what was written standing.
-
-        What the guard had not released by then is dropped.
-        """
+        """Writes the whole answer; ApiError where it breaks off, behind what is clean of the text so far."""
         try:
             async with self._tasks:
                 await self._read_on()
@@ -89,11 +92,16 @@ class Relay:
 
     async def _read_on(self) -> None:
         try:
-            await self._read()
+            with anyio.CancelScope(deadline=self._over) as reading:
+                await self._read()
+            if reading.cancelled_caught:
+                self._failure = late()
         except ApiError as error:
-            self._stop(error)  # raised behind the tasks, which would wrap it
+            self._failure = error  # raised behind the tasks, which would wrap it
         except FailureError as error:
             self.fail(error)
+        for choice in self._choices.values():
+            choice.finish() if self._failure is None else choice.break_off()
 
     async def _read(self) -> None:
         reader = EventReader(limit=EVENT_BYTES)
@@ -107,7 +115,7 @@ class Relay:
                     return
         except MalformedError as error:
             raise malformed(error) from None
-        if not self._choices or not all(c.finished or c.blocked for c in self._choices.values()):
+        if not self._choices or not all(choice.is_over for choice in self._choices.values()):
             raise ApiError(
                 "the upstream ended its answer in the middle",
                 status=502,
@@ -117,30 +125,59 @@ class Relay:
 
     async def _is_last(self, payload: str) -> bool:
         """Takes up one event; true where no other is wanted."""
-        if payload.strip() == END:
-            for choice in self._choices.values():
-                choice.finish()
+        payload = payload.strip()
+        if payload.strip('"').upper() == END:
+            if self._unread is not None and not self._choices:
+                raise self._unread  # an answer of which nothing was understood is not an empty one
             return True
-        if payload.strip():
-            await self._take(parse(payload))
+        if payload:
+            await self._take(loads(payload))
         blocked = sum(choice.blocked for choice in self._choices.values())
-        return self._wanted is not None and blocked >= self._wanted
+        return self._wanted is not None and self._wanted <= blocked == len(self._choices)
 
-    async def _take(self, chunk: JsonObject) -> None:
-        if chunk.get("error"):
-            raise await self._upstream.told(chunk["error"], status=502)
-        choices = self._terms.kind.choices(chunk)
+    async def _take(self, chunk: object) -> None:
+        if chunk is None or isinstance(chunk, (bool, int, float)):
+            return  # holds no text
+        if not isinstance(chunk, dict):
+            raise MalformedError("not a JSON object")
+        error = error_beside(chunk)
+        usage = await self._usage_in(chunk)
+        if chunk.get("choices"):
+            await self._take_choices(chunk, usage)
+        elif usage is not None:
+            self._usage = usage
+            await self._surround(chunk)
+        elif chunk:
+            self._unread = MalformedError("no list of choices")
+        if error is not None:
+            raise await self._upstream.told(error, status=502)
+
+    async def _take_choices(self, chunk: JsonObject, usage: JsonObject | None) -> None:
+        """Feeds every choice that can be read, and raises MalformedError behind them where one cannot."""
+        problem: MalformedError | None = None
+        try:
+            for index, part in self._terms.kind.choices(chunk):
+                await self._surround(chunk)
+                try:
+                    await self._feed(index, part, usage)
+                except MalformedError as error:
+                    problem = problem or error
+        except MalformedError as error:
+            problem = problem or error
+        if problem is not None:
+            raise problem
+
+    async def _feed(self, index: int, part: JsonObject, usage: JsonObject | None) -> None:
+        choice = self._choice(index)
+        if choice.blocked:
+            self._usage = usage or self._usage  # its own end was told before
+        await choice.feed(part, usage=usage)
+
+    async def _surround(self, chunk: JsonObject) -> None:
+        """Takes what surrounds all choices from the first chunk that has some."""
         if not self._envelope:
             clean = await self._moderator.identifiers([*map(chunk.get, ENVELOPE)])
             self._envelope = envelope(chunk, terms=self._terms, streamed=True, clean=clean)
-        usage = await self._usage_in(chunk)
-        for part in choices:
-            choice = self._choice(index_of(part))
-            if choice.blocked:
-                self._usage = usage or self._usage  # its own end was told before
-            await choice.feed(part, usage=usage)
-        if not choices:
-            self._usage = usage or self._usage
 
     async def _usage_in(self, chunk: JsonObject) -> JsonObject | None:
         usage = chunk.get("usage")

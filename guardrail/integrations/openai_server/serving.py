@@ -38,10 +38,10 @@ def run(config: Config) -> None:
         app = create_app(Guard.from_config(config), settings=settings, keys=keys)
     else:
         store = config.audit.open()
-        routers = [audit_routes(store.database, Reviewers.from_environment())]
-        app = create_app(
-            Guard.from_config(config, audit=store), settings=settings, keys=keys, routers=routers
-        )
+        reviewers = Reviewers.from_environment()
+        guard = Guard.from_config(config, audit=store)
+        routers = [audit_routes(store.database, reviewers, guard=guard)]
+        app = create_app(guard, settings=settings, keys=keys, routers=routers)
     server_of(app, settings).run()
 
 

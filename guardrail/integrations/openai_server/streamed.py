@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from guardrail.errors import FailureError
+from guardrail.flow.steps import PAUSE, Pause
 from guardrail.integrations.openai_server.answers import (
     BLOCKED,
     CHAT,
@@ -18,14 +20,15 @@ from guardrail.integrations.openai_server.answers import (
     finish_reason,
     object_of,
     plain,
-    string_of,
 )
 from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.wire import JsonObject, strings_of
+from guardrail.integrations.openai_server.parts import Part, is_readable, joined, parts_of
+from guardrail.integrations.openai_server.wire import JsonObject
 from guardrail.outcome import Action
 
 __all__ = ["Outlet", "StreamedChoice"]
 
+GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 WAITING = 64
 """Pieces of text that may wait for the guard; then the upstream is not read until it has caught up."""
 
@@ -44,11 +47,59 @@ class Outlet(Protocol):
         ...
 
 
+class Lane:
+    """One field's text on its way to the guard, and the part of which its pieces are written."""
+
+    def __init__(self) -> None:
+        self.part: Part | None = None
+        self._inlet, self._source = anyio.create_memory_object_stream[str | anyio.Event](WAITING)
+        self._drained: anyio.Event | None = None
+        self._is_open = False  # the guard may hold back what was poured
+
+    async def pour(self, text: str) -> None:
+        """Hands text to the guard; drops it once the guard reads no more."""
+        self._is_open = True
+        with suppress(*GONE):
+            await self._inlet.send(text)
+
+    async def pause(self) -> None:
+        """Returns once all that was poured has been judged and emitted, its unfinished end included."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        drained = self._drained = anyio.Event()
+        with suppress(*GONE):
+            await self._inlet.send(drained)
+            await drained.wait()
+
+    async def chunks(self) -> AsyncIterator[str | Pause]:
+        """What the guard reads. It asks for more once it has released what it could."""
+        async for item in self._source:
+            if isinstance(item, anyio.Event):
+                yield PAUSE
+                item.set()
+            else:
+                yield item
+
+    def end(self) -> None:
+        """Nothing more will be poured."""
+        self._inlet.close()
+
+    def close(self) -> None:
+        """The guard reads no more."""
+        self.end()
+        self._source.close()
+        if self._drained is not None:
+            self._drained.set()
+
+
 class StreamedChoice:
     """Takes up the deltas of one choice and emits what was moderated, as soon as it was.
 
-    Each field of text has a guard stream of its own. The choice ends when all of them have been drained and
-    its calls were judged, or as soon as a segment is blocked; nothing is emitted after that.
+    Each field of text has a guard stream of its own. Where the upstream turns from one field to another, the
+    first is emitted to its end before the second is judged, so that the order is kept. A choice ends with the
+    answer: its last reason counts, for some upstreams name one in every delta. Then all fields are drained
+    and its calls judged. It ends as soon as a segment is blocked, too; nothing is emitted after that.
     """
 
     def __init__(
@@ -60,25 +111,31 @@ class StreamedChoice:
         outlet: Outlet,
         tasks: TaskGroup,
     ) -> None:
-        self.finished = False
         self.blocked = False
+        self._ended = False
         self._index = index
         self._terms = terms
         self._moderator = moderator
         self._outlet = outlet
         self._tasks = tasks
-        self._inlets: dict[str, MemoryObjectSendStream[str]] = {}
-        self._sources: list[MemoryObjectReceiveStream[str]] = []
+        self._lanes: dict[str, Lane] = {}
         self._running = 0
         self._calls = Calls()
-        self._document = ""
+        self._document: list[Part] = []
         self._introduced = terms.kind is not CHAT
         self._reason: str | None = None
+        self._has_odd_reason = False
+        self._is_whole = True
         self._usage: JsonObject | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True once the upstream said why the choice is over, or nothing more of it may be seen."""
+        return self.blocked or self._reason is not None
 
     async def feed(self, choice: JsonObject, *, usage: JsonObject | None) -> None:
         """Takes up one delta, or drops it behind the end. MalformedError where it has another shape."""
-        if self.finished or self.blocked:
+        if self._ended or self.blocked:
             return
         source = object_of(choice, self._terms.kind.delta)
         if not self._introduced:
@@ -86,69 +143,105 @@ class StreamedChoice:
             await self._outlet.emit(self._index, {"role": "assistant", "content": ""})
         await self._take_prose(source)
         if self._terms.document:
-            self._document += string_of(source, DOCUMENT)
+            self._document = joined([*self._document, *parts_of(source, DOCUMENT)])
         self._calls.collect(source, streamed=True)
-        if choice.get("finish_reason") is not None:
-            self._usage = usage
-            self.finish(finish_reason(choice["finish_reason"]))
+        self._take_reason(choice.get("finish_reason"), usage)
 
-    def finish(self, reason: str | None = None) -> None:
-        """No more deltas will come. Without a reason, as of a careless upstream, none is told."""
-        if self.finished or self.blocked:
+    def finish(self) -> None:
+        """The answer is over. Without a reason, as of a careless upstream, none is told."""
+        if self._ended or self.blocked:
             return
-        self.finished = True
-        self._reason = reason
-        self._end_inlets()
+        self._ended = True
+        self._end_lanes()
         if not self._running:
             self._tasks.start_soon(self._settle)
 
+    def break_off(self) -> None:
+        """No more can be read: the text so far is moderated and emitted.
+
+        A call, a document and the end are not, unless the upstream had said that the choice is over.
+        """
+        self._is_whole = self.is_over
+        self.finish()
+
     def close(self) -> None:
         """Drops what still waits for the guard, however the answer ended."""
-        self._end_inlets()
-        for source in self._sources:
-            source.close()
+        for lane in self._lanes.values():
+            lane.close()
+
+    def _take_reason(self, reason: object, usage: JsonObject | None) -> None:
+        known = finish_reason(reason)
+        self._has_odd_reason |= known is None and isinstance(reason, str) and reason not in ("", "null")
+        if known is not None:
+            self._reason = known
+        if usage is not None and self.is_over:
+            self._usage = usage
 
     async def _take_prose(self, source: JsonObject) -> None:
+        found: dict[str, list[Part]] = {}
         for name in self._terms.prose:
             value = source.get(name)
-            if name in self._terms.allowed and not isinstance(value, str):
-                if plain(value):
-                    await self._outlet.emit(self._index, {name: value})
-            elif text := string_of(source, name):
-                await self._pour(name, text)
+            if name in self._terms.allowed and plain(value):
+                await self._outlet.emit(self._index, {name: value})
+            elif name not in self._terms.allowed or is_readable(value):
+                found[name] = parts_of(source, name)
+        if any(found.values()):
+            for name, lane in self._lanes.items():
+                if not found.get(name):
+                    await lane.pause()
+        for name, parts in found.items():
+            for part in parts:
+                await self._take_part(name, part)
 
-    async def _pour(self, name: str, text: str) -> None:
-        if name not in self._inlets:
-            self._inlets[name], source = anyio.create_memory_object_stream[str](WAITING)
-            self._sources.append(source)
-            self._running += 1
-            self._tasks.start_soon(self._moderate, name, source)
-        try:
-            await self._inlets[name].send(text)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+    async def _take_part(self, name: str, part: Part) -> None:
+        """Pours the texts of a part; one without any is emitted as it is, if it is harmless."""
+        for number, text in enumerate(part.texts):
+            lane = await self._lane(name, part.one(number))
+            if self.blocked:
+                return
+            await lane.pour(text)
+        if not part.texts:
+            lane = await self._lane(name, part)
             if not self.blocked:
-                raise
+                await self._outlet.emit(self._index, {name: part.frame})
 
-    async def _moderate(self, name: str, source: MemoryObjectReceiveStream[str]) -> None:
+    async def _lane(self, name: str, part: Part) -> Lane:
+        """The lane of a field, set to write the part."""
+        if name not in self._lanes:
+            lane = self._lanes[name] = Lane()
+            self._running += 1
+            self._tasks.start_soon(self._moderate, name, lane)
+        lane = self._lanes[name]
+        if lane.part is None or not part.fits(lane.part):
+            await lane.pause()
+            if part.is_listed and not await self._moderator.is_harmless(part.frame):
+                await self._block()
+            lane.part = part
+        return lane
+
+    async def _moderate(self, name: str, lane: Lane) -> None:
         """Emits one field's text as the guard releases it."""
         try:
-            async with source, self._moderator.stream(source) as stream:
+            async with self._moderator.stream(lane.chunks()) as stream:
                 async for piece in stream:
                     if self.blocked:
                         return
-                    await self._outlet.emit(self._index, {name: piece})
+                    assert lane.part is not None
+                    await self._outlet.emit(self._index, {name: lane.part.filled([piece])})
         except FailureError as error:
             self._outlet.fail(error)
             return
+        finally:
+            lane.close()
         self._running -= 1
         if self._moderator.settled(stream.outcome) is Action.BLOCKED:
             await self._block()
-        elif self.finished and not self._running:
+        elif self._ended and not self._running:
             await self._settle()
 
     async def _settle(self) -> None:
         """Emits what was held back, if it is clean, and the end."""
-        if self.blocked:
+        if self.blocked or not self._is_whole:
             return
         try:
             held = await self._held()
@@ -160,17 +253,19 @@ class StreamedChoice:
     async def _release(self, held: list[JsonObject]) -> None:
         for fields in held:
             await self._outlet.emit(self._index, fields)
+        reason = self._reason or ("stop" if self._has_odd_reason else None)
         if self.blocked:
             await self._outlet.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
-        elif self._reason is not None:
-            await self._outlet.emit(self._index, {}, reason=self._reason, usage=self._usage)
+        elif reason is not None:
+            await self._outlet.emit(self._index, {}, reason=reason, usage=self._usage)
 
     async def _held(self) -> list[JsonObject]:
         """The deltas of the document and the calls, as far as they are clean."""
         held: list[JsonObject] = []
         if self._document:
-            self.blocked = not await self._moderator.is_clean(strings_of(self._document))
-            held.append({DOCUMENT: self._moderator.refusal if self.blocked else self._document})
+            self.blocked = not await self._moderator.is_clean_document(self._document)
+            shown = [self._moderator.refusal] if self.blocked else [p.filled(p.texts) for p in self._document]
+            held += [{DOCUMENT: value} for value in shown]
         if not self.blocked:
             self.blocked = not await self._moderator.allows(self._calls)
         calls = self._calls.fields(streamed=True)
@@ -179,9 +274,9 @@ class StreamedChoice:
     async def _block(self) -> None:
         if not self.blocked:
             self.blocked = True
-            self._end_inlets()
+            self._end_lanes()
             await self._outlet.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
 
-    def _end_inlets(self) -> None:
-        for inlet in self._inlets.values():
-            inlet.close()
+    def _end_lanes(self) -> None:
+        for lane in self._lanes.values():
+            lane.end()

@@ -15,6 +15,7 @@ import httpx
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
 from guardrail.integrations.openai_server.moderator import Moderator
+from guardrail.integrations.openai_server.refusals import error_of, looks_like_html, message_in
 from guardrail.integrations.openai_server.replies import ApiError
 from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, parse
 
@@ -46,7 +47,10 @@ class Answer:
     async def json(self) -> JsonObject:
         """The body; ApiError where it is too long, no JSON, or the connection breaks."""
         try:
-            return parse(await _read(self.response, limit=self.limit))
+            content = await _read(self.response, limit=self.limit)
+            if looks_like_html(content):
+                raise MalformedError("a page of HTML in place of JSON; is the upstream's address right?")
+            return parse(content)
         except MalformedError as error:
             raise malformed(error) from None
         except httpx.HTTPError as error:
@@ -130,22 +134,30 @@ class Upstream:
                 kind="upstream_error",
                 code="upstream_unauthorized",
             )
-        try:
-            content = parse(await _read(response, limit=ERROR_BYTES))
-        except (MalformedError, httpx.HTTPError):
-            content = {}
+        content = await _beginning(response)
         return await self.told(
-            content.get("error", content),
+            error_of(content),
             status=response.status_code,
             headers=await self._passed_on(response.headers),
+            otherwise=_reason(response, content),
         )
 
-    async def told(self, error: object, *, status: int, headers: Mapping[str, str] | None = None) -> ApiError:
-        """An error object of the upstream as one of ours: its message and its codes are kept if clean."""
+    async def told(
+        self,
+        error: object,
+        *,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        otherwise: str = WITHHELD,
+    ) -> ApiError:
+        """An error object of the upstream as one of ours: its message and its codes are kept if clean.
+
+        ``otherwise`` is the message in place of one that is not there, or not clean.
+        """
         found = error if isinstance(error, dict) else {"message": error}
-        message = found.get("message")
-        if not isinstance(message, str) or not await self._moderator.is_clean([message]):
-            message = WITHHELD
+        message = message_in(found)
+        if message is None or not await self._moderator.is_clean([message]):
+            message = otherwise
         code, kind, param = codes = [found.get(name) for name in ("code", "type", "param")]
         clean = await self._moderator.identifiers(codes)
         return ApiError(
@@ -199,6 +211,29 @@ def unreachable(error: httpx.HTTPError) -> ApiError:
         kind="upstream_error",
         code="upstream_timeout" if late else "upstream_disconnected",
     )
+
+
+def _reason(response: httpx.Response, content: bytes) -> str:
+    """What can be said of an error whose message is not there, or not to be shown: no word of its body."""
+    status = response.status_code
+    name = httpx.codes.get_reason_phrase(status)
+    answered = f"the upstream answered {status}{f' {name}' if name else ''}"
+    if looks_like_html(content):
+        return f"{answered} with a page of HTML, whose text is withheld; is the upstream's address right?"
+    return f"{answered}; {WITHHELD if content.strip() else 'no message came with it'}"
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """As much of an error's body as an error needs, and as could be read of it."""
+    content = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > ERROR_BYTES:
+                break
+    except httpx.HTTPError:
+        pass
+    return bytes(content[:ERROR_BYTES])
 
 
 async def _read(response: httpx.Response, *, limit: int) -> bytes:

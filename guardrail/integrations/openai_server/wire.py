@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Container, Iterator
 from typing import Any, NoReturn
 
@@ -17,6 +18,9 @@ __all__ = [
     "MalformedError",
     "dumps",
     "inert",
+    "leaves",
+    "loads",
+    "number_in",
     "numbers",
     "parse",
     "strings_of",
@@ -24,6 +28,7 @@ __all__ = [
 
 JsonObject = dict[str, Any]
 
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _FLOAT_BYTES = 4
 _NORMS = (1e-3, 1e3)
 """Lengths that an embedding may have: letters read as numbers are nearly always far outside."""
@@ -33,12 +38,17 @@ class MalformedError(ValueError):
     """Bytes from the network are not what they should be; the message holds none of them."""
 
 
-def parse(content: bytes | str) -> JsonObject:
-    """The JSON object; MalformedError for anything else, NaN and nesting beyond Python's limit included."""
+def loads(content: bytes | str) -> Any:
+    """The JSON value; MalformedError for anything else, NaN and nesting beyond Python's limit included."""
     try:
-        value = json.loads(content, parse_constant=_refuse)
+        return json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise MalformedError("not valid JSON") from None
+
+
+def parse(content: bytes | str) -> JsonObject:
+    """The JSON object; MalformedError for anything else."""
+    value = loads(content)
     if not isinstance(value, dict):
         raise MalformedError("not a JSON object")
     return value
@@ -51,11 +61,16 @@ def dumps(value: object) -> str:
 
 def numbers(value: object, *, clean: Container[str]) -> Any:
     """The value reduced to numbers, booleans and null under clean keys, such as a usage report."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
     if isinstance(value, dict):
         return {key: numbers(item, clean=clean) for key, item in value.items() if key in clean}
-    return None
+    return value if isinstance(value, bool) else number_in(value)
+
+
+def number_in(value: object) -> int | float | None:
+    """The number, or the one that a string writes out; None for anything else."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value) if "." in value else int(value)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def inert(value: object, *, clean: Container[str]) -> Any:
@@ -79,7 +94,7 @@ def strings_of(source: str) -> list[str]:
     """
     try:
         value = json.loads(source, object_pairs_hook=_Pairs)
-        return list(_leaves(value))
+        return list(leaves(value))
     except (ValueError, RecursionError):
         return [source]
 
@@ -88,17 +103,18 @@ class _Pairs(list[tuple[str, Any]]):
     """An object's members as they stand: a dict would drop all but the last of equal keys."""
 
 
-def _leaves(value: object) -> Iterator[str]:
+def leaves(value: object) -> Iterator[str]:
+    """Every string of a JSON value, keys included."""
     if isinstance(value, str):
         # JSON inside JSON is decoded by whoever gets it, too.
         yield from strings_of(value) if value.lstrip().startswith(("{", "[")) else (value,)
-    elif isinstance(value, _Pairs):
-        for key, item in value:
+    elif isinstance(value, (dict, _Pairs)):
+        for key, item in value.items() if isinstance(value, dict) else value:
             yield key
-            yield from _leaves(item)
+            yield from leaves(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
 
 
 def _is_packed(value: str) -> bool:

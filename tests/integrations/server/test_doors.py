@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import socket
 import threading
@@ -12,7 +13,7 @@ import httpx
 import openai
 import pytest
 from openai import OpenAI
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
@@ -265,6 +266,46 @@ def test_more_requests_than_the_limit_are_told_to_come_back(upstream: Upstream) 
     assert busy.json()["error"]["code"] == "overloaded"
     assert (healthy.status_code, again.status_code) == (200, 200)
     assert len(answers) == 1
+
+
+def test_bodies_that_are_sent_by_halves_keep_nobody_from_health_and_figures(upstream: Upstream) -> None:
+    with proxy(upstream, max_requests=3) as url, contextlib.ExitStack() as stack:
+        host, port = httpx.URL(url).host, httpx.URL(url).port or 0
+        for path in ("/v1/chat/completions", "/metrics", "/healthz", "/v1/detoxify", "/v1/moderations"):
+            connection = stack.enter_context(socket.create_connection((host, port)))
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n{{"
+            connection.sendall(head.encode())
+        wait_until(lambda: post(f"{url}/v1/detoxify", json={"input": "Fine."}).status_code == 503)
+        for path in ("/healthz", "/metrics", "/readyz"):
+            for method in ("GET", "HEAD"):
+                answer = httpx.request(method, f"{url}{path}", timeout=PATIENCE)
+                assert answer.status_code == 200 or path == "/readyz", answer.text
+                assert "retry-after" not in answer.headers
+        figures = get(f"{url}/metrics").text
+    assert 'guardrail_limited_total{limit="overloaded"}' in figures
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/page.js", "/icon.svg", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/small-1"],
+)
+def test_head_is_answered_like_get_without_a_body(url: str, upstream: Upstream, path: str) -> None:
+    upstream.reply = lambda asked: JSONResponse({"data": [{"id": "small-1"}]})
+    wait_until(lambda: get(f"{url}/readyz").status_code == 200)
+    shown, head = get(f"{url}{path}"), httpx.head(f"{url}{path}", timeout=PATIENCE)
+    assert (head.status_code, head.content) == (shown.status_code, b"")
+    assert head.headers["content-type"] == shown.headers["content-type"]
+    assert path == "/metrics" or head.headers["content-length"] == shown.headers["content-length"]
+    assert shown.status_code == 200
+    other = httpx.delete(f"{url}{path}", timeout=PATIENCE)
+    assert other.status_code == 405
+    assert {*other.headers["allow"].split(", ")} == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/detoxify"])
+def test_head_of_what_is_asked_with_a_body_is_a_wrong_method(url: str, path: str) -> None:
+    answer = httpx.head(f"{url}{path}", timeout=PATIENCE)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("streamed", [True, False])

@@ -112,6 +112,26 @@ def test_our_moderation_answers_the_real_client(client: OpenAI, upstream: Upstre
     assert upstream.asked == []
 
 
+@pytest.mark.parametrize("model", [None, "", ...])
+def test_a_moderation_without_a_models_name_stays_here(
+    client: OpenAI, upstream: Upstream, model: Any
+) -> None:
+    body = {} if model is ... else {"extra_body": {"model": model}}
+    answer = client.moderations.create(input=[CLEAN, TOXIC], **body)
+    assert [result.flagged for result in answer.results] == [False, True]
+    assert (answer.model, upstream.asked) == ("guardrail-moderation", [])
+    with proxy() as url, OpenAI(base_url=f"{url}/v1", api_key="k") as alone:
+        assert alone.moderations.create(input=TOXIC).results[0].flagged
+
+
+def test_parts_of_text_are_one_text_to_our_moderation_and_pictures_are_refused(client: OpenAI) -> None:
+    parts: Any = [{"type": "text", "text": "You are such an"}, {"type": "text", "text": "idiot."}]
+    assert [result.flagged for result in client.moderations.create(input=parts).results] == [True]
+    picture: Any = [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}]
+    with pytest.raises(openai.BadRequestError):
+        client.moderations.create(input=picture)
+
+
 def test_openais_categories_have_the_scores_of_their_counterparts(upstream: Upstream) -> None:
     def detect(texts: Any) -> list[Verdict]:
         return [Verdict({"insult": 0.7, "threat": 0.2, "identity_attack": 0.1}, True) for _ in texts]
@@ -131,7 +151,7 @@ def test_other_moderations_go_upstream(client: OpenAI, upstream: Upstream) -> No
     upstream.reply = lambda asked: JSONResponse(
         {"id": "modr-1", "model": "m", "results": [result | {"note": TOXIC}]}
     )
-    answer = client.moderations.create(input=TOXIC)
+    answer = client.moderations.create(model="omni-moderation-latest", input=TOXIC)
     assert answer.results[0].categories.hate_threatening is True
     assert "idiot" not in answer.to_json()
     assert upstream.asked[0].path == "/v1/moderations"
@@ -191,7 +211,7 @@ def test_without_an_upstream_our_own_paths_answer_and_the_others_say_what_is_mis
         with pytest.raises(openai.NotFoundError, match="--upstream"):
             ask(client)
         with pytest.raises(openai.NotFoundError, match="--upstream"):
-            client.moderations.create(input="x")
+            client.moderations.create(model="omni-moderation-latest", input="x")
 
 
 def test_it_is_alive_at_once_and_ready_once_the_models_are_loaded(url: str) -> None:

@@ -2,6 +2,25 @@
 // Text reaches the page as text nodes only; nothing here parses markup.
 
 const $ = (id) => document.getElementById(id);
+const lost = (what) => `${what} was lost, or is new`;
+const CHECKS = {
+  empty: "it says nothing",
+  toxic: "the detector finds it toxic",
+  lexicon: "it has a word of the word list",
+  meaning: "it does not mean what the original means",
+  length: "it is much shorter or longer than the original",
+  negation: "it negates more or less than the original",
+  number: lost("a number"),
+  url: lost("a link"),
+  address: lost("an address"),
+  code: lost("a piece of code"),
+  placeholder: lost("a placeholder"),
+  mention: lost("a mention"),
+  quotation: lost("a quotation"),
+  layout: "its lines begin with other markers",
+  copy: "it is the original but for marks and capitals",
+  name: "it has a new name",
+};
 const pages = []; // the `before` of every newer page, the newest first
 let here = null;
 let key = "";
@@ -34,7 +53,9 @@ async function ask(path, body) {
   const answer = await response.json();
   if (response.ok) return answer;
   if (response.status === 401) leave();
-  throw new Error(answer.error.message);
+  const problem = new Error(answer.error.message);
+  problem.checks = answer.error.failed_checks;
+  throw problem;
 }
 
 function leave() {
@@ -154,7 +175,8 @@ function decisions(one, item) {
   const bar = element("div", "buttons");
   if (one.decision) {
     const when = new Date(one.reviewed_at).toLocaleString();
-    bar.append(element("span", `verdict ${one.decision}`, `${one.decision} by ${one.reviewer}, ${when}`));
+    const checked = one.decision === "corrected" ? checkedAs(one.confirmed) : "";
+    bar.append(element("span", `verdict ${one.decision}`, `${one.decision} by ${one.reviewer}, ${when}${checked}`));
   }
   if (one.before === null) return one.decision ? [bar] : [];
   if (one.action === "rewritten" && one.decision !== "accepted") {
@@ -166,6 +188,25 @@ function decisions(one, item) {
     form.querySelector("textarea").focus();
   }));
   return [bar, form];
+}
+
+function checkedAs(confirmed) {
+  if (confirmed === null) return "; never checked, so not exported";
+  return confirmed.length ? `; confirmed although refused: ${confirmed.join(", ")}` : "";
+}
+
+function refusal(one, checks, confirm) {
+  const made = element("div", "refusal");
+  const told = element("p", "", "These checks refuse the correction:");
+  told.id = `refusal-${one.id}`;
+  const list = element("ul");
+  for (const check of checks) list.append(element("li", "", `${check}: ${CHECKS[check] ?? "refused"}`));
+  const save = button("Save it all the same", `Confirm the correction of number ${one.id}`, confirm);
+  made.tabIndex = -1;
+  made.setAttribute("role", "alertdialog");
+  made.setAttribute("aria-labelledby", told.id);
+  made.append(told, list, element("p", "muted", "Change it, or confirm it: that is recorded with your name."), save);
+  return made;
 }
 
 function correction(one, item) {
@@ -185,13 +226,24 @@ function correction(one, item) {
   const bar = element("div", "buttons");
   bar.append(save, cancel);
   form.append(label, area, bar);
+  const place = element("div");
+  form.append(place);
+  const send = async (confirmed) => {
+    place.replaceChildren();
+    const checks = await decide(one, item, { decision: "corrected", correction: area.value, confirmed });
+    if (!checks) return;
+    place.append(refusal(one, checks, () => send(checks)));
+    place.firstChild.focus();
+  };
+  area.addEventListener("input", () => place.replaceChildren()); // what was refused is no longer there
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    decide(one, item, { decision: "corrected", correction: area.value });
+    send([]);
   });
   return form;
 }
 
+// The checks that refuse a decision, if that is why it was not taken.
 async function decide(one, item, decision) {
   $("problem").textContent = "";
   try {
@@ -200,8 +252,10 @@ async function decide(one, item, decision) {
     $("status").textContent = `Number ${one.id} is ${decided.decision}.`;
     $(`record-${one.id}`).focus();
   } catch (error) {
+    if (error.checks) return error.checks;
     $("problem").textContent = error.message;
   }
+  return null;
 }
 
 async function turn(change) {
