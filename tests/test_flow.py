@@ -277,6 +277,73 @@ def test_a_text_that_breaks_the_detector_does_not_decide_for_its_companions() ->
     assert outcome.text == text.replace("idiot", "person")
 
 
+def test_a_text_that_breaks_the_rewriter_does_not_decide_for_its_companions() -> None:
+    def rewrite(request: Rewrite) -> list[list[str]]:
+        if any("poison" in text for text in request.texts):
+            raise PluginError("broken", reason="rewriter_error")
+        return WordRewriter().rewrite(request.texts, request.n)
+
+    poison = "This idiot has poison in it, sadly."
+    outcome = Hand(rewrite=rewrite).run(f"{TOXIC}\n\n{poison}")
+    assert [edit.action for edit in outcome.edits] == [Action.REWRITTEN, Action.MASKED]
+    assert outcome.edits[1].failed_checks == outcome.degraded == ("rewriter_error",)
+
+
+def test_of_candidates_that_pass_the_closest_in_meaning_is_taken() -> None:
+    near, far = "The driver of that bus is a person.", "The driver of that bus is unkind."
+    places = {TOXIC: [1.0, 0.0], far: [0.6, 0.8], near: [0.8, 0.6]}
+
+    def embed(request: Embed) -> Any:
+        return np.array([places[text] for text in request.texts])
+
+    for proposed in ([far, near], [near, far]):
+        assert Hand(rewrite=lambda request, p=proposed: [p], embed=embed).run(TOXIC).text == near
+
+
+def test_of_candidates_that_pass_the_cleanest_is_taken() -> None:
+    scores = {"The driver of that bus is a human.": 0.5, "The driver of that bus is a person.": 0.1}
+
+    def detect(request: Detect) -> list[Verdict]:
+        honest = WordDetector().detect(request.texts)
+        return [
+            Verdict({"toxicity": scores.get(t, 0.9)}, v.flagged, v.spans)
+            for t, v in zip(request.texts, honest, strict=True)
+        ]
+
+    def embed(request: Embed) -> Any:
+        return np.ones((len(request.texts), 1))
+
+    (edit,) = Hand(detect=detect, embed=embed, rewrite=lambda request: [list(scores)]).run(TOXIC).edits
+    assert edit.after == "The driver of that bus is a person."
+    assert edit.verdict_after == Verdict({"toxicity": 0.1}, flagged=False)
+
+
+def test_a_segment_that_only_the_word_list_could_read_is_masked_by_its_spans() -> None:
+    outcome = Hand(Policy(on_error="lexicon"), detect=broken("detector_error")).run(f"{CLEAN} {TOXIC}")
+    assert outcome.text == f"{CLEAN} {TOXIC}".replace("idiot", "i****")
+    assert outcome.degraded == ("detector_error",)
+
+
+def test_what_the_word_list_finds_around_masked_spans_is_masked_as_a_whole() -> None:
+    def lexicon(request: Detect) -> list[Verdict]:
+        return WordDetector(["driver"]).detect(request.texts)
+
+    outcome = Hand(Policy(ladder=("mask", "block")), lexicon=lexicon).run(TOXIC)
+    assert "driver" not in outcome.text
+    assert outcome.edits[0].failed_checks == ("mask:toxic",)
+
+
+@pytest.mark.parametrize(
+    ("context", "seen"),
+    [(5, "now. "), (10, "now. "), (11, "words now. "), (12, "words now. "), (200, "Some words now. ")],
+)
+def test_the_context_begins_with_a_whole_word(context: int, seen: str) -> None:
+    hand = Hand(Policy(context=context, segment_min=8, batch=1))
+    hand.run(f"Some words now. {CLEAN}")
+    asked = [text for call in hand.asked if isinstance(call, Detect) for text in call.texts]
+    assert asked == ["Some words now.", CLEAN, seen + CLEAN]
+
+
 @pytest.mark.parametrize("stage", ["rewrite", "embed", "lexicon"])
 def test_a_failure_behind_the_detector_leads_to_mask(stage: str) -> None:
     outcome = Hand(**{stage: broken(f"{stage}_down")}).run(TOXIC)
