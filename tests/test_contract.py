@@ -313,6 +313,16 @@ def test_an_object_is_named_by_its_type() -> None:
     assert failure.line == Broken.detect.__code__.co_firstlineno
 
 
+def test_an_object_that_can_be_called_is_named_by_its_type() -> None:
+    class Called:
+        def __call__(self, texts: Sequence[str]) -> Any:
+            return None
+
+    (failure,) = guard(detector=Called()).check(TEXT).failures
+    assert failure.plugin == f"{__name__}.{Called.__qualname__}"
+    assert failure.line == Called.__call__.__code__.co_firstlineno
+
+
 def test_a_late_plugin_is_a_failure_too() -> None:
     import threading
 

@@ -193,6 +193,28 @@ def test_a_toxic_url_is_masked_and_never_rewritten() -> None:
     assert "rewrite:protected" in outcome.edits[0].failed_checks
 
 
+def test_a_url_that_is_toxic_to_its_end_is_masked_and_never_rewritten() -> None:
+    hand = Hand()
+    hand.run("The plan is on https://example.com/idiot for all of you to read.")
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+
+
+def test_spans_of_a_joint_verdict_are_those_of_the_segment() -> None:
+    first, second = "First half of it stands here.", "And the second half stands here."
+
+    def detect(request: Detect) -> list[Verdict]:
+        return [
+            Verdict({"toxicity": 0.9}, True, (Span(0, 5), Span(25, len(first) + 8)))
+            if first in text and second in text
+            else Verdict({}, flagged=False)
+            for text in request.texts
+        ]
+
+    (edit,) = Hand(Policy(ladder=("mask", "block")), detect=detect).run(f"{first} {second}").edits
+    assert edit.verdict.spans == (Span(len(first) + 1, len(first) + 8),)
+    assert edit.after == second.replace("And the", "A** t**")
+
+
 def test_words_split_over_short_lines_are_judged_together() -> None:
     def detect(request: Detect) -> list[Verdict]:
         return [
@@ -232,6 +254,7 @@ def test_flagged_segments_beyond_the_budget_start_at_mask() -> None:
     outcome = Hand(Policy(max_rewrites=1)).run(f"{TOXIC} {TOXIC}")
     assert [edit.action for edit in outcome.edits] == [Action.REWRITTEN, Action.MASKED]
     assert outcome.degraded == ("rewrite_budget",)
+    assert outcome.edits[1].failed_checks == ("rewrite:budget",)
 
 
 @pytest.mark.parametrize(
