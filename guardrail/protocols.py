@@ -1,6 +1,8 @@
 """The extension points. Each has one method; batch in, batch out, equal lengths.
 
-Any callable of the same shape will do: ``Guard(detector=lambda texts: [...])``.
+Any callable of the same shape will do: ``Guard(detector=lambda texts: [...])``. Tuples, generators, arrays
+and tensors are read as the lists that they stand for; all else is an error of the plug-in. While you write
+one, ``Policy(on_error="raise")`` shows it, and ``GUARDRAIL_DEBUG=1`` chains what the plug-in raised.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ Embeddings = npt.NDArray[np.float32]
 
 @runtime_checkable
 class Detector(Protocol):
-    """Judges texts."""
+    """Judges texts.
+
+    Every verdict with scores has all labels. A detector that leaves some out says which ones it has in an
+    attribute ``labels``, so that a policy's thresholds can be checked against them.
+    """
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, in order. A text's verdict must not depend on the others in the batch."""
@@ -44,5 +50,5 @@ class Embedder(Protocol):
     """Places texts in a space where cosine means closeness of meaning."""
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        """Shape (n, d), float32, rows of unit length."""
+        """Shape (n, d), any real numbers; rows are brought to unit length. A row of zeros is an error."""
         ...

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from guardrail import Span, Verdict
 
-__all__ = ["PLACES", "disguised", "same", "wrong"]
+__all__ = ["PLACES", "SAME_VECTORS", "WRONG_VECTORS", "disguised", "same", "wrong"]
 
 Disguise = Callable[[Any], Any]
 PLACES = ("detector", "lexicon", "rewriter", "embedder")
@@ -180,6 +180,19 @@ WRONG_CANDIDATES: tuple[Disguise, ...] = (
     _each(lambda candidate: {"text": candidate}),
 )
 
+
+class Sparse:
+    """Most of its numbers are zero, so that it keeps the others alone."""
+
+    def __init__(self, rows: Any) -> None:
+        self.shape = rows.shape
+        self._rows = rows
+
+    def toarray(self) -> Any:
+        """All of its numbers."""
+        return self._rows
+
+
 _buffer = np.zeros((1000, 64))
 
 
@@ -206,6 +219,8 @@ SAME_VECTORS: tuple[Disguise, ...] = (
     lambda reply: [torch.tensor(row, requires_grad=True) for row in reply],
     lambda reply: torch.tensor(reply, dtype=torch.bfloat16),
     _reused,
+    Sparse,
+    lambda reply: [Sparse(row) for row in reply],
 )
 WRONG_VECTORS: tuple[Disguise, ...] = (
     *NO_LISTS[:-1],

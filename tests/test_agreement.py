@@ -25,6 +25,12 @@ def test_chrf_of_two_texts_as_worked_out_by_hand() -> None:
     assert agreement(["ab", "a c"]) == pytest.approx([0.625, 0.625])
 
 
+def test_n_grams_of_up_to_four_characters_count() -> None:
+    # All letters, one of three pairs, nothing longer: (1 + 1/3 + 0 + 0) / 4.
+    assert agreement(["abcd", "abdc"]) == pytest.approx([2 / 3, 2 / 3])
+    assert agreement(["abcde", "abcdf"]) == pytest.approx([(1 + (0.8 + 0.75 + 2 / 3 + 0.5) / 4) / 2] * 2)
+
+
 @given(texts)
 def test_shares_are_between_zero_and_one_and_follow_their_texts(given_texts: list[str]) -> None:
     shares = agreement(given_texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_a_broken_model_file_is_not_a_plugin_error() -> None:
 
     with pytest.raises(ManifestError):
         calls(detect=detect).answer(Detect(("x",)))
+
+
+def test_only_the_word_list_has_no_deadline() -> None:
+    given = calls()
+    timed = [given.deadline(call) for call in (Detect(()), Rewrite((), 1), Embed(()))]
+    assert [deadline and deadline.name for deadline in timed] == ["detector", "rewriter", "embedder"]
+    assert given.deadline(Detect((), lexicon=True)) is None
+
+
+def test_a_rewriter_that_is_to_be_opened_is_opened_before_it_is_asked() -> None:
+    opened: list[str] = []
+    given = calls(rewrite=lambda segments, n: [opened[:] for _ in segments])
+    given.models = replace(given.models, open_rewriter=lambda: opened.append("loaded"))
+    given.is_open = False
+    assert given.answer(Rewrite(("x",), 2)) == [["loaded"]]
+    assert given.is_open
 
 
 def test_detection_and_rewriting_have_deadlines_of_their_own() -> None:

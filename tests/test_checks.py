@@ -117,6 +117,21 @@ def test_items_inside_toxic_spans_may_go_and_no_others(source: str, toxic: str, 
     assert len(refused(source, candidate)) == 1
 
 
+@pytest.mark.parametrize(
+    "lost", ["give me books, you fool, for 7 days", "give me 99 books, you fool, for days"]
+)
+def test_items_beside_a_toxic_span_may_not_go(lost: str) -> None:
+    source = "give me 99 books, you fool, for 7 days"
+    assert refused(source, source.replace("fool", "friend"), toxic="fool") == ()
+    assert refused(source, lost.replace("fool", "friend"), toxic="fool") == ("number",)
+
+
+def test_an_item_that_a_toxic_span_only_borders_on_may_not_go() -> None:
+    assert refused("you fool99 go home", "you go home", toxic="fool") == ()
+    assert refused("fool 99 times a day", "you, times a day", toxic="fool ") == ("number",)
+    assert refused("it is 99 fools a day", "it is people a day", toxic=" fools") == ("number",)
+
+
 def test_a_toxic_quotation_may_not_be_rewritten() -> None:
     source = 'he said "you fool there" to me'
     assert refused(source, "he said bad words to me", toxic="fool") == ("quotation",)
@@ -132,6 +147,7 @@ def test_capitals_are_no_names_where_the_source_shouts() -> None:
     assert refused("YOU ARE ALL STUPID FOOLS", "YOU ARE ALL UNWISE PEOPLE") == ()
     assert refused("What A Bunch Of Stupid Fools", "What A Bunch Of Unwise People") == ()
     assert refused("Ask Donald Trump", "Please ask Barack Obama") == ("name",)
+    assert refused("Ask Donald Trump about money", "Please ask Barack Obama about money") == ("name",)
 
 
 @pytest.mark.parametrize(

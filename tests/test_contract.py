@@ -19,7 +19,7 @@ from guardrail.contract import Plugin, joined
 from guardrail.errors import ConfigError, DeadlineError, PluginError, UsageError
 from guardrail.outcome import Failure
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
-from tests.returned import PLACES, disguised, same, wrong
+from tests.returned import PLACES, SAME_VECTORS, WRONG_VECTORS, disguised, same, wrong
 from tests.waiting import PATIENCE
 
 CLEAN = "The weather in the valley is fine today."
@@ -129,12 +129,10 @@ def test_detect_gives_pythons_own_numbers_and_the_policys_decision(
     assert {type(label) for label in toxic.scores} == {str}
 
 
-@settings(max_examples=200)
-@given(data=st.data())
-def test_embed_gives_rows_of_unit_length(data: st.DataObject) -> None:
-    vectors = guard(embedder=disguised(METHODS["embedder"], data.draw(same("embedder")))).embed(
-        [CLEAN, TOXIC]
-    )
+@pytest.mark.parametrize("disguise", SAME_VECTORS)
+def test_embed_gives_rows_of_unit_length(disguise: Callable[[Any], Any]) -> None:
+    plugin = disguised(METHODS["embedder"], disguise)
+    vectors = guard(embedder=plugin).embed([CLEAN, TOXIC])
     assert (vectors.dtype, vectors.shape) == (np.float32, (2, 64))
     assert np.allclose(vectors, BagEmbedder().embed([CLEAN, TOXIC]), atol=0.01)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -182,11 +180,68 @@ def test_a_verdict_of_a_subclass_is_read_as_a_verdict() -> None:
         def __post_init__(self) -> None:
             """Leaves everything as it is."""
 
-    lying: Any = Lying({"toxicity": np.float32(0.9)}, 0, [(0, 3)])  # type: ignore[arg-type]  # the mistake
+    made: Any = Lying
+    lying = made({"toxicity": np.float32(0.9)}, 0, [(0, 3)], 1)
     (verdict,) = guard(detector=lambda texts: [lying]).detect(["bad"])
     assert type(verdict) is Verdict
     assert verdict.flagged is False
     assert verdict.spans == (Span(0, 3),)
+    assert verdict.unsupported is True
+
+
+SAID: list[tuple[str, Any, str]] = [
+    ("detector", None, "a NoneType in place of a list of verdicts"),
+    ("detector", "x", "a str in place of a list of verdicts"),
+    ("detector", {}, "a dict in place of a list of verdicts"),
+    ("detector", [], "0 verdicts for 2 texts"),
+    ("detector", [1, 2, 3, 4], "more than 2 verdicts for 2 texts"),
+    ("detector", [Verdict({}, flagged=False), 0.9], "a float in place of a Verdict"),
+    ("detector", 2 * [Verdict({"x": 1.5}, flagged=False)], "score 1.5 for 'x', outside 0..1"),
+    ("detector", 2 * [Verdict({}, True, (Span(0, 99),))], "a span outside its text of 3 characters"),
+    ("rewriter", None, "a NoneType in place of a list of lists of candidates"),
+    ("rewriter", [[]], "1 lists of candidates for 2 segments"),
+    ("rewriter", ["a", "b"], "a str in place of a list of candidates"),
+    ("rewriter", [["a"], [None]], "a NoneType in place of a candidate, which is a str"),
+    ("embedder", None, "a NoneType in place of a list of vectors"),
+    ("embedder", [[1.0]], "1 vectors for 2 texts"),
+    ("embedder", [[1.0], [1.0, 2.0]], "what is no array of numbers"),
+    ("embedder", [["a"], ["b"]], "an array of <U1, not of numbers"),
+    ("embedder", np.ones(2), r"shape (2,) for 2 texts, expected (2, d)"),
+    ("embedder", [[1.0], [np.inf]], "a value that is not finite"),
+    ("embedder", [[1.0], [0.0]], "a vector of zeros, which has no direction"),
+]
+
+
+@pytest.mark.parametrize(("place", "reply", "said"), SAID, ids=[said for _, _, said in SAID])
+def test_an_error_says_what_was_returned(place: str, reply: Any, said: str) -> None:
+    def given(texts: Sequence[str], *rest: int) -> Any:
+        return reply
+
+    plugin = Plugin(place, given)
+    ask = {
+        "detector": plugin.verdicts,
+        "rewriter": lambda texts: plugin.candidates(texts, 2),
+        "embedder": plugin.vectors,
+    }
+    with pytest.raises(PluginError) as caught:
+        ask[place](["one", "two"])
+    assert str(caught.value) == f"{place} {__name__}.{given.__qualname__} returned {said}"
+    assert caught.value.reason == f"{place}_invalid"
+    assert caught.value.failure == plugin.failure("PluginError")
+
+
+def test_an_async_plugin_is_told_that_plugins_are_plain() -> None:
+    async def detect(texts: Sequence[str]) -> list[Verdict]:
+        return []
+
+    with pytest.raises(PluginError, match="a coroutine in place of a list of verdicts; plug-ins are plain"):
+        guard(detector=detect).detect([CLEAN])
+
+
+@pytest.mark.parametrize("disguise", WRONG_VECTORS)
+def test_what_is_no_vector_is_refused(disguise: Callable[[Any], Any]) -> None:
+    with pytest.raises(PluginError, match=r"^embedder tests"):
+        guard(embedder=disguised(METHODS["embedder"], disguise)).embed([CLEAN, TOXIC])
 
 
 def test_candidates_for_several_segments_in_one_flat_list_are_refused() -> None:
@@ -256,6 +311,16 @@ def test_an_object_is_named_by_its_type() -> None:
     (failure,) = guard(detector=Broken()).check(TEXT).failures
     assert failure.plugin == f"{__name__}.{Broken.__qualname__}"
     assert failure.line == Broken.detect.__code__.co_firstlineno
+
+
+def test_an_object_that_can_be_called_is_named_by_its_type() -> None:
+    class Called:
+        def __call__(self, texts: Sequence[str]) -> Any:
+            return None
+
+    (failure,) = guard(detector=Called()).check(TEXT).failures
+    assert failure.plugin == f"{__name__}.{Called.__qualname__}"
+    assert failure.line == Called.__call__.__code__.co_firstlineno
 
 
 def test_a_late_plugin_is_a_failure_too() -> None:

@@ -193,6 +193,28 @@ def test_a_toxic_url_is_masked_and_never_rewritten() -> None:
     assert "rewrite:protected" in outcome.edits[0].failed_checks
 
 
+def test_a_url_that_is_toxic_to_its_end_is_masked_and_never_rewritten() -> None:
+    hand = Hand()
+    hand.run("The plan is on https://example.com/idiot for all of you to read.")
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+
+
+def test_spans_of_a_joint_verdict_are_those_of_the_segment() -> None:
+    first, second = "First half of it stands here.", "And the second half stands here."
+
+    def detect(request: Detect) -> list[Verdict]:
+        return [
+            Verdict({"toxicity": 0.9}, True, (Span(0, 5), Span(25, len(first) + 8)))
+            if first in text and second in text
+            else Verdict({}, flagged=False)
+            for text in request.texts
+        ]
+
+    (edit,) = Hand(Policy(ladder=("mask", "block")), detect=detect).run(f"{first} {second}").edits
+    assert edit.verdict.spans == (Span(len(first) + 1, len(first) + 8),)
+    assert edit.after == second.replace("And the", "A** t**")
+
+
 def test_words_split_over_short_lines_are_judged_together() -> None:
     def detect(request: Detect) -> list[Verdict]:
         return [
@@ -232,6 +254,7 @@ def test_flagged_segments_beyond_the_budget_start_at_mask() -> None:
     outcome = Hand(Policy(max_rewrites=1)).run(f"{TOXIC} {TOXIC}")
     assert [edit.action for edit in outcome.edits] == [Action.REWRITTEN, Action.MASKED]
     assert outcome.degraded == ("rewrite_budget",)
+    assert outcome.edits[1].failed_checks == ("rewrite:budget",)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +298,73 @@ def test_a_text_that_breaks_the_detector_does_not_decide_for_its_companions() ->
     text = f"{TOXIC}\n\n{CLEAN}\n\n{poison}"
     outcome = Hand(Policy(on_error="open", context=0), detect=detect).run(text)
     assert outcome.text == text.replace("idiot", "person")
+
+
+def test_a_text_that_breaks_the_rewriter_does_not_decide_for_its_companions() -> None:
+    def rewrite(request: Rewrite) -> list[list[str]]:
+        if any("poison" in text for text in request.texts):
+            raise PluginError("broken", reason="rewriter_error")
+        return WordRewriter().rewrite(request.texts, request.n)
+
+    poison = "This idiot has poison in it, sadly."
+    outcome = Hand(rewrite=rewrite).run(f"{TOXIC}\n\n{poison}")
+    assert [edit.action for edit in outcome.edits] == [Action.REWRITTEN, Action.MASKED]
+    assert outcome.edits[1].failed_checks == outcome.degraded == ("rewriter_error",)
+
+
+def test_of_candidates_that_pass_the_closest_in_meaning_is_taken() -> None:
+    near, far = "The driver of that bus is a person.", "The driver of that bus is unkind."
+    places = {TOXIC: [1.0, 0.0], far: [0.6, 0.8], near: [0.8, 0.6]}
+
+    def embed(request: Embed) -> Any:
+        return np.array([places[text] for text in request.texts])
+
+    for proposed in ([far, near], [near, far]):
+        assert Hand(rewrite=lambda request, p=proposed: [p], embed=embed).run(TOXIC).text == near
+
+
+def test_of_candidates_that_pass_the_cleanest_is_taken() -> None:
+    scores = {"The driver of that bus is a human.": 0.5, "The driver of that bus is a person.": 0.1}
+
+    def detect(request: Detect) -> list[Verdict]:
+        honest = WordDetector().detect(request.texts)
+        return [
+            Verdict({"toxicity": scores.get(t, 0.9)}, v.flagged, v.spans)
+            for t, v in zip(request.texts, honest, strict=True)
+        ]
+
+    def embed(request: Embed) -> Any:
+        return np.ones((len(request.texts), 1))
+
+    (edit,) = Hand(detect=detect, embed=embed, rewrite=lambda request: [list(scores)]).run(TOXIC).edits
+    assert edit.after == "The driver of that bus is a person."
+    assert edit.verdict_after == Verdict({"toxicity": 0.1}, flagged=False)
+
+
+def test_a_segment_that_only_the_word_list_could_read_is_masked_by_its_spans() -> None:
+    outcome = Hand(Policy(on_error="lexicon"), detect=broken("detector_error")).run(f"{CLEAN} {TOXIC}")
+    assert outcome.text == f"{CLEAN} {TOXIC}".replace("idiot", "i****")
+    assert outcome.degraded == ("detector_error",)
+
+
+def test_what_the_word_list_finds_around_masked_spans_is_masked_as_a_whole() -> None:
+    def lexicon(request: Detect) -> list[Verdict]:
+        return WordDetector(["driver"]).detect(request.texts)
+
+    outcome = Hand(Policy(ladder=("mask", "block")), lexicon=lexicon).run(TOXIC)
+    assert "driver" not in outcome.text
+    assert outcome.edits[0].failed_checks == ("mask:toxic",)
+
+
+@pytest.mark.parametrize(
+    ("context", "seen"),
+    [(5, "now. "), (10, "now. "), (11, "words now. "), (12, "words now. "), (200, "Some words now. ")],
+)
+def test_the_context_begins_with_a_whole_word(context: int, seen: str) -> None:
+    hand = Hand(Policy(context=context, segment_min=8, batch=1))
+    hand.run(f"Some words now. {CLEAN}")
+    asked = [text for call in hand.asked if isinstance(call, Detect) for text in call.texts]
+    assert asked == ["Some words now.", CLEAN, seen + CLEAN]
 
 
 @pytest.mark.parametrize("stage", ["rewrite", "embed", "lexicon"])

@@ -57,6 +57,42 @@ def test_a_wrong_value_is_an_error_that_names_field_and_value(wrong: dict[str, A
         Policy(**wrong)
 
 
+SAID: list[tuple[dict[str, Any], str]] = [
+    ({"threshold": 2}, "threshold must be between 0 and 1, got 2.0"),
+    ({"threshold": "2"}, "threshold must be a number, got '2'"),
+    ({"thresholds": {"x": 2}}, "x must be between 0 and 1, got 2.0"),
+    ({"thresholds": {"x": "2"}}, "x must be a number, got '2'"),
+    ({"thresholds": {1: 0.5}}, "thresholds must be a mapping of labels to numbers, got 1"),
+    ({"thresholds": "x"}, "thresholds must be a mapping of labels to numbers, got 'x'"),
+    ({"thresholds": 0.5}, "thresholds must be a mapping of labels to numbers, got 0.5"),
+    ({"meaning_floor": 2}, "meaning_floor must be between -1 and 1, got 2.0"),
+    ({"length_ratio": (2, 3)}, "length_ratio must be two numbers around 1, got (2.0, 3.0)"),
+    ({"length_ratio": (1,)}, "length_ratio must be two numbers around 1, got (1,)"),
+    ({"length_ratio": ("1", 2)}, "length_ratio must be a number, got '1'"),
+    (
+        {"ladder": ("mask",)},
+        "ladder must be a part of ('rewrite', 'mask', 'block') that ends with 'block', got ('mask',)",
+    ),
+    ({"block": "never"}, "block must be segment, whole or raise, got 'never'"),
+    ({"on_error": "never"}, "on_error must be closed, open, lexicon or raise, got 'never'"),
+    ({"detect_timeout": 0}, "detect_timeout must be None or more than 0 seconds, got 0.0"),
+    ({"context": -1}, "context must be 0 or more, got -1"),
+    ({"batch_wait": -1}, "batch_wait must be 0 or more milliseconds, got -1.0"),
+    ({"candidates": 0}, "candidates must be 1 or more, got 0"),
+    ({"candidates": 1.5}, "candidates must be a whole number, got 1.5"),
+    ({"segment_max": 95}, "segment_max must be at least 4 x segment_min, got 95"),
+    ({"refusal": 1}, "refusal must be a str, got 1"),
+    ({"mask": 1}, "mask must be None or a str, got 1"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), SAID, ids=[said for _, said in SAID])
+def test_an_error_says_what_is_expected_and_what_was_given(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Policy(**wrong)
+    assert str(caught.value) == f"policy {said}"
+
+
 LIMITS: list[dict[str, Any]] = [
     {"threshold": 0},
     {"threshold": 1},
@@ -133,26 +169,20 @@ def test_every_setting_is_part_of_the_digest() -> None:
         "use": "community",
         "threshold": 0.5,
         "thresholds": {"a": 0.1},
+        "meaning_floor": 0.4,
         "length_ratio": (0.5, 2),
         "ladder": ("block",),
         "block": "raise",
         "refusal": "no",
         "mask": "x",
         "on_error": "open",
-        "detect_timeout": 1,
-        "rewrite_timeout": 1,
-        "segment_max": 1000,
+        "detect_timeout": None,
+        "rewrite_timeout": None,
     }
-    digests = {
-        replace(Policy(), **{f.name: other.get(f.name, getattr(Policy(), f.name) + 1 / 4)}).digest()
-        if f.name in ("meaning_floor", "batch_wait")
-        else replace(
-            Policy(), **{f.name: other[f.name] if f.name in other else getattr(Policy(), f.name) + 1}
-        ).digest()
-        for f in fields(Policy)
-    }
+    numbers = {f.name: getattr(Policy(), f.name) + 1 for f in fields(Policy) if f.name not in other}
+    digests = {replace(Policy(), **{name: value}).digest() for name, value in (other | numbers).items()}
     assert len(digests | {Policy().digest()}) == len(fields(Policy)) + 1
-    assert all(len(digest) == 16 for digest in digests)
+    assert {len(digest) for digest in digests} == {16}
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(thresholds={"insult": 0.5}, ladder=("block",))], ids=str)

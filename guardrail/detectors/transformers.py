@@ -90,6 +90,11 @@ class TransformersDetector:
             ) from error
         return cls(model, tokenizer, labels=labels, threshold=threshold)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that verdicts have scores of."""
+        return tuple(dict.fromkeys(label for _, label in self._columns))
+
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, in order."""
         if not texts:

@@ -83,7 +83,7 @@ def test_names_that_share_a_label_count_by_the_highest(tokenizer: BertTokenizer)
 
 def test_without_a_mapping_names_that_are_labels_are_used(tokenizer: BertTokenizer) -> None:
     detector = TransformersDetector(classifier("single_label_classification"), tokenizer)
-    assert set(detector.detect(["you"])[0].scores) == {"toxicity"}
+    assert set(detector.detect(["you"])[0].scores) == {"toxicity"} == set(detector.labels)
 
 
 @pytest.mark.parametrize("labels", [{"toxic": "toxicity"}, {}])
