@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from guardrail.errors import UsageError
+from guardrail.structured.identifiers import texts_of
 from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text
 from guardrail.structured.paths import ELEMENTS, Path
 from guardrail.structured.records import elements_of, fields_of, is_scalar, keys_of
@@ -103,9 +104,16 @@ class _Reader:
     def _string(self, value: str, *, prose: bool) -> Node | None:
         content = decoded_json(value)
         if content is None:
-            return self.text(value, prose=prose)
+            return self.text(value, prose=True) if prose else self._read_only(value)
         # What a reader of the JSON gets to see is judged, not its escapes.
         return _branch(value, (), [self.read(content, _At())])
+
+    def _read_only(self, value: str) -> Node | None:
+        """A string that is not prose; of an id, a key or the like what a reader makes out in it."""
+        found = texts_of(value)
+        if found == (value,):
+            return self.text(value, prose=False)
+        return _branch(value, (), [self.text(text, prose=False) for text in found])
 
     def _sequence(self, value: Any, elements: Sequence[Any], at: _At) -> Branch | None:
         below = at.step(ELEMENTS, prose=at.prose, answer=at.answer)

@@ -11,9 +11,10 @@ from guardrail.drive.stream import AsyncStream
 from guardrail.errors import BlockedError
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.answers import Calls
-from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in, readings
+from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.outcome import Action, Outcome
+from guardrail.structured.identifiers import texts_of
 
 __all__ = ["Moderator"]
 
@@ -52,9 +53,10 @@ class Moderator:
     async def is_clean(self, strings: Sequence[str]) -> bool:
         """False where strings that may not be rewritten, such as arguments of a tool, hold something toxic.
 
-        They are judged as one text, so that nothing escapes by being spread over several.
+        They are judged as one text, so that nothing escapes by being spread over several; ids, codes and
+        names are read as words.
         """
-        text = "\n".join(strings)
+        text = "\n".join(read for string in strings for read in texts_of(string))
         return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
 
     async def allows(self, calls: Calls) -> bool:
@@ -77,7 +79,7 @@ class Moderator:
             return True
         try:
             # In a dict, because a string by itself would be prose.
-            await self.guard.amoderate({"identifier": readings(identifier)})
+            await self.guard.amoderate({"identifier": identifier})
         except BlockedError as error:
             self._counted(error.outcome)
             return False
