@@ -1,9 +1,9 @@
 """Ids, codes, keys and names read as words: what a reader can make out in them, and nothing by chance.
 
-To a detector the characters of a hash or a random id look like words in disguise. So letters are read only if
-English explains them better than chance does: each token is written down twice, as words by a model of English
-letters and as characters drawn from its alphabet, and what the words save in bits is its gain. At random no
-more than about one token in ``2 ** gain`` gains that much, whichever detector reads on.
+To a detector the characters of a hash or a random id look like words in disguise. So letters are read only
+if English explains them better than chance does: each token is written down twice, as words by a model of
+English letters and as characters drawn from its alphabet; what the words save in bits is its gain. Of random
+tokens about one in ``2 ** gain`` gains that much, whichever detector reads on.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Token:
 
     @property
     def is_camel(self) -> bool:
-        """True for words in camel case, a number behind them or not: runs that are not as short as chance's."""
+        """True for words in camel case, with or without a number behind them."""
         letters = self.runs[:-1] if self.runs[-1].isdigit() else self.runs
         return (
             len(letters) > 1
