@@ -138,6 +138,22 @@ def test_text_that_is_no_code_is_read_as_it_stands() -> None:
     assert texts_of("Schönes_Wetter") == ("Schönes_Wetter",)
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://example.org/a.png?sig=9kXyQ2vW7ZZb&x=1", "https example org a png sig"),
+        ("https://example.org/%69diot", "example org idiot"),
+        ("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ", "data image png"),
+    ],
+)
+def test_a_url_is_read_as_its_reader_decodes_it(url: str, expected: str) -> None:
+    assert texts_of(url)[-1] == expected
+
+
+def test_a_url_in_another_script_is_read_decoded() -> None:
+    assert texts_of("https://example.org/%D0%B4%D1%83%D1%80%D0%B0%D0%BA") == ("https://example.org/дурак",)
+
+
 def test_an_identifier_is_short() -> None:
     assert is_identifier("a" * 200)
     assert not is_identifier("a" * 201)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 __all__ = ["is_code", "is_identifier", "readings", "texts_of"]
 
@@ -21,6 +22,7 @@ MAX_IDENTIFIER = 200
 
 _LETTERS = Path(__file__).parent / "letters.txt"
 _CODE = re.compile(r"[\w.:/@+=~-]+", re.ASCII)
+_URL = re.compile(r"(?:[A-Za-z][\w.+-]*://|data:)[\w.:/@+=~?&%#,;-]*", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _RUN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _HEX = re.compile(r"[0-9A-F]+|[0-9a-f]+")
@@ -81,7 +83,10 @@ def readings(identifier: str) -> tuple[str, ...]:
 
 
 def texts_of(value: str) -> tuple[str, ...]:
-    """What is judged of a string that is not prose: the readings of a code, any other as it stands."""
+    """What is judged of a string that is not prose: the readings of a code or URL, any other as it stands."""
+    if _URL.fullmatch(value):
+        value = unquote(value)
+        return readings(value) if value.isascii() else (value,)
     return readings(value) if is_code(value) else (value,)
 
 
