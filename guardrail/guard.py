@@ -12,6 +12,7 @@ import numpy as np
 
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
+from guardrail.drive.fed import AsyncFed, Fed
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
 from guardrail.errors import BlockedError, FailureError, PluginError, UsageError
@@ -179,6 +180,14 @@ class Guard:
             raise error.with_traceback(None) from None
         finally:
             del chunks
+
+    def fed(self) -> Fed:
+        """A text that is handed in piece by piece, for streams whose chunks hold more than text."""
+        return Fed(self._stream_flow(), batcher=self._threads, **self._ears(self._settle))
+
+    def afed(self) -> AsyncFed:
+        """The same without blocking the event loop."""
+        return AsyncFed(self._stream_flow(), batcher=self._shared(), **self._ears(self._asettle))
 
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The value with its prose moderated: of the same type, and the very same object if nothing changed.

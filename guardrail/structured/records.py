@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence, Set
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -19,7 +19,16 @@ from types import EllipsisType
 from typing import Any, TypeGuard
 from uuid import UUID
 
-__all__ = ["elements_of", "fields_of", "is_scalar", "keys_of", "listed", "shown_text", "with_parts"]
+__all__ = [
+    "elements_of",
+    "fields_of",
+    "is_scalar",
+    "is_value",
+    "keys_of",
+    "listed",
+    "shown_text",
+    "with_parts",
+]
 
 NUMBERS = (type(None), EllipsisType, int, float, complex, Decimal, Fraction)
 TIMES = (date, time, timedelta, tzinfo)
@@ -85,6 +94,15 @@ def fields_of(value: object) -> Mapping[Any, Any] | None:
         names = [field.name for field in dataclasses.fields(value)]
         return {name: getattr(value, name) for name in names if hasattr(value, name)} | _attributes(value)
     return None
+
+
+def is_value(value: object) -> bool:
+    """True for what is read as a whole even if it can be iterated: text, records, sequences, arrays."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, Sequence, Set, Mapping)) or is_scalar(value):
+        return True
+    if fields_of(value) is not None or shown_text(value) is not None:
+        return True
+    return listed(value) is not None or isinstance(value, type)
 
 
 def listed(value: object) -> Any | None:

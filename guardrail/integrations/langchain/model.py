@@ -20,9 +20,9 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from pydantic import PrivateAttr
 
+from guardrail.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
-from guardrail.integrations.langchain.asking import AtOnce, Waiting, WithoutFrames, by_hand, stepped
 from guardrail.integrations.langchain.chunks import blank
 from guardrail.integrations.langchain.runnable import GuardedRunnable
 from guardrail.integrations.langchain.streaming import moderated

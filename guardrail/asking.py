@@ -6,19 +6,33 @@ without one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, TypeVar
 
+from guardrail.drive.fed import AsyncFed, Fed
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.errors import GuardrailError
-from guardrail.guard import Guard
 from guardrail.outcome import Outcome
+from guardrail.policy import Policy
 
-__all__ = ["Asker", "AtOnce", "Waiting", "WithoutFrames", "by_hand", "stepped"]
+__all__ = ["Asker", "AtOnce", "Moderator", "Waiting", "WithoutFrames", "by_hand", "stepped"]
 
 T = TypeVar("T")
+
+
+class Moderator(Protocol):
+    """What moderates: a Guard."""
+
+    policy: Policy
+
+    def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
+    async def amoderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
+    def stream(self, chunks: Iterable[str]) -> Stream: ...
+    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
+    def fed(self) -> Fed: ...
+    def afed(self) -> AsyncFed: ...
 
 
 class TextStream(Protocol):
@@ -30,21 +44,31 @@ class TextStream(Protocol):
     async def aclose(self) -> None: ...
 
 
+class FedText(Protocol):
+    """A text that is handed in piece by piece."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+    def push(self, text: str | None) -> AsyncGenerator[str, None]: ...
+    async def close(self) -> None: ...
+
+
 class Asker(Protocol):
     """A guard, asked with ``await``."""
 
-    refusal: str
+    policy: Policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...
+    def fed(self) -> FedText: ...
 
 
 class Waiting:
     """Asks a guard from an event loop, without blocking it."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Moderator) -> None:
         self._guard = guard
-        self.refusal = guard.policy.refusal
+        self.policy = guard.policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
         """As Guard.moderate."""
@@ -54,13 +78,17 @@ class Waiting:
         """As Guard.astream."""
         return self._guard.astream(chunks)
 
+    def fed(self) -> AsyncFed:
+        """As Guard.afed."""
+        return self._guard.afed()
+
 
 class AtOnce:
     """Asks a guard where there is no event loop: nothing that is awaited ever waits."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Moderator) -> None:
         self._guard = guard
-        self.refusal = guard.policy.refusal
+        self.policy = guard.policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
         """As Guard.moderate."""
@@ -69,6 +97,10 @@ class AtOnce:
     def stream(self, chunks: AsyncGenerator[str, None]) -> _Stepped:
         """As Guard.stream."""
         return _Stepped(self._guard.stream(by_hand(chunks)))
+
+    def fed(self) -> _SteppedFed:
+        """As Guard.fed."""
+        return _SteppedFed(self._guard.fed())
 
 
 class _Stepped:
@@ -87,6 +119,23 @@ class _Stepped:
     async def aclose(self) -> None:
         """Ends the stream."""
         self._stream.close()
+
+
+class _SteppedFed:
+    """A plain fed text for ``async for``."""
+
+    def __init__(self, text: Fed) -> None:
+        self._text = text
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._text.outcome
+
+    def push(self, text: str | None) -> AsyncGenerator[str, None]:
+        return stepped(self._text.push(text))
+
+    async def close(self) -> None:
+        self._text.close()
 
 
 class WithoutFrames:

@@ -1,0 +1,251 @@
+"""Iterators that functions return or are: moderated as streams of text, or of objects with text in them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from guardrail.asking import Moderator
+from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.errors import UsageError
+from guardrail.outcome import Outcome
+
+__all__ = ["AsyncChunks", "Chunks", "EitherChunks"]
+
+MIN_REPEATED = 16
+"""Characters that chunks must have repeated from those before, so that it is no chance."""
+
+
+class Chunks(Stream):
+    """What may be shown of an iterable of chunks. The first one tells whether they are text or objects."""
+
+    def __init__(self, chunks: Iterable[Any], *, by: Moderator) -> None:
+        by.stream(())  # a policy that no stream can keep is refused here and now
+        self._chunks = iter(chunks)
+        self._by = by
+        self._inner: Stream | Generator[Any, None, None] | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """As for ``Stream``; None for chunks that are objects, each of whose texts has one of its own."""
+        return self._inner.outcome if isinstance(self._inner, Stream) else None
+
+    def __next__(self) -> Any:
+        if self._inner is None:
+            self._inner = self._opened()
+        return next(self._inner)
+
+    def close(self) -> None:
+        """Ends the stream, and closes its source."""
+        if self._inner is not None:
+            self._inner.close()
+        _close(self._chunks)
+
+    def _opened(self) -> Stream | Generator[Any, None, None]:
+        first: list[Any] = []
+        error: list[Exception] = []
+        try:
+            first.append(next(self._chunks))
+        except StopIteration:
+            pass
+        except Exception as raised:  # noqa: BLE001  # raised again where a stream reads it
+            error.append(raised)
+        if first and _is_object(first[0]):
+            return _objects(_rest(first, error, self._chunks), self._by)
+        return self._by.stream(_only_new(_rest(first, error, self._chunks)))
+
+
+class AsyncChunks(AsyncStream):
+    """The same for ``async for``."""
+
+    def __init__(self, chunks: AsyncIterable[Any], *, by: Moderator) -> None:
+        by.stream(())
+        self._achunks = aiter(chunks)
+        self._by = by
+        self._ainner: AsyncStream | AsyncGenerator[Any, None] | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """As for ``Chunks``."""
+        return self._ainner.outcome if isinstance(self._ainner, AsyncStream) else None
+
+    async def __anext__(self) -> Any:
+        if self._ainner is None:
+            self._ainner = await self._aopened()
+        return await anext(self._ainner)
+
+    async def aclose(self) -> None:
+        """Ends the stream, and closes its source."""
+        if self._ainner is not None:
+            await self._ainner.aclose()
+        await _aclose(self._achunks)
+
+    async def _aopened(self) -> AsyncStream | AsyncGenerator[Any, None]:
+        first: list[Any] = []
+        error: list[Exception] = []
+        try:
+            first.append(await anext(self._achunks))
+        except StopAsyncIteration:
+            pass
+        except Exception as raised:  # noqa: BLE001  # raised again where a stream reads it
+            error.append(raised)
+        if first and _is_object(first[0]):
+            return _aobjects(_arest(first, error, self._achunks), self._by)
+        return self._by.astream(_aonly_new(_arest(first, error, self._achunks)))
+
+
+class EitherChunks(Chunks, AsyncChunks):
+    """The same for a source that can be read in both ways: it is read in the way that is asked for."""
+
+    def __init__(self, chunks: Any, *, by: Moderator) -> None:
+        by.stream(())
+        self._source_of_both = chunks
+        self._by = by
+        self._inner = None
+        self._ainner = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """As for ``Chunks``."""
+        return Chunks.outcome.fget(self) or AsyncChunks.outcome.fget(self)  # type: ignore[attr-defined]  # properties
+
+    def __next__(self) -> Any:
+        if self._inner is None:
+            self._chunks = iter(self._source_of_both)
+        return super().__next__()
+
+    async def __anext__(self) -> Any:
+        if self._ainner is None:
+            self._achunks = aiter(self._source_of_both)
+        return await super().__anext__()
+
+    def close(self) -> None:
+        """Ends the stream, and closes its source."""
+        if self._inner is not None:
+            self._inner.close()
+        _close(self._source_of_both)
+
+    async def aclose(self) -> None:
+        """Ends the stream, and closes its source."""
+        if self._ainner is not None:
+            await self._ainner.aclose()
+        await _aclose(self._source_of_both)
+
+
+class _Growth:
+    """Notices chunks that repeat the text so far, as the generators of Gradio yield them."""
+
+    def __init__(self) -> None:
+        self._before = ""
+        self._repeated = 0
+
+    def see(self, chunk: object) -> None:
+        """UsageError once it is no chance that each chunk starts with the one before, TypeError for no text."""
+        if not isinstance(chunk, str):
+            kind = type(chunk).__name__
+            del chunk  # this frame is part of the traceback
+            raise TypeError(
+                f"expected chunks of str, or of chat completions (choices[].delta, or delta beside the text so "
+                f"far), got {kind}: yield one of these"
+            )
+        if len(chunk) > len(self._before) and self._before.strip() and chunk.startswith(self._before):
+            self._repeated += len(self._before)
+        elif chunk:
+            self._repeated = 0
+        if chunk:
+            self._before = chunk
+        if self._repeated >= MIN_REPEATED:
+            raise UsageError(
+                "each chunk starts with the one before, so they repeat the text so far, as Gradio wants it: "
+                "moderate a generator that yields what is new only, and join the pieces behind it"
+            )
+
+
+def _is_object(chunk: object) -> bool:
+    from guardrail.structured.chunks import is_chunk
+
+    return not isinstance(chunk, str) and is_chunk(chunk)
+
+
+def _only_new(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
+    growth = _Growth()
+    try:
+        for chunk in chunks:
+            growth.see(chunk)
+            yield chunk
+            del chunk  # an error of the next one shows this frame
+    finally:
+        chunks.close()
+
+
+async def _aonly_new(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    growth = _Growth()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            growth.see(chunk)
+            yield chunk
+            del chunk
+
+
+def _objects(chunks: Generator[Any, None, None], by: Moderator) -> Generator[Any, None, None]:
+    from guardrail.asking import AtOnce, WithoutFrames, by_hand, stepped
+    from guardrail.structured.chunks import moderated_chunks
+
+    try:
+        with WithoutFrames():
+            yield from by_hand(moderated_chunks(stepped(chunks), AtOnce(by)))
+    finally:
+        chunks.close()
+
+
+async def _aobjects(chunks: AsyncGenerator[Any, None], by: Moderator) -> AsyncGenerator[Any, None]:
+    from guardrail.asking import Waiting, WithoutFrames
+    from guardrail.structured.chunks import moderated_chunks
+
+    with WithoutFrames():
+        async with aclosing(chunks), aclosing(moderated_chunks(chunks, Waiting(by))) as released:
+            async for chunk in released:
+                yield chunk
+                del chunk
+
+
+def _rest(first: list[Any], error: list[Exception], chunks: Iterator[Any]) -> Generator[Any, None, None]:
+    """The chunks from the first one on, which was taken out, or whose error was."""
+    try:
+        if error:
+            raise error.pop()
+        if first:
+            yield first.pop()
+            yield from chunks
+    finally:
+        _close(chunks)
+
+
+async def _arest(
+    first: list[Any], error: list[Exception], chunks: AsyncIterator[Any]
+) -> AsyncGenerator[Any, None]:
+    try:
+        if error:
+            raise error.pop()
+        if first:
+            yield first.pop()
+            async for chunk in chunks:
+                yield chunk
+                del chunk
+    finally:
+        await _aclose(chunks)
+
+
+def _close(source: object) -> None:
+    if (close := getattr(source, "close", None)) is not None:
+        close()
+
+
+async def _aclose(source: object) -> None:
+    for name in ("aclose", "close"):
+        if (close := getattr(source, name, None)) is not None:
+            waiting = close()
+            if waiting is not None:
+                await waiting
+            return
