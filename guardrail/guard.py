@@ -35,6 +35,7 @@ __all__ = ["Guard"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
+C = TypeVar("C")
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
@@ -263,6 +264,16 @@ class Guard:
         Returned structures are moderated as ``moderate`` does it, prose at ``paths`` included.
         """
         return wrap(function, by=self, paths=paths)
+
+    def openai(self, client: C) -> C:
+        """A copy of an OpenAI or AsyncOpenAI client whose completions, streams too, this guard moderates.
+
+        Raises UsageError for another object. What would show answers that the guard has not seen, such as
+        ``with_raw_response``, raises UsageError when it is used.
+        """
+        from guardrail.integrations.openai_client import guarded_client
+
+        return guarded_client(client, guard=self)
 
     def with_adapter(self, path: str | Path) -> Guard:
         """A guard that rewrites with the adapter in this folder and shares all else with this one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import aclosing
+from inspect import isawaitable
 from typing import Any
 
 from guardrail.asking import Moderator
@@ -22,6 +23,7 @@ class Chunks(Stream):
 
     def __init__(self, chunks: Iterable[Any], *, by: Moderator) -> None:
         by.stream(())  # a policy that no stream can keep is refused here and now
+        self._given = chunks
         self._chunks = iter(chunks)
         self._by = by
         self._inner: Stream | Generator[Any, None, None] | None = None
@@ -40,7 +42,7 @@ class Chunks(Stream):
         """Ends the stream, and closes its source."""
         if self._inner is not None:
             self._inner.close()
-        _close(self._chunks)
+        _close(self._chunks, self._given)
 
     def _opened(self) -> Stream | Generator[Any, None, None]:
         first: list[Any] = []
@@ -52,8 +54,8 @@ class Chunks(Stream):
         except Exception as raised:  # noqa: BLE001  # raised again where a stream reads it
             error.append(raised)
         if first and _is_object(first[0]):
-            return _objects(_rest(first, error, self._chunks), self._by)
-        return self._by.stream(_only_new(_rest(first, error, self._chunks)))
+            return _objects(_rest(first, error, self._chunks, self._given), self._by)
+        return self._by.stream(_only_new(_rest(first, error, self._chunks, self._given)))
 
 
 class AsyncChunks(AsyncStream):
@@ -61,6 +63,7 @@ class AsyncChunks(AsyncStream):
 
     def __init__(self, chunks: AsyncIterable[Any], *, by: Moderator) -> None:
         by.stream(())
+        self._given = chunks
         self._achunks = aiter(chunks)
         self._by = by
         self._ainner: AsyncStream | AsyncGenerator[Any, None] | None = None
@@ -79,7 +82,7 @@ class AsyncChunks(AsyncStream):
         """Ends the stream, and closes its source."""
         if self._ainner is not None:
             await self._ainner.aclose()
-        await _aclose(self._achunks)
+        await _aclose(self._achunks, self._given)
 
     async def _aopened(self) -> AsyncStream | AsyncGenerator[Any, None]:
         first: list[Any] = []
@@ -91,8 +94,8 @@ class AsyncChunks(AsyncStream):
         except Exception as raised:  # noqa: BLE001  # raised again where a stream reads it
             error.append(raised)
         if first and _is_object(first[0]):
-            return _aobjects(_arest(first, error, self._achunks), self._by)
-        return self._by.astream(_aonly_new(_arest(first, error, self._achunks)))
+            return _aobjects(_arest(first, error, self._achunks, self._given), self._by)
+        return self._by.astream(_aonly_new(_arest(first, error, self._achunks, self._given)))
 
 
 class EitherChunks(Chunks, AsyncChunks):
@@ -100,7 +103,9 @@ class EitherChunks(Chunks, AsyncChunks):
 
     def __init__(self, chunks: Any, *, by: Moderator) -> None:
         by.stream(())
-        self._source_of_both = chunks
+        self._given = chunks
+        self._chunks = iter(())
+        self._achunks = _none()
         self._by = by
         self._inner = None
         self._ainner = None
@@ -112,25 +117,13 @@ class EitherChunks(Chunks, AsyncChunks):
 
     def __next__(self) -> Any:
         if self._inner is None:
-            self._chunks = iter(self._source_of_both)
+            self._chunks = iter(self._given)
         return super().__next__()
 
     async def __anext__(self) -> Any:
         if self._ainner is None:
-            self._achunks = aiter(self._source_of_both)
+            self._achunks = aiter(self._given)
         return await super().__anext__()
-
-    def close(self) -> None:
-        """Ends the stream, and closes its source."""
-        if self._inner is not None:
-            self._inner.close()
-        _close(self._source_of_both)
-
-    async def aclose(self) -> None:
-        """Ends the stream, and closes its source."""
-        if self._ainner is not None:
-            await self._ainner.aclose()
-        await _aclose(self._source_of_both)
 
 
 class _Growth:
@@ -141,12 +134,12 @@ class _Growth:
         self._repeated = 0
 
     def see(self, chunk: object) -> None:
-        """UsageError once it is no chance that each chunk starts with the one before, TypeError for no text."""
+        """UsageError once chunks that start with the one before are no chance; TypeError for no text."""
         if not isinstance(chunk, str):
             kind = type(chunk).__name__
             del chunk  # this frame is part of the traceback
             raise TypeError(
-                f"expected chunks of str, or of chat completions (choices[].delta, or delta beside the text so "
+                "expected chunks of str, or of chat completions (choices[].delta, or delta beside the text so "
                 f"far), got {kind}: yield one of these"
             )
         if len(chunk) > len(self._before) and self._before.strip() and chunk.startswith(self._before):
@@ -210,7 +203,9 @@ async def _aobjects(chunks: AsyncGenerator[Any, None], by: Moderator) -> AsyncGe
                 del chunk
 
 
-def _rest(first: list[Any], error: list[Exception], chunks: Iterator[Any]) -> Generator[Any, None, None]:
+def _rest(
+    first: list[Any], error: list[Exception], chunks: Iterator[Any], given: object
+) -> Generator[Any, None, None]:
     """The chunks from the first one on, which was taken out, or whose error was."""
     try:
         if error:
@@ -219,11 +214,11 @@ def _rest(first: list[Any], error: list[Exception], chunks: Iterator[Any]) -> Ge
             yield first.pop()
             yield from chunks
     finally:
-        _close(chunks)
+        _close(chunks, given)
 
 
 async def _arest(
-    first: list[Any], error: list[Exception], chunks: AsyncIterator[Any]
+    first: list[Any], error: list[Exception], chunks: AsyncIterator[Any], given: object
 ) -> AsyncGenerator[Any, None]:
     try:
         if error:
@@ -234,18 +229,23 @@ async def _arest(
                 yield chunk
                 del chunk
     finally:
-        await _aclose(chunks)
+        await _aclose(chunks, given)
 
 
-def _close(source: object) -> None:
-    if (close := getattr(source, "close", None)) is not None:
-        close()
+async def _none() -> AsyncGenerator[Any, None]:
+    for nothing in ():
+        yield nothing
 
 
-async def _aclose(source: object) -> None:
-    for name in ("aclose", "close"):
-        if (close := getattr(source, name, None)) is not None:
-            waiting = close()
-            if waiting is not None:
-                await waiting
-            return
+def _close(*sources: object) -> None:
+    """Closes an iterator, and what it is of, if they can be closed."""
+    for source in sources:
+        if (close := getattr(source, "close", None)) is not None:
+            close()
+
+
+async def _aclose(*sources: object) -> None:
+    for source in sources:
+        close = getattr(source, "aclose", None) or getattr(source, "close", None)
+        if close is not None and isawaitable(waiting := close()):
+            await waiting
