@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import aclosing
 from inspect import isawaitable
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 
 from guardrail.asking import Moderator
 from guardrail.drive.stream import AsyncStream, Stream
@@ -98,22 +99,21 @@ class AsyncChunks(AsyncStream):
         return self._by.astream(_aonly_new(_arest(first, error, self._achunks, self._given)))
 
 
-class EitherChunks(Chunks, AsyncChunks):
+class EitherChunks(Chunks, AsyncIterator[Any]):
     """The same for a source that can be read in both ways: it is read in the way that is asked for."""
 
     def __init__(self, chunks: Any, *, by: Moderator) -> None:
         by.stream(())
         self._given = chunks
         self._chunks = iter(())
-        self._achunks = _none()
         self._by = by
         self._inner = None
-        self._ainner = None
+        self._waited: AsyncChunks | None = None
 
     @property
     def outcome(self) -> Outcome | None:
         """As for ``Chunks``."""
-        return Chunks.outcome.fget(self) or AsyncChunks.outcome.fget(self)  # type: ignore[attr-defined]  # properties
+        return super().outcome if self._waited is None else self._waited.outcome
 
     def __next__(self) -> Any:
         if self._inner is None:
@@ -121,9 +121,21 @@ class EitherChunks(Chunks, AsyncChunks):
         return super().__next__()
 
     async def __anext__(self) -> Any:
-        if self._ainner is None:
-            self._achunks = aiter(self._given)
-        return await super().__anext__()
+        if self._waited is None:
+            self._waited = AsyncChunks(cast("AsyncIterable[Any]", self._given), by=self._by)
+        return await anext(self._waited)
+
+    async def aclose(self) -> None:
+        """As ``close``, for a stream that is read by ``async for``."""
+        await (_aclose(self._given) if self._waited is None else self._waited.aclose())
+
+    async def __aenter__(self) -> EitherChunks:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 class _Growth:
@@ -134,13 +146,13 @@ class _Growth:
         self._repeated = 0
 
     def see(self, chunk: object) -> None:
-        """UsageError once chunks that start with the one before are no chance; TypeError for no text."""
+        """UsageError once chunks have repeated those before for too long, TypeError for no text."""
         if not isinstance(chunk, str):
             kind = type(chunk).__name__
             del chunk  # this frame is part of the traceback
             raise TypeError(
-                "expected chunks of str, or of chat completions (choices[].delta, or delta beside the text so "
-                f"far), got {kind}: yield one of these"
+                "expected chunks of str, or of chat completions (choices[].delta, or delta beside text), "
+                f"got {kind}: yield one of these"
             )
         if len(chunk) > len(self._before) and self._before.strip() and chunk.startswith(self._before):
             self._repeated += len(self._before)
@@ -230,11 +242,6 @@ async def _arest(
                 del chunk
     finally:
         await _aclose(chunks, given)
-
-
-async def _none() -> AsyncGenerator[Any, None]:
-    for nothing in ():
-        yield nothing
 
 
 def _close(*sources: object) -> None:

@@ -288,6 +288,15 @@ def test_what_was_released_comes_before_the_error() -> None:
     assert content(shown) == caught.value.outcome.text == CLEAN
 
 
+def test_a_flagged_call_raises_in_place_of_the_end_where_the_policy_says_so() -> None:
+    shown: list[Any] = []
+    chunks: Any = guard(Policy(block="raise")).wrap(lambda: iter(fragments(f'{{"query": "{TOXIC}"}}')))()
+    with pytest.raises(BlockedError):
+        shown.extend(chunks)
+    assert reasons(shown) == []
+    assert arguments(shown) == ""
+
+
 def test_a_flagged_id_or_model_stops_the_stream() -> None:
     with pytest.raises(BlockedError):
         run("generator", [chunk({"content": CLEAN}, model="idiot-1")], guard())

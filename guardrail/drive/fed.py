@@ -117,8 +117,6 @@ class AsyncFed:
 
 def _steps(run: Run, text: str | None) -> Generator[ModelCall | Release, None, None]:
     """What the flow asks for until it wants the next piece; the caller replies to the run."""
-    if run.request is None:
-        return
     if isinstance(run.request, Read):
         run.send(text)
     while (request := run.request) is not None and not isinstance(request, Read):

@@ -12,7 +12,7 @@ as they came. Log probabilities and raw copies never go out, for they spell the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,6 +113,12 @@ class _Choice:
         self.held.append(part.alone(bare))
         _collect(part.held, (), self.fragments)
 
+    def end(self, part: _Part, bare: Any) -> list[Any]:
+        """The end of the choice, unless there is something to be raised in its place."""
+        self.over = True
+        reason = BLOCKED if self.blocked else part.reason
+        return [] if self.error is not None else [_Part.again(bare).ended(reason)]
+
     def has_role(self) -> None:
         """A chunk with the role went out: no other one names it."""
         if self.carrier is not None:
@@ -176,8 +182,7 @@ class _Choices:
             if state.carrier is None:
                 state.carrier = _Part.again(bare).open()
             shown += await self._rest(state)
-            state.over = True
-            shown.append(_Part.again(bare).ended(BLOCKED if state.blocked else part.reason))
+            shown += state.end(part, bare)
         elif not shown and (part.role or not (part.texts or part.held)):
             shown.append(bare)
             state.has_role()
@@ -415,7 +420,9 @@ def _with_text(chunk: Any, new: str, said: str, *, last: bool) -> Any:
 
 def _message_saying(message: Any, said: str, *, last: bool) -> Any:
     fields = _fields(message)
-    changes: dict[str, Any] = {} if last or not fields.get("additional_kwargs") else {"additional_kwargs": {}}
+    changes: dict[Hashable, Any] = (
+        {} if last or not fields.get("additional_kwargs") else {"additional_kwargs": {}}
+    )
     blocks = elements_of(fields.get("blocks"))
     if blocks is None:
         changes["content"] = said
@@ -441,7 +448,7 @@ def _fields(value: object) -> Mapping[Any, Any]:
     return {} if fields is None else fields
 
 
-def _changed(value: Any, changes: Mapping[str, Any]) -> dict[Any, Any]:
+def _changed(value: Any, changes: Mapping[Any, Any]) -> dict[Any, Any]:
     """The changes that are some, to fields that there are."""
     fields = _fields(value)
     return {
