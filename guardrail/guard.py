@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
 from guardrail.drive.apart import detect_apart, embed_apart
+from guardrail.drive.fed import AsyncFed, Fed
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, answered, drive, drive_many
 from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
@@ -35,6 +36,7 @@ __all__ = ["Guard"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
+C = TypeVar("C")
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
@@ -180,6 +182,14 @@ class Guard:
         finally:
             del chunks
 
+    def fed(self) -> Fed:
+        """A text that is handed in piece by piece, for streams whose chunks hold more than text."""
+        return Fed(self._stream_flow(), batcher=self._threads, **self._ears(self._settle))
+
+    def afed(self) -> AsyncFed:
+        """The same without blocking the event loop."""
+        return AsyncFed(self._stream_flow(), batcher=self._shared(), **self._ears(self._asettle))
+
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The value with its prose moderated: of the same type, and the very same object if nothing changed.
 
@@ -265,6 +275,16 @@ class Guard:
         Returned structures are moderated as ``moderate`` does it, prose at ``paths`` included.
         """
         return wrap(function, by=self, paths=paths)
+
+    def openai(self, client: C) -> C:
+        """A copy of an OpenAI or AsyncOpenAI client whose completions, streams too, this guard moderates.
+
+        Raises UsageError for another object. What would show answers that the guard has not seen, such as
+        ``with_raw_response``, raises UsageError when it is used.
+        """
+        from guardrail.integrations.openai_client import guarded_client
+
+        return guarded_client(client, guard=self)
 
     def with_adapter(self, path: str | Path) -> Guard:
         """A guard that rewrites with the adapter in this folder and shares all else with this one.

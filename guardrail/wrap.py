@@ -7,39 +7,32 @@ import inspect
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
+    Awaitable,
     Callable,
     Generator,
     Iterable,
-    Iterator,
     Sequence,
 )
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from guardrail.asking import Moderator
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.errors import UsageError
+from guardrail.returned import AsyncChunks, Chunks, EitherChunks
 from guardrail.structured.paths import parse_paths
+from guardrail.structured.records import is_value
 
-__all__ = ["Moderator", "wrap"]
+__all__ = ["wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-V = TypeVar("V")
-
-
-class Moderator(Protocol):
-    """What moderates the results: a Guard."""
-
-    def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V: ...
-    async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V: ...
-    def stream(self, chunks: Iterable[str]) -> Stream: ...
-    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
 
 
 def wrap(function: F, *, by: Moderator, paths: Sequence[str] = ()) -> F:
     """A function of the same kind as the one given, whose result is moderated.
 
     Plain, coroutine, generator and asynchronous generator functions, methods, partials and callable objects
-    will do. A returned iterator of chunks becomes a stream, as the chunks of a generator do. ``paths`` say
+    will do, and what they return may be awaitable. A returned iterator of chunks becomes a stream, as the
+    chunks of a generator do; chunks are text, or objects such as those of chat completions. ``paths`` say
     where in a returned structure prose is. TypeError is raised for what cannot be read: what was not checked
     is not passed on.
     """
@@ -65,16 +58,16 @@ def _guarded(
     """The function, moderated; ``target`` shows of which kind it is."""
     if inspect.isasyncgenfunction(target):
 
-        async def async_chunks(*args: Any, **kwargs: Any) -> AsyncGenerator[str, None]:
-            async with by.astream(function(*args, **kwargs)) as pieces:
+        async def async_chunks(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+            async with AsyncChunks(function(*args, **kwargs), by=by) as pieces:
                 async for piece in pieces:
                     yield piece
 
         return async_chunks
     if inspect.isgeneratorfunction(target):
 
-        def chunks(*args: Any, **kwargs: Any) -> Generator[str, None, None]:
-            with by.stream(function(*args, **kwargs)) as pieces:
+        def chunks(*args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+            with Chunks(function(*args, **kwargs), by=by) as pieces:
                 yield from pieces
 
         return chunks
@@ -94,9 +87,10 @@ def _guarded(
 def _moderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
     """What a plain function returned, moderated."""
     try:
-        if isinstance(result, AsyncIterator):
-            return by.astream(result)
-        return by.stream(result) if isinstance(result, Iterator) else by.moderate(result, paths=paths)
+        if inspect.isawaitable(result):
+            return _awaited(result, by, paths)
+        chunks = _chunks_of(result, by)
+        return by.moderate(result, paths=paths) if chunks is None else chunks
     finally:
         del result  # this frame is part of the traceback
 
@@ -104,11 +98,27 @@ def _moderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
 async def _amoderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
     """What a coroutine function returned, moderated."""
     try:
-        if isinstance(result, (AsyncIterator, Iterator)):
-            return _moderated(result, by, paths)
-        return await by.amoderate(result, paths=paths)
+        chunks = _chunks_of(result, by)
+        return await by.amoderate(result, paths=paths) if chunks is None else chunks
     finally:
         del result
+
+
+async def _awaited(result: Awaitable[Any], by: Moderator, paths: Sequence[str]) -> Any:
+    """What comes of an awaitable that a plain function returned, moderated."""
+    return await _amoderated(await result, by, paths)
+
+
+def _chunks_of(result: Any, by: Moderator) -> Stream | AsyncStream | None:
+    """The moderated chunks of what can be iterated and is no value itself; None for a value."""
+    if is_value(result):
+        return None
+    is_plain, is_asynchronous = isinstance(result, Iterable), isinstance(result, AsyncIterable)
+    if is_plain and is_asynchronous:
+        return EitherChunks(result, by=by)
+    if is_asynchronous:
+        return AsyncChunks(result, by=by)
+    return Chunks(result, by=by) if is_plain else None
 
 
 def _kind(function: object) -> str:

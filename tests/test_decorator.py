@@ -111,12 +111,24 @@ def test_a_result_that_cannot_be_read_is_an_error_and_does_not_pass(result: Any)
         WORDS.wrap(lambda: result)()
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_an_error() -> None:
+def test_an_awaitable_that_a_plain_function_returns_is_moderated() -> None:
     async def inner() -> str:
         return TOXIC
 
-    with pytest.raises(TypeError, match="coroutine"):
-        WORDS.wrap(lambda: inner())()  # it must not look like a coroutine function
+    async def chunks() -> AsyncIterator[str]:
+        async def source() -> AsyncIterator[str]:
+            yield TOXIC
+
+        return source()
+
+    async def run() -> None:
+        assert await WORDS.wrap(lambda: inner())() == NEUTRAL
+        future = asyncio.get_running_loop().create_future()
+        future.set_result([TOXIC])
+        assert await WORDS.wrap(lambda: future)() == [NEUTRAL]
+        assert await collected(await WORDS.wrap(lambda: chunks())()) == NEUTRAL
+
+    asyncio.run(run())
 
 
 @detox_guard(guard=WORDS)

@@ -6,21 +6,28 @@ import asyncio
 import dataclasses
 import enum
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timezone
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Network
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import httpx
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, HttpUrl, PostgresDsn, SecretBytes, SecretStr
 
 from guardrail import Action, Guard, Outcome, Policy, detox_guard
 from guardrail.errors import BlockedError, ManifestError, UsageError
@@ -271,14 +278,110 @@ def test_a_pydantic_model_keeps_which_fields_were_set() -> None:
     assert guard().moderate(Model(text=TOXIC), paths=["text"]).model_fields_set == {"text"}
 
 
-@pytest.mark.parametrize(
-    "value", [b"bytes", [bytearray(b"x")], {"a": object()}, range(3), Answer, [iter("a")]]
-)
+@pytest.mark.parametrize("value", [b"bytes", bytearray(b"x"), {"a": object()}, range(3), Answer, [iter("a")]])
 def test_what_cannot_be_read_is_a_type_error_that_names_it(value: Any) -> None:
     inner = next(iter(value.values())) if isinstance(value, dict) else value
     inner = inner[0] if isinstance(inner, list) else inner
     with pytest.raises(TypeError, match=type(inner).__name__):
         guard().moderate(value)
+
+
+class Everything(BaseModel):
+    """Fields of kinds that models really have."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    text: str
+    value: Any
+
+
+HARMLESS = [
+    HttpUrl("https://example.org/fp_44709d6fcb?page=2"),
+    PostgresDsn("postgresql://user@a.example.org,b.example.org/db"),
+    httpx.URL("https://example.org/"),
+    Path("/srv/reports/2026.pdf"),
+    PureWindowsPath("C:/reports"),
+    IPv4Address("10.0.0.1"),
+    IPv6Network("2001:db8::/32"),
+    SecretStr("idiot"),
+    SecretBytes(b"idiot"),
+    b"",
+    b"\x89PNG\r\n\x1a\n\xff",
+    b"plain",
+    bytearray(b"\xff"),
+    memoryview(b"\xff"),
+    np.float32(0.5),
+    np.int64(3),
+    np.bool_(True),
+    np.str_("fine"),
+    np.datetime64("2026-01-01"),
+    np.zeros((2, 3), dtype=np.float16),
+    np.array(["fine", "good"]),
+    np.array([{"a": "fine"}, None], dtype=object),
+    torch.ones(2),
+    torch.float32,
+    re.compile(r"\d+ items"),
+    re.compile(rb"\d+"),
+    ZoneInfo("Europe/Berlin"),
+    timezone.utc,
+    ...,
+]
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=lambda value: type(value).__name__)
+def test_a_field_without_toxic_text_passes_untouched_whatever_it_is(value: Any) -> None:
+    held = Everything(text=CLEAN, value=value)
+    assert guard().moderate(held) is held
+    changed = guard().moderate(Everything(text=TOXIC, value=[value]), paths=["text"])
+    assert changed.text == NEUTRAL
+    assert changed.value[0] is value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        HttpUrl("https://example.org/you-idiot"),
+        HttpUrl("https://example.org/%69diot"),
+        httpx.URL("https://example.org/?q=idiot"),
+        Path("reports/idiot.pdf"),
+        b"an idiot",
+        memoryview(b"idiot"),
+        b'{"note": "\\u0069diot"}',
+        np.array(["fine", "idiot"]),
+        np.array([["idiot"]], dtype=object),
+        np.bytes_(b"idiot"),
+        np.str_("idiot"),
+        re.compile("idiot"),
+        re.compile(b"idiot"),
+    ],
+    ids=repr,
+)
+def test_text_that_a_field_shows_is_read_and_never_changed(value: Any) -> None:
+    with pytest.raises(BlockedError):
+        guard().moderate(Everything(text=CLEAN, value=value))
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (Everything(text=CLEAN, value=object()), "at value;"),
+        ([Everything(text=CLEAN, value=[CLEAN, {object()}])], r"at \[0\].value\[1\]\[0\];"),
+        ({"a": CLEAN, "my idiot": {"b": object()}}, r"at \[value 2\]\[value 1\];"),
+        (model(text=CLEAN, idiot=object()), r"at \[value 3\];"),
+        (Pair(CLEAN, object()), "at rank;"),  # type: ignore[arg-type]  # wrong on purpose
+        (SlottedAnswer(CLEAN, iter(())), "at source;"),  # type: ignore[arg-type]  # wrong on purpose
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_read_is_named_by_its_place_and_no_key_is_shown(value: Any, path: str) -> None:
+    with pytest.raises(TypeError, match=path) as caught:
+        guard().moderate(value)
+    assert "idiot" not in str(caught.value)
+    assert "leave out" in str(caught.value)
+
+
+def test_bytes_that_are_the_whole_answer_are_refused_with_the_way_out() -> None:
+    with pytest.raises(TypeError, match="return one of these"):
+        guard().moderate(b"an idiot")
 
 
 def test_a_cycle_and_a_deep_nest_are_clear_errors() -> None:

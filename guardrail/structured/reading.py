@@ -10,9 +10,10 @@ from enum import Enum
 from typing import Any
 
 from guardrail.errors import UsageError
+from guardrail.structured.identifiers import texts_of
 from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text
 from guardrail.structured.paths import ELEMENTS, Path
-from guardrail.structured.records import elements_of, fields_of, is_scalar, keys_of
+from guardrail.structured.records import elements_of, fields_of, is_scalar, keys_of, listed, shown_text
 from guardrail.structured.shapes import decoded_json, kind_of, prose_field
 
 __all__ = ["Reading", "read"]
@@ -38,16 +39,45 @@ def read(value: object, paths: Sequence[Path] = ()) -> Reading:
     nested more than MAX_DEPTH deep, and for a path that leads nowhere or not to text.
     """
     reader = _Reader()
-    if isinstance(value, str) and not paths:
-        root: Node | None = reader.text(value, prose=True)
-    else:
-        root = reader.read(value, _At(tuple((path, path.steps) for path in paths), prose=True))
+    try:
+        root = _root(reader, value, paths)
+    except _UnreadableError as error:
+        raise TypeError(error.sentence()) from None
     for path in paths:
         if path not in reader.matched:
             raise UsageError(
                 f"path {path.spelled!r} leads nowhere in a {type(value).__name__}; correct or remove it"
             )
     return Reading(root, tuple(reader.passages))
+
+
+def _root(reader: _Reader, value: object, paths: Sequence[Path]) -> Node | None:
+    if isinstance(value, str) and not paths:
+        return reader.text(value, prose=True)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise _UnreadableError(value)  # the answer itself, which is text as likely as not
+    return reader.read(value, _At(tuple((path, path.steps) for path in paths), prose=True))
+
+
+class _UnreadableError(Exception):
+    """A part cannot be read; ``steps`` lead to it, the last one first."""
+
+    def __init__(self, value: object) -> None:
+        if inspect.iscoroutine(value):
+            value.close()
+        super().__init__()
+        self.kind = type(value).__name__
+        self.steps: list[str] = []
+
+    def sentence(self) -> str:
+        """What is wrong, where, and the way out."""
+        path = "".join(reversed(self.steps)).lstrip(".")
+        where = f" at {path}" if path else ""
+        return (
+            f"cannot read the text of a {self.kind}{where}; only str, list, tuple, set, dict, dataclasses, "
+            "named tuples and pydantic models with numbers, dates, paths and the like in them can be "
+            "moderated: return one of these, or leave out what is none"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +113,10 @@ class _Reader:
             return self.text(value, prose=True) if declared else self._string(value, prose=at.prose)
         if is_scalar(value):
             return None
+        if (shown := shown_text(value)) is not None:
+            return _branch(value, (), [self._string(shown, prose=False)]) if shown else None
+        if (plain := listed(value)) is not None:
+            return _branch(value, (), [self.read(plain, _At())])
         with self._inside(value):
             elements = elements_of(value)
             if elements is not None:
@@ -90,7 +124,20 @@ class _Reader:
             fields = fields_of(value)
             if fields is not None:
                 return self._record(value, fields, at)
-        raise _unreadable(value)
+        raise _UnreadableError(value)
+
+    def _part(self, part: Any, at: _At, position: int, name: object = None, *, of: Any) -> Node | None:
+        """The node of a part of a value, which is an element where it has no name."""
+        try:
+            return self.read(part, at)
+        except _UnreadableError as error:
+            if name is None:
+                error.steps.append(f"[{position}]")
+            elif name in keys_of(of):  # a key may be text, which an error must not show
+                error.steps.append(f"[value {position + 1}]")
+            else:
+                error.steps.append(f".{name}")
+            raise
 
     def text(self, value: str, *, prose: bool) -> Text:
         """The node of one string; equal strings share a passage."""
@@ -103,27 +150,35 @@ class _Reader:
     def _string(self, value: str, *, prose: bool) -> Node | None:
         content = decoded_json(value)
         if content is None:
-            return self.text(value, prose=prose)
+            return self.text(value, prose=True) if prose else self._read_only(value)
         # What a reader of the JSON gets to see is judged, not its escapes.
         return _branch(value, (), [self.read(content, _At())])
+
+    def _read_only(self, value: str) -> Node | None:
+        """A string that is not prose; of an id, a key or the like what a reader makes out in it."""
+        found = texts_of(value)
+        if found == (value,):
+            return self.text(value, prose=False)
+        return _branch(value, (), [self.text(text, prose=False) for text in found])
 
     def _sequence(self, value: Any, elements: Sequence[Any], at: _At) -> Branch | None:
         below = at.step(ELEMENTS, prose=at.prose, answer=at.answer)
         if not elements:
             self.matched.update(path for path, _ in below.paths)
-        return _branch(value, [(i, self.read(part, below)) for i, part in enumerate(elements)])
+        return _branch(value, [(i, self._part(part, below, i, of=value)) for i, part in enumerate(elements)])
 
     def _record(self, value: Any, fields: Mapping[Any, Any], at: _At) -> Branch | None:
         kind = kind_of(fields)
         prose = prose_field(kind, fields)
         answer = at.answer or kind in (Kind.MESSAGE, Kind.CHOICE)
         parts: list[tuple[Hashable, Node | None]] = []
-        for name, part in fields.items():
+        for position, (name, part) in enumerate(fields.items()):
             if answer and name == "logprobs" and part:
                 # Tokens with their probabilities spell the text as it was, and others that were not chosen.
                 parts.append((name, Dropped()))
             else:
-                parts.append((name, self.read(part, at.step(name, prose=name == prose, answer=answer))))
+                below = at.step(name, prose=name == prose, answer=answer)
+                parts.append((name, self._part(part, below, position, name, of=value)))
         keys = [self.read(key, _At()) for key in keys_of(value)]
         return _branch(value, parts, keys, kind)
 
@@ -162,12 +217,3 @@ def _branch(
     held = tuple((slot, node) for slot, node in parts if node is not None)
     read_only = tuple(key for key in keys if key is not None)
     return Branch(value, held, read_only, kind) if held or read_only else None
-
-
-def _unreadable(value: object) -> TypeError:
-    if inspect.iscoroutine(value):
-        value.close()
-    return TypeError(
-        f"cannot read the text of a {type(value).__name__}; only str, list, tuple, set, dict, dataclasses, "
-        "named tuples and pydantic models can be moderated: return one of these"
-    )

@@ -140,6 +140,6 @@ def _refusal_block(prose: Sequence[Node], refusal: str) -> Any:
     for part in prose:
         if isinstance(part, Branch) and not isinstance(part.value, dict):
             return with_parts(part.value, {prose_field(part.kind, _held(part.value)): refusal})
-        if isinstance(part, Branch) and part.value["type"] != "reasoning":
+        if isinstance(part, Branch) and part.value.get("type") not in (None, "reasoning"):
             return {"type": part.value["type"], str(prose_field(part.kind, part.value)): refusal}
     return {"type": "text", "text": refusal}

@@ -1,26 +1,75 @@
-"""Reads and replaces the parts of sequences, sets, dicts, dataclasses, named tuples and pydantic models."""
+"""Reads and replaces the parts of sequences, sets, dicts, dataclasses, named tuples and pydantic models.
+
+Values that are no records: those without text that a reader sees, and those that show it as one string.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import ipaddress
+import os
+import re
 import sys
-from collections.abc import Hashable, Mapping
-from datetime import date, time, timedelta
+from collections.abc import Hashable, Mapping, Sequence, Set
+from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+from types import EllipsisType
 from typing import Any, TypeGuard
 from uuid import UUID
 
-__all__ = ["elements_of", "fields_of", "is_scalar", "keys_of", "with_parts"]
+__all__ = [
+    "elements_of",
+    "fields_of",
+    "is_scalar",
+    "is_value",
+    "keys_of",
+    "listed",
+    "shown_text",
+    "with_parts",
+]
 
-SCALARS = (type(None), int, float, complex, Decimal, Fraction, date, time, timedelta, UUID)
+NUMBERS = (type(None), EllipsisType, int, float, complex, Decimal, Fraction)
+TIMES = (date, time, timedelta, tzinfo)
+ADDRESSES = (
+    *(UUID, ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network),
+    *(ipaddress.IPv4Interface, ipaddress.IPv6Interface),
+)
+SCALARS = (*NUMBERS, *TIMES, *ADDRESSES)
 """Values without text; bool and datetime are among them as subclasses."""
+NUMERIC = "biufcmM"
+"""Kinds of numpy's types that hold numbers and times."""
 
 
 def is_scalar(value: object) -> bool:
-    """True for values that cannot hold text: None, numbers, dates and UUIDs."""
-    return isinstance(value, SCALARS)
+    """True for values without text that a reader sees: None, numbers, dates, addresses, UUIDs and secrets.
+
+    Arrays and tensors of numbers are among them. A secret shows itself as stars.
+    """
+    if isinstance(value, SCALARS):
+        return True
+    numpy, torch, pydantic = (sys.modules.get(name) for name in ("numpy", "torch", "pydantic"))
+    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
+        return value.dtype.kind in NUMERIC
+    if torch is not None and isinstance(value, (torch.Tensor, torch.dtype, torch.device)):
+        return True
+    return pydantic is not None and isinstance(value, _secrets(pydantic))
+
+
+def shown_text(value: object) -> str | None:
+    """What a value that is one piece of text shows: a path, a URL, a pattern, bytes that are text.
+
+    None for a value that is not of this kind, "" for bytes that are not text.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _decoded(bytes(value))
+    if isinstance(value, re.Pattern):
+        return shown_text(value.pattern) if isinstance(value.pattern, bytes) else str(value.pattern)
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return path if isinstance(path, str) else _decoded(path)
+    return str(value) if _is_url(value) else None
 
 
 def elements_of(value: object) -> list[Any] | None:
@@ -47,6 +96,22 @@ def fields_of(value: object) -> Mapping[Any, Any] | None:
     return None
 
 
+def is_value(value: object) -> bool:
+    """True for what is read as a whole even if it can be iterated: text, records, sequences, arrays."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, Sequence, Set, Mapping)) or is_scalar(value):
+        return True
+    if fields_of(value) is not None or shown_text(value) is not None:
+        return True
+    return listed(value) is not None or isinstance(value, type)
+
+
+def listed(value: object) -> Any | None:
+    """What a numpy array, or a scalar of its, holds as lists of plain values; None for anything else."""
+    numpy = sys.modules.get("numpy")
+    is_numpy = numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
+    return value.tolist() if is_numpy else None  # type: ignore[attr-defined]  # both have it
+
+
 def keys_of(value: object) -> list[Any]:
     """The names in a dict or pydantic model that came with its content, not with its class."""
     if _is_pydantic(value):
@@ -69,6 +134,25 @@ def with_parts(value: Any, changes: Mapping[Hashable, Any]) -> Any:
         else:
             object.__setattr__(changed, str(slot), part)  # frozen dataclasses refuse setattr
     return changed
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def _is_url(value: object) -> bool:
+    """True for the URLs of pydantic, httpx, yarl and others; those of several hosts have no ``host``."""
+    if isinstance(value, type) or not hasattr(value, "scheme"):
+        return False
+    return hasattr(value, "host") or hasattr(value, "hosts")
+
+
+def _secrets(pydantic: Any) -> tuple[type, ...]:
+    kinds = (getattr(pydantic, name, None) for name in ("Secret", "SecretStr", "SecretBytes"))
+    return tuple(kind for kind in kinds if kind is not None)
 
 
 def _attributes(value: object) -> dict[str, Any]:

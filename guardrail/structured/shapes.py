@@ -2,7 +2,8 @@
 
 message   ``role`` and ``content`` (OpenAI and others), or ``type``, ``content`` and ``additional_kwargs``
           (LangChain): the content is prose, as a str or as a list of str and blocks
-block     ``type`` and the prose under a name that depends on it: ``{"type": "text", "text": ...}``
+block     ``type`` (LlamaIndex: ``block_type``) and the prose under a name that depends on it:
+          ``{"type": "text", "text": ...}``
 choice    ``finish_reason`` and a ``message`` or a ``text``: the text is prose
 """
 
@@ -48,7 +49,7 @@ def prose_field(kind: Kind, fields: Mapping[Any, Any]) -> str | None:
 
 
 def _block_field(fields: Mapping[Any, Any]) -> str | None:
-    kind = fields.get("type")
+    kind = fields.get("type", fields.get("block_type"))
     name = BLOCKS.get(kind) if isinstance(kind, str) else None
     return name if name is not None and isinstance(fields.get(name), str) else None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse, hook_config
 from langchain_core.messages import AIMessage
 from langgraph.runtime import Runtime
 
@@ -20,8 +21,10 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
     """Moderates what the model of an agent says, before tools, state, streams or callbacks get it.
 
     The model itself is wrapped, so every stream mode carries moderated tokens. A flagged call of a tool is
-    dropped, and the agent ends with the refusal. A message that another middleware put in the place of the
-    model's is moderated after the model. Give it last, so that it wraps the model that the others chose.
+    dropped, and the agent ends with the refusal. An agent with a ``response_format`` raises BlockedError
+    instead: a refusal has no such form, and the agent would ask the model again and again. A message that
+    another middleware put in the place of the model's is moderated after the model. Give it last, so that
+    it wraps the model that the others chose.
 
     guard   who moderates; the default guard if omitted
     paths   where in a message prose is besides its content, such as ``tool_calls[].args.text``
@@ -31,6 +34,7 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
         super().__init__()
         parse_paths(paths)
         self._guard = guard or Guard()
+        self._raising = self._guard.with_policy(replace(self._guard.policy, block="raise"))
         self._paths = tuple(paths)
 
     def wrap_model_call(
@@ -47,6 +51,7 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
         """The same without blocking the event loop."""
         return await handler(self._guarded(request))
 
+    @hook_config(can_jump_to=["end"])
     def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Moderates the latest message where it is not as a guard released it."""
         message = _unsigned(state)
@@ -54,6 +59,7 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
             return None
         return _update(message, self._guard.moderate(message, paths=self._paths))
 
+    @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
         """The same without blocking the event loop."""
         message = _unsigned(state)
@@ -63,9 +69,11 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _guarded(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         model = request.model
+        has_form = request.response_format is not None
         if isinstance(model, GuardedChatModel) and model.guarded_by(self._guard):
-            return request
-        return request.override(model=GuardedChatModel(model, guard=self._guard, paths=self._paths))
+            return request.override(model=model.raising()) if has_form else request
+        guard = self._raising if has_form else self._guard
+        return request.override(model=GuardedChatModel(model, guard=guard, paths=self._paths))
 
 
 def _unsigned(state: AgentState[Any]) -> AIMessage | None:
@@ -79,4 +87,7 @@ def _update(before: AIMessage, after: AIMessage) -> dict[str, Any] | None:
     if after is before:
         return None
     # Under its own identity, so that it takes the place of the other one in the state.
-    return {"messages": [after.model_copy(update={"id": before.id})]}
+    update: dict[str, Any] = {"messages": [after.model_copy(update={"id": before.id})]}
+    if before.tool_calls and not after.tool_calls:
+        update["jump_to"] = "end"  # an agent that waits for a structured answer would ask again
+    return update

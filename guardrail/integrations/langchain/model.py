@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import reduce
 from typing import Any, TypeVar, cast, overload
 
@@ -14,12 +15,14 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from pydantic import PrivateAttr
 
+from guardrail.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
-from guardrail.integrations.langchain.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.integrations.langchain.chunks import blank
 from guardrail.integrations.langchain.runnable import GuardedRunnable
 from guardrail.integrations.langchain.streaming import moderated
@@ -75,10 +78,55 @@ class GuardedChatModel(BaseChatModel):
         """True where this guard moderates the model already."""
         return self._guard is guard
 
+    def raising(self) -> GuardedChatModel:
+        """The same model for callers who need an answer of a certain form, which no refusal has.
+
+        It raises BlockedError in place of a refusal.
+        """
+        policy = replace(self._guard.policy, block="raise")
+        if policy == self._guard.policy:
+            return self
+        return GuardedChatModel(self._model, guard=self._guard.with_policy(policy), paths=self._paths)
+
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
-        """The other model with its tools, moderated in the same way."""
+        """The other model with its tools, moderated in the same way.
+
+        A model that must call one of them, or answer in a given format, raises BlockedError for a refusal.
+        """
         bound = self._model.bind_tools(tools, **kwargs)
-        return wrap(self._guard, bound, paths=self._paths)
+        guarded = self.raising() if _has_form(kwargs) else self
+        return _with_models(bound, guarded.around) or wrap(guarded._guard, bound)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[Any, Any]:
+        """What the other model makes of it, by whichever method, with moderated answers.
+
+        BlockedError is raised for a flagged answer.
+        """
+        bare = self._model.with_structured_output(schema, include_raw=include_raw, **kwargs)
+        guarded = self.raising()
+        return _with_models(bare, guarded.around, chains=True) or wrap(guarded._guard, bare)
+
+    def around(self, model: BaseChatModel) -> BaseChatModel:
+        """Another model, moderated as this one is."""
+        if isinstance(model, GuardedChatModel) and model.guarded_by(self._guard):
+            return model
+        return GuardedChatModel(model, guard=self._guard, paths=self._paths)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """As the other model counts."""
+        return self._model.get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """As the other model counts."""
+        return self._model.get_num_tokens(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """As the other model counts."""
+        return self._model.get_num_tokens_from_messages(messages, tools)
 
     def _generate(
         self,
@@ -156,23 +204,55 @@ def wrap(guard: Guard, runnable: Runnable[Any, Any], *, paths: Sequence[str] = (
     ``paths``, are added up and come as one. A chat model stays one, so that tools can be bound to it.
     """
     parse_paths(paths)
-    return _guarded_model(runnable, guard=guard, paths=paths) or GuardedRunnable(
-        runnable, guard=guard, paths=paths
-    )
+
+    def guarded(model: BaseChatModel) -> BaseChatModel:
+        if isinstance(model, GuardedChatModel) and model.guarded_by(guard):
+            return model
+        return GuardedChatModel(model, guard=guard, paths=paths)
+
+    return _with_models(runnable, guarded) or GuardedRunnable(runnable, guard=guard, paths=paths)
 
 
-def _guarded_model(
-    runnable: Runnable[Any, Any], *, guard: Guard, paths: Sequence[str] = ()
+def _with_models(
+    runnable: Runnable[Any, Any], guarded: Callable[[BaseChatModel], BaseChatModel], *, chains: bool = False
 ) -> Runnable[Any, Any] | None:
-    """A chat model, or one with bound arguments, moderated; None for any other runnable."""
-    if isinstance(runnable, GuardedChatModel) and runnable.guarded_by(guard):
-        return runnable
+    """The runnable with its chat models guarded; None for one that is not made of chat models.
+
+    It may be a model, one with arguments, configuration or retries bound, or one with fallbacks; with
+    ``chains`` also a chain or a map that has one in it.
+    """
+
+    def inside(part: Runnable[Any, Any]) -> Runnable[Any, Any] | None:
+        return _with_models(part, guarded, chains=chains)
+
     if isinstance(runnable, BaseChatModel):
-        return GuardedChatModel(runnable, guard=guard, paths=paths)
-    if isinstance(runnable, RunnableBinding):
-        inner = _guarded_model(runnable.bound, guard=guard, paths=paths)
-        return None if inner is None else runnable.model_copy(update={"bound": inner})
+        return guarded(runnable)
+    if isinstance(runnable, RunnableBindingBase):
+        bound = inside(runnable.bound)
+        return None if bound is None else runnable.model_copy(update={"bound": bound})
+    if isinstance(runnable, RunnableWithFallbacks):
+        first, *others = (inside(part) for part in (runnable.runnable, *runnable.fallbacks))
+        if first is None or None in others:
+            return None
+        return runnable.model_copy(update={"runnable": first, "fallbacks": others})
+    if chains and isinstance(runnable, RunnableSequence):
+        steps = [inside(step) for step in runnable.steps]
+        if any(steps):
+            return RunnableSequence(
+                *(new or old for new, old in zip(steps, runnable.steps, strict=True)), name=runnable.name
+            )
+    if chains and isinstance(runnable, RunnableParallel):
+        named = {name: inside(step) for name, step in runnable.steps__.items()}
+        if any(named.values()):
+            return RunnableParallel({name: new or runnable.steps__[name] for name, new in named.items()})
     return None
+
+
+def _has_form(kwargs: Mapping[str, Any]) -> bool:
+    """True where arguments ask for a call of a tool, or for an answer in a given format."""
+    if kwargs.get("response_format") or kwargs.get("ls_structured_output_format"):
+        return True
+    return kwargs.get("tool_choice") not in (None, False, "auto", "none")
 
 
 def is_signed(message: AIMessage) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
-from guardrail.integrations.langchain.asking import Asker
+from guardrail.asking import Asker
 from guardrail.integrations.langchain.chunks import (
     METADATA,
     Held,
@@ -201,7 +201,7 @@ class _MessageStream:
 
     def _refusal(self) -> BaseMessageChunk:
         assert self._bare is not None
-        refusal = self._asker.refusal
+        refusal = self._asker.policy.refusal
         if isinstance(self._bare.content, str):
             return self._bare.model_copy(update={"content": f"\n\n{refusal}" if self._said else refusal})
         return self._bare.model_copy(update={"content": [{"type": "text", "text": refusal}]})

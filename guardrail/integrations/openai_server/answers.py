@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.integrations.openai_server.identifiers import new_id, readings
+from guardrail.integrations.openai_server.identifiers import new_id
 from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, dumps, number_in, strings_of
 
 __all__ = [
@@ -206,8 +206,7 @@ class Call:
 
     def strings(self) -> list[str]:
         """Everything in it that someone could read, but the id."""
-        names = dict.fromkeys((self.name, *readings(self.name)))
-        return [*names, *strings_of(self.arguments)]
+        return [self.name, *strings_of(self.arguments)]
 
     def function(self) -> JsonObject:
         """Name and arguments."""

@@ -14,16 +14,12 @@ from guardrail.errors import BlockedError
 from guardrail.flow.steps import PAUSE, Pause
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.answers import Calls
-from guardrail.integrations.openai_server.identifiers import (
-    CATEGORIES,
-    identifiers_in,
-    is_identifier,
-    readings,
-)
+from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.openai_server.parts import Part
 from guardrail.integrations.openai_server.wire import leaves, strings_of
 from guardrail.outcome import Action, Outcome
+from guardrail.structured.identifiers import is_identifier, texts_of
 
 __all__ = ["Moderator", "Passages"]
 
@@ -95,9 +91,10 @@ class Moderator:
     async def is_clean(self, strings: Sequence[str]) -> bool:
         """False where strings that may not be rewritten, such as arguments of a tool, hold something toxic.
 
-        They are judged as one text, so that nothing escapes by being spread over several.
+        They are judged as one text, so that nothing escapes by being spread over several; ids, codes and
+        names are read as words.
         """
-        text = "\n".join(strings)
+        text = "\n".join(read for string in strings for read in texts_of(string))
         return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
 
     async def allows(self, calls: Calls) -> bool:
@@ -118,7 +115,7 @@ class Moderator:
     async def is_harmless(self, value: Any) -> bool:
         """False where a JSON value that is no prose, such as a picture's frame, holds something toxic."""
         strings = [string for string in leaves(value) if not is_identifier(string)]
-        texts = [text for string in strings for text in _readable(string)]
+        texts = [string for string in strings if not _MEDIA.fullmatch(string)]
         return len(await self.identifiers(value)) == len(identifiers_in(value)) and await self.is_clean(texts)
 
     async def identifiers(self, value: object) -> frozenset[str]:
@@ -134,7 +131,7 @@ class Moderator:
             return True
         try:
             # In a dict, because a string by itself would be prose.
-            await self.guard.amoderate({"identifier": readings(identifier)})
+            await self.guard.amoderate({"identifier": identifier})
         except BlockedError as error:
             self._counted(error.outcome)
             return False
@@ -143,10 +140,3 @@ class Moderator:
     def _counted(self, outcome: Outcome) -> Outcome:
         self._metrics.count(outcome)
         return outcome
-
-
-def _readable(string: str) -> tuple[str, ...]:
-    """What a reader finds in a string that is not short: of one without white space the words in it."""
-    if _MEDIA.fullmatch(string):
-        return ()
-    return (string,) if any(map(str.isspace, string)) else readings(string)

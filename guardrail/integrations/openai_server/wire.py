@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from guardrail.integrations.openai_server.identifiers import is_identifier
+from guardrail.structured.identifiers import is_identifier
 
 __all__ = [
     "JsonObject",

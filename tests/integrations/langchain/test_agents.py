@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call
 from langchain_core.tools import tool
@@ -233,6 +234,79 @@ def test_structured_answers_come_through(summary: str, paths: list[str]) -> None
     assert graph.invoke(ASK)["structured_response"] == Report(
         summary=CLEAN if summary == CLEAN else NEUTRAL, score=3
     )
+
+
+def report(summary: str) -> AIMessageChunk:
+    return AIMessageChunk(content="", tool_calls=[tool_call(name="Report", args=reported(summary), id="c1")])
+
+
+def reported(summary: str) -> dict[str, Any]:
+    return {"summary": summary, "score": 3}
+
+
+STRUCTURED = {
+    "tool": (ToolStrategy(Report), report(TOXIC)),
+    "provider": (ProviderStrategy(Report), says(json.dumps(reported(TOXIC)))),
+    "type": (Report, report(TOXIC)),
+    "prose beside it": (ToolStrategy(Report), says(TOXIC, tool_calls=report(CLEAN).tool_calls)),
+    "prose in its place": (ToolStrategy(Report), says(TOXIC)),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("case", STRUCTURED)
+def test_a_blocked_structured_answer_ends_the_agent_in_one_model_call(
+    case: str, asynchronous: bool, wrapped: bool
+) -> None:
+    form, chunk = STRUCTURED[case]
+    careful = guard(BLOCK)
+    model = Scripted(script=[[chunk]])
+    graph = create_agent(
+        wrap(careful, model) if wrapped else model,
+        tools=[search] if case == "tool" else [],
+        middleware=[DetoxMiddleware(careful)],
+        response_format=form,
+    )
+    with pytest.raises(BlockedError):
+        asyncio.run(graph.ainvoke(ASK)) if asynchronous else graph.invoke(ASK)
+    assert model.turn == 1
+
+
+@pytest.mark.parametrize("case", ["tool", "provider", "type"])
+def test_a_wrapped_model_without_middleware_ends_such_an_agent_too(case: str) -> None:
+    form, chunk = STRUCTURED[case]
+    model = Scripted(script=[[chunk]])
+    with pytest.raises(BlockedError):
+        create_agent(wrap(guard(), model), response_format=form).invoke(ASK)
+    assert model.turn == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stream_of_such_an_agent_shows_nothing_of_it(mode: str) -> None:
+    model = Scripted(script=[[report(TOXIC)]])
+    graph = create_agent(model, middleware=[DetoxMiddleware(guard())], response_format=ToolStrategy(Report))
+    shown: list[Any] = []
+    with pytest.raises(BlockedError):
+        shown += graph.stream(ASK, stream_mode=mode)
+    assert "idiot" not in repr(shown)
+    assert model.turn == 1
+
+
+def test_a_structured_answer_that_another_middleware_made_up_ends_the_agent() -> None:
+    model = Scripted(script=[[report(CLEAN)]])
+    other = Replacing(message=AIMessage("", id="a1", tool_calls=report(TOXIC).tool_calls))
+    middleware = [other, DetoxMiddleware(guard())]
+    graph = create_agent(model, middleware=middleware, response_format=ToolStrategy(Report))
+    state = graph.invoke(ASK)
+    assert last(state).content == REFUSAL
+    assert state["structured_response"] is None
+
+
+def test_an_agent_with_a_rewritten_message_and_a_clean_answer_goes_on() -> None:
+    model = Scripted(script=[[says(TOXIC, tool_calls=report(CLEAN).tool_calls)]])
+    graph = create_agent(model, middleware=[DetoxMiddleware(guard())], response_format=ToolStrategy(Report))
+    assert graph.invoke(ASK)["structured_response"] == Report(summary=CLEAN, score=3)
 
 
 def test_block_and_raise_hold_in_agents() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
-from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnablePassthrough
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langsmith.run_helpers import tracing_context
@@ -235,6 +236,138 @@ def test_a_structured_answer_of_a_model_is_read() -> None:
     careful = wrap(guard(), Scripted(script=script))
     assert isinstance(careful, BaseChatModel)
     assert careful.with_structured_output(Answer).invoke("hello") == Answer(query="buses")
+
+
+class Fact(BaseModel):
+    """A fact."""
+
+    query: str
+
+
+class Provider(Scripted):
+    """Makes structured answers as the models of providers do: by a tool, a schema or JSON mode."""
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, method: str = "json_schema", **kwargs: Any
+    ) -> Runnable[Any, Any]:
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        model = self.bind(response_format={"type": method}, ls_structured_output_format={"schema": schema})
+        parser = PydanticOutputParser(pydantic_object=schema)
+        if not include_raw:
+            return model | parser
+        parsed = RunnablePassthrough.assign(
+            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+        ).with_fallbacks([RunnablePassthrough.assign(parsed=lambda _: None)], exception_key="parsing_error")
+        return RunnableParallel(raw=model) | parsed
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        seen.append(kwargs)
+        return super()._generate(messages, stop, run_manager, **kwargs)
+
+
+seen: list[dict[str, Any]] = []
+METHODS = ["function_calling", "json_schema", "json_mode"]
+
+
+def provider(method: str, query: str) -> Provider:
+    if method == "function_calling":
+        return Provider(script=[[AIMessageChunk(content="", tool_calls=[call(query, name="Fact")])]])
+    return Provider(script=[[says(f'{{"query": "{query}"}}')]])
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_structured_answer_is_made_by_the_method_of_the_bare_model(method: str, include_raw: bool) -> None:
+    def asked(model: BaseChatModel) -> tuple[Any, dict[str, Any]]:
+        seen.clear()
+        structured = model.with_structured_output(Fact, method=method, include_raw=include_raw)
+        result: Any = structured.invoke("hello")
+        assert asyncio.run(awaited(structured.ainvoke("hello"))) is not None
+        return (result["parsed"] if include_raw else result), seen[0]
+
+    bare = asked(provider(method, "buses"))
+    assert asked(wrap(guard(), provider(method, "buses"))) == bare
+    assert bare[0] == Fact(query="buses")
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream"])
+def test_a_flagged_structured_answer_raises_whatever_the_method(
+    way: str, method: str, include_raw: bool
+) -> None:
+    careful = wrap(guard(), provider(method, TOXIC))
+    structured = careful.with_structured_output(Fact, method=method, include_raw=include_raw)
+    with pytest.raises(BlockedError):
+        outputs(structured, way, "hello")
+
+
+def test_a_structured_answer_without_a_model_in_sight_is_moderated_as_a_value() -> None:
+    class Closed(Scripted):
+        def with_structured_output(self, schema: Any, **kwargs: Any) -> Runnable[Any, Any]:
+            return RunnableLambda(lambda _: Fact(query=self._next()[0].text))
+
+    assert wrap(guard(), Closed(script=[[says("buses")]])).with_structured_output(Fact).invoke("hello")
+    with pytest.raises(BlockedError):
+        wrap(guard(), Closed(script=[[says(TOXIC)]])).with_structured_output(Fact).invoke("hello")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda model: model.bind(stop=["x"]),
+        lambda model: model.bind_tools([search]),
+        lambda model: model.with_config(tags=["t"]),
+        lambda model: model.with_retry(stop_after_attempt=2),
+        lambda model: model.with_fallbacks([generic(TEXT)]),
+        lambda model: model.bind_tools([search]).with_retry().with_config(tags=["t"]).bind(stop=["x"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream", "batch"])
+def test_what_is_made_of_a_model_is_moderated_before_and_after_wrapping(made: Any, way: str) -> None:
+    for runnable in (
+        made(wrap(guard(), Scripted(script=[[says(TEXT)]]))),
+        wrap(guard(), made(Scripted(script=[[says(TEXT)]]))),
+    ):
+        assert "".join(str(message.text) for message in outputs(runnable, way, "hello")) == MENDED
+
+
+def test_tools_can_be_bound_to_a_wrapped_model_with_fallbacks() -> None:
+    failing = Scripted(script=[[says(TEXT)]], fails=True)
+    both = failing.with_fallbacks([Scripted(script=[[says(TEXT)]])])
+    careful: Any = wrap(guard(), both)
+    assert careful.bind_tools([search]).invoke("hello").content == MENDED
+
+
+def test_a_retry_of_a_wrapped_model_asks_the_bare_one_again() -> None:
+    model = Scripted(script=[[says(TEXT)]], fails=True)
+    with pytest.raises(ConnectionError):
+        wrap(guard(), model).with_retry(stop_after_attempt=3, wait_exponential_jitter=False).invoke("hello")
+    assert model.turn == 3
+
+
+def test_a_wrapped_model_counts_tokens_as_the_bare_one() -> None:
+    class Counting(Scripted):
+        def get_token_ids(self, text: str) -> list[int]:
+            return [ord(letter) for letter in text]
+
+    careful = wrap(guard(), Counting(script=[[says(TEXT)]]))
+    assert careful.get_num_tokens("abc") == 3
+    assert careful.get_num_tokens_from_messages([AIMessage("abc")]) > 3
+
+
+@pytest.mark.parametrize("choice", ["any", "search", {"type": "function"}])
+def test_a_forced_call_that_is_flagged_raises(choice: Any) -> None:
+    class Forced(Scripted):
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[Any, Any]:
+            return self.bind(tools=["search"], **kwargs)
+
+    careful = wrap(guard(), Forced(script=[calls(TOXIC)]))
+    with pytest.raises(BlockedError):
+        careful.bind_tools([search], tool_choice=choice).invoke("hello")
+    refused: Any = careful.bind_tools([search], tool_choice="auto").invoke("hello")
+    assert refused.content == REFUSAL
 
 
 def test_a_graph_is_moderated_as_a_whole_and_refuses_to_stream() -> None:

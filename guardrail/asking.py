@@ -6,17 +6,31 @@ without one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
+from guardrail.drive.fed import AsyncFed, Fed
 from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.guard import Guard
 from guardrail.outcome import Outcome
+from guardrail.policy import Policy
 
-__all__ = ["Asker", "AtOnce", "Waiting", "by_hand", "stepped"]
+__all__ = ["Asker", "AtOnce", "Moderator", "Waiting", "by_hand", "stepped"]
 
 T = TypeVar("T")
+
+
+class Moderator(Protocol):
+    """What moderates: a Guard."""
+
+    policy: Policy
+
+    def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
+    async def amoderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
+    def stream(self, chunks: Iterable[str]) -> Stream: ...
+    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
+    def fed(self) -> Fed: ...
+    def afed(self) -> AsyncFed: ...
 
 
 class TextStream(Protocol):
@@ -28,21 +42,31 @@ class TextStream(Protocol):
     async def aclose(self) -> None: ...
 
 
+class FedText(Protocol):
+    """A text that is handed in piece by piece."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+    def push(self, text: str | None) -> AsyncGenerator[str, None]: ...
+    async def close(self) -> None: ...
+
+
 class Asker(Protocol):
     """A guard, asked with ``await``."""
 
-    refusal: str
+    policy: Policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...
+    def fed(self) -> FedText: ...
 
 
 class Waiting:
     """Asks a guard from an event loop, without blocking it."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Moderator) -> None:
         self._guard = guard
-        self.refusal = guard.policy.refusal
+        self.policy = guard.policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
         """As Guard.moderate."""
@@ -52,13 +76,17 @@ class Waiting:
         """As Guard.astream."""
         return self._guard.astream(chunks)
 
+    def fed(self) -> AsyncFed:
+        """As Guard.afed."""
+        return self._guard.afed()
+
 
 class AtOnce:
     """Asks a guard where there is no event loop: nothing that is awaited ever waits."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Moderator) -> None:
         self._guard = guard
-        self.refusal = guard.policy.refusal
+        self.policy = guard.policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
         """As Guard.moderate."""
@@ -67,6 +95,10 @@ class AtOnce:
     def stream(self, chunks: AsyncGenerator[str, None]) -> _Stepped:
         """As Guard.stream."""
         return _Stepped(self._guard.stream(by_hand(chunks)))
+
+    def fed(self) -> _SteppedFed:
+        """As Guard.fed."""
+        return _SteppedFed(self._guard.fed())
 
 
 class _Stepped:
@@ -85,6 +117,23 @@ class _Stepped:
     async def aclose(self) -> None:
         """Ends the stream."""
         self._stream.close()
+
+
+class _SteppedFed:
+    """A plain fed text for ``async for``."""
+
+    def __init__(self, text: Fed) -> None:
+        self._text = text
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._text.outcome
+
+    def push(self, text: str | None) -> AsyncGenerator[str, None]:
+        return stepped(self._text.push(text))
+
+    async def close(self) -> None:
+        self._text.close()
 
 
 def by_hand(steps: AsyncGenerator[T, None]) -> Iterator[T]:
