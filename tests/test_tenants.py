@@ -9,7 +9,7 @@ import pytest
 
 from guardrail import Action, Guard, Outcome, Policy
 from guardrail.outcome import Timings
-from guardrail.rewriters.decode import Decoding
+from guardrail.rewriters.sampling import Decoding
 from guardrail.rewriters.lora import LoraRewriter
 from tests.fakes import BagEmbedder, WordDetector
 

@@ -16,7 +16,7 @@ from guardrail.errors import ModelFileError
 from guardrail.models.gguf import Gguf, Stored, parse_gguf
 from guardrail.models.safetensors import parse_safetensors
 
-__all__ = ["BLOCK", "Blocks", "LlamaShape", "Weights", "read_weights"]
+__all__ = ["BLOCK", "Blocks", "LlamaShape", "Weights", "expected_shapes", "read_weights"]
 
 BLOCK = 32
 
@@ -73,7 +73,7 @@ Matrix = Floats | Blocks
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """A model's measures and tensors by the names of a transformers state dict; matrices (outputs, inputs)."""
+    """A model's measures, and its tensors by the names of a transformers state dict, (outputs, inputs)."""
 
     shape: LlamaShape
     tensors: Mapping[str, Matrix]
@@ -250,7 +250,7 @@ def _require_plain(config: Mapping[str, Any], *, where: Path) -> None:
 
 def _checked(weights: Weights, *, where: Path) -> Weights:
     """The weights, if each tensor that a Llama of this shape has is there in its shape, and no other."""
-    expected = dict(_expected(weights.shape))
+    expected = expected_shapes(weights.shape)
     missing, strange = set(expected) - set(weights.tensors), set(weights.tensors) - set(expected)
     if missing or strange:
         raise ModelFileError(
@@ -260,6 +260,11 @@ def _checked(weights: Weights, *, where: Path) -> Weights:
         if tuple(tensor.shape) != expected[name]:
             raise ModelFileError(f"{where}: {name} is {tuple(tensor.shape)}, expected {expected[name]}")
     return weights
+
+
+def expected_shapes(shape: LlamaShape) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that a Llama of these measures has, by name."""
+    return dict(_expected(shape))
 
 
 def _expected(shape: LlamaShape) -> Iterator[tuple[str, tuple[int, ...]]]:

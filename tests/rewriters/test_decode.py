@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from guardrail.errors import ConfigError
-from guardrail.rewriters.decode import Decoding, Prompt, _key, decode, gumbel, least_likely
+from guardrail.rewriters.decode import decode, least_likely
+from guardrail.rewriters.sampling import Decoding, Prompt, gumbel, noise_key
 
 torch = pytest.importorskip("torch")
 
@@ -56,7 +57,7 @@ def sample_slowly(logits: Any, prompt: Prompt, candidate: int, step: int) -> int
             break
         nucleus.append(int(token))
         held += weight
-    keys, steps = np.array([_key(prompt.seed, candidate)]), np.array([step], dtype=np.uint64)
+    keys, steps = np.array([noise_key(prompt.seed, candidate)]), np.array([step], dtype=np.uint64)
     noise = gumbel(keys, steps, np.array([nucleus], dtype=np.uint64))[0]
     return max(
         zip(nucleus, noise, strict=True), key=lambda pair: logits[pair[0]] / DECODING.temperature + pair[1]
@@ -89,7 +90,7 @@ def test_the_noise_has_the_mean_and_variance_of_a_gumbel_distribution():
 def test_sampling_by_the_noise_follows_the_probabilities():
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     draws = 20_000
-    keys = np.array([_key(b"segment", candidate) for candidate in range(draws)])
+    keys = np.array([noise_key(b"segment", candidate) for candidate in range(draws)])
     tokens = np.tile(np.arange(4, dtype=np.uint64), (draws, 1))
     chosen = (np.log(probabilities) + gumbel(keys, np.full(draws, 7, np.uint64), tokens)).argmax(axis=1)
     shares = np.bincount(chosen, minlength=4) / draws

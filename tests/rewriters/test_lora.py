@@ -14,8 +14,8 @@ import pytest
 
 from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
 from guardrail.manifest import Manifest, Template
-from guardrail.rewriters.decode import Decoding
 from guardrail.rewriters.lora import LoraRewriter
+from guardrail.rewriters.sampling import Decoding
 
 torch = pytest.importorskip("torch")
 
