@@ -18,6 +18,7 @@ from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail.rewriters.folders import BaseFolder, find_base
 from guardrail.rewriters.runtime.factors import factors_of
+from guardrail.rewriters.runtime.graph import Precision
 from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
 from guardrail.rewriters.runtime.session import Runtime
 from guardrail.rewriters.runtime.tokens import Tokens
@@ -32,12 +33,14 @@ MIN_POSITIONS = 2048
 class _Base:
     """A base that any number of rewriters share."""
 
-    def __init__(self, found: BaseFolder, *, decoding: Decoding, threads: int | None) -> None:
+    def __init__(
+        self, found: BaseFolder, *, decoding: Decoding, precision: Precision, threads: int | None
+    ) -> None:
         self.identity = found.identity
         self.tokens = Tokens(found.path)
         longest = math.ceil((1 + decoding.length_ratio) * decoding.prompt_tokens) + decoding.spare_tokens
         self.runtime = Runtime(
-            partial(read_weights, found.path), positions=max(longest, MIN_POSITIONS), threads=threads
+            partial(read_weights, found.path), positions=max(longest, MIN_POSITIONS), precision=precision, threads=threads
         )
 
 
@@ -69,6 +72,7 @@ class OnnxRewriter:
         base_folder: str | Path | None = None,
         decoding: Decoding | None = None,
         lexicon: Detector | None = None,
+        precision: Precision = "int8",
         threads: int | None = None,
     ) -> OnnxRewriter:
         """A rewriter from an adapter folder and a base folder, both with manifests, every file verified.
@@ -83,7 +87,7 @@ class OnnxRewriter:
         """
         adapter = read_adapter(adapter_folder)
         found = find_base(adapter.manifest, base_folder)
-        base = _Base(found, decoding=decoding or Decoding(), threads=threads)
+        base = _Base(found, decoding=decoding or Decoding(), precision=precision, threads=threads)
         return cls(base, adapter, decoding=decoding, lexicon=lexicon or Lexicon.shipped())
 
     def with_adapter(self, adapter_folder: str | Path) -> OnnxRewriter:

@@ -10,9 +10,10 @@ https://arxiv.org/abs/2106.09685, section 4.1). Layers that read the same state 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +31,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """Linear layers that read the same state, by the name of their product."""
 _FUSED = "com.microsoft"
+UINT8, UINT32 = 2, 12  # as ONNX numbers types
+OFFSET = 64 * ((1 << 14) + (1 << 7) + 1)
+"""What makes digits of 7 bits from a number with a sign: 64, the zero point, in each place."""
+PLACES = np.array([1 << 14, 1 << 7, 1], dtype=np.float32)
+LARGEST = 1_040_000
+"""With the offset it stays below 21 bits, with some room for rounding."""
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,18 +55,26 @@ def factor_names(layer: int, group: str) -> tuple[str, str]:
     return f"layers.{layer}.{group}.factor_a", f"layers.{layer}.{group}.factor_b"
 
 
-def write_graph(weights: Weights, *, positions: int) -> Graph:
-    """The graph of these weights for texts of up to so many positions."""
-    return _Llama(weights, positions=positions).graph()
+Precision = Literal["float32", "int8"]
+
+
+def write_graph(weights: Weights, *, positions: int, precision: Precision) -> Graph:
+    """The graph of these weights for texts of up to so many positions.
+
+    In ``int8`` weights are rounded to 8 bits, one scale for each output. What they are multiplied with is
+    not: a state is written in three digits of 7 bits, so that the products are exact integers.
+    """
+    return _Llama(weights, positions=positions, precision=precision).graph()
 
 
 class _Llama:
     """Writes one graph, node by node. Shapes: S new tokens, T slots in use, C slots in all, P picked."""
 
-    def __init__(self, weights: Weights, *, positions: int) -> None:
+    def __init__(self, weights: Weights, *, positions: int, precision: Precision) -> None:
         self._weights = weights
         self._shape = weights.shape
         self._positions = positions
+        self._precision = precision
         self._writer = GraphWriter("llama")
         self._arrays: dict[str, Array] = {}
 
@@ -75,6 +91,8 @@ class _Llama:
             self._weight(name, table)
         writer.constant("row", np.array([0], dtype=np.int64))
         writer.constant("halves", np.array([shape.mlp, shape.mlp], dtype=np.int64))
+        if self._precision == "int8":
+            self._digit_constants()
         state = writer.node(
             "SimplifiedLayerNormalization",
             [skip, self._norm("model.layers.0.input_layernorm")],
@@ -90,11 +108,10 @@ class _Llama:
     def _layer(self, layer: int, state: str, skip: str) -> tuple[str, str]:
         """The normalised state for the next layer, and the sum it comes from."""
         shape = self._shape
-        attended = self._attention(layer, self._linear(layer, "qkv", state))
-        state, skip = self._normalised(
-            self._linear(layer, "out", attended), skip, f"model.layers.{layer}.post_attention_layernorm"
-        )
-        both = self._linear(layer, "gate_up", state)
+        attended = self._attention(layer, self._linear(layer, "qkv", state, norm=f"model.layers.{layer}.input_layernorm"))
+        norm = f"model.layers.{layer}.post_attention_layernorm"
+        state, skip = self._normalised(self._linear(layer, "out", attended), skip, norm)
+        both = self._linear(layer, "gate_up", state, norm=norm)
         writer, name = self._writer, f"layers.{layer}"
         writer.node("Split", [both, "halves"], [f"{name}.gate", f"{name}.up"], axis=-1)
         writer.node("QuickGelu", [f"{name}.gate"], [f"{name}.silu"], domain=_FUSED, alpha=1.0)
@@ -133,29 +150,88 @@ class _Llama:
         )
         return outputs[0], outputs[3]
 
-    def _linear(self, layer: int, group: str, state: str) -> str:
+    def _linear(self, layer: int, group: str, state: str, *, norm: str | None = None) -> str:
         """The product of one group of layers with what the adapter adds to it."""
         writer, name = self._writer, f"layers.{layer}.{group}"
         matrix = np.concatenate([_floats(self._tensor(f"model.layers.{layer}.{part}")) for part in GROUPS[group]])
-        inputs, outputs = matrix.shape[1], matrix.shape[0]
-        product = writer.node(
-            "MatMul", [state, self._weight(f"{name}.weight", matrix.T)], [f"{name}.product"]
-        )
-        down, up = factor_names(layer, group)
-        writer.input(down, "float32", [inputs, f"{name}.rank"])
-        writer.input(up, "float32", [f"{name}.rank", outputs])
-        inner = writer.node("MatMul", [state, down], [f"{name}.inner"])
-        return writer.node("Gemm", [inner, up, product], [f"{name}.sum"])
+        outputs, inputs = matrix.shape
+        product = self._product(name, state, matrix, norm=norm)
+        first, second = factor_names(layer, group)
+        writer.input(first, "float32", [inputs, f"{name}.rank"])
+        writer.input(second, "float32", [f"{name}.rank", outputs])
+        inner = writer.node("MatMul", [state, first], [f"{name}.inner"])
+        return writer.node("Gemm", [inner, second, product], [f"{name}.sum"])
 
     def _head(self, state: str) -> None:
         writer, shape = self._writer, self._shape
-        name = "model.embed_tokens" if shape.tied else "lm_head"
+        matrix = _floats(self._tensor("model.embed_tokens" if shape.tied else "lm_head"))
         picked = writer.node("Gather", [state, "picked"], ["picked_state"], axis=0)
-        writer.node("MatMul", [picked, self._weight("head", _floats(self._tensor(name)).T)], ["logits"])
-        writer.node("TopK", ["logits", "likeliest"], ["top_logits", "top_ids"], axis=-1)
-        writer.output("logits", "float32", ["P", shape.vocabulary])
+        logits = self._product("head", picked, matrix, norm="model.norm")
+        writer.node("TopK", [logits, "likeliest"], ["top_logits", "top_ids"], axis=-1)
+        writer.output(logits, "float32", ["P", shape.vocabulary])
         writer.output("top_logits", "float32", ["P", "K"])
         writer.output("top_ids", "int64", ["P", "K"])
+
+    def _product(self, name: str, state: str, matrix: Floats, *, norm: str | None) -> str:
+        """State times matrix. ``norm`` names the normalisation that the state comes from, if it does."""
+        if self._precision == "float32":
+            weight = self._weight(f"{name}.weight", matrix.T)
+            return self._writer.node("MatMul", [state, weight], [f"{name}.product"])
+        return self._integer_product(name, state, matrix, norm=norm)
+
+    def _digit_constants(self) -> None:
+        writer = self._writer
+        writer.constant("offset", np.array(OFFSET + 0.5, dtype=np.float32))
+        writer.constant("largest", np.array(LARGEST, dtype=np.float32))
+        writer.constant("tiny", np.array(1e-30, dtype=np.float32))
+        writer.constant("shifts", np.array([14, 7, 0], dtype=np.uint32).reshape(3, 1, 1))
+        writer.constant("seven_bits", np.array(127, dtype=np.uint8))
+        writer.constant("places", PLACES[None])
+        writer.constant("by_place", np.array([3, -1], dtype=np.int64))
+        writer.constant("one", np.array(1, dtype=np.float32))
+        writer.constant("zero_point", np.array(64, dtype=np.uint8))
+        writer.constant("last_axis", np.array([-1], dtype=np.int64))
+
+    def _integer_product(self, name: str, state: str, matrix: Floats, *, norm: str | None) -> str:
+        writer = self._writer
+        if norm is None:
+            magnitude = writer.node("Abs", [state], [f"{name}.magnitude"])
+            largest = writer.node("ReduceMax", [magnitude, "last_axis"], [f"{name}.largest"], keepdims=1)
+            largest = writer.node("Max", [largest, "tiny"], [f"{name}.bound"])
+            scale = writer.node("Div", ["largest", largest], [f"{name}.scale"])  # (S, 1)
+            places = "places"
+        else:
+            # Before its weights a normalised state has a mean square of 1 at most: no entry exceeds the root
+            # of their number.
+            gain = _floats(self._tensor(norm))
+            step = np.float32(LARGEST / math.sqrt(len(gain)))
+            matrix = matrix * gain
+            inverse = np.divide(step, gain, out=np.zeros_like(gain), where=gain != 0)
+            scale = self._weight(f"{name}.scale", inverse)
+            places = self._weight(f"{name}.places", PLACES[None] / step)
+        steps = np.maximum(np.abs(matrix).max(axis=1), np.float32(1e-30)) / np.float32(127)
+        rounded = np.rint(matrix / steps[:, None]).astype(np.int8)
+        scaled = writer.node("Mul", [state, scale], [f"{name}.scaled"])
+        shifted = writer.node("Add", [scaled, "offset"], [f"{name}.shifted"])
+        whole = writer.node("Cast", [shifted], [f"{name}.whole"], to=UINT32)
+        moved = writer.node("BitShift", [whole, "shifts"], [f"{name}.moved"], direction="RIGHT")
+        bytes_ = writer.node("Cast", [moved], [f"{name}.bytes"], to=UINT8)  # the lowest eight bits
+        digits = writer.node("BitwiseAnd", [bytes_, "seven_bits"], [f"{name}.digits"])  # (3, S, inputs)
+        weight = self._weight(f"{name}.weight", rounded.T)
+        steps_name = self._weight(f"{name}.steps", steps.astype(np.float32))
+        products = writer.node(
+            "MatMulIntegerToFloat",
+            [digits, weight, "one", steps_name, "zero_point"],
+            [f"{name}.products"],
+            domain=_FUSED,
+        )
+        writer.constant(f"{name}.size", np.array([-1, len(matrix)], dtype=np.int64))
+        by_place = writer.node("Reshape", [products, "by_place"], [f"{name}.by_place"])
+        placed = writer.node("MatMul", [places, by_place], [f"{name}.placed"])
+        if norm is not None:
+            return writer.node("Reshape", [placed, f"{name}.size"], [f"{name}.product"])
+        summed = writer.node("Reshape", [placed, f"{name}.size"], [f"{name}.summed"])
+        return writer.node("Div", [summed, scale], [f"{name}.product"])
 
     def _tensor(self, name: str) -> Array | Blocks:
         return self._weights.tensors[f"{name}.weight"]
@@ -170,7 +246,7 @@ class _Llama:
         return name
 
 
-def _floats(matrix: Array | Blocks) -> Array:
+def _floats(matrix: Floats | Blocks) -> Floats:
     return matrix.dequantised() if isinstance(matrix, Blocks) else matrix
 
 

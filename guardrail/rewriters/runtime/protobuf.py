@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 __all__ = ["GraphWriter"]
 
-OPSETS = {"": 17, "com.microsoft": 1}
-IR_VERSION = 8  # the first that goes with opset 17
-_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
+OPSETS = {"": 18, "com.microsoft": 1}
+IR_VERSION = 8  # the first that goes with opset 18
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "uint32": 12}
 _EXTERNAL = 1
 
 Array = npt.NDArray[np.float32] | npt.NDArray[np.int64] | npt.NDArray[np.int32] | npt.NDArray[np.uint8]

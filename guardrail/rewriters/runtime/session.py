@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.models.weights import Blocks, LlamaShape, Weights
-from guardrail.rewriters.runtime.graph import Graph, write_graph
+from guardrail.rewriters.runtime.graph import Graph, Precision, write_graph
 
 __all__ = ["Read", "Runtime", "Slots"]
 
@@ -75,7 +75,8 @@ class Runtime:
     that the parent's session computes with.
     """
 
-    def __init__(self, load: Callable[[], Weights], *, positions: int, threads: int | None = None) -> None:
+    def __init__(self, load: Callable[[], Weights], *, positions: int, precision: Precision, threads: int | None = None) -> None:
+        self._precision = precision
         self.positions = positions
         self._load = load
         self._threads = threads
@@ -88,7 +89,7 @@ class Runtime:
         weights = self._load()
         self.shape = weights.shape
         self._embedding = weights.tensors["model.embed_tokens.weight"]
-        self._session = _session(write_graph(weights, positions=self.positions), threads=self._threads)
+        self._session = _session(write_graph(weights, positions=self.positions, precision=self._precision), threads=self._threads)
         self._binding = self._session.io_binding()
         self._bound: tuple[Factors | None, Slots | None] = (None, None)
         self._is_open = True
@@ -134,7 +135,7 @@ class Runtime:
             "likeliest": np.array([likeliest], dtype=np.int64),
         }
         taken: dict[str, npt.NDArray[Any]] = {
-            "logits": np.empty((len(picked), self.shape.vocabulary), dtype=np.float32),
+            "head.product": np.empty((len(picked), self.shape.vocabulary), dtype=np.float32),
             "top_logits": np.empty((len(picked), likeliest), dtype=np.float32),
             "top_ids": np.empty((len(picked), likeliest), dtype=np.int64),
         }
@@ -144,7 +145,7 @@ class Runtime:
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._session.run_with_iobinding(binding)
         slots.used = end
-        return Read(taken["top_logits"], taken["top_ids"], taken["logits"])
+        return Read(taken["top_logits"], taken["top_ids"], taken["head.product"])
 
     def _bind(self, factors: Factors, slots: Slots) -> None:
         """Binds what stays from pass to pass; an adapter is swapped by binding its matrices."""
