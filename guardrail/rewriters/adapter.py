@@ -141,7 +141,7 @@ def _layers(content: bytes, *, rank: int, targets: list[str], folder: Path) -> d
         from safetensors import SafetensorError
         from safetensors.torch import load
     except ImportError as error:
-        raise MissingExtraError(feature="rewriting", extra="rewrite") from error
+        raise MissingExtraError(feature="rewriting", extra="torch") from error
     where = folder / WEIGHTS
     try:
         tensors = load(content)

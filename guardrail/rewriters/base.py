@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.errors import ManifestError, MissingExtraError, ModelFileError
 from guardrail.manifest import FILENAME, Manifest
-from guardrail.models.convert import quiet_transformers
+from guardrail.models.convert import for_torch, quiet_transformers
 from guardrail.rewriters.adapter import Adapter, Factors
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def open_base(folder: Path, *, for_adapter: Manifest) -> Base:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise MissingExtraError(feature="rewriting", extra="rewrite") from error
+        raise MissingExtraError(feature="rewriting", extra="torch") from error
+    folder = for_torch(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     with quiet_transformers():
         try:

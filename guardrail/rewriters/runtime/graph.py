@@ -136,7 +136,9 @@ class _Llama:
     def _linear(self, layer: int, group: str, state: str) -> str:
         """The product of one group of layers with what the adapter adds to it."""
         writer, name = self._writer, f"layers.{layer}.{group}"
-        matrix = np.concatenate([_floats(self._tensor(f"model.layers.{layer}.{part}")) for part in GROUPS[group]])
+        matrix = np.concatenate(
+            [_floats(self._tensor(f"model.layers.{layer}.{part}")) for part in GROUPS[group]]
+        )
         inputs, outputs = matrix.shape[1], matrix.shape[0]
         product = writer.node(
             "MatMul", [state, self._weight(f"{name}.weight", matrix.T)], [f"{name}.product"]
