@@ -22,14 +22,17 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _LAYOUTS = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 3: ("Q4_1", 32, 20), 8: ("Q8_0", 32, 34)}
 """By type number: name, weights in a block, bytes of a block."""
+_SIZE = struct.Struct("<Q")
+MAX_DIMENSIONS = 4
+MAX_NESTING = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """One tensor's bytes, shape (rows, bytes of a row); ``columns`` counts its weights."""
+    """One tensor's bytes, shape (rows, bytes of a row), and its shape as numpy counts dimensions."""
 
     kind: str
-    columns: int
+    shape: tuple[int, ...]
     content: npt.NDArray[np.uint8]
 
 
@@ -49,7 +52,7 @@ def parse_gguf(content: memoryview, *, where: str) -> Gguf:
     """
     try:
         return _Reader(content).read(where)
-    except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
+    except (struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:
         raise ModelFileError(f"{where} is not a GGUF file, or not all of one; fetch it again") from error
 
 
@@ -67,12 +70,15 @@ class _Reader:
         if self._number("I") not in (2, 3):
             raise ValueError("version")
         tensors, entries = self._number("Q"), self._number("Q")
-        metadata = {}
+        metadata: dict[str, Any] = {}
         for _ in range(entries):
-            key = self._string()
-            metadata[key] = self._value(self._number("I"))
-        places = {self._string(): self._place() for _ in range(tensors)}
+            _add(metadata, self._string(), self._value(self._number("I")))
+        places: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        for _ in range(tensors):
+            _add(places, self._string(), self._place())
         alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError("alignment")
         start = -(-self._at // alignment) * alignment
         stored = {
             name: self._tensor(start, *place, where=f"{where}: {name}") for name, place in places.items()
@@ -80,57 +86,58 @@ class _Reader:
         return Gguf(metadata, stored)
 
     def _place(self) -> tuple[tuple[int, ...], int, int]:
-        shape = tuple(self._number("Q") for _ in range(self._number("I")))
-        return shape, self._number("I"), self._number("Q")
+        dimensions = self._number("I")
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise ValueError("dimensions")
+        shape = tuple(self._number("Q") for _ in range(dimensions))
+        return shape[::-1], self._number("I"), self._number("Q")  # ggml counts the fastest dimension first
 
     def _tensor(self, start: int, shape: tuple[int, ...], kind: int, offset: int, *, where: str) -> Stored:
         if kind not in _LAYOUTS:
             known = ", ".join(name for name, _, _ in _LAYOUTS.values())
             raise ModelFileError(f"{where} is stored in type {kind} of ggml; expected one of {known}")
         name, weights, size = _LAYOUTS[kind]
-        columns, rows = shape[0], math.prod(shape[1:])  # ggml counts the fastest dimension first
-        if columns % weights:
-            raise ValueError("a row that is not made of whole blocks")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        if columns % weights or not rows * columns:
+            raise ValueError("a row that is not made of whole blocks, or nothing at all")
         width = columns // weights * size
+        if start + offset + rows * width > len(self._content):
+            raise ValueError("a tensor beyond the end")
         part = self._content[start + offset : start + offset + rows * width]
-        return Stored(name, columns, np.frombuffer(part, dtype=np.uint8).reshape(rows, width))
+        return Stored(name, shape, np.frombuffer(part, dtype=np.uint8).reshape(rows, width))
 
     def _number(self, form: str) -> Any:
         (value,) = struct.unpack_from(f"<{form}", self._content, self._at)
-        self._at += struct.calcsize(form)
+        self._at += struct.calcsize(f"<{form}")
         return value
 
     def _string(self) -> str:
-        size = self._number("Q")
-        if self._at + size > len(self._content):
+        start = self._at + _SIZE.size
+        (size,) = _SIZE.unpack_from(self._content, self._at)
+        if size > len(self._content) - start:
             raise ValueError("a string beyond the end")
-        text = bytes(self._content[self._at : self._at + size]).decode("utf-8", "surrogateescape")
-        self._at += size
-        return text
+        self._at = start + size
+        return str(self._content[start : self._at], "utf-8", "surrogateescape")
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, *, depth: int = 0) -> Any:
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
             return self._number(_SCALARS[kind])
         inner, count = self._number("I"), self._number("Q")
-        if inner in (_STRING, _ARRAY):
-            return [self._value(inner) for _ in range(count)]
-        array = np.frombuffer(self._content, dtype=f"<{_NUMPY[inner]}", count=count, offset=self._at)
+        if inner == _STRING:
+            return [self._string() for _ in range(count)]
+        if inner == _ARRAY:
+            if depth == MAX_NESTING:
+                raise ValueError("arrays in arrays in arrays")
+            return [self._value(_ARRAY, depth=depth + 1) for _ in range(count)]
+        # struct and numpy have the same letters for numbers
+        array = np.frombuffer(self._content, dtype=f"<{_SCALARS[inner]}", count=count, offset=self._at)
         self._at += array.nbytes
         return array
 
 
-_NUMPY = {
-    0: "u1",
-    1: "i1",
-    2: "u2",
-    3: "i2",
-    4: "u4",
-    5: "i4",
-    6: "f4",
-    7: "u1",
-    10: "u8",
-    11: "i8",
-    12: "f8",
-}
+def _add(found: dict[str, Any], name: str, value: Any) -> None:
+    if name in found:
+        raise ValueError("a name that occurs twice")
+    found[name] = value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardrail.errors import MissingExtraError, ModelFileError
-from guardrail.models.convert import quiet_transformers
+from guardrail.models.convert import for_torch, quiet_transformers
 from guardrail.rewriters.adapter import Adapter, Factors
 from guardrail.rewriters.folders import BaseFolder
 
@@ -126,7 +126,8 @@ def open_base(found: BaseFolder) -> Base:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise MissingExtraError(feature="rewriting", extra="rewrite") from error
+        raise MissingExtraError(feature="rewriting with torch", extra="torch") from error
+    folder = for_torch(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     with quiet_transformers():
         try:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.errors import UsageError
 from guardrail.manifest import Manifest
+from guardrail.models.tokenizer import read_tokenizer
 from guardrail.models.weights import read_weights
 from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
@@ -21,7 +22,6 @@ from guardrail.rewriters.runtime.factors import factors_of
 from guardrail.rewriters.runtime.graph import Precision
 from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
 from guardrail.rewriters.runtime.session import Runtime
-from guardrail.rewriters.runtime.tokens import Tokens
 from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.rewriters.wording import LEAST_LIKELY, Wording
 
@@ -37,10 +37,13 @@ class _Base:
         self, found: BaseFolder, *, decoding: Decoding, precision: Precision, threads: int | None
     ) -> None:
         self.identity = found.identity
-        self.tokens = Tokens(found.path)
+        self.tokens = read_tokenizer(found.path)
         longest = math.ceil((1 + decoding.length_ratio) * decoding.prompt_tokens) + decoding.spare_tokens
         self.runtime = Runtime(
-            partial(read_weights, found.path), positions=max(longest, MIN_POSITIONS), precision=precision, threads=threads
+            partial(read_weights, found.path),
+            positions=max(longest, MIN_POSITIONS),
+            precision=precision,
+            threads=threads,
         )
 
 
@@ -50,7 +53,9 @@ class OnnxRewriter:
     Rewriters made by ``with_adapter`` share the base; an adapter is swapped in by each call.
     """
 
-    def __init__(self, base: _Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector) -> None:
+    def __init__(
+        self, base: _Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector
+    ) -> None:
         self._base = base
         self._adapter = adapter
         self._given_decoding = decoding
@@ -148,9 +153,7 @@ class OnnxRewriter:
             for segment, prompt in prompts.items()
         ]
         with self._base.runtime.held():
-            answers = search(
-                self._reader, questions, stop=self._base.tokens.control, decoding=self._decoding
-            )
+            answers = search(self._reader, questions, stop=self._base.tokens.control, decoding=self._decoding)
         return dict(zip(prompts, answers, strict=True))
 
     def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> Question:

@@ -30,7 +30,9 @@ class Coder(Encoder, Protocol):
 class Wording:
     """Prompts of segments under one template, and the texts that come back."""
 
-    def __init__(self, tokenizer: Coder, template: Template, decoding: Decoding, *, lexicon: Detector) -> None:
+    def __init__(
+        self, tokenizer: Coder, template: Template, decoding: Decoding, *, lexicon: Detector
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._decoding = decoding

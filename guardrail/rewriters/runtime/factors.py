@@ -42,7 +42,9 @@ def _check_fit(name: str, size: tuple[int, ...], expected: Mapping[str, tuple[in
             raise ModelFileError(
                 f"the adapter changes {name!r}, whose weight the base shares with another layer"
             )
-        raise ModelFileError(f"the adapter changes {name!r}: load it with guardrail.rewriters.lora.LoraRewriter")
+        raise ModelFileError(
+            f"the adapter changes {name!r}: load it with guardrail.rewriters.lora.LoraRewriter"
+        )
     if weight not in expected:
         raise ModelFileError(f"the adapter changes {name!r}, which the base does not have")
     if len(expected[weight]) != 2 or name == "model.embed_tokens":

@@ -108,7 +108,9 @@ class _Llama:
     def _layer(self, layer: int, state: str, skip: str) -> tuple[str, str]:
         """The normalised state for the next layer, and the sum it comes from."""
         shape = self._shape
-        attended = self._attention(layer, self._linear(layer, "qkv", state, norm=f"model.layers.{layer}.input_layernorm"))
+        attended = self._attention(
+            layer, self._linear(layer, "qkv", state, norm=f"model.layers.{layer}.input_layernorm")
+        )
         norm = f"model.layers.{layer}.post_attention_layernorm"
         state, skip = self._normalised(self._linear(layer, "out", attended), skip, norm)
         both = self._linear(layer, "gate_up", state, norm=norm)
@@ -153,7 +155,9 @@ class _Llama:
     def _linear(self, layer: int, group: str, state: str, *, norm: str | None = None) -> str:
         """The product of one group of layers with what the adapter adds to it."""
         writer, name = self._writer, f"layers.{layer}.{group}"
-        matrix = np.concatenate([_floats(self._tensor(f"model.layers.{layer}.{part}")) for part in GROUPS[group]])
+        matrix = np.concatenate(
+            [_floats(self._tensor(f"model.layers.{layer}.{part}")) for part in GROUPS[group]]
+        )
         outputs, inputs = matrix.shape
         product = self._product(name, state, matrix, norm=norm)
         first, second = factor_names(layer, group)

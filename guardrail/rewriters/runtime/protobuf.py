@@ -58,7 +58,13 @@ class GraphWriter:
         return name
 
     def node(
-        self, op: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", **attributes: Attribute
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        domain: str = "",
+        **attributes: Attribute,
     ) -> str:
         """One operation. Returns the name of its first output."""
         content = b"".join(_bytes(1, name.encode()) for name in inputs)
@@ -119,5 +125,3 @@ def _attribute(name: str, value: Attribute) -> bytes:
     if isinstance(value, str):
         return content + _bytes(4, value.encode()) + _number(20, 3)
     return content + b"".join(_number(8, item) for item in value) + _number(20, 7)
-
-

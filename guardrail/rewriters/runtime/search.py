@@ -154,7 +154,9 @@ class _Segment:
     def answer(self) -> Answer:
         """What was asked for."""
         ordered = sorted(self._stopped, key=lambda candidate: candidate.number)
-        return Answer([candidate.tokens for candidate in ordered], [self._score(chain) for chain in self._chains])
+        return Answer(
+            [candidate.tokens for candidate in ordered], [self._score(chain) for chain in self._chains]
+        )
 
     def wanted(self) -> Iterator[_Node]:
         """Nodes to read in the next pass, ancestors first: what is needed, then drafts. Some come twice."""
@@ -336,8 +338,6 @@ class _Search:
             self._slots = larger
 
 
-def partial_segment(
-    head: int, stop: frozenset[int], decoding: Decoding
-) -> Callable[[Question], _Segment]:
+def partial_segment(head: int, stop: frozenset[int], decoding: Decoding) -> Callable[[Question], _Segment]:
     """Makes segments behind one head."""
     return lambda question: _Segment(question, head=head, stop=stop, decoding=decoding)

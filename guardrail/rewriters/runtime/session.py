@@ -75,7 +75,9 @@ class Runtime:
     that the parent's session computes with.
     """
 
-    def __init__(self, load: Callable[[], Weights], *, positions: int, precision: Precision, threads: int | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], Weights], *, positions: int, precision: Precision, threads: int | None = None
+    ) -> None:
         self._precision = precision
         self.positions = positions
         self._load = load
@@ -89,7 +91,9 @@ class Runtime:
         weights = self._load()
         self.shape = weights.shape
         self._embedding = weights.tensors["model.embed_tokens.weight"]
-        self._session = _session(write_graph(weights, positions=self.positions, precision=self._precision), threads=self._threads)
+        self._session = _session(
+            write_graph(weights, positions=self.positions, precision=self._precision), threads=self._threads
+        )
         self._binding = self._session.io_binding()
         self._bound: tuple[Factors | None, Slots | None] = (None, None)
         self._is_open = True
