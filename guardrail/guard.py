@@ -265,7 +265,7 @@ class Guard:
         take = getattr(rewriter, "with_adapter", None)
         if take is None:
             raise UsageError(
-                f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter"
+                f"{type(rewriter).__name__} cannot take an adapter; use a guard with an OnnxRewriter"
             )
         parts = self._parts | {"rewriter": take(path)}
         return Guard(policy=self.policy, on_outcome=self._on_outcome, audit=self._audit, **parts)

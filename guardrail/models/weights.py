@@ -16,12 +16,26 @@ from guardrail.models.files import mapped, read_object
 from guardrail.models.gguf import Gguf, Stored, parse_gguf
 from guardrail.models.safetensors import Entry, safetensors_entries
 
-__all__ = ["BLOCK", "Blocks", "LlamaShape", "Matrix", "Weights", "expected_shapes", "gguf_of", "read_weights"]
+__all__ = [
+    "BLOCK",
+    "Blocks",
+    "LlamaShape",
+    "Matrix",
+    "OtherModelError",
+    "Weights",
+    "expected_shapes",
+    "gguf_of",
+    "read_weights",
+]
 
 BLOCK = 32
 MAX_SIZE = 1 << 24
 
 Floats = npt.NDArray[np.float32]
+
+
+class OtherModelError(ModelFileError):
+    """A model that is whole, and no plain Llama; torch may run it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +177,7 @@ def _gguf_shape(file: Gguf, *, where: Path) -> LlamaShape:
     meta = {key[len(start) :]: value for key, value in file.metadata.items() if key.startswith(start)}
     strange = sorted(key for key in meta if key not in _MEASURES and not _is_off(meta[key]))
     if strange:
-        raise ModelFileError(f"{where}: {strange} of this model are not those of a plain Llama")
+        raise OtherModelError(f"{where}: {strange} of this model are not those of a plain Llama")
     try:
         heads, width = meta["attention.head_count"], meta["embedding_length"]
         shape = LlamaShape(
@@ -191,8 +205,8 @@ def _is_off(value: Any) -> bool:
     return value in ("", "none") if isinstance(value, str) else not np.any(value)
 
 
-def _another(architecture: object, *, where: Path) -> ModelFileError:
-    return ModelFileError(
+def _another(architecture: object, *, where: Path) -> OtherModelError:
+    return OtherModelError(
         f"{where} is a model of architecture {architecture!r}, and only 'llama' runs without torch; "
         "guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs others"
     )
@@ -315,7 +329,7 @@ def _require_plain(config: Mapping[str, Any], *, where: Path) -> None:
         "auto_map": config.get("auto_map"),
     }
     if found := sorted(name for name, is_strange in strange.items() if is_strange):
-        raise ModelFileError(f"{where}: {found} of this model are not those of a plain Llama")
+        raise OtherModelError(f"{where}: {found} of this model are not those of a plain Llama")
 
 
 # ---- both

@@ -37,7 +37,8 @@ class _Base:
         self, found: BaseFolder, *, decoding: Decoding, precision: Precision, threads: int | None
     ) -> None:
         self.identity = found.identity
-        self.tokens = read_tokenizer(found.path)
+        self.tokenizer = read_tokenizer(found.path)
+        self.stop = self.tokenizer.control
         longest = math.ceil((1 + decoding.length_ratio) * decoding.prompt_tokens) + decoding.spare_tokens
         self.runtime = Runtime(
             partial(read_weights, found.path),
@@ -61,12 +62,12 @@ class OnnxRewriter:
         self._given_decoding = decoding
         self._decoding = decoding or Decoding(temperature=adapter.manifest.temperature or 1.0)
         self._lexicon = lexicon
-        self._wording = Wording(base.tokens, adapter.template, self._decoding, lexicon=lexicon)
+        self._wording = Wording(base.tokenizer, adapter.template, self._decoding, lexicon=lexicon)
         head = adapter.template.literal.partition("{text}")[0]
         self._reader = Reader(
             base.runtime,
             factors_of(adapter, base.runtime.shape),
-            base.tokens.encode(head, add_special_tokens=False, split_special_tokens=False),
+            base.tokenizer.encode(head, add_special_tokens=False, split_special_tokens=False),
         )
 
     @classmethod
@@ -128,7 +129,7 @@ class OnnxRewriter:
         return [list(found[segment]) for segment in segments]
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-        """For each text, as a rewrite of the segment, the log-probability of each of its tokens and of its end.
+        """For each text, as a rewrite of the segment, the log-probability of each token and of its end.
 
         All texts are read in one pass. Raises UsageError for a segment that cannot be rewritten.
         """
@@ -140,9 +141,7 @@ class OnnxRewriter:
         if longest > self._base.runtime.positions:
             raise UsageError(f"prompt and text have {longest} tokens, at most {self._base.runtime.positions}")
         with self._base.runtime.held():
-            (answer,) = search(
-                self._reader, [question], stop=self._base.tokens.control, decoding=self._decoding
-            )
+            (answer,) = search(self._reader, [question], stop=self._base.stop, decoding=self._decoding)
         return answer.scores
 
     def _search(
@@ -153,7 +152,7 @@ class OnnxRewriter:
             for segment, prompt in prompts.items()
         ]
         with self._base.runtime.held():
-            answers = search(self._reader, questions, stop=self._base.tokens.control, decoding=self._decoding)
+            answers = search(self._reader, questions, stop=self._base.stop, decoding=self._decoding)
         return dict(zip(prompts, answers, strict=True))
 
     def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> Question:

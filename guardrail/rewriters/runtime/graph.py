@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.models.weights import Blocks, LlamaShape, Weights
+from guardrail.models.weights import Blocks, LlamaShape, OtherModelError, Weights
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
 __all__ = ["GROUPS", "Graph", "factor_names", "write_graph"]
@@ -31,6 +31,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """Linear layers that read the same state, by the name of their product."""
 _FUSED = "com.microsoft"
+HEAD_STEP = 16
 UINT8, UINT32 = 2, 12  # as ONNX numbers types
 OFFSET = 64 * ((1 << 14) + (1 << 7) + 1)
 """What makes digits of 7 bits from a number with a sign: 64, the zero point, in each place."""
@@ -64,6 +65,11 @@ def write_graph(weights: Weights, *, positions: int, precision: Precision) -> Gr
     In ``int8`` weights are rounded to 8 bits, one scale for each output. What they are multiplied with is
     not: a state is written in three digits of 7 bits, so that the products are exact integers.
     """
+    if weights.shape.head_size % HEAD_STEP:
+        raise OtherModelError(
+            f"heads of size {weights.shape.head_size} are not a multiple of {HEAD_STEP}, which onnxruntime's "
+            "attention needs; guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs this model"
+        )
     return _Llama(weights, positions=positions, precision=precision).graph()
 
 
@@ -124,13 +130,11 @@ class _Llama:
     def _attention(self, layer: int, qkv: str) -> str:
         shape, writer, name = self._shape, self._writer, f"layers.{layer}"
         cache = [1, shape.kv_heads, "C", shape.head_size]
-        for side in ("keys", "values"):
-            writer.input(f"{name}.{side}.past", "float32", cache)
+        past = [writer.input(f"{name}.{side}.past", "float32", cache) for side in ("keys", "values")]
         row = writer.node("Unsqueeze", [qkv, "row"], [f"{name}.row"])
         writer.node(
             "GroupQueryAttention",
-            [row, "", "", f"{name}.keys.past", f"{name}.values.past", "last_slot", "slots"]
-            + ["cosines", "sines", "positions", "bias"],
+            [row, "", "", *past, "last_slot", "slots", "cosines", "sines", "positions", "bias"],
             [f"{name}.attended_row", f"{name}.keys.present", f"{name}.values.present"],
             domain=_FUSED,
             num_heads=shape.heads,
