@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from guardrail.rewriters.sampling import Decoding, Prompt, choose, noise_key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["decode", "least_likely"]
+__all__ = ["decode", "log_probabilities"]
 
 
 @dataclass(slots=True)
@@ -60,19 +61,20 @@ def decode(
     return [[row.tokens for row in finished if row.prompt == index] for index in range(len(prompts))]
 
 
-def least_likely(
+def log_probabilities(
     model: Any, prompt: Sequence[int], continuation: Sequence[int], *, stop: frozenset[int]
-) -> float:
-    """The least probability, 0..1, of any token of a continuation after its prompt, its end included."""
+) -> npt.NDArray[np.float32]:
+    """The log-probability of each token of a continuation after its prompt, and of its end."""
     import torch
 
     ids = torch.tensor([[*prompt, *continuation]])
     with torch.inference_mode():
         logits = model(input_ids=ids, logits_to_keep=len(continuation) + 1).logits[0]
-        chances = logits.softmax(dim=-1)  # (continuation + 1, vocabulary)
-        own = chances[:-1].gather(1, torch.tensor(continuation, dtype=torch.int64)[:, None])
-        end = chances[-1, sorted(stop)].sum()
-    return float(torch.cat([own.flatten(), end[None]]).min())
+        logs = logits.log_softmax(dim=-1)  # (continuation + 1, vocabulary)
+        own = logs[:-1].gather(1, torch.tensor(continuation, dtype=torch.int64)[:, None])
+        end = logs[-1, sorted(stop)].logsumexp(dim=-1)
+        scores: npt.NDArray[np.float32] = torch.cat([own.flatten(), end[None]]).numpy()
+    return scores
 
 
 class _State:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.errors import UsageError
@@ -12,7 +16,7 @@ from guardrail.manifest import Manifest
 from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail.rewriters.base import Base, open_base
-from guardrail.rewriters.decode import decode, least_likely
+from guardrail.rewriters.decode import decode, log_probabilities
 from guardrail.rewriters.folders import find_base
 from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.rewriters.wording import LEAST_LIKELY, Wording
@@ -106,6 +110,18 @@ class LoraRewriter:
                         found[segment].append(shorter)
         return [list(found[segment]) for segment in segments]
 
+    def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """For each text, as a rewrite of the segment, the log-probability of each token and of its end.
+
+        Raises UsageError for a segment that cannot be rewritten.
+        """
+        with self._base.applied(self._adapter) as model:
+            prompt = self._wording.prompt_of(segment)
+            return [
+                log_probabilities(model, prompt.ids, self._wording.encode(text), stop=self._base.stop)
+                for text in texts
+            ]
+
     def _deletions(self, model: Any, prompts: dict[str, Prompt]) -> Iterator[tuple[str, str]]:
         """Segments without their listed words, where the model finds every word that is left likely.
 
@@ -113,7 +129,8 @@ class LoraRewriter:
         """
         for segment, shorter in self._wording.deletions(list(prompts)):
             ids = self._wording.encode(shorter)
-            if least_likely(model, prompts[segment].ids, ids, stop=self._base.stop) >= LEAST_LIKELY:
+            scores = log_probabilities(model, prompts[segment].ids, ids, stop=self._base.stop)
+            if math.exp(scores.min()) >= LEAST_LIKELY:
                 yield segment, shorter
 
 

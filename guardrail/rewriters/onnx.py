@@ -133,10 +133,7 @@ class OnnxRewriter:
 
         All texts are read in one pass. Raises UsageError for a segment that cannot be rewritten.
         """
-        prompts = self._wording.prompts([segment])
-        if not prompts:
-            raise UsageError(f"a segment of {len(segment)} characters cannot be scored: blank, or too long")
-        question = self._question(segment, prompts[segment], n=0, texts=texts)
+        question = self._question(segment, self._wording.prompt_of(segment), n=0, texts=texts)
         longest = max(map(len, question.texts), default=0) + len(question.prompt.ids)
         if longest > self._base.runtime.positions:
             raise UsageError(f"prompt and text have {longest} tokens, at most {self._base.runtime.positions}")

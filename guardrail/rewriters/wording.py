@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from guardrail.errors import UsageError
 from guardrail.manifest import Encoder, Template
 from guardrail.protocols import Detector
 from guardrail.rewriters.deletion import delete_spans
@@ -44,6 +45,16 @@ class Wording:
         """The prompt of each segment that can be rewritten."""
         found = {segment: self._prompt(segment) for segment in dict.fromkeys(segments)}
         return {segment: prompt for segment, prompt in found.items() if prompt is not None}
+
+    def prompt_of(self, segment: str) -> Prompt:
+        """The prompt of one segment; UsageError if it cannot be rewritten."""
+        prompt = self._prompt(segment)
+        if prompt is None:
+            raise UsageError(
+                f"a segment of {len(segment)} characters cannot be scored: "
+                "it is blank, too long or not valid Unicode"
+            )
+        return prompt
 
     def _prompt(self, segment: str) -> Prompt | None:
         if not segment.strip() or len(segment) > MAX_CHARACTERS:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from guardrail.errors import ConfigError
-from guardrail.rewriters.decode import decode, least_likely
+from guardrail.rewriters.decode import decode, log_probabilities
 from guardrail.rewriters.sampling import Decoding, Prompt, gumbel, noise_key
 
 torch = pytest.importorskip("torch")
@@ -104,7 +104,7 @@ def test_a_setting_of_zero_is_an_error_that_names_it(name):
 
 
 @pytest.mark.parametrize("continuation", [[], [5], [40, 50, 60, 70]])
-def test_the_least_likely_token_is_found_with_the_end_among_them(model: Any, continuation: list[int]) -> None:
+def test_every_token_has_its_log_probability_and_the_end_too(model: Any, continuation: list[int]) -> None:
     chances = []
     for done in range(len(continuation) + 1):
         with torch.inference_mode():
@@ -112,5 +112,5 @@ def test_the_least_likely_token_is_found_with_the_end_among_them(model: Any, con
         following = read.softmax(dim=-1)
         expected = [continuation[done]] if done < len(continuation) else sorted(STOP)
         chances.append(float(following[expected].sum()))
-    found = least_likely(model, PROMPTS[0].ids, continuation, stop=STOP)
-    assert found == pytest.approx(min(chances), rel=1e-4)
+    found = log_probabilities(model, PROMPTS[0].ids, continuation, stop=STOP)
+    assert np.exp(found) == pytest.approx(chances, rel=1e-4)

@@ -176,11 +176,13 @@ def test_a_segment_brings_no_control_tokens_and_leaves_the_template_as_it_is(rew
     tokenizer, template = rewriter._base.tokenizer, rewriter._adapter.template
     frame = template.encode(tokenizer, "")
     ids = template.encode(tokenizer, segment)
-    head = tokenizer.encode(template.literal.partition("{text}")[0], add_special_tokens=False)
+    head = tokenizer.encode(
+        template.literal.partition("{text}")[0], add_special_tokens=False, split_special_tokens=False
+    )
     inner = ids[len(head) : len(ids) - (len(frame) - len(head))]
     assert ids[: len(head)] + ids[len(ids) - (len(frame) - len(head)) :] == frame
     assert not set(inner) & rewriter._base.stop
-    assert tokenizer.decode(inner) == segment
+    assert tokenizer.decode(inner, skip_special_tokens=False) == segment
 
 
 def test_a_template_needs_exactly_one_place_for_the_text():

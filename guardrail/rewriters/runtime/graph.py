@@ -21,7 +21,7 @@ import numpy.typing as npt
 from guardrail.models.weights import Blocks, LlamaShape, OtherModelError, Weights
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
-__all__ = ["GROUPS", "Graph", "factor_names", "write_graph"]
+__all__ = ["GROUPS", "Graph", "factor_names", "rotation", "write_graph"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -59,8 +59,8 @@ def factor_names(layer: int, group: str) -> tuple[str, str]:
 Precision = Literal["float32", "int8"]
 
 
-def write_graph(weights: Weights, *, positions: int, precision: Precision) -> Graph:
-    """The graph of these weights for texts of up to so many positions.
+def write_graph(weights: Weights, *, precision: Precision) -> Graph:
+    """The graph of these weights.
 
     In ``int8`` weights are rounded to 8 bits, one scale for each output. What they are multiplied with is
     not: a state is written in three digits of 7 bits, so that the products are exact integers.
@@ -70,16 +70,15 @@ def write_graph(weights: Weights, *, positions: int, precision: Precision) -> Gr
             f"heads of size {weights.shape.head_size} are not a multiple of {HEAD_STEP}, which onnxruntime's "
             "attention needs; guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs this model"
         )
-    return _Llama(weights, positions=positions, precision=precision).graph()
+    return _Llama(weights, precision=precision).graph()
 
 
 class _Llama:
     """Writes one graph, node by node. Shapes: S new tokens, T slots in use, C slots in all, P picked."""
 
-    def __init__(self, weights: Weights, *, positions: int, precision: Precision) -> None:
+    def __init__(self, weights: Weights, *, precision: Precision) -> None:
         self._weights = weights
         self._shape = weights.shape
-        self._positions = positions
         self._precision = precision
         self._writer = GraphWriter("llama")
         self._arrays: dict[str, Array] = {}
@@ -93,8 +92,8 @@ class _Llama:
         writer.input("slots", "int32", [])
         writer.input("picked", "int64", ["P"])
         writer.input("likeliest", "int64", [1])
-        for name, table in zip(("cosines", "sines"), _rotation(shape, self._positions), strict=True):
-            self._weight(name, table)
+        for name in ("cosines", "sines"):
+            writer.input(name, "float32", ["R", shape.head_size // 2])
         writer.constant("row", np.array([0], dtype=np.int64))
         writer.constant("halves", np.array([shape.mlp, shape.mlp], dtype=np.int64))
         if self._precision == "int8":
@@ -258,8 +257,8 @@ def _floats(matrix: Floats | Blocks) -> Floats:
     return matrix.dequantised() if isinstance(matrix, Blocks) else matrix
 
 
-def _rotation(shape: LlamaShape, positions: int) -> tuple[Array, Array]:
-    """Cosines and sines of the rotary embedding, each (positions, head size / 2).
+def rotation(shape: LlamaShape, positions: int) -> tuple[Floats, Floats]:
+    """Cosines and sines of the rotary embedding, the graph's inputs, each (positions, head size / 2).
 
     RoFormer, https://arxiv.org/abs/2104.09864, section 3.4.2; in float32 as transformers computes them.
     """

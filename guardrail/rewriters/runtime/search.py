@@ -55,7 +55,7 @@ class Reader:
     def __init__(self, runtime: Runtime, factors: Factors, head: Sequence[int]) -> None:
         self.runtime = runtime
         self.head = tuple(head)
-        self._factors = factors
+        self.factors = factors
         self._head_slots: Slots | None = None
 
     def begin(self) -> Slots:
@@ -83,7 +83,7 @@ class Reader:
     ) -> Read:
         """One pass; see ``Runtime.read``."""
         return self.runtime.read(
-            self._factors, slots, ids, positions=positions, bias=bias, picked=picked, likeliest=likeliest
+            self.factors, slots, ids, positions=positions, bias=bias, picked=picked, likeliest=likeliest
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.models.weights import Blocks, LlamaShape, Weights
-from guardrail.rewriters.runtime.graph import Graph, Precision, write_graph
+from guardrail.rewriters.runtime.graph import Graph, Precision, rotation, write_graph
 
 __all__ = ["Read", "Runtime", "Slots"]
 
@@ -91,10 +91,9 @@ class Runtime:
         weights = self._load()
         self.shape = weights.shape
         self._embedding = weights.tensors["model.embed_tokens.weight"]
-        self._session = _session(
-            write_graph(weights, positions=self.positions, precision=self._precision), threads=self._threads
-        )
+        self._session = _session(write_graph(weights, precision=self._precision), threads=self._threads)
         self._binding = self._session.io_binding()
+        self._rotation = rotation(self.shape, self.positions)
         self._bound: tuple[Factors | None, Slots | None] = (None, None)
         self._is_open = True
 
@@ -157,6 +156,12 @@ class Runtime:
             for name, array in factors.items():
                 self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         if self._bound[1] is not slots:
+            if (
+                len(self._rotation[0]) < slots.count
+            ):  # asked for by the operator, although positions are given
+                self._rotation = rotation(self.shape, slots.count)
+            for name, table in zip(("cosines", "sines"), self._rotation, strict=True):
+                self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
             for name, array in slots.arrays.items():
                 place = ("cpu", 0, np.float32, array.shape, array.ctypes.data)
                 self._binding.bind_input(f"{name}.past", *place)
