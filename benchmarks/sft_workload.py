@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from guardrail import models
 from guardrail_training import modeling
 from guardrail_training.data import Row
+from guardrail_training.provenance import model_folder
 from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["SETTINGS", "model_and_tokenizer", "read_arguments", "rows"]
@@ -50,7 +50,7 @@ def rows(batches: int) -> list[Row]:
 
 def model_and_tokenizer(dtype: str) -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct with a fresh adapter on every linear layer, and its tokenizer."""
-    base = models.require(SETTINGS.base)
+    base = model_folder(SETTINGS.base)
     torch.manual_seed(SETTINGS.seed)
     adapted = modeling.add_lora(
         modeling.load_base(base, dtype=modeling.resolve_dtype(dtype)),

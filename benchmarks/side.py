@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from types import TracebackType
 
-__all__ = ["Cost", "Side", "serve"]
+__all__ = ["Cost", "Side", "memory", "serve"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,21 +46,31 @@ def serve(tasks: Mapping[str, Callable[[], int]]) -> None:
             "seconds": perf_counter() - started,
             "cpu_seconds": process_time() - cpu_started,
             "tokens": tokens,
-            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **memory(),
         }
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def memory() -> dict[str, float]:
+    """The most memory that this process has held so far, and what it holds now."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return {
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "resident_megabytes": resident / 1e6,
+    }
 
 
 class Side:
     """A running side, started as ``python -m MODULE ARGUMENTS`` with so many threads.
 
-    ``peak_megabytes`` is the most memory that it has held so far, its libraries included.
+    ``peak_megabytes`` is the most memory that it has held so far, its libraries included;
+    ``resident_megabytes`` what it held after the last task.
     """
 
     def __init__(
         self, module: str, *arguments: str, threads: int, python: str = sys.executable, quiet: bool = True
     ) -> None:
-        self.peak_megabytes = 0.0
+        self.peak_megabytes = self.resident_megabytes = 0.0
         self._process = subprocess.Popen(
             [python, "-m", module, *arguments],
             cwd=ROOT,
@@ -90,4 +100,5 @@ class Side:
             raise RuntimeError(f"{self._process.args!r} ended during {task!r}; run it by hand to see why")
         answer = json.loads(line)
         self.peak_megabytes = answer.pop("peak_megabytes")
+        self.resident_megabytes = answer.pop("resident_megabytes")
         return Cost(**answer)

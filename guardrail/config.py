@@ -191,9 +191,9 @@ class Config:
 
             chosen["lexicon"] = Lexicon.load(models.lexicon)
         if isinstance(models.rewriter, Path):
-            from guardrail.rewriters.lora import LoraRewriter
+            from guardrail.rewriters.opening import open_rewriter
 
-            chosen["rewriter"] = LoraRewriter.load(models.rewriter)
+            chosen["rewriter"] = open_rewriter(models.rewriter)
         elif models.rewriter is None:
             chosen["rewriter"] = None
         if models.download:

@@ -296,7 +296,7 @@ class Guard:
         take = getattr(rewriter, "with_adapter", None)
         if take is None:
             raise UsageError(
-                f"{type(rewriter).__name__} cannot take an adapter; use a guard with a LoraRewriter"
+                f"{type(rewriter).__name__} cannot take an adapter; use a guard with an OnnxRewriter"
             )
         return self._with(rewriter=take(path))
 

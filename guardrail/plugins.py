@@ -26,7 +26,7 @@ from guardrail.manifest import Manifest
 if TYPE_CHECKING:
     from guardrail.detectors.lexicon import Lexicon
     from guardrail.detectors.onnx import OnnxDetector
-    from guardrail.rewriters.lora import LoraRewriter
+    from guardrail.rewriters.onnx import OnnxRewriter
 
 __all__ = ["Once", "connect", "require_portable", "shipped_rewriter"]
 
@@ -127,13 +127,13 @@ def _shipped_lexicon() -> Lexicon:
 
 
 @Once
-def shipped_rewriter() -> LoraRewriter:
-    from guardrail.rewriters.lora import LoraRewriter
+def shipped_rewriter() -> OnnxRewriter:
+    from guardrail.rewriters.onnx import OnnxRewriter
 
-    return LoraRewriter.load(Path(__file__).parent / "shipped" / "rewriter")
+    return OnnxRewriter.load(Path(__file__).parent / "shipped" / "rewriter")
 
 
-def _open_rewriter() -> LoraRewriter:
+def _open_rewriter() -> OnnxRewriter:
     """The shipped rewriter; where it cannot run the flow hears so, and masks."""
     try:
         return shipped_rewriter()

@@ -64,8 +64,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         initializer_range=0.3,  # large enough for logits that differ and for attention that matters
@@ -74,7 +74,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(1)  # one whose candidates stop now and then
         model = LlamaForCausalLM(config)
     weights = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

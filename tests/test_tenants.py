@@ -9,8 +9,8 @@ import pytest
 
 from guardrail import Action, Guard, Outcome, Policy
 from guardrail.outcome import Timings
-from guardrail.rewriters.decode import Decoding
-from guardrail.rewriters.lora import LoraRewriter
+from guardrail.rewriters.onnx import OnnxRewriter
+from guardrail.rewriters.sampling import Decoding
 from tests.fakes import BagEmbedder, WordDetector
 
 pytest.importorskip("torch")
@@ -21,7 +21,7 @@ DECODING = Decoding(temperature=1.5, top_k=300, top_p=1.0, length_ratio=1.0, spa
 TEXTS = [f"You are such an idiot, number {word}." for word in ("one", "two", "three", "four", "five", "six")]
 
 
-def guard(rewriter: LoraRewriter) -> Guard:
+def guard(rewriter: OnnxRewriter) -> Guard:
     detector = WordDetector()
     return Guard(
         policy=LENIENT, detector=detector, rewriter=rewriter, embedder=BagEmbedder(), lexicon=detector
@@ -36,12 +36,12 @@ def test_two_adapters_interleaved_give_what_separate_guards_give(tiny_base, make
     folders = [make_adapter(seed=1), make_adapter(seed=2)]
     alone = []
     for folder in folders:
-        own = guard(LoraRewriter.load(folder, base_folder=tiny_base, decoding=DECODING))
+        own = guard(OnnxRewriter.load(folder, base_folder=tiny_base, decoding=DECODING))
         alone.append([plain(outcome) for outcome in own.check_many(TEXTS)])
     assert Action.REWRITTEN in {outcome.action for outcome in alone[0] + alone[1]}
     assert alone[0] != alone[1], "two adapters that say the same would show nothing"
 
-    first = guard(LoraRewriter.load(folders[0], base_folder=tiny_base, decoding=DECODING))
+    first = guard(OnnxRewriter.load(folders[0], base_folder=tiny_base, decoding=DECODING))
     tenants = [first, first.with_adapter(folders[1])]
     in_turns = [[plain(tenant.check(text)) for tenant in tenants] for text in TEXTS]
     assert [list(row) for row in zip(*in_turns, strict=True)] == alone

@@ -159,4 +159,4 @@ def _imported(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtraError(feature="TransformersDetector", extra="rewrite") from error
+        raise MissingExtraError(feature="TransformersDetector", extra="torch") from error

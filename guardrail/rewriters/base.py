@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardrail.errors import ManifestError, MissingExtraError, ModelFileError
-from guardrail.manifest import FILENAME, Manifest
-from guardrail.models.convert import quiet_transformers
+import numpy as np
+
+from guardrail.errors import MissingExtraError, ModelFileError
+from guardrail.models.convert import for_torch, quiet_transformers
 from guardrail.rewriters.adapter import Adapter, Factors
+from guardrail.rewriters.folders import BaseFolder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,7 +91,8 @@ class Base:
         with torch.no_grad():
             for name, factors in adapter.layers.items():
                 weight = self._model.get_submodule(name).weight
-                weight.addmm_(factors.up, factors.down, alpha=adapter.scale)
+                up, down = torch.from_numpy(factors.up), torch.from_numpy(factors.down)
+                weight.addmm_(up, down, alpha=adapter.scale)
 
     def _unmerge(self, adapter: Adapter) -> None:
         """Reads the original weights again: subtracting leaves rounding errors that grow with every turn."""
@@ -105,31 +108,26 @@ class Base:
         self._merged = None
 
     def _add_beside(self, name: str, factors: Factors, scale: float) -> Any:
+        import torch
         from torch.nn.functional import linear
 
-        scaled = factors.up * scale
+        narrow, wide = torch.from_numpy(factors.down), torch.from_numpy(factors.up * np.float32(scale))
 
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + linear(linear(inputs[0], factors.down), scaled)
+            return output + linear(linear(inputs[0], narrow), wide)
 
         return self._model.get_submodule(name).register_forward_hook(add)
 
 
-def open_base(folder: Path, *, for_adapter: Manifest) -> Base:
-    """The base of a verified folder. Raises ManifestError, before loading, if the adapter is for another."""
-    manifest = Manifest.load(folder, verify=False)
-    if manifest.kind != "base" or manifest.trained_on is None:
-        raise ManifestError(f"{folder} holds a {manifest.kind}, expected a base model with its identity")
-    for_adapter.check_base(manifest.trained_on)
-    unlisted = sorted(path.name for path in folder.iterdir() if path.name not in {*manifest.files, FILENAME})
-    if unlisted:
-        # transformers opens files by name, an adapter_config.json for one: only verified ones may be there.
-        raise ManifestError(f"{folder} has files that its manifest does not list: {unlisted}; remove them")
+def open_base(found: BaseFolder) -> Base:
+    """The base of a verified folder."""
+    folder = found.path
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise MissingExtraError(feature="rewriting", extra="rewrite") from error
+        raise MissingExtraError(feature="rewriting with torch", extra="torch") from error
+    folder = for_torch(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     with quiet_transformers():
         try:
@@ -142,7 +140,7 @@ def open_base(folder: Path, *, for_adapter: Manifest) -> Base:
                 f"{folder} is no causal language model that can be opened: {error}"
             ) from error
     model.requires_grad_(False).train(False)
-    return Base(model=model, tokenizer=tokenizer, identity=manifest.trained_on, folder=folder)
+    return Base(model=model, tokenizer=tokenizer, identity=found.identity, folder=folder)
 
 
 def _stored_names(folder: Path) -> Iterator[str]:

@@ -1,12 +1,7 @@
-"""N-best decoding of many prompts at once, one greedy and the rest sampled, the same whatever the batch.
-
-The noise of a sampled candidate is a hash of its prompt's seed, its number, the step and the token, so it
-depends on nothing else: not on batch companions, padding, call order or a random state.
-"""
+"""N-best decoding of many prompts at once with torch, one greedy and the rest sampled."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,56 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.errors import ConfigError
+from guardrail.rewriters.sampling import Decoding, Prompt, choose, noise_key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Decoding", "Prompt", "decode", "gumbel", "least_likely"]
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How candidates are drawn and how much is computed at once.
-
-    temperature, top_k, top_p   of the sampled candidates; the first one is greedy
-    length_ratio, spare_tokens  a candidate ends within ``length_ratio * source tokens + spare_tokens``
-    prompt_tokens               a longer prompt gets no candidates
-    rows, batch_tokens          greatest number of candidates, and of their tokens, in one forward pass
-    """
-
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.95
-    length_ratio: float = 1.5
-    spare_tokens: int = 8
-    prompt_tokens: int = 512
-    rows: int = 64
-    batch_tokens: int = 8192
-
-    def __post_init__(self) -> None:
-        for name in (
-            "temperature",
-            "top_k",
-            "top_p",
-            "length_ratio",
-            "prompt_tokens",
-            "rows",
-            "batch_tokens",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"decoding {name} must be more than 0, got {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Token ids to continue by at most ``limit`` tokens, with noise that depends on ``seed`` alone."""
-
-    ids: tuple[int, ...]
-    limit: int
-    seed: bytes
+__all__ = ["decode", "log_probabilities"]
 
 
 @dataclass(slots=True)
@@ -86,7 +37,7 @@ def decode(
     import torch
 
     rows = [
-        _Row(index, candidate, _key(prompt.seed, candidate), prompt.limit)
+        _Row(index, candidate, noise_key(prompt.seed, candidate), prompt.limit)
         for index, prompt in enumerate(prompts)
         for candidate in range(n)
     ]
@@ -110,19 +61,20 @@ def decode(
     return [[row.tokens for row in finished if row.prompt == index] for index in range(len(prompts))]
 
 
-def least_likely(
+def log_probabilities(
     model: Any, prompt: Sequence[int], continuation: Sequence[int], *, stop: frozenset[int]
-) -> float:
-    """The least probability, 0..1, of any token of a continuation after its prompt, its end included."""
+) -> npt.NDArray[np.float32]:
+    """The log-probability of each token of a continuation after its prompt, and of its end."""
     import torch
 
     ids = torch.tensor([[*prompt, *continuation]])
     with torch.inference_mode():
         logits = model(input_ids=ids, logits_to_keep=len(continuation) + 1).logits[0]
-        chances = logits.softmax(dim=-1)  # (continuation + 1, vocabulary)
-        own = chances[:-1].gather(1, torch.tensor(continuation, dtype=torch.int64)[:, None])
-        end = chances[-1, sorted(stop)].sum()
-    return float(torch.cat([own.flatten(), end[None]]).min())
+        logs = logits.log_softmax(dim=-1)  # (continuation + 1, vocabulary)
+        own = logs[:-1].gather(1, torch.tensor(continuation, dtype=torch.int64)[:, None])
+        end = logs[-1, sorted(stop)].logsumexp(dim=-1)
+        scores: npt.NDArray[np.float32] = torch.cat([own.flatten(), end[None]]).numpy()
+    return scores
 
 
 class _State:
@@ -187,43 +139,13 @@ class _State:
 
 
 def _choose(logits: Tensor, rows: Sequence[_Row], decoding: Decoding) -> list[int]:
-    """The next token of each row: the most likely for candidate 0, a sample by the Gumbel-max trick for
-    others.
-
-    Samples come from the ``top_k`` most likely tokens, cut to the smallest set that holds ``top_p`` of their
-    probability (nucleus sampling, https://arxiv.org/abs/1904.09751).
-    """
     best = logits.topk(min(decoding.top_k, logits.shape[-1]), dim=-1)
-    tokens = best.indices.numpy()  # (rows, k), the most likely first
-    scores = best.values.double().numpy() / decoding.temperature
-    probabilities = np.exp(scores - scores[:, :1])
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    outside = probabilities.cumsum(axis=1) - probabilities >= decoding.top_p
-    keys = np.array([row.key for row in rows], dtype=np.uint64)
-    steps = np.array([len(row.tokens) for row in rows], dtype=np.uint64)
-    noisy = np.where(outside, -np.inf, scores + gumbel(keys, steps, tokens.astype(np.uint64)))
-    choice = noisy.argmax(axis=1)
-    choice[[row.candidate == 0 for row in rows]] = 0
-    return [int(token) for token in tokens[np.arange(len(rows)), choice]]
-
-
-def gumbel(
-    keys: npt.NDArray[np.uint64], steps: npt.NDArray[np.uint64], tokens: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.float64]:
-    """Standard Gumbel noise, shape (rows, k), a pure function of key and step (rows,) and token (rows, k)."""
-    mixed = _splitmix(_splitmix(keys + steps * _GOLDEN)[:, None] + tokens * _GOLDEN)
-    uniform = ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # strictly between 0 and 1
-    return -np.log(-np.log(uniform))
-
-
-def _splitmix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); wraps around at 64 bits."""
-    values = values + _GOLDEN
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _key(seed: bytes, candidate: int) -> np.uint64:
-    digest = hashlib.sha256(candidate.to_bytes(4, "big") + seed).digest()
-    return np.uint64(int.from_bytes(digest[:8], "big"))
+    chosen = choose(
+        best.values.numpy(),
+        best.indices.numpy(),
+        keys=np.array([row.key for row in rows], dtype=np.uint64),
+        steps=np.array([len(row.tokens) for row in rows], dtype=np.uint64),
+        greedy=np.array([row.candidate == 0 for row in rows]),
+        decoding=decoding,
+    )
+    return [int(token) for token in chosen]

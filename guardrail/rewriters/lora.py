@@ -7,24 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from guardrail import models
+import numpy as np
+import numpy.typing as npt
+
 from guardrail.detectors.lexicon import Lexicon
-from guardrail.errors import ManifestError, UsageError
+from guardrail.errors import UsageError
 from guardrail.manifest import Manifest
 from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail.rewriters.base import Base, open_base
-from guardrail.rewriters.decode import Decoding, Prompt, decode, least_likely
-from guardrail.rewriters.deletion import delete_spans
+from guardrail.rewriters.decode import decode, log_probabilities
+from guardrail.rewriters.folders import find_base
+from guardrail.rewriters.sampling import Decoding, Prompt
+from guardrail.rewriters.wording import LEAST_LIKELY, Wording
 
 __all__ = ["LoraRewriter"]
-
-MAX_CHARACTERS = 4000
-LEAST_LIKELY = 0.15
-"""Probability of its least likely token below which a segment without its listed words is no candidate.
-
-Read off 151 sentences of ParaDetox train: above it nearly all read well, below it most lack a word.
-"""
 
 
 class LoraRewriter:
@@ -40,8 +37,7 @@ class LoraRewriter:
         self._given_decoding = decoding
         self._decoding = decoding or Decoding(temperature=adapter.manifest.temperature or 1.0)
         self._lexicon = lexicon
-        # A segment's own token count is its prompt's without the template's.
-        self._frame = len(adapter.template.encode(base.tokenizer, ""))
+        self._wording = Wording(base.tokenizer, adapter.template, self._decoding, lexicon=lexicon)
 
     @classmethod
     def load(
@@ -63,7 +59,7 @@ class LoraRewriter:
         and transformers.
         """
         adapter = read_adapter(adapter_folder)
-        base = open_base(_base_folder(adapter.manifest, base_folder), for_adapter=adapter.manifest)
+        base = open_base(find_base(adapter.manifest, base_folder))
         return cls._attach(base, adapter, decoding=decoding, lexicon=lexicon or Lexicon.shipped())
 
     def with_adapter(self, adapter_folder: str | Path) -> LoraRewriter:
@@ -97,7 +93,7 @@ class LoraRewriter:
         found: dict[str, list[str]] = {segment: [] for segment in segments}
         with self._base.applied(self._adapter) as model:
             # In here, because a tokenizer cannot be used by two threads at once.
-            prompts = {segment: prompt for segment in found if (prompt := self._prompt(segment)) is not None}
+            prompts = self._wording.prompts(segments)
             for batch in _batches(prompts, n=max(1, n - 1), decoding=self._decoding):
                 continuations = decode(
                     model,
@@ -107,66 +103,35 @@ class LoraRewriter:
                     decoding=self._decoding,
                 )
                 for segment, tokens in zip(batch, continuations, strict=True):
-                    found[segment] = self._texts(tokens, source=segment)
+                    found[segment] = self._wording.texts(tokens, source=segment)
             if n > 1:
                 for segment, shorter in self._deletions(model, prompts):
                     if shorter not in found[segment]:
                         found[segment].append(shorter)
         return [list(found[segment]) for segment in segments]
 
+    def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """For each text, as a rewrite of the segment, the log-probability of each token and of its end.
+
+        Raises UsageError for a segment that cannot be rewritten.
+        """
+        with self._base.applied(self._adapter) as model:
+            prompt = self._wording.prompt_of(segment)
+            return [
+                log_probabilities(model, prompt.ids, self._wording.encode(text), stop=self._base.stop)
+                for text in texts
+            ]
+
     def _deletions(self, model: Any, prompts: dict[str, Prompt]) -> Iterator[tuple[str, str]]:
         """Segments without their listed words, where the model finds every word that is left likely.
 
         "You are a complete idiot." would leave "You are a complete.", in which nobody expects the end.
         """
-        for segment, verdict in zip(prompts, self._lexicon.detect(list(prompts)), strict=True):
-            shorter = _fitted(delete_spans(segment, verdict.spans), segment)
-            if verdict.spans and shorter.strip():
-                ids = self._base.tokenizer.encode(
-                    shorter, add_special_tokens=False, split_special_tokens=True
-                )
-                if least_likely(model, prompts[segment].ids, ids, stop=self._base.stop) >= LEAST_LIKELY:
-                    yield segment, shorter
-
-    def _prompt(self, segment: str) -> Prompt | None:
-        if not segment.strip() or len(segment) > MAX_CHARACTERS:
-            return None
-        try:
-            seed = segment.encode()
-        except UnicodeEncodeError:  # a lone surrogate, which no tokenizer takes
-            return None
-        ids = self._adapter.template.encode(self._base.tokenizer, segment)
-        if len(ids) > self._decoding.prompt_tokens:
-            return None
-        own = len(ids) - self._frame
-        limit = math.ceil(self._decoding.length_ratio * own) + self._decoding.spare_tokens
-        return Prompt(ids=tuple(ids), limit=limit, seed=seed)
-
-    def _texts(self, continuations: Sequence[Sequence[int]], *, source: str) -> list[str]:
-        texts = (self._base.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in continuations)
-        return list(dict.fromkeys(_fitted(text, source) for text in texts if text))
-
-
-def _fitted(candidate: str, source: str) -> str:
-    """The candidate with the source's capital and full stop: adapters learn from comments without either."""
-    if source[:1].isupper():
-        candidate = candidate[:1].upper() + candidate[1:]
-    # A mark that stands apart, as tokenised text has it, is no habit worth keeping.
-    if source[-1:] in (".", "!", "?") and source[-2:-1].isalnum() and candidate[-1:].isalnum():
-        candidate += "?" if source[-1:] == "?" else "."
-    return candidate
-
-
-def _base_folder(manifest: Manifest, chosen: str | Path | None) -> Path:
-    if chosen is not None:
-        return models.require(chosen)
-    source = models.source_of(manifest.trained_on)
-    if source is None:
-        raise ManifestError(
-            f"the base of adapter {manifest.name!r} ({str(manifest.trained_on)[:16]}...) is not one that "
-            "this package knows: pass its folder as base_folder"
-        )
-    return models.require(source.name)
+        for segment, shorter in self._wording.deletions(list(prompts)):
+            ids = self._wording.encode(shorter)
+            scores = log_probabilities(model, prompts[segment].ids, ids, stop=self._base.stop)
+            if math.exp(scores.min()) >= LEAST_LIKELY:
+                yield segment, shorter
 
 
 def _batches(prompts: dict[str, Prompt], *, n: int, decoding: Decoding) -> Iterator[list[str]]:

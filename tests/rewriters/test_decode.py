@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from guardrail.errors import ConfigError
-from guardrail.rewriters.decode import Decoding, Prompt, _key, decode, gumbel, least_likely
+from guardrail.rewriters.decode import decode, log_probabilities
+from guardrail.rewriters.sampling import Decoding, Prompt, gumbel, noise_key
 
 torch = pytest.importorskip("torch")
 
@@ -56,7 +57,7 @@ def sample_slowly(logits: Any, prompt: Prompt, candidate: int, step: int) -> int
             break
         nucleus.append(int(token))
         held += weight
-    keys, steps = np.array([_key(prompt.seed, candidate)]), np.array([step], dtype=np.uint64)
+    keys, steps = np.array([noise_key(prompt.seed, candidate)]), np.array([step], dtype=np.uint64)
     noise = gumbel(keys, steps, np.array([nucleus], dtype=np.uint64))[0]
     return max(
         zip(nucleus, noise, strict=True), key=lambda pair: logits[pair[0]] / DECODING.temperature + pair[1]
@@ -89,7 +90,7 @@ def test_the_noise_has_the_mean_and_variance_of_a_gumbel_distribution():
 def test_sampling_by_the_noise_follows_the_probabilities():
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     draws = 20_000
-    keys = np.array([_key(b"segment", candidate) for candidate in range(draws)])
+    keys = np.array([noise_key(b"segment", candidate) for candidate in range(draws)])
     tokens = np.tile(np.arange(4, dtype=np.uint64), (draws, 1))
     chosen = (np.log(probabilities) + gumbel(keys, np.full(draws, 7, np.uint64), tokens)).argmax(axis=1)
     shares = np.bincount(chosen, minlength=4) / draws
@@ -103,7 +104,7 @@ def test_a_setting_of_zero_is_an_error_that_names_it(name):
 
 
 @pytest.mark.parametrize("continuation", [[], [5], [40, 50, 60, 70]])
-def test_the_least_likely_token_is_found_with_the_end_among_them(model: Any, continuation: list[int]) -> None:
+def test_every_token_has_its_log_probability_and_the_end_too(model: Any, continuation: list[int]) -> None:
     chances = []
     for done in range(len(continuation) + 1):
         with torch.inference_mode():
@@ -111,5 +112,5 @@ def test_the_least_likely_token_is_found_with_the_end_among_them(model: Any, con
         following = read.softmax(dim=-1)
         expected = [continuation[done]] if done < len(continuation) else sorted(STOP)
         chances.append(float(following[expected].sum()))
-    found = least_likely(model, PROMPTS[0].ids, continuation, stop=STOP)
-    assert found == pytest.approx(min(chances), rel=1e-4)
+    found = log_probabilities(model, PROMPTS[0].ids, continuation, stop=STOP)
+    assert np.exp(found) == pytest.approx(chances, rel=1e-4)

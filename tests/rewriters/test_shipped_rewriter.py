@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import guardrail
-from guardrail.rewriters.lora import LoraRewriter
+from guardrail.rewriters.onnx import OnnxRewriter
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.base
@@ -22,8 +22,8 @@ SWEAR_WORDS = ("hell", "damn", "stupid", "idiot", "bloody", "fool")
 
 
 @pytest.fixture(scope="module")
-def rewriter() -> LoraRewriter:
-    return LoraRewriter.load(ADAPTER)
+def rewriter() -> OnnxRewriter:
+    return OnnxRewriter.load(ADAPTER)
 
 
 def test_every_rude_sentence_gets_a_candidate_without_its_swear_words(rewriter):

@@ -50,8 +50,11 @@ class Described(Protocol):
 
 
 def model_folder(name: str) -> Path:
-    """A folder as it is, or a known model's verified folder; ModelMissingError names the pull command."""
-    return Path(name) if Path(name).is_dir() else models.require(name)
+    """A folder, or a known model's verified folder, as torch opens it; a base kept as GGUF is copied once.
+
+    ModelMissingError names the pull command.
+    """
+    return models.for_torch(Path(name) if Path(name).is_dir() else models.require(name))
 
 
 def weights_sha256(base: Path) -> str:

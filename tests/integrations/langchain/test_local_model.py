@@ -86,6 +86,7 @@ def local() -> LocalModel:
 
     folder = models.locate("smollm2-135m-instruct")
     assert folder is not None, "guardrail models pull smollm2-135m-instruct"
+    folder = models.for_torch(folder)
     network = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return LocalModel(network=network, tokenizer=tokenizer)

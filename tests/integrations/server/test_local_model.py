@@ -77,7 +77,7 @@ class LanguageModel:
 def model() -> LanguageModel:
     folder = models.locate("smollm2-135m-instruct")
     assert folder is not None, "guardrail models pull"
-    return LanguageModel(str(folder))
+    return LanguageModel(str(models.for_torch(folder)))
 
 
 def test_a_real_models_insult_is_rewritten_streamed_and_whole(model: LanguageModel) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import numpy as np
 import torch
 
 from guardrail.errors import ModelFileError
@@ -82,7 +83,7 @@ def test_an_adapter_of_another_shape_or_name_changes_nothing(llama_base: Path, t
     start = saved(load_learner(llama_base, stirred=True), tmp_path / "start", llama_base)
     model = modeling.load_base(llama_base, dtype=torch.float32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    strange = Factors(down=torch.zeros(4, 9), up=torch.zeros(9, 4))
+    strange = Factors(down=np.zeros((4, 9), np.float32), up=np.zeros((9, 4), np.float32))
     layer = "model.layers.0.mlp.up_proj"
 
     for layers in ({**start.layers, "model.layers.7.mlp.up_proj": strange}, {**start.layers, layer: strange}):

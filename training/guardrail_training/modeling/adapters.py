@@ -77,7 +77,7 @@ def resume_adapter(model: Any, start: Adapter) -> PeftModel:
                 parameter = parameters.get(f"base_model.model.{name}.lora_{side}.default.weight")
                 if parameter is None or parameter.shape != matrix.shape:
                     raise _misfit(name)
-                parameter.copy_(matrix)
+                parameter.copy_(torch.from_numpy(matrix))
     return adapted
 
 

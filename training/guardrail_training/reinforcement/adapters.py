@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def merge(model: Any, start: Adapter) -> None:
     with torch.no_grad():
         for name, factors in start.layers.items():
             weight = layers[name].weight
-            weight += (start.scale * factors.up @ factors.down).to(weight.dtype)
+            weight += torch.from_numpy(start.scale * factors.up @ factors.down).to(weight.dtype)
 
 
 def _linear(model: Any, name: str, factors: Factors) -> nn.Linear:
@@ -57,8 +58,8 @@ def save_stacked(model: PeftModel, folder: str | Path, *, start: Adapter | None)
     stacked = _stack(parts)
     tensors = {}
     for name, factors in stacked.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = factors.down
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = factors.up
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.from_numpy(factors.down)
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.from_numpy(factors.up)
     rank = len(next(iter(stacked.values())).down)
     targets = {name.rpartition(".")[2] for name in stacked}
     return write_adapter(
@@ -85,9 +86,9 @@ def _stack(parts: list[tuple[float, Mapping[str, Factors]]]) -> dict[str, Factor
         down, up = [], []
         for rank, (scale, layers) in zip(ranks, parts, strict=True):
             factors = layers.get(name)
-            down.append(factors.down if factors else torch.zeros(rank, inputs))
-            up.append(scale * factors.up if factors else torch.zeros(outputs, rank))
-        stacked[name] = Factors(down=torch.cat(down), up=torch.cat(up, dim=1))
+            down.append(factors.down if factors else np.zeros((rank, inputs), dtype=np.float32))
+            up.append(scale * factors.up if factors else np.zeros((outputs, rank), dtype=np.float32))
+        stacked[name] = Factors(down=np.concatenate(down), up=np.concatenate(up, axis=1))
     return stacked
 
 
@@ -95,8 +96,8 @@ def _factors(state: Mapping[str, Tensor]) -> dict[str, Factors]:
     names = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in state}
     return {
         name: Factors(
-            down=state[f"{PREFIX}{name}.lora_A.weight"].float(),
-            up=state[f"{PREFIX}{name}.lora_B.weight"].float(),
+            down=state[f"{PREFIX}{name}.lora_A.weight"].float().numpy(),
+            up=state[f"{PREFIX}{name}.lora_B.weight"].float().numpy(),
         )
         for name in sorted(names)
     }

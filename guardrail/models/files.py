@@ -1,0 +1,36 @@
+"""Files of a model, opened with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+from guardrail.errors import ModelFileError
+
+__all__ = ["mapped", "read_object"]
+
+
+def mapped(path: Path) -> memoryview:
+    """A file's bytes, read from the disk when they are looked at.
+
+    Raises ModelFileError if it cannot be read or is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        reason = error.strerror if isinstance(error, OSError) else "it is empty"
+        raise ModelFileError(f"{path} cannot be read ({reason}); fetch the model again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object; ModelFileError if it does not."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is not valid JSON; fetch the model again") from error
+    if not isinstance(content, dict):
+        raise ModelFileError(f"{path} is not a JSON object; fetch the model again")
+    return content

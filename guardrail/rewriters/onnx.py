@@ -1,0 +1,161 @@
+"""Rewriting with a Llama model and a LoRA adapter on onnxruntime alone: the default, without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.detectors.lexicon import Lexicon
+from guardrail.errors import UsageError
+from guardrail.manifest import Manifest
+from guardrail.models.tokenizer import read_tokenizer
+from guardrail.models.weights import read_weights
+from guardrail.protocols import Detector
+from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail.rewriters.folders import BaseFolder, find_base
+from guardrail.rewriters.runtime.factors import factors_of
+from guardrail.rewriters.runtime.graph import Precision
+from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
+from guardrail.rewriters.runtime.session import Runtime
+from guardrail.rewriters.sampling import Decoding, Prompt
+from guardrail.rewriters.wording import LEAST_LIKELY, Wording
+
+__all__ = ["OnnxRewriter"]
+
+MIN_POSITIONS = 2048
+
+
+class _Base:
+    """A base that any number of rewriters share."""
+
+    def __init__(
+        self, found: BaseFolder, *, decoding: Decoding, precision: Precision, threads: int | None
+    ) -> None:
+        self.identity = found.identity
+        self.tokenizer = read_tokenizer(found.path)
+        self.stop = self.tokenizer.control
+        longest = math.ceil((1 + decoding.length_ratio) * decoding.prompt_tokens) + decoding.spare_tokens
+        self.runtime = Runtime(
+            partial(read_weights, found.path),
+            positions=max(longest, MIN_POSITIONS),
+            precision=precision,
+            threads=threads,
+        )
+
+
+class OnnxRewriter:
+    """Proposes neutral versions of segments; safe to call from several threads and in forked processes.
+
+    Rewriters made by ``with_adapter`` share the base; an adapter is swapped in by each call.
+    """
+
+    def __init__(
+        self, base: _Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector
+    ) -> None:
+        self._base = base
+        self._adapter = adapter
+        self._given_decoding = decoding
+        self._decoding = decoding or Decoding(temperature=adapter.manifest.temperature or 1.0)
+        self._lexicon = lexicon
+        self._wording = Wording(base.tokenizer, adapter.template, self._decoding, lexicon=lexicon)
+        head = adapter.template.literal.partition("{text}")[0]
+        self._reader = Reader(
+            base.runtime,
+            factors_of(adapter, base.runtime.shape),
+            base.tokenizer.encode(head, add_special_tokens=False, split_special_tokens=False),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        adapter_folder: str | Path,
+        *,
+        base_folder: str | Path | None = None,
+        decoding: Decoding | None = None,
+        lexicon: Detector | None = None,
+        precision: Precision = "int8",
+        threads: int | None = None,
+    ) -> OnnxRewriter:
+        """A rewriter from an adapter folder and a base folder, both with manifests, every file verified.
+
+        Without ``base_folder`` the base that the adapter's manifest names is taken from the cache, without
+        ``decoding`` the temperature from that manifest. The last candidate deletes the words of ``lexicon``,
+        by default the shipped one. ``threads`` bounds the threads of a pass; by default there are as many as
+        physical cores.
+
+        Raises ModelMissingError if the base is not there, ManifestError if adapter and base do not belong
+        together, ModelFileError for an adapter that is not plain LoRA or a base that is not a plain Llama.
+        """
+        adapter = read_adapter(adapter_folder)
+        found = find_base(adapter.manifest, base_folder)
+        base = _Base(found, decoding=decoding or Decoding(), precision=precision, threads=threads)
+        return cls(base, adapter, decoding=decoding, lexicon=lexicon or Lexicon.shipped())
+
+    def with_adapter(self, adapter_folder: str | Path) -> OnnxRewriter:
+        """Another rewriter on the same base; raises as ``load`` does."""
+        adapter = read_adapter(adapter_folder)
+        adapter.manifest.check_base(self._base.identity)
+        return OnnxRewriter(self._base, adapter, decoding=self._given_decoding, lexicon=self._lexicon)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The adapter's manifest."""
+        return self._adapter.manifest
+
+    def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
+        """Up to ``n`` different candidates per segment, the greedy one first; see ``Rewriter.rewrite``.
+
+        The last one, if ``n`` is 2 or more, is the segment without its listed words, if it has any and reads
+        well without them. Empty for a segment that is blank, is no valid Unicode, or is longer than
+        ``Decoding.prompt_tokens``.
+        """
+        if n < 1:
+            raise UsageError(f"the number of candidates must be 1 or more, got {n}")
+        prompts = self._wording.prompts(segments)
+        shorter = dict(self._wording.deletions(list(prompts))) if n > 1 else {}
+        answers = self._search(prompts, n=max(1, n - 1), texts=shorter)
+        found: dict[str, list[str]] = {segment: [] for segment in segments}
+        for segment, answer in answers.items():
+            found[segment] = self._wording.texts(answer.candidates, source=segment)
+            # "You are a complete idiot." would leave "You are a complete.", in which nobody expects the end.
+            reads_well = any(math.exp(score.min()) >= LEAST_LIKELY for score in answer.scores)
+            if reads_well and shorter[segment] not in found[segment]:
+                found[segment].append(shorter[segment])
+        return [list(found[segment]) for segment in segments]
+
+    def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """For each text, as a rewrite of the segment, the log-probability of each token and of its end.
+
+        All texts are read in one pass. Raises UsageError for a segment that cannot be rewritten.
+        """
+        question = self._question(segment, self._wording.prompt_of(segment), n=0, texts=texts)
+        longest = max(map(len, question.texts), default=0) + len(question.prompt.ids)
+        if longest > self._base.runtime.positions:
+            raise UsageError(f"prompt and text have {longest} tokens, at most {self._base.runtime.positions}")
+        with self._base.runtime.held():
+            (answer,) = search(self._reader, [question], stop=self._base.stop, decoding=self._decoding)
+        return answer.scores
+
+    def _search(
+        self, prompts: Mapping[str, Prompt], *, n: int, texts: Mapping[str, str]
+    ) -> dict[str, Answer]:
+        questions = [
+            self._question(segment, prompt, n=n, texts=[texts[segment]] if segment in texts else [])
+            for segment, prompt in prompts.items()
+        ]
+        with self._base.runtime.held():
+            answers = search(self._reader, questions, stop=self._base.stop, decoding=self._decoding)
+        return dict(zip(prompts, answers, strict=True))
+
+    def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> Question:
+        return Question(
+            prompt,
+            tuple(self._wording.encode(segment)),
+            n,
+            tuple(tuple(self._wording.encode(text)) for text in texts),
+        )

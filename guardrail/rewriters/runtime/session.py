@@ -1,0 +1,198 @@
+"""A base in memory: passes over a cache of slots, under whichever adapter a call names."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.models.weights import Blocks, LlamaShape, Weights
+from guardrail.rewriters.runtime.graph import Graph, Precision, rotation, write_graph
+
+__all__ = ["Read", "Runtime", "Slots"]
+
+MIN_SLOTS = 1024
+MASKED = np.float32(-1e30)
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Factors = Mapping[str, Floats]
+"""An adapter's matrices by the names of the graph's inputs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """What a pass says of the tokens that were picked: their likeliest followers, the likeliest first.
+
+    ``top_logits`` and ``top_ids`` are (picked, likeliest), ``logits`` (picked, vocabulary).
+    """
+
+    top_logits: Floats
+    top_ids: Integers
+    logits: Floats
+
+
+class Slots:
+    """Keys and values of tokens that were read, one slot each: (1, heads, slots, head size) by layer."""
+
+    def __init__(self, shape: LlamaShape, count: int) -> None:
+        self.used = 0
+        size = (1, shape.kv_heads, count, shape.head_size)
+        names = (f"layers.{layer}.{side}" for layer in range(shape.layers) for side in ("keys", "values"))
+        # Zeros take no memory until they are written to.
+        self.arrays = {name: np.zeros(size, dtype=np.float32) for name in names}
+
+    @property
+    def count(self) -> int:
+        """How many there are, in use or not."""
+        return next(iter(self.arrays.values())).shape[2]
+
+    def keep(self, slots: npt.NDArray[np.intp]) -> None:
+        """Moves these slots to the front, in their order, and forgets all others."""
+        for array in self.arrays.values():
+            array[:, :, : len(slots)] = array[:, :, slots]
+        self.used = len(slots)
+
+    def copy_from(self, other: Slots) -> None:
+        """Takes over what is in use there."""
+        for name, array in self.arrays.items():
+            array[:, :, : other.used] = other.arrays[name][:, :, : other.used]
+        self.used = other.used
+
+
+class Runtime:
+    """Runs passes; one thread at a time, which holds it by ``held``.
+
+    ``load`` gives the weights; they are asked for again in a forked child, which has none of the threads
+    that the parent's session computes with.
+    """
+
+    def __init__(
+        self, load: Callable[[], Weights], *, positions: int, precision: Precision, threads: int | None = None
+    ) -> None:
+        self._precision = precision
+        self.positions = positions
+        self._load = load
+        self._threads = threads
+        self._lock = threading.RLock()
+        self._open()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=partial(_abandon, weakref.ref(self)))
+
+    def _open(self) -> None:
+        weights = self._load()
+        self.shape = weights.shape
+        self._embedding = weights.tensors["model.embed_tokens.weight"]
+        self._session = _session(write_graph(weights, precision=self._precision), threads=self._threads)
+        self._binding = self._session.io_binding()
+        self._rotation = rotation(self.shape, self.positions)
+        self._bound: tuple[Factors | None, Slots | None] = (None, None)
+        self._is_open = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The runtime for this thread alone while inside."""
+        with self._lock:
+            if not self._is_open:
+                self._open()
+            yield
+
+    def abandon(self) -> None:
+        """Leaves the session to itself; the next call opens another one."""
+        _ABANDONED.append((self._session, self._binding))  # freeing one waits for threads that are gone
+        self._lock = threading.RLock()
+        self._is_open = False
+
+    def read(
+        self,
+        factors: Factors,
+        slots: Slots,
+        ids: Sequence[int],
+        *,
+        positions: Sequence[int],
+        bias: Floats,
+        picked: Sequence[int],
+        likeliest: int,
+    ) -> Read:
+        """Reads new tokens into the next free slots. ``bias`` is (tokens, slots in use afterwards): 0 where a
+        token sees a slot, MASKED where it does not. ``picked`` are places among the new tokens.
+        """
+        binding, end = self._binding, slots.used + len(ids)
+        self._bind(factors, slots)
+        likeliest = min(likeliest, self.shape.vocabulary)
+        given: dict[str, npt.NDArray[Any]] = {
+            "embedded": self._embedded(ids),
+            "positions": np.array([positions], dtype=np.int64),
+            "bias": np.ascontiguousarray(bias[None, None], dtype=np.float32),
+            "last_slot": np.array([end - 1], dtype=np.int32),
+            "slots": np.array(end, dtype=np.int32),
+            "picked": np.array(picked, dtype=np.int64),
+            "likeliest": np.array([likeliest], dtype=np.int64),
+        }
+        taken: dict[str, npt.NDArray[Any]] = {
+            "head.product": np.empty((len(picked), self.shape.vocabulary), dtype=np.float32),
+            "top_logits": np.empty((len(picked), likeliest), dtype=np.float32),
+            "top_ids": np.empty((len(picked), likeliest), dtype=np.int64),
+        }
+        for name, array in given.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in taken.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        slots.used = end
+        return Read(taken["top_logits"], taken["top_ids"], taken["head.product"])
+
+    def _bind(self, factors: Factors, slots: Slots) -> None:
+        """Binds what stays from pass to pass; an adapter is swapped by binding its matrices."""
+        if self._bound[0] is not factors:
+            for name, array in factors.items():
+                self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        if self._bound[1] is not slots:
+            if (
+                len(self._rotation[0]) < slots.count
+            ):  # asked for by the operator, although positions are given
+                self._rotation = rotation(self.shape, slots.count)
+            for name, table in zip(("cosines", "sines"), self._rotation, strict=True):
+                self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
+            for name, array in slots.arrays.items():
+                place = ("cpu", 0, np.float32, array.shape, array.ctypes.data)
+                self._binding.bind_input(f"{name}.past", *place)
+                self._binding.bind_output(f"{name}.present", *place)  # the same memory: nothing is copied
+        self._bound = (factors, slots)
+
+    def _embedded(self, ids: Sequence[int]) -> Floats:
+        table, rows = self._embedding, np.array(ids, dtype=np.intp)
+        if isinstance(table, Blocks):
+            return Blocks(table.bits, table.quants[rows], table.scale[rows]).dequantised()
+        return np.ascontiguousarray(table[rows])
+
+
+_ABANDONED: list[object] = []
+
+
+def _abandon(runtime: weakref.ref[Runtime]) -> None:
+    if (found := runtime()) is not None:
+        found.abandon()
+
+
+def _session(graph: Graph, *, threads: int | None) -> Any:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
+    options.log_severity_level = 4  # what goes wrong is raised
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    names = list(graph.arrays)
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(graph.arrays[name]) for name in names]
+    options.add_external_initializers(names, values)
+    return onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,317 @@
+"""Weights are read as transformers and ggml's own package read them; what is not a plain Llama is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardrail.errors import ModelFileError
+from guardrail.models.gguf import parse_gguf
+from guardrail.models.safetensors import parse_safetensors, write_safetensors
+from guardrail.models.weights import Blocks, LlamaShape, Matrix, read_weights
+from tests.models import gguf_files
+
+torch = pytest.importorskip("torch")
+
+SHAPE = LlamaShape(
+    layers=2, width=32, mlp=48, heads=4, kv_heads=2, head_size=8, vocabulary=300,
+    rope_theta=10000.0, epsilon=1e-6, tied=True,
+)  # fmt: skip
+
+
+def floats(matrix: Matrix) -> np.ndarray[Any, Any]:
+    return matrix.dequantised() if isinstance(matrix, Blocks) else matrix
+
+
+def state_dict(base: Path) -> dict[str, np.ndarray[Any, Any]]:
+    from safetensors.numpy import load_file
+
+    return load_file(base / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def gguf(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base with 4-bit layers and an 8-bit embedding, as the published base has them."""
+    return gguf_files.write_gguf(tiny_base, tmp_path_factory.mktemp("gguf") / "tiny.Q4_1.gguf")
+
+
+# ---- what is read
+
+
+def test_a_folder_of_safetensors_gives_the_state_dict(tiny_base):
+    weights = read_weights(tiny_base)
+    expected = state_dict(tiny_base)
+    assert weights.shape == SHAPE
+    assert set(weights.tensors) == set(expected)
+    for name, tensor in weights.tensors.items():
+        assert np.array_equal(floats(tensor), expected[name])
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
+def test_a_gguf_file_gives_the_state_dict_within_the_precision_of_its_form(tiny_base, tmp_path, kind):
+    path = gguf_files.write_gguf(tiny_base, tmp_path / "m.gguf", kind=kind, embedding=kind)
+    weights, expected = read_weights(path), state_dict(tiny_base)
+    assert weights.shape.tied
+    assert set(weights.tensors) == set(expected)
+    tolerance = {"F32": 0.0, "F16": 1e-3, "Q8_0": 1e-2, "Q4_1": 0.15}[kind]
+    for name, tensor in weights.tensors.items():
+        assert np.abs(floats(tensor) - expected[name]).max() <= tolerance, name
+    assert kind.startswith("F") or isinstance(weights.tensors["model.embed_tokens.weight"], Blocks)
+
+
+def test_a_quantised_file_says_what_ggmls_own_package_says_to_the_bit(gguf):
+    reader = pytest.importorskip("gguf").GGUFReader(gguf)
+    oracle = pytest.importorskip("gguf.quants")
+    weights = read_weights(gguf)
+    stored = {tensor.name: tensor for tensor in reader.tensors}
+    for name, tensor in weights.tensors.items():
+        kept = stored[gguf_files.ggml_name(name)]
+        expected = oracle.dequantize(kept.data, kept.tensor_type)
+        ours = floats(tensor)
+        if ".q_proj" in name or ".k_proj" in name:
+            ours = gguf_files.interleaved(ours, 4 if ".q_proj" in name else 2)
+        assert np.array_equal(ours, expected.reshape(ours.shape)), name
+
+
+def test_transformers_computes_the_same_logits_from_the_same_file(gguf):
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    from guardrail.models.convert import quiet_transformers
+
+    with quiet_transformers():
+        theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    weights = read_weights(gguf)
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, rms_norm_eps=weights.shape.epsilon,
+    )  # fmt: skip
+    ours = LlamaForCausalLM(config).eval()
+    state = {name: torch.from_numpy(floats(tensor)) for name, tensor in weights.tensors.items()}
+    ours.load_state_dict(state, strict=False)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(ours(ids).logits, theirs.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_safetensors_are_widened_exactly(tiny_base, tmp_path, kind):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_base, folder)
+    narrow = {n: t.to(getattr(torch, kind)) for n, t in load_file(folder / "model.safetensors").items()}
+    save_file(narrow, folder / "model.safetensors")
+    weights = read_weights(folder)
+    for name, tensor in weights.tensors.items():
+        assert np.array_equal(floats(tensor), narrow[name].to(torch.float32).numpy())
+
+
+def test_a_model_in_several_files_and_with_an_output_layer_of_its_own_is_read_whole(tiny_base, tmp_path):
+    from safetensors.numpy import save_file
+
+    folder = untied(tiny_base, tmp_path / "parts")
+    state = state_dict(folder)
+    (folder / "model.safetensors").unlink()
+    for i, names in enumerate((sorted(state)[::2], sorted(state)[1::2])):
+        save_file({name: state[name] for name in names}, folder / f"model-0000{i}-of-2.safetensors")
+    weights = read_weights(folder)
+    assert not weights.shape.tied
+    assert np.array_equal(floats(weights.tensors["lm_head.weight"]), state["lm_head.weight"])
+    assert set(weights.tensors) == set(state)
+
+
+def untied(base: Path, folder: Path) -> Path:
+    from safetensors.numpy import save_file
+
+    shutil.copytree(base, folder)
+    state = state_dict(base)
+    state["lm_head.weight"] = state["model.embed_tokens.weight"][::-1].copy()
+    save_file(state, folder / "model.safetensors")
+    change(folder / "config.json", tie_word_embeddings=False)
+    return folder
+
+
+def change(path: Path, **entries: Any) -> None:
+    content = json.loads(path.read_text()) | entries
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def test_written_safetensors_are_the_bytes_that_the_safetensors_package_writes(tiny_base, tmp_path):
+    from safetensors.numpy import save_file
+
+    state = state_dict(tiny_base)
+    save_file(state, tmp_path / "theirs", metadata={"format": "pt"})
+    shapes = {name: array.shape for name, array in state.items()}
+    write_safetensors(tmp_path / "ours", shapes, (state[name] for name in sorted(state)))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+# ---- what is refused
+
+
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_that_was_cut_short_anywhere_is_one_clear_error(gguf, tiny_base, share):
+    for path, parse in ((gguf, parse_gguf), (tiny_base / "model.safetensors", parse_safetensors)):
+        content = path.read_bytes()
+        with pytest.raises(ModelFileError, match=r"here.*fetch it again"):
+            parse(memoryview(content[: int(share * len(content))]), where="here")
+
+
+@given(data=st.data())
+def test_a_header_with_altered_bytes_is_read_or_refused_but_nothing_else(
+    gguf, tiny_base, tmp_path_factory, data
+):
+    folder = tmp_path_factory.mktemp("altered")
+    shutil.copyfile(tiny_base / "config.json", folder / "config.json")
+    for source, name, header in (
+        (gguf, "m.gguf", 12_000),
+        (tiny_base / "model.safetensors", "model.safetensors", 2000),
+        (tiny_base / "config.json", "config.json", 900),
+    ):
+        content = bytearray(source.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            place = data.draw(st.integers(0, min(header, len(content)) - 1))
+            content[place] = data.draw(st.integers(0, 255))
+        (folder / name).write_bytes(content)
+        with contextlib.suppress(ModelFileError):
+            assert all(floats(tensor).dtype == np.float32 for tensor in read_weights(folder).tensors.values())
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"{}", bytes(100_000), b"PK\x03\x04" + bytes(100)])
+def test_a_file_that_is_something_else_is_one_clear_error(tmp_path, content):
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"m\.gguf"):
+        read_weights(tmp_path / "m.gguf")
+
+
+def test_a_missing_file_and_an_empty_folder_are_clear_errors(tmp_path):
+    with pytest.raises(ModelFileError, match=r"absent\.gguf cannot be read.*fetch the model again"):
+        read_weights(tmp_path / "absent.gguf")
+    with pytest.raises(ModelFileError, match="expected one GGUF file"):
+        read_weights(tmp_path)
+
+
+def test_two_gguf_files_in_a_folder_are_a_clear_error(gguf, tmp_path):
+    for name in ("a.gguf", "b.gguf"):
+        shutil.copyfile(gguf, tmp_path / name)
+    with pytest.raises(ModelFileError, match="has 2"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"model_type": "qwen2"}, "'qwen2', and only 'llama' runs without torch.*extra 'torch'"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1.0}}, "rope_scaling"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ({"auto_map": {"AutoModelForCausalLM": "m.M"}}, "auto_map"),
+        ({"num_hidden_layers": 3}, r"lacks the tensor model\.layers\.2"),
+        ({"num_hidden_layers": 1 << 24}, r"lacks the tensor model\.layers\.2"),
+        ({"num_hidden_layers": 1 << 62}, "layers of this model is"),
+        ({"num_hidden_layers": 1}, r"holds tensors.*layers\.1"),
+        ({"num_hidden_layers": "2"}, "layers of this model is '2'"),
+        ({"num_attention_heads": 0}, "heads of this model is 0"),
+        ({"num_key_value_heads": 3}, "cannot share 3 keys"),
+        ({"head_dim": 7}, "of size 7"),
+        ({"hidden_size": 64}, "expected"),
+        ({"vocab_size": 301}, r"is \(300, 32\), expected \(301, 32\)"),
+        ({"tie_word_embeddings": False}, r"lacks the tensor lm_head"),
+        ({"rms_norm_eps": -1.0}, "epsilon"),
+        ({"rms_norm_eps": ...}, "rms_norm_eps"),
+    ],
+)
+def test_a_model_that_is_not_this_plain_llama_is_refused_by_name(tiny_base, tmp_path, entries, message):
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_base, folder)
+    change(folder / "config.json", **entries)
+    with pytest.raises(ModelFileError, match=message):
+        read_weights(folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"general.architecture": "gemma"}, "'gemma', and only 'llama' runs without torch"),
+        ({"llama.rope.scaling.type": "yarn"}, r"rope\.scaling\.type"),
+        ({"llama.expert_count": 8}, "expert_count"),
+        ({"llama.logit_scale": 2.0}, "logit_scale"),
+        ({"llama.rope.dimension_count": 4}, r"rope\.dimension_count is 4"),
+        ({"llama.attention.head_count": [4, 4]}, "heads of this model is"),
+        ({"llama.attention.head_count_kv": [2, 2]}, "kv_heads"),
+        ({"llama.block_count": 3}, r"lacks the tensor model\.layers\.2"),
+        ({"llama.block_count": -1}, "layers of this model is -1"),
+        ({"general.alignment": 0}, "not a GGUF file"),
+    ],
+)
+def test_a_gguf_that_is_not_this_plain_llama_is_refused_by_name(tiny_base, tmp_path, entries, message):
+    tensors = gguf_files.tensors_of(state_dict(tiny_base), heads=4, kv_heads=2)
+    metadata = gguf_files.metadata_of(tiny_base) | entries
+    (tmp_path / "m.gguf").write_bytes(gguf_files.gguf_bytes(metadata, tensors))
+    with pytest.raises(ModelFileError, match=message):
+        read_weights(tmp_path / "m.gguf")
+
+
+def test_what_is_switched_off_does_not_matter(tiny_base, tmp_path):
+    tensors = gguf_files.tensors_of(state_dict(tiny_base), heads=4, kv_heads=2)
+    off: dict[str, Any] = {"llama.rope.scaling.type": "none", "llama.expert_count": 0}
+    metadata = gguf_files.metadata_of(tiny_base) | off
+    (tmp_path / "m.gguf").write_bytes(gguf_files.gguf_bytes(metadata, tensors, version=2))
+    assert read_weights(tmp_path).shape.layers == 2
+
+
+def without(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (without("model.layers.1.mlp.up_proj.weight"), r"lacks the tensor model\.layers\.1\.mlp\.up_proj"),
+        (lambda state: state.update(score=np.zeros((2, 32), np.float32)), "holds tensors.*score"),
+        (lambda state: state.update({"model.norm.weight": np.zeros(31, np.float32)}), r"is \(31,\)"),
+        (lambda state: state.update({"model.norm.weight": np.zeros(32, np.int8)}), "stored in I8"),
+    ],
+)
+def test_a_tensor_that_is_missing_strange_or_of_another_shape_is_named(tiny_base, tmp_path, alter, message):
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_base, folder)
+    state = state_dict(tiny_base)
+    alter(state)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match=message):
+        read_weights(folder)
+
+
+def test_a_form_of_storage_that_is_not_read_is_named_with_those_that_are(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setitem(gguf_files.KINDS, "F16", 12)  # Q4_K
+    path = gguf_files.write_gguf(tiny_base, tmp_path / "m.gguf", kind="F16")
+    with pytest.raises(ModelFileError, match="stored in type 12 of ggml; expected one of F32, F16, Q4_1"):
+        read_weights(path)
+
+
+def test_numbers_of_a_type_that_numpy_lacks_are_named(tiny_base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "narrow"
+    shutil.copytree(tiny_base, folder)
+    state = load_file(folder / "model.safetensors")
+    state["model.norm.weight"] = state["model.norm.weight"].to(torch.float8_e4m3fn)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match="F8_E4M3"):
+        read_weights(folder)
