@@ -23,7 +23,8 @@ T = TypeVar("T")
 class Moderator(Protocol):
     """What moderates: a Guard."""
 
-    policy: Policy
+    @property
+    def policy(self) -> Policy: ...
 
     def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     async def amoderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
@@ -54,7 +55,8 @@ class FedText(Protocol):
 class Asker(Protocol):
     """A guard, asked with ``await``."""
 
-    policy: Policy
+    @property
+    def policy(self) -> Policy: ...
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...

@@ -9,7 +9,7 @@ from typing import Any
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.agreement import agreement
-from guardrail.flow.record import CLEAN, Case, Record
+from guardrail.flow.record import CLEAN, Case, Record, Trace
 from guardrail.flow.scoring import detect, jointly, tolerate
 from guardrail.flow.steps import Embed, Rewrite, Steps
 from guardrail.outcome import Action, Span, Verdict
@@ -41,7 +41,8 @@ def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
 def examine(policy: Policy, source: str, candidate: str) -> Steps[tuple[str, ...]]:
     """The names of the checks that refuse a candidate, whoever wrote it, for a source that stands alone."""
     (verdict,) = yield from detect(policy, [source])
-    case = Case(Segment(0, source, Span(0, len(source)), "prose"), "", verdict)
+    segment = Segment(0, source, Span(0, len(source)), "prose")
+    case = Case(segment, "", Trace(len(source)), verdict=verdict)
     ((proposed,),) = yield from _propose(policy, [case], [[candidate]])
     return failed(proposed[0], policy)
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -256,7 +257,7 @@ def _steps(
 
 
 @torch.no_grad()
-def _original_embedding(original: nn.Module, batch: Batch, *, share: float) -> Tensor:
+def _original_embedding(original: Any, batch: Batch, *, share: float) -> Tensor:
     """What the untouched encoder makes of the first ``share`` of a batch, (n, width); n may be 0."""
     count = round(share * len(batch.weight)) if share == 0 else max(1, round(share * len(batch.weight)))
     ids, mask = batch.input_ids[:count], batch.attention_mask[:count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,9 @@ class DetectorNetwork(nn.Module):
     so padding changes nothing.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    encoder: Any  # transformers leaves its models untyped
+
+    def __init__(self, encoder: Any) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder

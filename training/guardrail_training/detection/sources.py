@@ -324,7 +324,10 @@ def readings() -> Mapping[str, Reading]:
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return {
         row["text"]: Reading(
-            *(fmean(row[name]) for name in ("severity", "toxicity", "incivility", "swear")),
+            severity=fmean(row["severity"]),
+            toxicity=fmean(row["toxicity"]),
+            incivility=fmean(row["incivility"]),
+            swear=fmean(row["swear"]),
             flags=frozenset(row["flags"]),
         )
         for row in rows
