@@ -152,6 +152,8 @@ class Plugin:
         return found
 
     def _ordered(self, reply: Any, expected: str) -> Iterator[Any]:
+        if type(reply) is list:  # nearly every reply
+            return iter(reply)
         if inspect.iscoroutine(reply):
             reply.close()
         try:

@@ -307,7 +307,7 @@ def test_a_text_that_breaks_the_rewriter_does_not_decide_for_its_companions() ->
         return WordRewriter().rewrite(request.texts, request.n)
 
     poison = "This idiot has poison in it, sadly."
-    outcome = Hand(rewrite=rewrite).run(f"{TOXIC}\n\n{poison}")
+    outcome = Hand(rewrite=rewrite).run(f"{TOXIC}\n\n{poison}\n\n{CLEAN}")
     assert [edit.action for edit in outcome.edits] == [Action.REWRITTEN, Action.MASKED]
     assert outcome.edits[1].failed_checks == outcome.degraded == ("rewriter_error",)
 
