@@ -66,7 +66,7 @@ class Reader:
             seen = np.where(np.tri(count, dtype=bool), np.float32(0), MASKED)
             self.read(slots, self.head, positions=range(count), bias=seen, picked=[count - 1], likeliest=1)
             self._head_slots = slots
-        slots = Slots(self.runtime.shape, MIN_SLOTS)
+        slots = self.runtime.slots(MIN_SLOTS)
         if self._head_slots is not None:
             slots.copy_from(self._head_slots)
         return slots
