@@ -14,7 +14,7 @@ help:
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
 	@echo "make format  put the code into the house layout"
 
-demo: .venv/installed-rewrite
+demo: .venv/installed
 	$(BIN)/guardrail models pull
 	$(BIN)/python examples/demo.py
 
@@ -47,6 +47,11 @@ bench: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) .
+	@touch $@
 
 .venv/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
