@@ -137,7 +137,7 @@ class _Llama:
 
     def _attention(self, layer: int, qkv: str) -> str:
         shape, writer, name = self._shape, self._writer, f"layers.{layer}"
-        cache = [1, shape.kv_heads, "C", shape.head_size]
+        cache: list[int | str] = [1, shape.kv_heads, "C", shape.head_size]
         past = [writer.input(f"{name}.{side}.past", "float32", cache) for side in ("keys", "values")]
         row = writer.node("Unsqueeze", [qkv, "row"], [f"{name}.row"])
         writer.node(
@@ -219,7 +219,8 @@ class _Llama:
         writer.constant("last_axis", np.array([-1], dtype=np.int64))
 
     def _integer_product(self, name: str, state: str, parts: Sequence[Matrix], *, norm: str | None) -> str:
-        writer, gain = self._writer, np.float32(1)
+        writer = self._writer
+        gain = np.ones(parts[0].shape[1], dtype=np.float32)
         outputs = sum(part.shape[0] for part in parts)
         if norm is None:
             magnitude = writer.node("Abs", [state], [f"{name}.magnitude"])
@@ -241,7 +242,8 @@ class _Llama:
             rows = rows * gain
             step = np.maximum(np.abs(rows).max(axis=1), np.float32(1e-30)) / np.float32(127)
             steps.append(step)
-            return np.rint(rows / step[:, None])
+            whole: Floats = np.rint(rows / step[:, None])
+            return whole
 
         weight = self._matrix_weight(f"{name}.weight", parts, rounded)
         steps_name = self._weight(f"{name}.steps", np.concatenate(steps))

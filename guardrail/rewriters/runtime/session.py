@@ -56,7 +56,7 @@ class Slots:
     @property
     def count(self) -> int:
         """How many there are, in use or not."""
-        return next(iter(self.arrays.values())).shape[2]
+        return int(next(iter(self.arrays.values())).shape[2])
 
     def keep(self, slots: npt.NDArray[np.intp]) -> None:
         """Moves these slots to the front, in their order, and forgets all others."""
