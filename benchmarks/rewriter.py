@@ -5,8 +5,9 @@ Run: ``python -m benchmarks.rewriter --data DIR``, or with ``GUARDRAIL_DATA`` se
 ``train`` for the ways that are compared with, and the base (``guardrail models pull``).
 
 Every way runs in a process of its own with the same number of threads. They take turns sentence by sentence,
-so that what else the machine does hits all alike: ratios hold on a busy machine, seconds only on an idle one,
-where a way that keeps both threads at work takes half of its processor seconds.
+so that what else the machine does hits all alike. Seconds hold on an idle machine only. On a busy one compare
+processor seconds with ``--threads 1``: torch's threads wait for each other in a loop, which costs more the
+busier the machine is.
 Beside the guard's whole path stand the candidates alone, by this package and by transformers' ``generate``,
 with and without prompt lookup. ``--install`` also installs the package into a fresh environment for its size.
 """
@@ -83,6 +84,7 @@ def in_turns(sides: Mapping[str, Side], tasks: Mapping[str, Sequence[str]], *, s
         for way in ways:
             sides[way].do(f"{task} 0")
         for i in range(sentences):
+            print(f"{task}: sentence {i + 1} of {sentences}", file=sys.stderr)
             for way in ways:
                 costs[task][way].append(sides[way].do(f"{task} {i}"))
     return costs

@@ -128,7 +128,7 @@ def passes(threads: int) -> dict[str, Any]:
     folder = models.require(models.REWRITER_BASE)
     found: dict[str, Any] = {}
     for precision in ("int8", "float32"):
-        graph = write_graph(read_weights(folder), positions=2048, precision=precision)
+        graph = write_graph(read_weights(folder), precision=precision)
         size = sum(array.nbytes for array in graph.arrays.values())
         del graph
         runtime = Runtime(partial(read_weights, folder), positions=2048, precision=precision, threads=threads)

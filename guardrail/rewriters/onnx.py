@@ -58,7 +58,8 @@ class OnnxRewriter:
         self, base: _Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector
     ) -> None:
         self._base = base
-        self._adapter = adapter
+        # Its matrices are in the reader, as the graph takes them.
+        self._adapter = Adapter(adapter.manifest, scale=adapter.scale, layers={})
         self._given_decoding = decoding
         self._decoding = decoding or Decoding(temperature=adapter.manifest.temperature or 1.0)
         self._lexicon = lexicon

@@ -86,7 +86,7 @@ def test_in_8_bits_the_weights_are_rounded_and_nothing_else(tiny_base: Path, mak
 
 
 def _rounded(matrix: np.ndarray) -> np.ndarray:
-    steps = np.abs(matrix).max(axis=1, keepdims=True) / 127
+    steps = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), 1e-30) / 127
     return np.rint(matrix / steps) * steps
 
 

@@ -9,7 +9,6 @@ import pytest
 import guardrail
 from guardrail.rewriters.onnx import OnnxRewriter
 
-pytest.importorskip("torch")
 pytestmark = pytest.mark.base
 
 ADAPTER = Path(guardrail.__file__).parent / "shipped" / "rewriter"

@@ -11,14 +11,14 @@ https://arxiv.org/abs/2106.09685, section 4.1). Layers that read the same state 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.models.weights import Blocks, LlamaShape, OtherModelError, Weights
+from guardrail.models.weights import Blocks, LlamaShape, Matrix, OtherModelError, Weights, expected_shapes
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
 __all__ = ["GROUPS", "Graph", "factor_names", "rotation", "write_graph"]
@@ -32,6 +32,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Linear layers that read the same state, by the name of their product."""
 _FUSED = "com.microsoft"
 HEAD_STEP = 16
+ROWS_AT_ONCE = 2048
 UINT8, UINT32 = 2, 12  # as ONNX numbers types
 OFFSET = 64 * ((1 << 14) + (1 << 7) + 1)
 """What makes digits of 7 bits from a number with a sign: 64, the zero point, in each place."""
@@ -45,10 +46,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """What a session is made of: the model as bytes, and the arrays it names without holding them."""
+    """What a session is made of: the model as bytes, and the arrays it names without holding them.
+
+    ``packed`` are the arrays that onnxruntime may bring into an order of its own when it opens the model.
+    """
 
     content: bytes
     arrays: Mapping[str, Array]
+    packed: Mapping[str, Array]
 
 
 def factor_names(layer: int, group: str) -> tuple[str, str]:
@@ -82,6 +87,10 @@ class _Llama:
         self._precision = precision
         self._writer = GraphWriter("llama")
         self._arrays: dict[str, Array] = {}
+        self._packed: dict[str, Array] = {}
+        # One block for all, which goes back to the system when it is freed; small ones might not.
+        kind = np.int8 if precision == "int8" else np.float32
+        self._room = np.empty(sum(math.prod(size) for size in _matrices(weights)), dtype=kind)
 
     def graph(self) -> Graph:
         shape, writer = self._shape, self._writer
@@ -108,7 +117,7 @@ class _Llama:
         for layer in range(shape.layers):
             state, skip = self._layer(layer, state, skip)
         self._head(state)
-        return Graph(writer.serialized(), self._arrays)
+        return Graph(writer.serialized(), self._arrays, self._packed)
 
     def _layer(self, layer: int, state: str, skip: str) -> tuple[str, str]:
         """The normalised state for the next layer, and the sum it comes from."""
@@ -128,7 +137,7 @@ class _Llama:
 
     def _attention(self, layer: int, qkv: str) -> str:
         shape, writer, name = self._shape, self._writer, f"layers.{layer}"
-        cache = [1, shape.kv_heads, "C", shape.head_size]
+        cache: list[int | str] = [1, shape.kv_heads, "C", shape.head_size]
         past = [writer.input(f"{name}.{side}.past", "float32", cache) for side in ("keys", "values")]
         row = writer.node("Unsqueeze", [qkv, "row"], [f"{name}.row"])
         writer.node(
@@ -158,11 +167,9 @@ class _Llama:
     def _linear(self, layer: int, group: str, state: str, *, norm: str | None = None) -> str:
         """The product of one group of layers with what the adapter adds to it."""
         writer, name = self._writer, f"layers.{layer}.{group}"
-        matrix = np.concatenate(
-            [_floats(self._tensor(f"model.layers.{layer}.{part}")) for part in GROUPS[group]]
-        )
-        outputs, inputs = matrix.shape
-        product = self._product(name, state, matrix, norm=norm)
+        parts = [self._tensor(f"model.layers.{layer}.{part}") for part in GROUPS[group]]
+        outputs, inputs = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        product = self._product(name, state, parts, norm=norm)
         first, second = factor_names(layer, group)
         writer.input(first, "float32", [inputs, f"{name}.rank"])
         writer.input(second, "float32", [f"{name}.rank", outputs])
@@ -171,20 +178,32 @@ class _Llama:
 
     def _head(self, state: str) -> None:
         writer, shape = self._writer, self._shape
-        matrix = _floats(self._tensor("model.embed_tokens" if shape.tied else "lm_head"))
+        matrix = self._tensor("model.embed_tokens" if shape.tied else "lm_head")
         picked = writer.node("Gather", [state, "picked"], ["picked_state"], axis=0)
-        logits = self._product("head", picked, matrix, norm="model.norm")
+        logits = self._product("head", picked, [matrix], norm="model.norm")
         writer.node("TopK", [logits, "likeliest"], ["top_logits", "top_ids"], axis=-1)
         writer.output(logits, "float32", ["P", shape.vocabulary])
         writer.output("top_logits", "float32", ["P", "K"])
         writer.output("top_ids", "int64", ["P", "K"])
 
-    def _product(self, name: str, state: str, matrix: Floats, *, norm: str | None) -> str:
-        """State times matrix. ``norm`` names the normalisation that the state comes from, if it does."""
-        if self._precision == "float32":
-            weight = self._weight(f"{name}.weight", matrix.T)
-            return self._writer.node("MatMul", [state, weight], [f"{name}.product"])
-        return self._integer_product(name, state, matrix, norm=norm)
+    def _product(self, name: str, state: str, parts: Sequence[Matrix], *, norm: str | None) -> str:
+        """State times matrices, side by side; ``norm`` names what normalised the state, if anything did."""
+        if self._precision == "int8":
+            return self._integer_product(name, state, parts, norm=norm)
+        weight = self._matrix_weight(f"{name}.weight", parts, lambda rows: rows)
+        return self._writer.node("MatMul", [state, weight], [f"{name}.product"])
+
+    def _matrix_weight(self, name: str, parts: Sequence[Matrix], rounded: Callable[[Floats], Array]) -> str:
+        """The weight (inputs, outputs) of a product, put together some rows at a time."""
+        inputs, outputs = parts[0].shape[1], sum(part.shape[0] for part in parts)
+        place, self._room = np.split(self._room, [inputs * outputs])
+        target = place.reshape(inputs, outputs)
+        done = 0
+        for rows in _pieces(parts):
+            target[:, done : done + len(rows)] = rounded(rows).T
+            done += len(rows)
+        self._packed[name] = self._arrays[name] = target
+        return self._writer.weight(name, target)
 
     def _digit_constants(self) -> None:
         writer = self._writer
@@ -199,8 +218,10 @@ class _Llama:
         writer.constant("zero_point", np.array(64, dtype=np.uint8))
         writer.constant("last_axis", np.array([-1], dtype=np.int64))
 
-    def _integer_product(self, name: str, state: str, matrix: Floats, *, norm: str | None) -> str:
+    def _integer_product(self, name: str, state: str, parts: Sequence[Matrix], *, norm: str | None) -> str:
         writer = self._writer
+        gain = np.ones(parts[0].shape[1], dtype=np.float32)
+        outputs = sum(part.shape[0] for part in parts)
         if norm is None:
             magnitude = writer.node("Abs", [state], [f"{name}.magnitude"])
             largest = writer.node("ReduceMax", [magnitude, "last_axis"], [f"{name}.largest"], keepdims=1)
@@ -212,27 +233,33 @@ class _Llama:
             # of their number.
             gain = _floats(self._tensor(norm))
             step = np.float32(LARGEST / math.sqrt(len(gain)))
-            matrix = matrix * gain
             inverse = np.divide(step, gain, out=np.zeros_like(gain), where=gain != 0)
             scale = self._weight(f"{name}.scale", inverse)
             places = self._weight(f"{name}.places", PLACES[None] / step)
-        steps = np.maximum(np.abs(matrix).max(axis=1), np.float32(1e-30)) / np.float32(127)
-        rounded = np.rint(matrix / steps[:, None]).astype(np.int8)
+        steps: list[Floats] = []
+
+        def rounded(rows: Floats) -> Array:
+            rows = rows * gain
+            step = np.maximum(np.abs(rows).max(axis=1), np.float32(1e-30)) / np.float32(127)
+            steps.append(step)
+            whole: Floats = np.rint(rows / step[:, None])
+            return whole
+
+        weight = self._matrix_weight(f"{name}.weight", parts, rounded)
+        steps_name = self._weight(f"{name}.steps", np.concatenate(steps))
         scaled = writer.node("Mul", [state, scale], [f"{name}.scaled"])
         shifted = writer.node("Add", [scaled, "offset"], [f"{name}.shifted"])
         whole = writer.node("Cast", [shifted], [f"{name}.whole"], to=UINT32)
         moved = writer.node("BitShift", [whole, "shifts"], [f"{name}.moved"], direction="RIGHT")
         bytes_ = writer.node("Cast", [moved], [f"{name}.bytes"], to=UINT8)  # the lowest eight bits
         digits = writer.node("BitwiseAnd", [bytes_, "seven_bits"], [f"{name}.digits"])  # (3, S, inputs)
-        weight = self._weight(f"{name}.weight", rounded.T)
-        steps_name = self._weight(f"{name}.steps", steps.astype(np.float32))
         products = writer.node(
             "MatMulIntegerToFloat",
             [digits, weight, "one", steps_name, "zero_point"],
             [f"{name}.products"],
             domain=_FUSED,
         )
-        writer.constant(f"{name}.size", np.array([-1, len(matrix)], dtype=np.int64))
+        writer.constant(f"{name}.size", np.array([-1, outputs], dtype=np.int64))
         by_place = writer.node("Reshape", [products, "by_place"], [f"{name}.by_place"])
         placed = writer.node("MatMul", [places, by_place], [f"{name}.placed"])
         if norm is not None:
@@ -240,7 +267,7 @@ class _Llama:
         summed = writer.node("Reshape", [placed, f"{name}.size"], [f"{name}.summed"])
         return writer.node("Div", [summed, scale], [f"{name}.product"])
 
-    def _tensor(self, name: str) -> Array | Blocks:
+    def _tensor(self, name: str) -> Matrix:
         return self._weights.tensors[f"{name}.weight"]
 
     def _norm(self, name: str) -> str:
@@ -251,6 +278,27 @@ class _Llama:
             self._arrays[name] = np.ascontiguousarray(array)
             self._writer.weight(name, self._arrays[name])
         return name
+
+
+def _matrices(weights: Weights) -> Iterator[tuple[int, ...]]:
+    """The shapes of all matrices that states are multiplied with."""
+    expected = expected_shapes(weights.shape)
+    head = "model.embed_tokens.weight" if weights.shape.tied else "lm_head.weight"
+    for name, size in expected.items():
+        if name == head or (name.startswith("model.layers.") and len(size) == 2):
+            yield size
+
+
+def _pieces(parts: Sequence[Matrix]) -> Iterator[Floats]:
+    """The rows of matrices in float32, a few thousand at a time."""
+    for part in parts:
+        for start in range(0, part.shape[0], ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            if isinstance(part, Blocks):
+                minimum = None if part.minimum is None else part.minimum[rows]
+                yield Blocks(part.bits, part.quants[rows], part.scale[rows], minimum).dequantised()
+            else:
+                yield part[rows]
 
 
 def _floats(matrix: Floats | Blocks) -> Floats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ IR_VERSION = 8  # the first that goes with opset 18
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "uint32": 12}
 _EXTERNAL = 1
 
-Array = npt.NDArray[np.float32] | npt.NDArray[np.int64] | npt.NDArray[np.int32] | npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
 Attribute = int | float | str | Sequence[int]
 Shape = Sequence[int | str]
 

@@ -8,7 +8,7 @@ nothing but the number of passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,7 +66,7 @@ class Reader:
             seen = np.where(np.tri(count, dtype=bool), np.float32(0), MASKED)
             self.read(slots, self.head, positions=range(count), bias=seen, picked=[count - 1], likeliest=1)
             self._head_slots = slots
-        slots = Slots(self.runtime.shape, MIN_SLOTS)
+        slots = self.runtime.slots(MIN_SLOTS)
         if self._head_slots is not None:
             slots.copy_from(self._head_slots)
         return slots
@@ -168,8 +168,9 @@ class _Segment:
             node = candidate.node
             if node is not self.root:
                 yield node
+            # Behind its last token nothing is read: a candidate of that length is cut.
             count = SAMPLE_DRAFT if candidate.number else GREEDY_DRAFT
-            count = min(count, candidate_room(candidate, self.question.prompt.limit))
+            count = min(count, self.question.prompt.limit - len(candidate.tokens) - 1)
             for token in draft(self.question.source, candidate.tokens, count=count):
                 node = node.child(token)
                 yield node
@@ -231,11 +232,6 @@ class _Segment:
         return np.asarray([*own, end] - total, dtype=np.float32)
 
 
-def candidate_room(candidate: _Candidate, limit: int) -> int:
-    """How many more tokens a candidate may have before it is cut."""
-    return limit - len(candidate.tokens) - 1
-
-
 def _known(array: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic]:
     assert array is not None  # for the type checker: it was read
     return array
@@ -258,14 +254,15 @@ class _Search:
         self._slots = reader.begin()
 
     def run(self, questions: Sequence[Question]) -> list[Answer]:
-        new = partial_segment(len(self._reader.head), self._stop, self._decoding)
+        head = len(self._reader.head)
         waiting = [(index, question) for index, question in enumerate(questions)][::-1]
         active: list[tuple[int, _Segment]] = []
         answers: dict[int, Answer] = {}
         while waiting or active:
             while waiting and self._has_room([segment for _, segment in active], waiting[-1][1]):
                 index, question = waiting.pop()
-                active.append((index, new(question)))
+                segment = _Segment(question, head=head, stop=self._stop, decoding=self._decoding)
+                active.append((index, segment))
             self._pass([segment for _, segment in active])
             for index, segment in active:
                 segment.advance()
@@ -296,8 +293,8 @@ class _Search:
             node.slot = first + offset
         bias = np.full((len(nodes), first + len(nodes)), MASKED, dtype=np.float32)
         bias[:, :head] = 0
-        for row, node in zip(bias, nodes, strict=True):
-            row[[before.slot for before in node.path()]] = 0
+        for seen, node in zip(bias, nodes, strict=True):
+            seen[[before.slot or 0 for before in node.path()]] = 0
         unpicked = {id(node) for segment in segments for node in segment.prompt[:-1]}
         picked = [offset for offset, node in enumerate(nodes) if id(node) not in unpicked]
         found = self._reader.read(
@@ -336,8 +333,3 @@ class _Search:
             larger = Slots(self._reader.runtime.shape, 2 * (len(kept) + count))
             larger.copy_from(self._slots)
             self._slots = larger
-
-
-def partial_segment(head: int, stop: frozenset[int], decoding: Decoding) -> Callable[[Question], _Segment]:
-    """Makes segments behind one head."""
-    return lambda question: _Segment(question, head=head, stop=stop, decoding=decoding)

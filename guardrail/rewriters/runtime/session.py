@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.models.weights import Blocks, LlamaShape, Weights
-from guardrail.rewriters.runtime.graph import Graph, Precision, rotation, write_graph
+from guardrail.models.weights import Blocks, LlamaShape, Matrix, Weights
+from guardrail.rewriters.runtime.graph import Precision, rotation, write_graph
+from guardrail.rewriters.runtime.protobuf import GraphWriter
 
 __all__ = ["Read", "Runtime", "Slots"]
 
 MIN_SLOTS = 1024
+EMBEDDING = "model.embed_tokens.weight"
 MASKED = np.float32(-1e30)
 
 Floats = npt.NDArray[np.float32]
@@ -45,15 +48,15 @@ class Slots:
 
     def __init__(self, shape: LlamaShape, count: int) -> None:
         self.used = 0
-        size = (1, shape.kv_heads, count, shape.head_size)
-        names = (f"layers.{layer}.{side}" for layer in range(shape.layers) for side in ("keys", "values"))
-        # Zeros take no memory until they are written to.
-        self.arrays = {name: np.zeros(size, dtype=np.float32) for name in names}
+        names = [f"layers.{layer}.{side}" for layer in range(shape.layers) for side in ("keys", "values")]
+        # In one block, which takes no memory where it was never written to.
+        block = np.zeros((len(names), 1, shape.kv_heads, count, shape.head_size), dtype=np.float32)
+        self.arrays = dict(zip(names, block, strict=True))
 
     @property
     def count(self) -> int:
         """How many there are, in use or not."""
-        return next(iter(self.arrays.values())).shape[2]
+        return int(next(iter(self.arrays.values())).shape[2])
 
     def keep(self, slots: npt.NDArray[np.intp]) -> None:
         """Moves these slots to the front, in their order, and forgets all others."""
@@ -90,11 +93,22 @@ class Runtime:
     def _open(self) -> None:
         weights = self._load()
         self.shape = weights.shape
-        self._embedding = weights.tensors["model.embed_tokens.weight"]
-        self._session = _session(write_graph(weights, precision=self._precision), threads=self._threads)
+        self._embedding = weights.tensors[EMBEDDING]
+        # Decoded at every look-up, so it is looked up once for both of its uses.
+        tensors = ChainMap({EMBEDDING: self._embedding}, cast("MutableMapping[str, Matrix]", weights.tensors))
+        graph = write_graph(Weights(self.shape, tensors), precision=self._precision)
+        del weights, tensors  # and with them the mapped file
+        self._session = _session(graph.content, graph.arrays, threads=self._threads)
+        # The session reads these where they are. Matrices are packed into memory of its own, if it packs any.
+        self._arrays = {
+            name: array
+            for name, array in graph.arrays.items()
+            if name not in graph.packed or not _packs(self._precision)
+        }
         self._binding = self._session.io_binding()
         self._rotation = rotation(self.shape, self.positions)
         self._bound: tuple[Factors | None, Slots | None] = (None, None)
+        self._spare: Slots | None = None
         self._is_open = True
 
     @contextmanager
@@ -104,6 +118,13 @@ class Runtime:
             if not self._is_open:
                 self._open()
             yield
+
+    def slots(self, count: int) -> Slots:
+        """Slots of which none is in use; the same memory for every call that asks for so many."""
+        if self._spare is None or self._spare.count != count:
+            self._spare = Slots(self.shape, count)
+        self._spare.used = 0
+        return self._spare
 
     def abandon(self) -> None:
         """Leaves the session to itself; the next call opens another one."""
@@ -183,7 +204,29 @@ def _abandon(runtime: weakref.ref[Runtime]) -> None:
         found.abandon()
 
 
-def _session(graph: Graph, *, threads: int | None) -> Any:
+@cache
+def _packs(precision: Precision) -> bool:
+    """Whether onnxruntime copies the matrices of products on this machine: found out by erasing one."""
+    kind, weight_kind = (np.uint8, np.int8) if precision == "int8" else (np.float32, np.float32)
+    state, weight = np.full((2, 64), 3, dtype=kind), np.full((64, 64), 5, dtype=weight_kind)
+    writer = GraphWriter("probe")
+    writer.input("state", kind.__name__, ["S", 64])
+    writer.weight("weight", weight)
+    if precision == "int8":
+        writer.constant("scale", np.array(1, dtype=np.float32))
+        inputs = ["state", "weight", "scale", "scale"]
+        writer.node("MatMulIntegerToFloat", inputs, ["product"], domain="com.microsoft")
+    else:
+        writer.node("MatMul", ["state", "weight"], ["product"])
+    writer.output("product", "float32", ["S", 64])
+    session = _session(writer.serialized(), {"weight": weight}, threads=1)
+    (before,) = session.run(None, {"state": state})
+    weight[:] = 0
+    (after,) = session.run(None, {"state": state})
+    return bool((before == after).all())
+
+
+def _session(content: bytes, arrays: Mapping[str, npt.NDArray[Any]], *, threads: int | None) -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -191,8 +234,10 @@ def _session(graph: Graph, *, threads: int | None) -> Any:
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
     options.log_severity_level = 4  # what goes wrong is raised
+    # Passes differ in size: memory kept for one is of no use to the next.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    names = list(graph.arrays)
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(graph.arrays[name]) for name in names]
-    options.add_external_initializers(names, values)
-    return onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    options.add_external_initializers(list(arrays), values)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
