@@ -128,10 +128,12 @@ class Record:
         cases = []
         for segment in segments:
             earlier = self._tail + segment.text[: segment.core.start]
-            context = _context(earlier, self.policy.context)
-            body_start = segment.start + segment.core.start
-            reach = tuple(trace for trace in self._traces if trace.end > body_start - len(context))
-            trace = Trace(segment.end, clear=not segment.body)
+            context = _context(earlier, self.policy.context) if earlier else ""
+            reach: tuple[Trace, ...] = ()
+            if context:
+                begin = segment.start + segment.core.start - len(context)
+                reach = tuple(trace for trace in self._traces if trace.end > begin)
+            trace = Trace(segment.end, clear=segment.core.start == segment.core.end)
             cases.append(Case(segment, context, trace, reach))
             self._traces = (*reach, trace)
             # One character more than the context shows whether the cut falls inside a word.

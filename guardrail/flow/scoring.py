@@ -46,8 +46,10 @@ def tolerate(policy: Policy, error: PluginError) -> None:
 
 def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> Steps[list[Verdict]]:
     """Verdicts whose ``flagged`` is the policy's decision; nothing is asked for no texts."""
+    if not texts:
+        return []
     verdicts: list[Verdict] = []
-    for portion in portions(texts, batch=policy.batch):
+    for portion in [texts] if len(texts) == 1 else portions(texts, batch=policy.batch):
         verdicts += yield Detect(tuple(portion), lexicon)
     if lexicon:
         return verdicts
@@ -74,7 +76,8 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         case.trace.clear = _is_clear(policy, verdict)
         if verdict.unsupported:
             case.degrade("unsupported_text")
-    doubtful = [case for case in cases if not case.flagged and (case.parts_word or not case.clear)]
+    asked = [case for case in cases if case.context and not case.flagged]
+    doubtful = [case for case in asked if case.parts_word or not case.clear]
     # Where all is clear but a word was cut in two, the words around the cut are enough.
     bodies = [case.body[: policy.context] if case.clear else case.body for case in doubtful]
     guilty = yield from jointly(policy, doubtful, bodies)
@@ -85,10 +88,12 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
 
 def _is_clear(policy: Policy, verdict: Verdict) -> bool:
     """True where the detector is sure of it, and the policy's own limits are as far away."""
-    limits = {label: policy.thresholds.get(label, policy.threshold) for label in verdict.scores}
-    return verdict.clear and all(
-        limit is None or verdict.scores[label] < CLEAR_SHARE * limit for label, limit in limits.items()
+    if not verdict.clear:
+        return False
+    limits = (
+        (policy.thresholds.get(label, policy.threshold), score) for label, score in verdict.scores.items()
     )
+    return all(limit is None or score < CLEAR_SHARE * limit for limit, score in limits)
 
 
 def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[None]:
