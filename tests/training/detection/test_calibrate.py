@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail_training.detection.calibrate import MIN_TEXTS, CleanSet, choose_thresholds, platt, scores
+from guardrail_training.detection.calibrate import MIN_TEXTS, ScoredTexts, choose_thresholds, platt, scores
 
 
 def test_known_constants_are_found_again() -> None:
@@ -35,34 +35,44 @@ def test_scores_have_the_columns_of_the_calibration() -> None:
     np.testing.assert_allclose(scores(np.zeros((1, 2)), calibration), expected)
 
 
-clean_sets = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=MIN_TEXTS, max_size=200)
+read_texts = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=MIN_TEXTS, max_size=120)
 
 
-def clean_set(texts: list[tuple[float, bool]]) -> CleanSet:
-    return CleanSet(np.array([score for score, _ in texts]), np.array([marked for _, marked in texts]))
+def scored(texts: list[tuple[float, bool]]) -> ScoredTexts:
+    return ScoredTexts(
+        np.array([score for score, _ in texts]), np.array([marked for _, marked in texts], dtype=bool)
+    )
 
 
-@given(clean_sets, st.floats(0, 0.5))
+@settings(max_examples=20, deadline=None)
+@given(read_texts, read_texts, st.floats(0, 0.5))
 def test_at_the_thresholds_no_more_than_allowed_is_flagged(
-    texts: list[tuple[float, bool]], share: float
+    harmless: list[tuple[float, bool]], hostile: list[tuple[float, bool]], share: float
 ) -> None:
-    chosen = choose_thresholds({"clean": clean_set(texts)}, {"clean": share})
-    flagged = [score >= chosen["marked" if marked else "alone"] for score, marked in texts]
+    chosen = choose_thresholds({"clean": scored(harmless)}, {"clean": share}, hostile=scored(hostile))
     if chosen["alone"] < 0.99:
-        assert np.mean(flagged) <= share
+        assert scored(harmless).flagged(chosen["alone"], chosen["marked"]) <= share
     assert chosen["marked"] <= chosen["alone"]
 
 
 def test_the_strictest_set_decides_and_small_ones_do_not() -> None:
     sets = {
-        "a": clean_set([(0.2, False)] * 100),
-        "b": clean_set([(0.6, False)] * 100),
-        "c": clean_set([(0.9, False)] * (MIN_TEXTS - 1)),
+        "a": scored([(0.2, False)] * 100),
+        "b": scored([(0.6, False)] * 100),
+        "c": scored([(0.9, False)] * (MIN_TEXTS - 1)),
     }
-    assert choose_thresholds(sets, dict.fromkeys(sets, 0.0))["alone"] == pytest.approx(0.61)
+    chosen = choose_thresholds(sets, dict.fromkeys(sets, 0.0), hostile=scored([(0.7, False)]))
+    assert 0.6 < chosen["alone"] <= 0.7
 
 
-def test_marked_words_may_use_what_the_score_alone_leaves_of_the_budget() -> None:
-    texts = [(0.9, False)] * 6 + [(0.4, True)] * 4 + [(0.1, False)] * 90
-    chosen = choose_thresholds({"clean": clean_set(texts)}, {"clean": 0.1})
-    assert chosen["marked"] < 0.4 < chosen["alone"] <= 0.9
+def test_the_pair_that_finds_most_is_taken() -> None:
+    harmless = scored([(0.9, False)] * 6 + [(0.4, True)] * 4 + [(0.1, False)] * 90)
+    rarely_marked = choose_thresholds(
+        {"clean": harmless}, {"clean": 0.05}, hostile=scored([(0.3, True)] * 9 + [(0.8, False)])
+    )
+    assert rarely_marked["marked"] <= 0.3
+    never_marked = choose_thresholds(
+        {"clean": harmless}, {"clean": 0.06}, hostile=scored([(0.3, True)] + [(0.8, False)] * 9)
+    )
+    assert never_marked["alone"] <= 0.8
+    assert never_marked["marked"] > 0.4

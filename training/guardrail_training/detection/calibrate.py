@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CleanSet", "choose_thresholds", "platt", "scores"]
+__all__ = ["ScoredTexts", "choose_thresholds", "platt", "scores"]
 
 Floats = npt.NDArray[np.floating]
 STEPS = 60
 RIDGE = 1e-3
-ALONE = 0.7
 MIN_TEXTS = 60
+GRID = tuple(place / 100 for place in range(5, 100))
 
 
 def platt(logits: Floats, shares: Floats, weights: Floats) -> dict[str, float]:
@@ -42,32 +42,35 @@ def scores(logits: Floats, calibration: Mapping[str, Mapping[str, float]]) -> Fl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CleanSet:
-    """Harmless texts: the score of each, and whether a word of it is marked, both of shape (texts,)."""
+class ScoredTexts:
+    """The score of each text, and whether a word of it is marked, both of shape (texts,)."""
 
     scores: Floats
     marked: npt.NDArray[np.bool_]
 
+    def flagged(self, alone: float, marked: float) -> float:
+        """The share that is flagged from these scores on, without and with a marked word; 0 of no texts."""
+        flags = (self.scores >= alone) | (self.marked & (self.scores >= marked))
+        return float(flags.mean()) if len(flags) else 0.0
 
-def choose_thresholds(sets: Mapping[str, CleanSet], allowed: Mapping[str, float]) -> dict[str, float]:
+
+def choose_thresholds(
+    harmless: Mapping[str, ScoredTexts], allowed: Mapping[str, float], *, hostile: ScoredTexts
+) -> dict[str, float]:
     """``alone`` and ``marked``: from which score a text is flagged, and from which if a word of it is marked.
 
-    Both are the lowest, in hundredths, at which no set is flagged more often than ``allowed``, of which the
-    score alone may use ``ALONE``: the rest is for marked words, two weak witnesses in place of a strong one.
-    Sets of fewer than ``MIN_TEXTS`` texts decide nothing.
+    Of all pairs in hundredths at which no harmless set is flagged more often than ``allowed``, the one that
+    flags most of the hostile texts; of equals the higher one. Sets of fewer than ``MIN_TEXTS`` texts decide
+    nothing.
     """
-    counted = {name: part for name, part in sets.items() if len(part.scores) >= MIN_TEXTS}
-
-    def holds(alone: float, marked: float, share: float) -> bool:
-        return all(
-            np.mean((part.scores >= alone) | (part.marked & (part.scores >= marked))) <= share * allowed[name]
-            for name, part in counted.items()
-        )
-
-    grid = [place / 100 for place in range(5, 100)]
-    alone = next((limit for limit in grid if holds(limit, limit, ALONE)), grid[-1])
-    marked = next((limit for limit in grid if limit <= alone and holds(alone, limit, 1.0)), alone)
-    return {"alone": alone, "marked": marked}
+    counted = {name: texts for name, texts in harmless.items() if len(texts.scores) >= MIN_TEXTS}
+    best, most = (0.99, 0.99), -1.0
+    for alone in GRID:
+        for marked in (limit for limit in GRID if limit <= alone):
+            holds = all(texts.flagged(alone, marked) <= allowed[name] for name, texts in counted.items())
+            if holds and (recall := hostile.flagged(alone, marked)) >= most:
+                best, most = (alone, marked), recall
+    return {"alone": best[0], "marked": best[1]}
 
 
 def _sigmoid(x: Floats) -> Floats:

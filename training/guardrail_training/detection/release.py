@@ -19,7 +19,7 @@ from guardrail_training.data import Row as ParallelRow
 from guardrail_training.data import load_paradetox
 from guardrail_training.detection import corpora
 from guardrail_training.detection.batches import load_tokenizer
-from guardrail_training.detection.calibrate import CleanSet, choose_thresholds, platt
+from guardrail_training.detection.calibrate import ScoredTexts, choose_thresholds, platt
 from guardrail_training.detection.corpora import CLEAN, Labelled
 from guardrail_training.detection.dev_sets import (
     GROUP_TERM,
@@ -29,6 +29,7 @@ from guardrail_training.detection.dev_sets import (
     toxic_sets,
 )
 from guardrail_training.detection.hard_negatives import Templates
+from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.lexicon_build import WORD, build_lexicon, write_lexicon
 from guardrail_training.detection.measures import flag_rates, rank_sets
 from guardrail_training.detection.mixture import Example, draw_pass
@@ -56,17 +57,17 @@ CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 # Sets of hate name groups in most of their toxic texts, which would make the names words of the list.
 LEXICON_SOURCES = ("paradetox", "davidson", "toxic_spans", "stormfront", "everyday", "own", "wikitext2")
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
-# Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and
-# the forum's texts that name a group are from a place of hate, where noHate is a matter of context: both have
-# a floor above zero.
+# Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic. The
+# forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind the
+# preset for people's comments alone, with a budget above zero. Wikipedia's 484 held-out sentences may lose two
+# and one: a stricter share would leave the decision to a single odd sentence.
 ALLOWED = {
     "assistant": {
         "lookalikes": 0.03,
         "everyday_neutral": 0.02,
         "paradetox_neutral": 0.02,
         "toxigen_neutral": 0.04,
-        "forum": 0.09,
-        "wikitext2": 0.002,
+        "wikitext2": 0.0045,
     },
     "community": {
         "lookalikes": 0.02,
@@ -74,9 +75,10 @@ ALLOWED = {
         "paradetox_neutral": 0.012,
         "toxigen_neutral": 0.03,
         "forum": 0.07,
-        "wikitext2": 0.001,
+        "wikitext2": 0.0025,
     },
 }
+HOSTILE = ("everyday_hostile", "own_hostile", "own_uncivil", "paradetox_toxic", "stormfront_hate")
 DECIDES = {"assistant": "incivility", "community": "toxicity"}  # the label that a preset adds
 MARKED = 0.4  # token score from which a word is marked
 
@@ -174,25 +176,35 @@ def _presets(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """For each preset its labels' thresholds; "assistant" adds incivility to what "community" flags."""
     chosen: dict[str, dict[str, float]] = {}
+    clean = _clean_sets(listed, apart)
     for preset, label in DECIDES.items():
-        sets = {}
-        for name, texts in _clean_sets(listed, apart).items():
-            verdicts = detector.detect(texts)
-            sets[name] = CleanSet(
-                np.array([verdict.scores[label] for verdict in verdicts]),
-                np.array([bool(verdict.spans) for verdict in verdicts]),
-            )
-        chosen[label] = choose_thresholds(sets, ALLOWED[preset])
+        place = TRAINED.index(label)
+        hostile = {
+            text.text: None for text in apart if text.source in HOSTILE and (text.labels[place] or 0) > 0.5
+        }
+        read = {name: _scored(detector, texts, label) for name, texts in clean.items()}
+        harmless = {name: texts for name, texts in read.items() if name in ALLOWED[preset]}
+        chosen[label] = choose_thresholds(
+            harmless, ALLOWED[preset], hostile=_scored(detector, list(hostile), label)
+        )
     return {
         "assistant": {label: chosen[label] for label in ("toxicity", "incivility")},
         "community": {"toxicity": chosen["toxicity"]},
     }
 
 
+def _scored(detector: OnnxDetector, texts: Sequence[str], label: str) -> ScoredTexts:
+    verdicts = detector.detect(texts)
+    return ScoredTexts(
+        np.array([verdict.scores[label] for verdict in verdicts]),
+        np.array([bool(verdict.spans) for verdict in verdicts]),
+    )
+
+
 def _clean_sets(listed: Set[str], apart: Sequence[Labelled]) -> dict[str, list[str]]:
     """Held-out harmless texts by kind, those of ParaDetox with a ``listed`` word aside."""
     kinds = {"everyday_lookalike": "lookalikes", "own_harmless": "lookalikes", "stormfront_nohate": "forum"}
-    sets: dict[str, dict[str, None]] = {name: {} for name in ALLOWED["assistant"]}
+    sets: dict[str, dict[str, None]] = {name: {} for name in ALLOWED["community"]}
     for text in apart:
         name = kinds.get(text.source, text.source)
         if name not in sets:
