@@ -28,7 +28,7 @@ WHOLE = (
     "queue",
 )
 REAL = ("meaning_floor", "batch_wait")
-OPTIONAL = ("threshold", "detect_timeout", "rewrite_timeout")
+OPTIONAL = ("threshold", "early_stop", "detect_timeout", "rewrite_timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ class Policy:
     negation_change  greatest difference in the number of negations
     ladder           the rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block"
     candidates       rewrites proposed per segment
+    early_stop       worth, 0..1, from which the first rewrite is taken before others are proposed: how surely
+                     it is clean, times how close it is in meaning; None: all are proposed
     max_rewrites     flagged segments per text that may be rewritten; later ones start at the next rung
     block            "segment": the refusal takes the segment's place and nothing after it is released;
                      "whole": the refusal replaces the whole text (not for streams); "raise": BlockedError
@@ -67,6 +69,7 @@ class Policy:
     negation_change: int = 0
     ladder: tuple[Rung, ...] = LADDER
     candidates: int = 7
+    early_stop: float | None = None
     max_rewrites: int = 64
     block: Literal["segment", "whole", "raise"] = "segment"
     refusal: str = "[withheld: this part could not be made safe]"
@@ -89,6 +92,8 @@ class Policy:
         for name, value in {"threshold": self.threshold, **self.thresholds}.items():
             _require(value is None or 0.0 <= value <= 1.0, name, "between 0 and 1", value)
         _require(-1.0 <= self.meaning_floor <= 1.0, "meaning_floor", "between -1 and 1", self.meaning_floor)
+        early = self.early_stop
+        _require(early is None or 0.0 <= early <= 1.0, "early_stop", "None or between 0 and 1", early)
         low, high = self.length_ratio
         _require(0.0 <= low <= 1.0 <= high, "length_ratio", "two numbers around 1", self.length_ratio)
         is_run = self.ladder and self.ladder == LADDER[-len(self.ladder) :]

@@ -303,3 +303,26 @@ def test_loading_says_what_will_not_work() -> None:
         raise RuntimeError
 
     assert guard(detector=broken, lexicon=broken).load() == ("detector_error", "lexicon_error")
+
+
+@pytest.mark.parametrize(
+    ("early_stop", "first", "asked"),
+    [
+        (None, "person", [4]),
+        (0.2, "person", [1]),
+        (1.0, "person", [1, 4]),  # clean, and not close enough
+        (0.2, "idiot", [1, 4]),  # still toxic
+    ],
+)
+def test_further_candidates_are_drawn_unless_the_first_is_worth_the_early_stop(
+    early_stop: float | None, first: str, asked: list[int]
+) -> None:
+    counts: list[int] = []
+
+    def rewrite(segments: Any, n: int) -> list[list[str]]:
+        counts.append(n)
+        return [[s.replace("idiot", first), s.replace("idiot", "person")][:n] for s in segments]
+
+    outcome = guard(Policy(candidates=4, early_stop=early_stop), rewriter=rewrite).check(TOXIC)
+    assert outcome.text == TOXIC.replace("idiot", "person")
+    assert counts == asked

@@ -55,19 +55,31 @@ def _rewrite(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     if not cases:
         return
     try:
-        proposed: list[list[str]] = yield Rewrite(tuple(case.body for case in cases), policy.candidates)
-        proposals = yield from _propose(policy, cases, proposed)
+        if policy.early_stop is not None and policy.candidates > 1:
+            yield from _attempt(policy, cases, n=1, floor=policy.early_stop)
+        yield from _attempt(policy, [case for case in cases if not case.settled], n=policy.candidates)
     except PluginError as error:
+        waiting = [case for case in cases if not case.settled]
         if len(cases) > 1 and not isinstance(error, DeadlineError):
-            for case in cases:
+            for case in waiting:
                 yield from _rewrite(policy, [case])
             return
-        for case in cases:
+        for case in waiting:
             case.refuse(error.reason)
             case.degrade(error.reason)
+
+
+def _attempt(policy: Policy, cases: Sequence[Case], *, n: int, floor: float | None = None) -> Steps[None]:
+    """Settles cases on one of ``n`` candidates; with a floor on its worth, silently or not at all."""
+    if not cases:
         return
+    proposed: list[list[str]] = yield Rewrite(tuple(case.body for case in cases), n)
+    proposals = yield from _propose(policy, cases, proposed)
     for case, tried in zip(cases, proposals, strict=True):
-        _accept_best(policy, case, tried)
+        if floor is None:
+            _accept_best(policy, case, tried)
+        elif tried and not failed(tried[0][0], policy) and _worth(*tried[0]) >= floor:
+            _accept_best(policy, case, tried[:1])
 
 
 def _propose(
@@ -116,10 +128,15 @@ def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Ver
     best = -1.0
     agreed = agreement([proposal.candidate for proposal, _ in passing])
     for (proposal, verdict), shared in zip(passing, agreed, strict=True):
-        worth = (1.0 - verdict.score) * max(0.0, proposal.similarity) * shared
+        worth = _worth(proposal, verdict) * shared
         if worth > best:
             best = worth
             case.settle(Action.REWRITTEN, proposal.candidate, verdict, proposal.similarity)
+
+
+def _worth(proposal: Proposal, verdict: Verdict) -> float:
+    """How surely a candidate is clean, times how close it is in meaning, 0..1."""
+    return (1.0 - verdict.score) * max(0.0, proposal.similarity)
 
 
 def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
