@@ -23,6 +23,7 @@ __all__ = [
     "envelope",
     "finish_reason",
     "index_of",
+    "message_of",
     "object_of",
     "plain",
     "string_of",
@@ -138,19 +139,35 @@ def index_of(part: JsonObject, *, default: int = 0) -> int:
 
 
 def object_of(part: JsonObject, name: str | None) -> JsonObject:
-    """The object under a name, empty where there is none; the part itself for no name."""
+    """The object under a name, empty where there is none; the part itself for no name.
+
+    Some languages write an empty object as an empty list, others as an empty string.
+    """
     found = part if name is None else part.get(name)
-    if found is None:
+    if not found:
         return {}
     if not isinstance(found, dict):
         raise MalformedError(f"{name} is not an object")
     return found
 
 
+def message_of(choice: JsonObject, kind: Kind, *, streamed: bool) -> JsonObject:
+    """What a choice says: its message, or in a stream its delta.
+
+    Some upstreams give the one in place of the other, or the text of a chat by itself.
+    """
+    if kind is not CHAT:
+        return choice
+    for name in (CHAT.delta, CHAT.message) if streamed else (CHAT.message, CHAT.delta):
+        if found := object_of(choice, name):
+            return found
+    return {DOCUMENT: choice["text"]} if choice.get("text") else {}
+
+
 def string_of(part: JsonObject, name: str) -> str:
     """The string under a name, empty where there is none."""
     found = part.get(name)
-    if found is None:
+    if not found:
         return ""
     if not isinstance(found, str):
         raise MalformedError(f"{name} is not a string")
@@ -174,7 +191,10 @@ def envelope(answer: JsonObject, *, terms: Terms, streamed: bool, clean: Contain
 
 def finish_reason(reason: object) -> str | None:
     """The reason as OpenAI names it; None for what is no reason, or none that is known here."""
-    return FINISH_REASONS.get(reason.lower()) if isinstance(reason, str) else None
+    if not isinstance(reason, str):
+        return None
+    name = reason.strip().rpartition(".")[2]  # also "FinishReason.STOP"
+    return FINISH_REASONS.get(name.lower().replace("-", "_"))
 
 
 @dataclass(slots=True)
@@ -244,13 +264,18 @@ class Calls:
     def _place(self, fragment: JsonObject) -> int:
         """The index of the call that a fragment belongs to.
 
-        Some servers send whole calls without an index: an id that was not there yet begins the next one.
+        Some servers send whole calls without an index: an id that was not there yet begins the next one, or
+        another name where there are no ids.
         """
         if fragment.get("index") is not None:
             return index_of(fragment)
-        latest = max(self._calls, default=0)
-        begins = _id_of(fragment) not in ("", *(call.id for call in self._calls.values()))
-        return index_of({"index": latest + 1 if begins and self._calls else latest})
+        if not self._calls:
+            return 0
+        latest = max(self._calls)
+        call, found = self._calls[latest], _id_of(fragment)
+        is_named = bool(call.name and object_of(fragment, "function").get("name"))
+        begins = found not in [each.id for each in self._calls.values()] if found else is_named
+        return index_of({"index": latest + begins})
 
     def strings(self) -> list[str]:
         """Everything in them that someone could read, but the ids."""

@@ -105,7 +105,8 @@ def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
     async def moderations(request: Request) -> Response:
         content = asked(await request.body())
         # Without a model's name a text stays here: nobody asked for it to be sent on.
-        if content.get("model") not in (None, "") and not _is_ours(content):
+        model = content.get("model")
+        if isinstance(model, str) and model.strip() and not _is_ours(content):
             return await proxy.figures(request, path="/v1/moderations")
         question = await _asked(request, Moderation)
         return await _answered(proxy, request, partial(_moderated, guard, question))
@@ -163,7 +164,7 @@ async def _detoxified(proxy: Proxy, policies: Policies, question: Detoxify) -> J
 async def _moderated(guard: Guard, question: Moderation) -> JsonObject:
     verdicts = await anyio.to_thread.run_sync(guard.detect, question.texts())
     results = [_result(verdict, guard.policy) for verdict in verdicts]
-    return {"id": "modr-guardrail", "model": question.model or MODERATION, "results": results}
+    return {"id": "modr-guardrail", "model": (question.model or "").strip() or MODERATION, "results": results}
 
 
 def _result(verdict: Verdict, policy: Policy) -> JsonObject:

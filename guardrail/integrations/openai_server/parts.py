@@ -57,7 +57,7 @@ class Part:
 def parts_of(source: JsonObject, name: str) -> list[Part]:
     """The parts of a field, none where it is empty; MalformedError where it is no text."""
     value = source.get(name)
-    if value is None or value is False:
+    if value is None or value is False or value == {}:
         return []
     if type(value) is int:
         value = str(value)  # a number that an upstream took for JSON

@@ -34,7 +34,8 @@ def error_beside(answer: JsonObject) -> object:
     """The error in an answer that was to hold choices, in one of the shapes that upstreams use, or None."""
     if not answer.get("choices") and "error" in (answer.get("object"), answer.get("type")):
         return answer.get("error") or answer
-    return answer.get("error") or None
+    error = answer.get("error")
+    return None if not error or (isinstance(error, dict) and not any(error.values())) else error
 
 
 def message_in(error: object, *, depth: int = 0) -> str | None:

@@ -20,7 +20,6 @@ from guardrail.integrations.openai_server.wire import JsonObject, MalformedError
 
 __all__ = ["Relay"]
 
-EVENT_BYTES = 1 << 20
 END = "[DONE]"
 
 
@@ -104,7 +103,7 @@ class Relay:
             choice.finish() if self._failure is None else choice.break_off()
 
     async def _read(self) -> None:
-        reader = EventReader(limit=EVENT_BYTES)
+        reader = EventReader(limit=self._answer.limit)
         try:
             async for chunk in self._answer.chunks():
                 for payload in reader.feed(chunk):

@@ -1,4 +1,4 @@
-"""Server-sent events: read strictly from bytes, and written."""
+"""Server-sent events: read from bytes, and written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _BOM = b"\xef\xbb\xbf"
 class EventReader:
     """Bytes in, the payloads of events out, however the bytes were cut.
 
-    Comments and fields other than ``data`` are dropped unread. MalformedError where a line is not UTF-8 or an
-    event is longer than ``limit`` bytes.
+    Comments and fields other than ``data`` are dropped unread; what is not UTF-8 becomes replacement
+    characters, as the standard has it. MalformedError where an event is longer than ``limit`` bytes.
     """
 
     def __init__(self, *, limit: int) -> None:
@@ -56,7 +56,7 @@ class EventReader:
     def _line(self, line: bytes) -> Iterator[str]:
         if not line:
             if self._payload:
-                yield _decoded(b"\n".join(self._payload))
+                yield b"\n".join(self._payload).decode("utf-8", "replace")
             self._payload, self._size = [], 0
         elif line == b"data" or line.startswith(b"data:"):
             value = line[len(b"data:") :].removeprefix(b" ")
@@ -67,10 +67,3 @@ class EventReader:
 def event(payload: JsonObject) -> bytes:
     """One event with a JSON payload."""
     return f"data: {dumps(payload)}\n\n".encode("ascii")
-
-
-def _decoded(payload: bytes) -> str:
-    try:
-        return payload.decode("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedError("not UTF-8") from None

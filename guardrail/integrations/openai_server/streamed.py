@@ -18,6 +18,7 @@ from guardrail.integrations.openai_server.answers import (
     Calls,
     Terms,
     finish_reason,
+    message_of,
     object_of,
     plain,
 )
@@ -125,6 +126,7 @@ class StreamedChoice:
         self._introduced = terms.kind is not CHAT
         self._reason: str | None = None
         self._has_odd_reason = False
+        self._has_deltas = False
         self._is_whole = True
         self._usage: JsonObject | None = None
 
@@ -137,7 +139,7 @@ class StreamedChoice:
         """Takes up one delta, or drops it behind the end. MalformedError where it has another shape."""
         if self._ended or self.blocked:
             return
-        source = object_of(choice, self._terms.kind.delta)
+        source = self._source(choice)
         if not self._introduced:
             self._introduced = True
             await self._outlet.emit(self._index, {"role": "assistant", "content": ""})
@@ -168,6 +170,13 @@ class StreamedChoice:
         """Drops what still waits for the guard, however the answer ended."""
         for lane in self._lanes.values():
             lane.close()
+
+    def _source(self, choice: JsonObject) -> JsonObject:
+        """What is new in a chunk: behind deltas a message only repeats what they said."""
+        if self._has_deltas:
+            return object_of(choice, self._terms.kind.delta)
+        self._has_deltas = bool(choice.get("delta"))
+        return message_of(choice, self._terms.kind, streamed=True)
 
     def _take_reason(self, reason: object, usage: JsonObject | None) -> None:
         known = finish_reason(reason)

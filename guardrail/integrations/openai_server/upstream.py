@@ -32,6 +32,8 @@ CREDENTIALS = frozenset((b"api-key", b"authorization", b"x-api-key"))
 ANSWERED = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
 RATE_LIMITS = "x-ratelimit-"
 ERROR_BYTES = 1 << 16
+ANSWERING = frozenset((200, 201, 202, 203))
+"""Statuses with a whole answer: some frameworks answer each POST with 201."""
 Headers = Sequence[tuple[bytes, bytes]]
 WITHHELD = "the upstream's message is withheld"
 
@@ -106,7 +108,7 @@ class Upstream:
         except httpx.HTTPError as error:
             raise unreachable(error) from None
         try:
-            if response.status_code != httpx.codes.OK:
+            if response.status_code not in ANSWERING:
                 raise await self._refusal(response)
             yield Answer(response, await self._passed_on(response.headers), self._limit)
         finally:

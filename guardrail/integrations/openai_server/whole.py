@@ -14,7 +14,7 @@ from guardrail.integrations.openai_server.answers import (
     Terms,
     envelope,
     finish_reason,
-    object_of,
+    message_of,
     plain,
 )
 from guardrail.integrations.openai_server.moderator import Moderator
@@ -40,7 +40,7 @@ async def moderated(answer: JsonObject, *, terms: Terms, moderator: Moderator) -
 
 async def _choice(index: int, choice: JsonObject, terms: Terms, moderator: Moderator) -> JsonObject:
     kind = terms.kind
-    source = object_of(choice, kind.message)
+    source = message_of(choice, kind, streamed=False)
     calls = Calls()
     calls.collect(source, streamed=False)
     fields: JsonObject = {"role": "assistant"} if kind is CHAT else {}

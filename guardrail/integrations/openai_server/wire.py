@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Container, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 
@@ -30,6 +31,8 @@ JsonObject = dict[str, Any]
 
 _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _FLOAT_BYTES = 4
+MAX_NESTING = 200
+"""Levels of objects and lists that are read; what walks over a value may recurse that often."""
 _NORMS = (1e-3, 1e3)
 """Lengths that an embedding may have: letters read as numbers are nearly always far outside."""
 
@@ -39,11 +42,14 @@ class MalformedError(ValueError):
 
 
 def loads(content: bytes | str) -> Any:
-    """The JSON value; MalformedError for anything else, NaN and nesting beyond Python's limit included."""
+    """The JSON value; MalformedError for anything else: NaN, numbers beyond a float's, deep nesting."""
     try:
-        return json.loads(content, parse_constant=_refuse)
+        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise MalformedError("not valid JSON") from None
+    if _is_deeper(value, MAX_NESTING):
+        raise MalformedError("JSON that is nested too deeply")
+    return value
 
 
 def parse(content: bytes | str) -> JsonObject:
@@ -133,3 +139,24 @@ def _is_packed(value: str) -> bool:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError("not JSON")
+
+
+def _finite(digits: str) -> float:
+    """The number; ValueError for one such as 1e999, which could not be written again."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("beyond a float")
+    return number
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """True where objects and lists are nested more than ``levels`` deep."""
+    nested = [value]
+    for _ in range(levels + 1):
+        inner = [part.values() if isinstance(part, dict) else part for part in nested if _is_nesting(part)]
+        nested = [part for parts in inner for part in parts]
+    return any(map(_is_nesting, nested))
+
+
+def _is_nesting(value: object) -> TypeGuard[dict[str, object] | list[object]]:
+    return isinstance(value, (dict, list))

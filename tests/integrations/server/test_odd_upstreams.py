@@ -24,6 +24,7 @@ from tests.integrations.server.running import (
     delta,
     encoded,
     fake_guard,
+    post,
     proxy,
     streaming,
     text_delta,
@@ -96,6 +97,8 @@ def test_arguments_of_tools_are_whole_whatever_reason_comes_with_them(
         ("MAX_TOKENS", "length"),
         ("tool_use", "tool_calls"),
         ("safety", "content_filter"),
+        ("FinishReason.MAX_TOKENS", "length"),
+        (" tool-calls ", "tool_calls"),
         ("a reason of its own", "stop"),
     ],
 )
@@ -163,6 +166,12 @@ HARMLESS: list[Any] = [
     '{"choices": [{"index": "0", "delta": {}}]}',
     '{"choices": [{"index": 0.0, "delta": {}}]}',
     '{"object": null, "id": 3, "created": "soon", "model": null, "choices": [{"delta": {}}]}',
+    '{"choices": [{"delta": []}]}',
+    '{"choices": [{"delta": ""}]}',
+    '{"choices": [{"delta": {"content": {}, "refusal": {}, "tool_calls": {}, "function_call": []}}]}',
+    '{"choices": [{"delta": {"content": "", "function_call": ""}}]}',
+    '{"error": {"code": 0, "message": ""}}',
+    '{"usage": [], "choices": []}',
 ]
 
 
@@ -198,6 +207,72 @@ def test_choices_without_indexes_in_one_event_are_told_apart_by_their_places(
     answer = [{"message": {"content": CLEAN}}, {"index": None, "message": {"content": TOXIC}}]
     upstream.reply = lambda asked: JSONResponse({"choices": answer})
     assert [(c.index, c.message.content) for c in ask(client).choices] == [(0, CLEAN), (1, MENDED)]
+
+
+@pytest.mark.parametrize("field", ["message", "text"])
+def test_text_that_stands_in_place_of_a_delta_is_read(client: OpenAI, upstream: Upstream, field: str) -> None:
+    for reply in (TOXIC, CLEAN):
+        said = reply if field == "text" else {"role": "assistant", "content": reply}
+        upstream.says({"choices": [{field: said, "finish_reason": "stop"}]}, DONE)
+        assert content(stream(client)) == fake_guard().check(reply).text
+        choice = {"text" if field == "text" else "delta": said}
+        upstream.reply = lambda asked, choice=choice: JSONResponse({"choices": [choice]})  # type: ignore[misc]
+        assert ask(client).choices[0].message.content == fake_guard().check(reply).text
+
+
+def test_a_message_behind_deltas_does_not_repeat_them(client: OpenAI, upstream: Upstream) -> None:
+    whole = {"role": "assistant", "content": TEXT}
+    last = {"choices": [{"index": 0, "message": whole, "finish_reason": "stop"}]}
+    upstream.says(*map(delta, pieces(TEXT)), last, DONE)
+    assert content(stream(client)) == TOLD
+
+
+@pytest.mark.parametrize("ids", [{}, {"id": ""}, {"id": None}])
+def test_calls_without_index_or_id_are_told_apart_by_their_names(
+    client: OpenAI, upstream: Upstream, ids: dict[str, Any]
+) -> None:
+    first, second = [ids | {"function": {"name": name, "arguments": '{"a":'}} for name in ("f", "g")]
+    rest = ids | {"function": {"arguments": "1}"}}
+    upstream.says(*[delta(tool_calls=calls) for calls in ([first], [rest], [second, rest])], DONE)
+    (calls,) = [c.choices[0].delta.tool_calls for c in stream(client) if c.choices[0].delta.tool_calls]
+    assert calls is not None
+    functions = [call.function for call in calls if call.function]
+    assert [(one.name, one.arguments) for one in functions] == [("f", '{"a":1}'), ("g", '{"a":1}')]
+
+
+def test_bytes_that_are_not_utf8_cost_their_own_character_alone(client: OpenAI, upstream: Upstream) -> None:
+    cut = encoded(delta("smile |"))
+    upstream.says(delta(f"{TOXIC} A "), cut.replace(b"|", b"\xf0\x9f"), delta(" idiot.", reason="stop"), DONE)
+    assert content(stream(client)) == f"{MENDED} A smile \ufffd person."
+
+
+def test_an_event_may_be_as_long_as_an_answer(client: OpenAI, upstream: Upstream) -> None:
+    text = "x" * 1_100_000
+    upstream.says(delta(tool_calls=[fragment(f'{{"a": "{text}"}}', index=0, name="f")]), DONE)
+    (calls,) = [c.choices[0].delta.tool_calls for c in stream(client) if c.choices[0].delta.tool_calls]
+    assert calls is not None
+    assert calls[0].function is not None
+    assert calls[0].function.arguments == f'{{"a": "{text}"}}'
+
+
+@pytest.mark.parametrize("status", [201, 202, 203])
+def test_an_answer_under_another_good_status_is_read(
+    client: OpenAI, upstream: Upstream, status: int
+) -> None:
+    choice = {"index": 0, "message": {"content": TOXIC}, "finish_reason": "stop"}
+    upstream.reply = lambda asked: JSONResponse(chat_answer([choice]), status_code=status)
+    assert ask(client).choices[0].message.content == MENDED
+
+
+@pytest.mark.parametrize("odd", ["1e999", '{"a": ' * 600 + "1" + "}" * 600, "NaN"])
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings"])
+def test_numbers_and_nesting_that_json_cannot_repeat_are_an_unreadable_answer(
+    url: str, upstream: Upstream, path: str, odd: str
+) -> None:
+    body = f'{{"choices": [{{"message": {{"content": "Hi."}}}}], "usage": {odd}, "data": {odd}}}'
+    upstream.reply = lambda asked: Response(body, media_type="application/json")
+    answer = post(f"{url}/v1/{path}", json={"model": "m", "messages": [], "input": "x"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_malformed")
 
 
 def test_line_breaks_a_byte_order_mark_and_what_follows_done_do_not_matter(
@@ -237,6 +312,10 @@ BAD: list[Any] = [
     '{"choices": [{"delta": {"content": {"idiot": 1}}}]}',
     '{"choices": [{"delta": {"content": ["idiot"]}}]}',
     b"data: \xff\xfe idiot\n\n",
+    '{"choices": [], "usage": {"total_tokens": 1e999}}',
+    '{"choices": [], "usage": ' + '{"a": ' * 600 + "1" + "}" * 600 + "}",
+    '{"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": {"a": -1e999}}}]}}]}',
+    '{"choices": [{"delta": {"content": [{"type": "text", "text": "idiot", "n": 1e999}]}}]}',
     '{"error": {"message": "Overloaded."}}',
     '{"error": "Overloaded."}',
     '{"object": "error", "message": "Overloaded.", "code": 500}',
