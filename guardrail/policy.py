@@ -49,6 +49,8 @@ class Policy:
     refusal          the text shown in place of what was blocked
     mask             None keeps the first letter of each masked word ("i****"); or a text such as "[removed]"
     on_error         a detector failure: "closed" blocks, "lexicon" falls back to the word list, "open" passes
+    unsupported      a segment that the detector cannot read (its script, its language): "pass" only marks it,
+                     "mask" hides all its words, "block" blocks it
     detect_timeout   seconds for one call of the detector or embedder; None: no deadline, called inline
     rewrite_timeout  seconds for one call of the rewriter; None: no deadline, called inline
     context          characters of earlier text that a segment is scored with once more, unless both are clear
@@ -72,6 +74,7 @@ class Policy:
     refusal: str = "[withheld: this part could not be made safe]"
     mask: str | None = None
     on_error: Literal["closed", "open", "lexicon"] = "closed"
+    unsupported: Literal["pass", "mask", "block"] = "pass"
     detect_timeout: float | None = 30.0
     rewrite_timeout: float | None = 120.0
     context: int = 100
@@ -100,6 +103,12 @@ class Policy:
             "on_error",
             "closed, open or lexicon",
             self.on_error,
+        )
+        _require(
+            self.unsupported in ("pass", "mask", "block"),
+            "unsupported",
+            "pass, mask or block",
+            self.unsupported,
         )
         for name in ("detect_timeout", "rewrite_timeout"):
             value = getattr(self, name)

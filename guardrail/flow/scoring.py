@@ -15,6 +15,7 @@ from guardrail.flow.record import CLEAN, Case
 from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
+from guardrail.rewriters.mask import mask_whole
 
 __all__ = ["detect", "jointly", "judge"]
 
@@ -66,11 +67,25 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         case.trace.clear = _is_clear(policy, verdict)
         if verdict.unsupported:
             case.degrade("unsupported_text")
-    doubtful = [case for case in cases if not case.flagged and not case.clear]
+            _settle_unread(policy, case)
+    doubtful = [case for case in cases if not case.flagged and not case.clear and not case.settled]
     guilty = yield from jointly(policy, doubtful, [case.body for case in doubtful])
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
+
+
+def _settle_unread(policy: Policy, case: Case) -> None:
+    """What the policy does with a segment that nobody could read; it is never rewritten then."""
+    if policy.unsupported == "pass":
+        return
+    case.refuse("unsupported_text")
+    may_mask = not case.flagged or "mask" in policy.ladder
+    case.flagged = False
+    if policy.unsupported == "mask" and may_mask:
+        case.settle(Action.MASKED, mask_whole(case.body, template=policy.mask), CLEAN)
+    else:
+        case.settle(Action.BLOCKED, "", CLEAN)
 
 
 def _is_clear(policy: Policy, verdict: Verdict) -> bool:

@@ -183,6 +183,7 @@ def _manifest(
         threshold=threshold,
         calibration=calibration,
         scripts=("Latin",),
+        languages=("en",),
         settings={
             "span_threshold": MARKED,
             "word_threshold": FLAGGED_WITH_A_MARK,
