@@ -43,6 +43,9 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.concurrent
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.detector
+	$(BIN)/python -m benchmarks.texts
+	$(BIN)/python -m benchmarks.context
+	$(BIN)/python -m benchmarks.spinning
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

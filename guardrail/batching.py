@@ -16,7 +16,7 @@ from guardrail.deadline import Deadline, Workers
 from guardrail.errors import PluginError
 from guardrail.flow.steps import ModelCall, Rewrite
 from guardrail.policy import Policy
-from guardrail.sharing import answer_together, kind_of
+from guardrail.sharing import answer_together, fits, kind_of
 
 __all__ = ["Batcher"]
 
@@ -111,14 +111,12 @@ class _Lane:
                 self.texts += len(asked.call.texts)
             self.door.popleft()
 
-    def take(self, most: int) -> list[_Asked]:
-        """The next calls from the queue, of at most ``most`` texts unless one call has more."""
+    def take(self, batch: int) -> list[_Asked]:
+        """The next calls from the queue, as many as one model call may answer."""
         group: list[_Asked] = []
-        size = 0
-        while self.queue and (not group or size + len(self.queue[0].call.texts) <= most):
+        while self.queue and fits([asked.call for asked in group], self.queue[0].call, batch=batch):
             group.append(self.queue.popleft())
-            size += len(group[-1].call.texts)
-        self.texts -= size
+            self.texts -= len(group[-1].call.texts)
         return group
 
 

@@ -8,16 +8,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import numpy as np
-
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
 from guardrail.calls import Calls
+from guardrail.drive.apart import detect_apart, embed_apart
 from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, drive, drive_many
 from guardrail.errors import BlockedError, FailureError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Embed, Flow
+from guardrail.flow.steps import Detect, Flow
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.plugins import Once, connect, shipped_rewriter
 from guardrail.policy import Policy
@@ -229,9 +228,13 @@ class Guard:
             del value, task
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict per text, each text as a whole; ``flagged`` is the policy's decision."""
+        """One verdict per text, each text as a whole; ``flagged`` is the policy's decision.
+
+        The detector is called as often as it takes to keep each call small, and the deadline holds for each
+        call; a text of more than 8192 characters is read in pieces that overlap.
+        """
         try:
-            verdicts = [v for window in _windows(texts) for v in self._calls.answer(Detect(window))]
+            verdicts = detect_apart(self._calls, _texts(texts), batch=self.policy.batch)
         except (FailureError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
@@ -241,12 +244,12 @@ class Guard:
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine."""
         try:
-            windows = [self._calls.answer(Embed(window)) for window in _windows(texts) or [()]]
+            vectors = embed_apart(self._calls, _texts(texts), batch=self.policy.batch)
         except (FailureError, TypeError) as error:
             raise error.with_traceback(None) from None
         finally:
             del texts
-        return np.concatenate(windows)
+        return vectors
 
     def wrap(self, function: F, *, paths: Sequence[str] = ()) -> F:
         """A function of the same kind and signature whose text, returned or yielded, this guard moderates.
@@ -368,8 +371,13 @@ def _drive_windows(texts: Sequence[str], policy: Policy, calls: Calls) -> list[O
 
 
 def _windows(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The texts in groups of WINDOW, once all of them are known to be str."""
+    """The texts in groups of WINDOW."""
+    whole = _texts(texts)
+    return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
+
+
+def _texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """The texts, once all of them are known to be str."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"expected a sequence of str, got one {type(texts).__name__}; put it in a list")
-    whole = tuple(_require_str(text) for text in texts)
-    return [whole[start : start + WINDOW] for start in range(0, len(whole), WINDOW)]
+    return tuple(_require_str(text) for text in texts)

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from guardrail.calls import Calls
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.steps import Detect, ModelCall, Rewrite
+from guardrail.portions import MAX_CHARACTERS, MAX_REWRITTEN
 
-__all__ = ["answer_together", "batches", "kind_of"]
+__all__ = ["answer_together", "batches", "fits", "kind_of"]
 
 T = TypeVar("T")
 
@@ -20,20 +21,25 @@ def kind_of(call: ModelCall) -> object:
     return type(call), getattr(call, "lexicon", None), getattr(call, "n", None)
 
 
-def batches(asked: Iterable[tuple[T, ModelCall]], most: int) -> Iterator[list[tuple[T, ModelCall]]]:
-    """The askers in groups of one kind of call, each of at most ``most`` texts unless one call has more."""
+def fits(group: Sequence[ModelCall], call: ModelCall, *, batch: int) -> bool:
+    """True where one model call may answer this call too: it then stays within its texts and characters."""
+    together = [text for one in (*group, call) for text in one.texts]
+    limit = MAX_REWRITTEN if isinstance(call, Rewrite) else MAX_CHARACTERS
+    return not group or (len(together) <= batch and sum(map(len, together)) <= limit)
+
+
+def batches(asked: Iterable[tuple[T, ModelCall]], batch: int) -> Iterator[list[tuple[T, ModelCall]]]:
+    """The askers in groups of one kind of call that one model call may answer."""
     kinds: dict[object, list[tuple[T, ModelCall]]] = {}
     for pair in asked:
         kinds.setdefault(kind_of(pair[1]), []).append(pair)
     for alike in kinds.values():
         group: list[tuple[T, ModelCall]] = []
-        size = 0
         for pair in alike:
-            if group and size + len(pair[1].texts) > most:
+            if not fits([call for _, call in group], pair[1], batch=batch):
                 yield group
-                group, size = [], 0
+                group = []
             group.append(pair)
-            size += len(pair[1].texts)
         yield group
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from guardrail import Verdict
 from guardrail.errors import ModelFileError, UsageError
 from guardrail.integrations.cli import app
-from tests.fakes import WordGuard
+from tests.fakes import WordDetector, WordGuard
 
 CLEAN = "The meeting starts at nine in the small room."
 TOXIC = "You are a moron and everybody here knows that."
@@ -237,3 +237,29 @@ def test_the_help_loads_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_detect_loses_only_the_row_that_breaks_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(texts: Sequence[str]) -> list[Verdict]:
+        if any("canary" in text for text in texts):
+            raise KeyError(texts[0])
+        return WordDetector().detect(texts)
+
+    class BreakingGuard(WordGuard):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(detector=breaks, **arguments)
+
+    monkeypatch.setattr("guardrail.guard.Guard", BreakingGuard)
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    texts = [CLEAN, "canary-19c2 is here", TOXIC]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    result = CliRunner().invoke(app, ["detect", str(source), str(target)])
+    first, second, third = map(json.loads, target.read_text().splitlines())
+    assert (first["verdict"]["flagged"], third["verdict"]["flagged"]) == (False, True)
+    assert second["line"] == 2
+    assert "KeyError" in second["error"]
+    assert "canary" not in second["error"]
+    assert result.exit_code == 1
+    assert "2 rows judged, 1 flagged; 1 could not be judged (line 2)" in result.stderr

@@ -241,3 +241,10 @@ def test_check_takes_its_policy_from_the_configuration(tmp_path: Path) -> None:
     path = write(tmp_path, "[policy]\nladder = ['block']\nrefusal = '[no]'\nthreshold = 0.0\n")
     result = CliRunner().invoke(app, ["check", "Good morning to everyone.", "--config", str(path)])
     assert result.stdout == "[no]\n"
+
+
+def test_spinning_is_a_setting_of_the_detector() -> None:
+    quick = Config(models=ModelSettings(spinning=True)).arguments()["detector"]
+    options = quick._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert "detector" not in Config().arguments()

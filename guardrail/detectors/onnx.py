@@ -67,9 +67,10 @@ class OnnxDetector:
     The folder holds ``tokenizer.json``, the manifest that pins all files, and ``model.onnx``, which takes
     ``input_ids`` and ``attention_mask`` and gives ``logits`` (batch, labels), ``embedding``
     (batch, dimensions) and ``token_logits`` (batch, time). ``threads`` bounds the threads of a pass; by
-    default there are as many as physical cores. With ``spinning`` they wait for the next piece of work in a
-    loop: up to a fifth faster on a quiet machine, twice the processor time, slower on a busy one. Raises ManifestError before anything is opened if a file is
-    missing or altered, ModelFileError if one cannot be read.
+    default there are as many as physical cores. With ``spinning`` they wait for work in a loop: a little
+    faster on a quiet machine, at the price of more processor time (``python -m benchmarks.spinning``).
+    Raises ManifestError before anything is opened if a file is missing or altered, ModelFileError if one
+    cannot be read.
     """
 
     def __init__(self, folder: str | Path, *, threads: int | None = None, spinning: bool = False) -> None:
@@ -98,15 +99,15 @@ class OnnxDetector:
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text; scores are calibrated, the maximum over windows and over both readings."""
-        readings = [self._readings(text) for text in texts]
-        reads = iter(self._read([way.encoding for of_text in readings for way in of_text.ways]))
-        verdicts = []
-        for text, of_text in zip(texts, readings, strict=True):
+        readings = {text: self._readings(text) for text in texts}  # a text that comes twice is read once
+        reads = iter(self._read([way.encoding for of_text in readings.values() for way in of_text.ways]))
+        verdicts = {}
+        for text, of_text in readings.items():
             judged = [(way, next(reads)) for way in of_text.ways]
             if judged[0][0].normal is None:
                 self._recent[text] = _pooled(judged[0][1])
-            verdicts.append(self._verdict(text, of_text, judged))
-        return verdicts
+            verdicts[text] = self._verdict(text, of_text, judged)
+        return [verdicts[text] for text in texts]
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """Shape (n, dimensions), float32, unit length; what ``detect`` has just read is not read again."""
@@ -228,7 +229,10 @@ def _require(manifest: Manifest, folder: str | Path) -> None:
 
 def _unusable(manifest: Manifest) -> Iterator[str]:
     """Names of the numbers that are none, or out of range: with these every text might pass."""
-    shares = {name: manifest.settings.get(name, 0.0) for name in ("span_threshold", "word_threshold", "clear_threshold")}
+    shares = {
+        name: manifest.settings.get(name, 0.0)
+        for name in ("span_threshold", "word_threshold", "clear_threshold")
+    }
     for name, share in {"threshold": manifest.threshold, **shares}.items():
         if not is_number(share, 0.0, 1.0):
             yield name

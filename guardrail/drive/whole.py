@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guardrail.calls import Calls
 from guardrail.drive.run import Run
-from guardrail.flow.steps import Flow
+from guardrail.errors import DeadlineError
+from guardrail.flow.steps import Flow, ModelCall
 from guardrail.outcome import Outcome
 from guardrail.sharing import answer_together, batches
 from guardrail.threads import ThreadBatcher
@@ -44,8 +45,16 @@ def drive_many(flows: Sequence[Flow], texts: Sequence[str], calls: Calls, *, bat
     while asked := [(run, run.call) for run in runs if run.call is not None]:
         for group in batches(asked, batch):
             started = perf_counter()
-            replies = answer_together(calls, [call for _, call in group])
+            replies = _answers(calls, [call for _, call in group])
             seconds = (perf_counter() - started) / len(group)
             for (run, _), reply in zip(group, replies, strict=True):
                 run.reply(reply, seconds)
     return [run.result() for run in runs]
+
+
+def _answers(calls: Calls, pending: Sequence[ModelCall]) -> list[Any]:
+    """One reply per call; where a shared call is late each gets one of its own, so that one text is late."""
+    replies = answer_together(calls, pending)
+    if len(pending) > 1 and all(isinstance(reply, DeadlineError) for reply in replies):
+        return [answer_together(calls, [call])[0] for call in pending]
+    return replies

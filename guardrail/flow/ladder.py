@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
@@ -12,6 +14,7 @@ from guardrail.flow.scoring import detect, jointly
 from guardrail.flow.steps import Embed, Rewrite, Steps
 from guardrail.outcome import Action, Verdict
 from guardrail.policy import Policy
+from guardrail.portions import MAX_REWRITTEN, portions
 from guardrail.rewriters.mask import mask_spans, mask_whole
 
 __all__ = ["mend"]
@@ -22,7 +25,11 @@ ELLIPSIS = "..."
 def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
     """Settles every case on the first rung of the policy's ladder that holds."""
     if "rewrite" in policy.ladder:
-        yield from _rewrite(policy, [case for case in cases if _may_rewrite(case, record)])
+        toxic = [case for case in cases if _may_rewrite(case, record)]
+        asked = iter(toxic)
+        bodies = (case.body for case in toxic)
+        for portion in portions(bodies, batch=policy.batch, characters=MAX_REWRITTEN):
+            yield from _rewrite(policy, list(itertools.islice(asked, len(portion))))
     if "mask" in policy.ladder:
         yield from _mask(policy, [case for case in cases if not case.settled])
     for case in cases:
@@ -83,7 +90,9 @@ def _propose(
     verdicts = yield from detect(policy, texts)
     listed = yield from detect(policy, texts, lexicon=True)
     guilty = yield from jointly(policy, owners, texts)
-    vectors = yield Embed((*(case.body for case in cases), *texts))
+    vectors: list[Any] = []
+    for portion in portions([*(case.body for case in cases), *texts], batch=policy.batch):
+        vectors.extend((yield Embed(tuple(portion))))
     sources = {id(case): vectors[i] for i, case in enumerate(cases)}
     result: dict[int, list[tuple[Proposal, Verdict]]] = {id(case): [] for case in cases}
     for i, (case, text) in enumerate(pairs):

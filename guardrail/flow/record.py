@@ -28,7 +28,8 @@ class Case:
     """One segment on its way through the flow.
 
     ``context`` is the earlier text that it is judged with once more, ``earlier`` the traces of the segments
-    in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the segment did not get a full pass; ``blind`` is true once its classifier failed.
+    in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the
+    segment did not get a full pass; ``blind`` is true once its classifier failed.
     """
 
     segment: Segment
@@ -58,8 +59,12 @@ class Case:
     @property
     def clear(self) -> bool:
         """True where neither the segment nor the text before it can be a part of something toxic."""
-        parts_a_word = self.context and not self.context[-1].isspace()
-        return not parts_a_word and self.trace.clear and all(trace.clear for trace in self.earlier)
+        return self.trace.clear and all(trace.clear for trace in self.earlier)
+
+    @property
+    def parts_word(self) -> bool:
+        """True where no white space stands between the segment and the text before it."""
+        return bool(self.context) and not self.context[-1].isspace()
 
     @property
     def verdict_in_text(self) -> Verdict:
@@ -112,10 +117,12 @@ class Record:
         cases = []
         for segment in segments:
             earlier = self._tail + segment.text[: segment.core.start]
-            context = _context(earlier, self.policy.context)
-            body_start = segment.start + segment.core.start
-            reach = tuple(trace for trace in self._traces if trace.end > body_start - len(context))
-            trace = Trace(segment.end, clear=not segment.body)
+            context = _context(earlier, self.policy.context) if earlier else ""
+            reach: tuple[Trace, ...] = ()
+            if context:
+                begin = segment.start + segment.core.start - len(context)
+                reach = tuple(trace for trace in self._traces if trace.end > begin)
+            trace = Trace(segment.end, clear=segment.core.start == segment.core.end)
             cases.append(Case(segment, context, trace, reach))
             self._traces = (*reach, trace)
             # One character more than the context shows whether the cut falls inside a word.

@@ -15,6 +15,7 @@ from guardrail.flow.record import CLEAN, Case
 from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
+from guardrail.portions import portions
 from guardrail.rewriters.mask import mask_whole
 
 __all__ = ["detect", "jointly", "judge"]
@@ -41,7 +42,9 @@ def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> St
     """Verdicts whose ``flagged`` is the policy's decision; nothing is asked for no texts."""
     if not texts:
         return []
-    verdicts: list[Verdict] = yield Detect(tuple(texts), lexicon)
+    verdicts: list[Verdict] = []
+    for portion in [texts] if len(texts) == 1 else portions(texts, batch=policy.batch):
+        verdicts += yield Detect(tuple(portion), lexicon)
     if lexicon:
         return verdicts
     return [v if v.flagged is policy.flags(v) else replace(v, flagged=not v.flagged) for v in verdicts]
@@ -68,8 +71,11 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         if verdict.unsupported:
             case.degrade("unsupported_text")
             _settle_unread(policy, case)
-    doubtful = [case for case in cases if not case.flagged and not case.clear and not case.settled]
-    guilty = yield from jointly(policy, doubtful, [case.body for case in doubtful])
+    asked = [case for case in cases if case.context and not case.flagged and not case.settled]
+    doubtful = [case for case in asked if case.parts_word or not case.clear]
+    # Where all is clear but a word was cut in two, the words around the cut are enough.
+    bodies = [case.body[: policy.context] if case.clear else case.body for case in doubtful]
+    guilty = yield from jointly(policy, doubtful, bodies)
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
@@ -90,10 +96,12 @@ def _settle_unread(policy: Policy, case: Case) -> None:
 
 def _is_clear(policy: Policy, verdict: Verdict) -> bool:
     """True where the detector is sure of it, and the policy's own limits are as far away."""
-    limits = {label: policy.thresholds.get(label, policy.threshold) for label in verdict.scores}
-    return verdict.clear and all(
-        limit is None or verdict.scores[label] < CLEAR_SHARE * limit for label, limit in limits.items()
+    if not verdict.clear:
+        return False
+    limits = (
+        (policy.thresholds.get(label, policy.threshold), score) for label, score in verdict.scores.items()
     )
+    return all(limit is None or score < CLEAR_SHARE * limit for limit, score in limits)
 
 
 def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[None]:

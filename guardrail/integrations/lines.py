@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from guardrail.errors import UsageError
+from guardrail.errors import PluginError, UsageError
 from guardrail.integrations.rows import verdict_row
 from guardrail.outcome import Verdict
 
@@ -86,26 +86,39 @@ def judge_lines(
 ) -> Report:
     """Judges every row of ``source`` (``-``: standard input) and writes it with its verdict to ``target``.
 
-    At most ``batch`` rows are held in memory. Raises UsageError where both are the same file, or where one
-    cannot be opened.
+    At most ``batch`` rows are held in memory. Where the detector fails, the rows are judged one by one, so
+    that a row which breaks it, or is late, fails alone. Raises UsageError where both are the same file, or
+    where one cannot be opened.
     """
     judged, flagged = 0, 0
     bad: list[int] = []
     with _reading(source) as raw, _writing(target, source=source) as out:
         for lines in _batches(_parsed(raw, columns), batch):
-            verdicts = iter(detect([line.text for line in lines if line.error is None]))
+            verdicts = iter(_verdicts(detect, [line.text for line in lines if line.error is None]))
             for line in lines:
-                if line.error is None:
-                    verdict = next(verdicts)
+                verdict = line.error or next(verdicts)
+                if isinstance(verdict, Verdict):
                     judged += 1
                     flagged += verdict.flagged
                     row = {**line.row, columns.verdict: verdict_row(verdict)}
                 else:
                     bad.append(line.number)
-                    row = {"error": line.error, "line": line.number, "source": line.source}
+                    row = {"error": verdict, "line": line.number, "source": line.source}
                 out.write(f"{dumps(row)}\n".encode())
             out.flush()
     return Report(judged, flagged, tuple(bad))
+
+
+def _verdicts(
+    detect: Callable[[Sequence[str]], list[Verdict]], texts: Sequence[str]
+) -> Sequence[Verdict | str]:
+    """For each text its verdict, or why there is none."""
+    try:
+        return detect(texts)
+    except PluginError as error:
+        if len(texts) == 1:
+            return [str(error)]
+        return [_verdicts(detect, [text])[0] for text in texts]
 
 
 def dumps(row: object) -> str:

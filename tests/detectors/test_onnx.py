@@ -295,3 +295,23 @@ def test_a_number_that_would_let_texts_pass_is_refused_by_name(
 def test_a_missing_folder_is_a_manifest_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no manifest"):
         OnnxDetector(tmp_path / "none")
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_threads_spin_only_where_asked(folder: Path, spinning: bool) -> None:
+    options = OnnxDetector(folder, spinning=spinning)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spinning))
+
+
+def test_clear_is_what_scores_far_below_every_threshold(folder: Path, tmp_path: Path) -> None:
+    def with_threshold(value: float) -> OnnxDetector:
+        return OnnxDetector(
+            altered(folder, tmp_path / str(value), lambda m: m["settings"].update(clear_threshold=value))
+        )
+
+    (tmp_path / "0.5").mkdir()
+    (tmp_path / "0.001").mkdir()
+    clean, toxic = with_threshold(0.5).detect([CLEAN, "you idiot"])
+    assert clean.clear
+    assert not toxic.clear
+    assert not with_threshold(0.001).detect([CLEAN])[0].clear

@@ -1,0 +1,110 @@
+"""What a character costs by the kind of text that it stands in, relative to prose: the shipped detector.
+
+Run: ``python -m benchmarks.texts``. CPU seconds of the whole process, so that a busy machine does not decide.
+Prose is clean and does not repeat itself; what has no white space, marks alone or a foreign script is what
+somebody sends who wants to keep a machine busy.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import string
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.measure import Claim, report
+from benchmarks.prose import PROSE
+from guardrail import Guard
+
+ROUNDS = 3
+SIZE = 6000
+MAX_RATIO = 3.0
+"""What a character of any kind of text may cost, in units of a character of prose."""
+
+
+def kinds() -> dict[str, str]:
+    """A text of each kind."""
+    drawn = random.Random(7)
+
+    def of(alphabet: str, size: int = SIZE) -> str:
+        return "".join(drawn.choice(alphabet) for _ in range(size))
+
+    def words(alphabet: str, length: int) -> str:
+        return " ".join(of(alphabet, length) for _ in range(SIZE // (length + 1)))
+
+    rows = [{"id": i, "ok": i % 2 == 0, "value": drawn.random(), "tags": [i, None, {}]} for i in range(100)]
+    urls = (f"https://host{i}.example/{drawn.randbytes(6).hex()}?page={i}" for i in range(130))
+    marked = (letter + of("".join(map(chr, range(0x300, 0x36F))), 6) for letter in PROSE[: SIZE // 7])
+    ideographs = "".join(map(chr, range(0x4E00, 0x5E00)))
+    return {
+        "prose": PROSE,
+        "base64": base64.b64encode(drawn.randbytes(SIZE)).decode(),
+        "hex": drawn.randbytes(SIZE // 2).hex(),
+        "uuids": " ".join(
+            f"{drawn.randbytes(4).hex()}-{drawn.randbytes(2).hex()}-{drawn.randbytes(6).hex()}"
+            for _ in range(SIZE // 27)
+        ),
+        "minified JSON": json.dumps(rows, separators=(",", ":")),
+        "one letter": "a" * 20_000,
+        "random letters": of(string.ascii_lowercase),
+        "letters of one word each": " ".join(of(string.ascii_lowercase, SIZE // 2)),
+        "letters with dots": ".".join(of(string.ascii_lowercase, SIZE // 2)),
+        "words of two letters": words("qxzjvk", 2),
+        "one digit": "1" * 20_000,
+        "digits": of(string.digits, 20_000),
+        "brackets": "(" * 100_000,
+        "dots": "." * 200_000,
+        "marks": of(string.punctuation),
+        "http://": "http://" * 8000,
+        "URLs": " ".join(urls),
+        "ideographs": of(ideographs),
+        "ideographs with stops": "。".join(of(ideographs, 24) for _ in range(SIZE // 25)),
+        "Cyrillic": words("абвгдежзиклмнопрстуфхцчшыэюя", 7),
+        "accents": words("àéîõüçñ", 5),
+        "emoji": of("😀😂🥰🚀🎉👍❤🔥"),
+        "emoji apart": " ".join(of("😀😂🥰🚀🎉👍❤🔥", SIZE // 2)),
+        "zalgo": "".join(marked),
+        "code": Path(__file__).read_text(encoding="utf-8"),
+        "backticks": "`" * SIZE,
+        "line breaks": "\n" * 100_000,
+        "spaces": " " * 1_000_000,
+    }
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of this process for one call."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def main() -> None:
+    """Prints CPU microseconds per character, and the ratio to prose, for each kind of text."""
+    guard = Guard(rewriter=None)
+    guard.check("The models are loaded by this sentence.")
+    seconds: dict[str, float] = {}
+    texts = kinds()
+    for _ in range(ROUNDS):
+        for kind, text in texts.items():
+            spent = cpu_seconds(lambda text=text: guard.check(text))  # type: ignore[misc]  # bound now
+            seconds[kind] = min(spent, seconds.get(kind, spent))
+    each = {kind: 1e6 * seconds[kind] / len(text) for kind, text in texts.items()}
+    rows = [
+        {
+            "kind": kind,
+            "characters": len(text),
+            "CPU microseconds a character": each[kind],
+            "ratio to prose": each[kind] / each["prose"],
+        }
+        for kind, text in texts.items()
+    ]
+    highest = max(each.values()) / each["prose"]
+    claim = f"a character of any of {len(rows)} kinds costs at most {MAX_RATIO:g} times one of prose"
+    report("texts", rows, [Claim(claim, highest, highest <= MAX_RATIO)])
+
+
+if __name__ == "__main__":
+    main()
