@@ -57,7 +57,8 @@ class Manifest:
     ``files`` maps file names to sha256 (hex). ``trained_on`` is the sha256 of the base's weight file;
     ``compatible_bases`` maps further sha256 to ``measured`` or ``not measured``. ``calibration`` maps labels
     to ``{"a": float, "b": float}``: a score is ``sigmoid(a * logit + b)``. ``scripts`` are Unicode script
-    names. ``temperature`` is that at which the candidates of an adapter are sampled, more than 0; None: 1.
+    names, ``languages`` ISO 639-1 codes (none named: a text in any language counts as readable).
+    ``temperature`` is that at which the candidates of an adapter are sampled, more than 0; None: 1.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class Manifest:
     threshold: float | None = None
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     scripts: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, Any]] = ()
@@ -122,7 +124,9 @@ class Manifest:
         temperature = content.get("temperature")
         if temperature is not None and not (is_number(temperature, 0, math.inf) and temperature > 0):
             raise ManifestError(f"{where}: temperature must be a number above 0 or null, got {temperature!r}")
-        lists = {key: tuple(content[key]) for key in ("labels", "scripts", "data") if key in content}
+        lists = {
+            key: tuple(content[key]) for key in ("labels", "scripts", "languages", "data") if key in content
+        }
         return cls(**{**content, **lists})
 
     def verify(self, folder: str | Path, *, digest: Callable[[Path], str | None] | None = None) -> None:

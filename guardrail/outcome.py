@@ -86,8 +86,9 @@ class Verdict:
 
     ``scores`` maps each label to 0..1; ``flagged`` is the detector's own decision at its default thresholds;
     ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true where the
-    text is mostly unknown to the model or in a script that its manifest does not list. ``presets`` says for
-    each preset of a policy that the detector knows whether it flags the text; empty if it knows none.
+    text is mostly unknown to the model, or in a script or language that its manifest does not list.
+    ``presets`` says for each preset of a policy that the detector knows whether it flags the text; empty if
+    it knows none.
     ``clear`` is true if the detector is sure that the text is not a part of something toxic: two texts that
     are clear stay clean when they are joined, so they need not be judged together. A detector that cannot
     tell leaves it false.

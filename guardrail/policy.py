@@ -63,6 +63,8 @@ class Policy:
     mask             None keeps the first letter of each masked word ("i****"); or a text such as "[removed]"
     on_error         a detector failure: "closed" blocks, "lexicon" asks the word list alone, "open" passes;
                      "raise": any plug-in that breaks raises PluginError, for those who write or test one
+    unsupported      a segment that the detector cannot read (its script, its language): "pass" only marks it,
+                     "mask" hides all its words, "block" blocks it
     detect_timeout   seconds for one call of the detector or embedder; None: no deadline, called inline
     rewrite_timeout  seconds for one call of the rewriter; None: no deadline, called inline
     context          characters of earlier text that a segment is scored with once more, unless both are clear
@@ -88,6 +90,7 @@ class Policy:
     refusal: str = "[withheld: this part could not be made safe]"
     mask: str | None = None
     on_error: Literal["closed", "open", "lexicon", "raise"] = "closed"
+    unsupported: Literal["pass", "mask", "block"] = "pass"
     detect_timeout: float | None = 30.0
     rewrite_timeout: float | None = 120.0
     context: int = 100
@@ -113,6 +116,8 @@ class Policy:
         _require(is_run or is_skip, "ladder", f"a part of {LADDER} that ends with 'block'", self.ladder)
         _require(self.block in ("segment", "whole", "raise"), "block", "segment, whole or raise", self.block)
         _require(self.on_error in ON_ERROR, "on_error", "closed, open, lexicon or raise", self.on_error)
+        is_known = self.unsupported in ("pass", "mask", "block")
+        _require(is_known, "unsupported", "pass, mask or block", self.unsupported)
         for name in ("detect_timeout", "rewrite_timeout"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "None or more than 0 seconds", value)

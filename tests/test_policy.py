@@ -169,6 +169,7 @@ def test_every_setting_is_part_of_the_digest() -> None:
         "use": "community",
         "threshold": 0.5,
         "early_stop": 0.5,
+        "unsupported": "mask",
         "thresholds": {"a": 0.1},
         "meaning_floor": 0.4,
         "length_ratio": (0.5, 2),

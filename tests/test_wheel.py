@@ -54,6 +54,8 @@ def test_every_file_of_a_package_is_in_it(wheel: zipfile.ZipFile, package: str) 
         "guardrail_training/py.typed",
         "guardrail/shipped/detector/model.onnx",
         "guardrail/shipped/detector/tokenizer.json",
+        "guardrail/shipped/reading/languages.npz",
+        "guardrail/shipped/reading/NOTICE.md",
         "guardrail/shipped/detector/lexicon.txt",
         "guardrail/shipped/detector/manifest.json",
         "guardrail/shipped/detector/MODEL_CARD.md",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guardrail.detectors import languages
 from guardrail.detectors.density import is_dense, thinned
 from guardrail.detectors.normalise import Normalised, second_reading
 from guardrail.detectors.recent import Recent
@@ -136,10 +137,13 @@ class OnnxDetector:
         return _Readings(
             ways,
             is_language=not (is_dense(plain, text) and is_dense(last, shown)),
-            is_unsupported=is_unreadable(
-                shown, last, scripts=self.manifest.scripts, unknown_id=self._unknown
-            ),
+            is_unsupported=is_unreadable(shown, last, scripts=self.manifest.scripts, unknown_id=self._unknown)
+            or all(self._is_foreign(way) for way in dict.fromkeys((text, shown))),
         )
+
+    def _is_foreign(self, text: str) -> bool:
+        known = self.manifest.languages
+        return bool(known) and languages.shipped().is_foreign(text, known=known)
 
     def _thinned(self, encoding: Encoding, text: str) -> Encoding:
         return thinned(encoding, text, scripts=self.manifest.scripts)

@@ -126,7 +126,7 @@ def _propose(
             candidate=text,
             spans=case.verdict.spans,
             similarity=float(sources[id(case)] @ vectors[len(cases) + i]),
-            flagged=verdict.flagged,
+            flagged=verdict.flagged or (policy.unsupported != "pass" and verdicts[i].unsupported),
             listed=listed[i].flagged,
         )
         result[id(case)].append((proposal, verdict))

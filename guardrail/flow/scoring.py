@@ -16,6 +16,7 @@ from guardrail.flow.steps import Detect, Steps
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
 from guardrail.portions import portions
+from guardrail.rewriters.mask import mask_whole
 
 __all__ = ["detect", "jointly", "judge", "tolerate"]
 
@@ -76,7 +77,8 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         case.trace.clear = _is_clear(policy, verdict)
         if verdict.unsupported:
             case.degrade("unsupported_text")
-    asked = [case for case in cases if case.context and not case.flagged]
+            _settle_unread(policy, case)
+    asked = [case for case in cases if case.context and not case.flagged and not case.settled]
     doubtful = [case for case in asked if case.parts_word or not case.clear]
     # Where all is clear but a word was cut in two, the words around the cut are enough.
     bodies = [case.body[: policy.context] if case.clear else case.body for case in doubtful]
@@ -84,6 +86,19 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
+
+
+def _settle_unread(policy: Policy, case: Case) -> None:
+    """What the policy does with a segment that nobody could read; it is never rewritten then."""
+    if policy.unsupported == "pass":
+        return
+    case.refuse("unsupported_text")
+    may_mask = not case.flagged or "mask" in policy.ladder
+    case.flagged = False
+    if policy.unsupported == "mask" and may_mask:
+        case.settle(Action.MASKED, mask_whole(case.body, template=policy.mask), CLEAN)
+    else:
+        case.settle(Action.BLOCKED, "", CLEAN)
 
 
 def _is_clear(policy: Policy, verdict: Verdict) -> bool:

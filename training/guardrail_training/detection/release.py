@@ -241,6 +241,7 @@ def _manifest(
         threshold=0.5,
         calibration=calibration,
         scripts=("Latin",),
+        languages=("en",),
         settings={
             "span_threshold": MARKED,
             **({"presets": presets} if presets else {}),
