@@ -59,8 +59,8 @@ LEXICON_SOURCES = ("paradetox", "davidson", "toxic_spans", "stormfront", "everyd
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
 # Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic. The
 # forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind the
-# preset for people's comments alone, with a budget above zero. Wikipedia's 484 held-out sentences may lose two
-# and one: a stricter share would leave the decision to a single odd sentence.
+# preset for people's comments alone, with a budget above zero. Of Wikipedia's 484 held-out sentences two may
+# be flagged, and one: a stricter share would leave the decision to a single odd sentence.
 ALLOWED = {
     "assistant": {
         "lookalikes": 0.03,
