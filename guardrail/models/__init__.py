@@ -41,6 +41,7 @@ __all__ = [
 
 REWRITER_BASE = "smollm2-135m-instruct"
 SHIPPED = Path(__file__).parent.parent / "shipped"
+SHIPPED_MODELS = ("detector", "rewriter")  # beside them lie tables that no manifest describes
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 
@@ -145,8 +146,7 @@ def _folder_of(name: str | Path) -> Path:
 
 
 def _everything() -> Iterator[tuple[str, Path]]:
-    if SHIPPED.is_dir():
-        yield from ((f"{path.name} (shipped)", path) for path in sorted(SHIPPED.iterdir()) if path.is_dir())
+    yield from ((f"{name} (shipped)", SHIPPED / name) for name in SHIPPED_MODELS)
     cache = cache_folder()
     yield from ((name, cache / name) for name in SOURCES)
     others = sorted(cache.iterdir()) if cache.is_dir() else []
