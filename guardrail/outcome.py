@@ -112,7 +112,7 @@ class Verdict:
         object.__setattr__(self, "flagged", _truth(self.flagged, "flagged"))
         object.__setattr__(self, "unsupported", _truth(self.unsupported, "unsupported"))
         object.__setattr__(self, "clear", _truth(self.clear, "clear"))
-        if self.spans != ():
+        if type(self.spans) is not tuple or self.spans:
             object.__setattr__(self, "spans", tuple(map(_span, self.spans)))
         if self.presets:
             presets = {str(name): _truth(said, "presets") for name, said in dict(self.presets).items()}

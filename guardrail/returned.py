@@ -10,13 +10,10 @@ from typing import Any, cast
 
 from guardrail.asking import Moderator
 from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.errors import UsageError
+from guardrail.growth import Growth
 from guardrail.outcome import Outcome
 
 __all__ = ["AsyncChunks", "Chunks", "EitherChunks"]
-
-MIN_REPEATED = 16
-"""Characters that chunks must have repeated from those before, so that it is no chance."""
 
 
 class Chunks(Stream):
@@ -138,35 +135,6 @@ class EitherChunks(Chunks, AsyncIterator[Any]):
         await self.aclose()
 
 
-class _Growth:
-    """Notices chunks that repeat the text so far, as the generators of Gradio yield them."""
-
-    def __init__(self) -> None:
-        self._before = ""
-        self._repeated = 0
-
-    def see(self, chunk: object) -> None:
-        """UsageError once chunks have repeated those before for too long, TypeError for no text."""
-        if not isinstance(chunk, str):
-            kind = type(chunk).__name__
-            del chunk  # this frame is part of the traceback
-            raise TypeError(
-                "expected chunks of str, or of chat completions (choices[].delta, or delta beside text), "
-                f"got {kind}: yield one of these"
-            )
-        if len(chunk) > len(self._before) and self._before.strip() and chunk.startswith(self._before):
-            self._repeated += len(self._before)
-        elif chunk:
-            self._repeated = 0
-        if chunk:
-            self._before = chunk
-        if self._repeated >= MIN_REPEATED:
-            raise UsageError(
-                "each chunk starts with the one before, so they repeat the text so far, as Gradio wants it: "
-                "moderate a generator that yields what is new only, and join the pieces behind it"
-            )
-
-
 def _is_object(chunk: object) -> bool:
     from guardrail.structured.chunks import is_chunk
 
@@ -174,7 +142,7 @@ def _is_object(chunk: object) -> bool:
 
 
 def _only_new(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
-    growth = _Growth()
+    growth = Growth()
     try:
         for chunk in chunks:
             growth.see(chunk)
@@ -185,7 +153,7 @@ def _only_new(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
 
 
 async def _aonly_new(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    growth = _Growth()
+    growth = Growth()
     async with aclosing(chunks):
         async for chunk in chunks:
             growth.see(chunk)

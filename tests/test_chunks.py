@@ -419,6 +419,27 @@ def test_chunks_of_str_that_repeat_the_text_so_far_are_refused(way: str, size: i
         run(way, chunks, guard())
 
 
+def test_a_cursor_behind_the_text_so_far_hides_no_repetition() -> None:
+    pieces = cut(TEXT)
+    chunks = [f"{''.join(pieces[: end + 1])}▌" for end in range(len(pieces))]
+    with pytest.raises(UsageError, match="starts with the one before"):
+        run("generator", chunks, guard())
+
+
+def test_chunk_objects_that_repeat_the_text_so_far_are_refused() -> None:
+    pieces = cut(TEXT)
+    chunks = [chunk({"content": "".join(pieces[: end + 1])}) for end in range(len(pieces))]
+    with pytest.raises(UsageError, match="starts with the one before"):
+        run("generator", chunks, guard())
+
+
+def test_a_repeated_chunk_among_those_that_repeat_the_text_so_far_changes_nothing() -> None:
+    pieces = cut(TEXT, 3)
+    chunks = ["".join(pieces[: end + 1]) for end in range(len(pieces)) for _ in range(2)]
+    with pytest.raises(UsageError, match="starts with the one before"):
+        run("generator", chunks, guard())
+
+
 @pytest.mark.parametrize(
     "chunks",
     [["ha", "haha", "hahaha!"], ["1", "10", "100"], [" ", "  ", "   ", CLEAN], [CLEAN] * 3, ["", CLEAN]],
@@ -442,8 +463,48 @@ def test_values_that_can_be_iterated_are_values() -> None:
     assert guard().wrap(lambda: (TOXIC,))() == (NEUTRAL,)
     assert guard().wrap(lambda: {"a": 1})() == {"a": 1}
     assert guard().wrap(lambda: TextResponse(text=CLEAN))().text == CLEAN
-    with pytest.raises(TypeError, match="range"):
-        guard().wrap(lambda: range(3))()
+    assert guard().wrap(lambda: range(3))() == range(3)
+
+
+def completion_pieces(text: str) -> list[dict[str, Any]]:
+    return [{"choices": [{"index": 0, "finish_reason": None, "text": piece}]} for piece in cut(text)]
+
+
+@pytest.mark.parametrize("held", [list, tuple, lambda chunks: {"stream": [chunks]}])
+@pytest.mark.parametrize(
+    "make",
+    [
+        answer,
+        completion_pieces,
+        lambda text: [piece.model_dump() for piece in answer(text)],
+        lambda text: fragments(json.dumps({"query": text})),
+        lambda text: [{"type": "response.output_text.delta", "delta": piece} for piece in cut(text)],
+        lambda text: [{"index": 0, "delta": {"type": "text_delta", "text": piece}} for piece in cut(text)],
+    ],
+)
+def test_chunks_that_were_gathered_are_read_as_what_they_spell(make: Any, held: Any) -> None:
+    clean = held(make(CLEAN))
+    assert guard().moderate(clean) is clean
+    with pytest.raises(BlockedError):
+        guard().wrap(lambda: held(make(TEXT)))()
+
+
+def test_chunks_without_choices_pass_and_end_no_stream() -> None:
+    source = [piece.model_dump() for piece in answer()]
+    others: list[Any] = [{}, {"choices": None, "usage": {"total_tokens": 1}}, {"type": "ping"}]
+    for other in others:
+        shown = run("generator", [*source[:3], other, *source[3:]], guard())
+        assert other in shown
+        assert [piece for piece in shown if piece is not other] == run("generator", source, guard())
+
+
+@pytest.mark.parametrize(
+    "other", [None, {"delta": "an id"}, {"text": "an id"}, {"message": {"content": "a"}}]
+)
+def test_chunks_of_another_shape_among_others_are_an_error_and_no_end(other: Any) -> None:
+    source = [piece.model_dump() for piece in answer()]
+    with pytest.raises(TypeError, match="one shape"):
+        run("generator", [*source[:3], other, *source[3:]], guard())
 
 
 def test_leaving_a_stream_of_objects_ends_its_texts_and_closes_its_source() -> None:

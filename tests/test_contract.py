@@ -457,6 +457,13 @@ def test_a_verdict_is_the_same_value_whatever_library_its_numbers_come_from() ->
     assert not math.isnan(other.score)
 
 
+@pytest.mark.parametrize("pairs", [[[0, 1]], [[0, 1], [2, 3]], []])
+def test_spans_may_be_an_array(pairs: list[list[int]]) -> None:
+    as_people_do: Any = Verdict
+    given = np.array(pairs).reshape(-1, 2).astype(int)
+    assert as_people_do({}, True, given).spans == tuple(Span(*pair) for pair in pairs)
+
+
 @pytest.mark.parametrize("change", ["pop", "clear", "update", "setdefault", "popitem"])
 def test_scores_that_were_handed_out_cannot_be_changed(change: str) -> None:
     outcome = guard(Policy(**INLINE, ladder=("mask", "block"))).check(TOXIC)

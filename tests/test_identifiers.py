@@ -52,6 +52,7 @@ SHAPES: dict[str, Callable[[random.Random, Draw], str]] = {
     "licence": lambda chance, draw: "-".join(draw(UPPER36, 5) for _ in range(5)),
     "secret": lambda chance, draw: draw(string.ascii_uppercase + "234567", 16),
     "digest": lambda chance, draw: "sha256-" + base64.b64encode(chance.randbytes(32)).decode(),
+    "sid": lambda chance, draw: "AC" + draw(HEX, 32),
     "instance": lambda chance, draw: "i-0" + draw(HEX, 16),
     "pod": lambda chance, draw: f"nginx-{draw('bcdf2456789', 10)}-{draw('bcdfghjklmnpqrstvwxz2456789', 5)}",
 }  # fmt: skip
@@ -64,6 +65,8 @@ TOXIC = [
     *("callIdiotMoron", "call_soYouAreAnIdiot", "goKillYourself", "kill-yourself", "you-should-die"),
     *("f7a9c3-you-are-an-idiot", "3f2a9c1e-idiot-4b7d", "stupid_moron_7f3a9c", "2024-07-18-you-are-a-moron"),
     *("idiot_9kXy3QzL", "call_idiot9kXy3Qz", "idiot_x8kzq9w2", "x8kzq9w2_you_are_a_moron"),
+    *("Shut_Up_You_Idiot", "You-Disgusting-Pig", "call_you_are_a_moron_ad8ba1c9"),
+    *("#YouAreAnIdiot", "you%20are%20an%20idiot", '"kill_yourself"', "{ugly_fat_pig}", "$ShutUpYouIdiot"),
     *("UglyFatPig99", "DumbLoser99", "a55hole", "StupidCustomerError", "SHUT_UP_IDIOT", "fuckYou2"),
 ]  # fmt: skip
 
@@ -90,7 +93,7 @@ def completion(**fields: str) -> ChatCompletion:
 
 def test_none_of_10_000_random_ids_is_flagged(shipped: Guard) -> None:
     values = [{"id": identity} for shape in SHAPES for identity in ids(shape)]
-    assert len(values) == 10_000
+    assert len(values) >= 10_000
     assert shipped.moderate(values) is values
 
 
@@ -125,16 +128,26 @@ def test_a_chat_completion_passes_whatever_its_fingerprint(shipped: Guard) -> No
         ("fp_44709d6fcb", ()),
         ("2024-07-18", ()),
         ("dead-beef-4bad-cafe", ()),
+        ("Shut_Up_7f3a9c1e", ("Shut Up",)),
+        ("id_what_a_day_ad8ba1c9", ("id what a day",)),
+        ("a-4bad-cafe-a", ()),
     ],
 )
 def test_what_is_read(identifier: str, expected: tuple[str, ...]) -> None:
     assert readings(identifier) == expected
 
 
+def test_a_code_with_odd_marks_is_read_as_it_stands_and_as_words() -> None:
+    assert texts_of("#GoAway") == ("#GoAway", "Go Away")
+    assert texts_of("go%20away") == ("go%20away", "go away")
+    assert texts_of("9kXyQ2vW7ZZ!") == ("9kXyQ2vW7ZZ!",)
+    assert texts_of("#GoAway now") == ("#GoAway now",)
+
+
 def test_text_that_is_no_code_is_read_as_it_stands() -> None:
     assert texts_of("You are an idiot.") == ("You are an idiot.",)
     assert texts_of("idiot!") == ("idiot!",)
-    assert texts_of("a$$hole") == ("a$$hole",)
+    assert texts_of("a$$hole")[0] == "a$$hole"
     assert texts_of("Schönes_Wetter") == ("Schönes_Wetter",)
 
 

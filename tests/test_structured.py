@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import json
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from datetime import date, timezone
 from decimal import Decimal
@@ -27,7 +27,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
-from pydantic import BaseModel, ConfigDict, HttpUrl, PostgresDsn, SecretBytes, SecretStr
+from pydantic import BaseModel, ConfigDict, HttpUrl, PostgresDsn, PrivateAttr, SecretBytes, SecretStr
 
 from guardrail import Action, Guard, Outcome, Policy, detox_guard
 from guardrail.errors import BlockedError, ManifestError, UsageError
@@ -278,7 +278,31 @@ def test_a_pydantic_model_keeps_which_fields_were_set() -> None:
     assert guard().moderate(Model(text=TOXIC), paths=["text"]).model_fields_set == {"text"}
 
 
-@pytest.mark.parametrize("value", [b"bytes", bytearray(b"x"), {"a": object()}, range(3), Answer, [iter("a")]])
+class Open(BaseModel):
+    """Has private attributes beside extra ones."""
+
+    model_config = ConfigDict(extra="allow")
+    _raw: dict[str, str] = PrivateAttr(default_factory=lambda: {"role": "assistant", "content": TOXIC})
+
+
+@pytest.mark.parametrize("extra", [{}, {"role": "assistant", "content": TOXIC}])
+def test_a_private_attribute_is_moderated_in_its_place(extra: dict[str, str]) -> None:
+    given = Open(**extra)
+    moderated = guard().moderate(given)
+    assert moderated._raw == {"role": "assistant", "content": NEUTRAL}
+    assert moderated.__pydantic_private__ == {"_raw": moderated._raw}
+    assert moderated.model_dump() == extra | ({"content": NEUTRAL} if extra else {})
+    assert given._raw["content"] == TOXIC
+
+
+def test_a_deque_comes_back_as_one() -> None:
+    given = deque([CLEAN, TOXIC], maxlen=2)
+    moderated = guard().moderate(given)
+    assert (moderated, moderated.maxlen) == (deque([CLEAN, NEUTRAL]), 2)
+    assert given[1] == TOXIC
+
+
+@pytest.mark.parametrize("value", [b"bytes", bytearray(b"x"), {"a": object()}, len, Answer, [iter("a")]])
 def test_what_cannot_be_read_is_a_type_error_that_names_it(value: Any) -> None:
     inner = next(iter(value.values())) if isinstance(value, dict) else value
     inner = inner[0] if isinstance(inner, list) else inner
@@ -324,6 +348,13 @@ HARMLESS = [
     ZoneInfo("Europe/Berlin"),
     timezone.utc,
     ...,
+    deque([1, "fine"]),
+    range(3),
+    slice(1, 2),
+    Answer,
+    list[int],
+    len,
+    re.compile,
 ]
 
 
@@ -346,6 +377,7 @@ def test_a_field_without_toxic_text_passes_untouched_whatever_it_is(value: Any) 
         b"an idiot",
         memoryview(b"idiot"),
         b'{"note": "\\u0069diot"}',
+        deque(["fine", "idiot"]),
         np.array(["fine", "idiot"]),
         np.array([["idiot"]], dtype=object),
         np.bytes_(b"idiot"),

@@ -19,6 +19,7 @@ from typing import Any
 
 from guardrail.asking import Asker, FedText
 from guardrail.errors import BlockedError
+from guardrail.growth import Growth
 from guardrail.outcome import Action
 from guardrail.structured.records import elements_of, fields_of, keys_of, with_parts
 
@@ -28,6 +29,8 @@ PROSE = ("content", "refusal", "reasoning_content", "reasoning", "text")
 """Names of text in a delta, or in a choice of a text completion."""
 KEPT = (*PROSE, "role", "index", "finish_reason", "logprobs")
 """Names that are not held until the choice is over."""
+WHOLE = ("delta", "message", *PROSE)
+"""Names that a chunk without choices, which says no more than usage or that it is alive, does not have."""
 BLOCKED = "content_filter"
 
 
@@ -39,25 +42,25 @@ def is_chunk(value: object) -> bool:
 
 async def moderated_chunks(chunks: AsyncIterator[Any], asker: Asker) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer. TypeError for a chunk of another shape."""
-    first = await anext(chunks, None)
-    if first is None:
-        return
-    fields = fields_of(first) or {}
-    stream: _Choices | _Deltas = _Choices(asker) if _is_of_choices(fields) else _Deltas(asker)
+    stream: _Choices | _Deltas | None = None
     try:
-        chunk = first
-        while chunk is not None:
+        async for chunk in chunks:
+            if stream is None:
+                stream = (_Choices if _is_of_choices(fields_of(chunk) or {}) else _Deltas)(asker)
             if not stream.takes(chunk):
                 raise TypeError(f"expected chunks of one shape, got {type(chunk).__name__} among others")
             async with aclosing(stream.take(chunk)) as released:
                 async for part in released:
                     yield part
-            chunk = await anext(chunks, None)
+            del chunk  # an error of the next one shows this frame
+        if stream is None:
+            return
         async with aclosing(stream.end()) as released:
             async for part in released:
                 yield part
     finally:
-        await stream.close()
+        if stream is not None:
+            await stream.close()
 
 
 def _is_of_choices(fields: Mapping[Any, Any]) -> bool:
@@ -73,6 +76,7 @@ class _Text:
 
     def __init__(self, asker: Asker) -> None:
         self._fed: FedText = asker.fed()
+        self._growth = Growth()
 
     @property
     def is_blocked(self) -> bool:
@@ -82,6 +86,8 @@ class _Text:
     async def push(self, text: str | None) -> tuple[str, BlockedError | None]:
         """What may be shown now, and what is to be raised behind it."""
         said = ""
+        if text is not None:
+            self._growth.see(text)
         try:
             async with aclosing(self._fed.push(text)) as pieces:
                 async for piece in pieces:
@@ -138,12 +144,15 @@ class _Choices:
         self._choices: dict[object, _Choice] = {}
 
     def takes(self, chunk: Any) -> bool:
-        """True for a chunk of this shape."""
-        return _is_of_choices(fields_of(chunk) or {})
+        """True for a chunk of this shape, and for one without choices: usage, pings."""
+        fields = fields_of(chunk)
+        if fields is None or _is_of_choices(fields):
+            return fields is not None
+        return fields.get("choices") is None and not any(fields.get(name) for name in WHOLE)
 
     async def take(self, chunk: Any) -> AsyncGenerator[Any, None]:
         """What may be shown now that this chunk has come."""
-        choices = elements_of(_fields(chunk)["choices"]) or []
+        choices = elements_of(_fields(chunk).get("choices")) or []
         if not choices:
             yield await self._asker.moderate(chunk)
         for choice in choices:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import punctuation
 from urllib.parse import unquote
 
 __all__ = ["is_code", "is_identifier", "readings", "texts_of"]
@@ -23,10 +24,11 @@ MAX_IDENTIFIER = 200
 _LETTERS = Path(__file__).parent / "letters.txt"
 _CODE = re.compile(r"[\w.:/@+=~-]+", re.ASCII)
 _URL = re.compile(r"(?:[A-Za-z][\w.+-]*://|data:)[\w.:/@+=~?&%#,;-]*", re.ASCII)
+_SPACE = re.compile(r"\s")
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _RUN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_HEX = re.compile(r"[0-9A-F]+|[0-9a-f]+")
-_ONE_CASE = re.compile(r"[a-z]+|[A-Z]+")
+_HEX = re.compile(r"[0-9A-F]+|[0-9a-f]+|[A-Z]{2}[0-9a-f]{16,}")  # the last ones have their kind before them
+_ONE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _DISGUISED = re.compile(r"(?=.*[a-z])[a-z0-9]+|(?=.*[A-Z])[A-Z0-9]+|[A-Z0-9][a-z0-9]*[a-z][a-z0-9]*")
 _SPOKEN = re.compile(r"[A-Za-z]\w{2}|\w[A-Za-z]\w|\w{2}[A-Za-z]", re.ASCII)  # not "fp" or "4o"
 _LEET = str.maketrans("0134578", "oieastb")
@@ -72,7 +74,7 @@ def readings(identifier: str) -> tuple[str, ...]:
     ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has "call".
     """
     tokens = [_Token.of(text) for text in _TOKEN.findall(identifier)]
-    read = _read(tokens)
+    read = _with_one_letter_words(tokens, _read(tokens))
     words = [
         word
         for token, is_read in zip(tokens, read, strict=True)
@@ -83,11 +85,18 @@ def readings(identifier: str) -> tuple[str, ...]:
 
 
 def texts_of(value: str) -> tuple[str, ...]:
-    """What is judged of a string that is not prose: the readings of a code or URL, any other as it stands."""
-    if _URL.fullmatch(value):
-        value = unquote(value)
-        return readings(value) if value.isascii() else (value,)
-    return readings(value) if is_code(value) else (value,)
+    """What is judged of a string that is not prose: the readings of a code or URL, any other as it stands.
+
+    One without white space has its readings judged, too: ``#YouAreAnIdiot``.
+    """
+    plain = unquote(value)
+    if not value.isascii() or not plain.isascii() or _SPACE.search(value):
+        return (plain,) if _URL.fullmatch(value) else (value,)
+    found = readings(plain)
+    if is_code(value) or _URL.fullmatch(value):
+        return found
+    # Its marks may be a disguise ("b!tch"), and those around it change nothing.
+    return (value, *(text for text in found if text not in (value, value.strip(punctuation))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +123,8 @@ class _Token:
 
     @property
     def is_plain(self) -> bool:
-        """True for letters of one case."""
-        return _ONE_CASE.fullmatch(self.text) is not None
+        """True for letters as words have them: of one case, or with a capital first."""
+        return _ONE_WORD.fullmatch(self.text) is not None
 
     @property
     def is_camel(self) -> bool:
@@ -202,6 +211,15 @@ def _read(tokens: Sequence[_Token]) -> list[bool]:
         if token is not None:
             read.append(_is_words(token, around))
     return read
+
+
+def _with_one_letter_words(tokens: Sequence[_Token], read: list[bool]) -> list[bool]:
+    """The same with "a" and "I" between words, which alone are digits of a hash as well."""
+    return [
+        is_read
+        or (token.text.lower() in ("a", "i") and 0 < at < len(read) - 1 and read[at - 1] and read[at + 1])
+        for at, (token, is_read) in enumerate(zip(tokens, read, strict=True))
+    ]
 
 
 def _is_words(token: _Token, around: _Surroundings) -> bool:

@@ -13,8 +13,8 @@ from guardrail.errors import UsageError
 from guardrail.structured.identifiers import texts_of
 from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text
 from guardrail.structured.paths import ELEMENTS, Path
-from guardrail.structured.records import elements_of, fields_of, is_scalar, keys_of, listed, shown_text
-from guardrail.structured.shapes import decoded_json, kind_of, prose_field
+from guardrail.structured.records import CODE, elements_of, fields_of, is_scalar, keys_of, listed, shown_text
+from guardrail.structured.shapes import decoded_json, kind_of, prose_field, spelled
 
 __all__ = ["Reading", "read"]
 
@@ -54,8 +54,8 @@ def read(value: object, paths: Sequence[Path] = ()) -> Reading:
 def _root(reader: _Reader, value: object, paths: Sequence[Path]) -> Node | None:
     if isinstance(value, str) and not paths:
         return reader.text(value, prose=True)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        raise _UnreadableError(value)  # the answer itself, which is text as likely as not
+    if isinstance(value, (bytes, bytearray, memoryview, *CODE)):
+        raise _UnreadableError(value)  # the answer itself, which is text, or makes it, as likely as not
     return reader.read(value, _At(tuple((path, path.steps) for path in paths), prose=True))
 
 
@@ -165,7 +165,8 @@ class _Reader:
         below = at.step(ELEMENTS, prose=at.prose, answer=at.answer)
         if not elements:
             self.matched.update(path for path, _ in below.paths)
-        return _branch(value, [(i, self._part(part, below, i, of=value)) for i, part in enumerate(elements)])
+        parts = [(i, self._part(part, below, i, of=value)) for i, part in enumerate(elements)]
+        return _branch(value, parts, [self._read_only(text) for text in spelled(elements)])
 
     def _record(self, value: Any, fields: Mapping[Any, Any], at: _At) -> Branch | None:
         kind = kind_of(fields)

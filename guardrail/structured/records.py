@@ -11,15 +11,17 @@ import ipaddress
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence, Set
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from types import EllipsisType
+from types import BuiltinFunctionType, EllipsisType, FunctionType, GenericAlias, MethodType
 from typing import Any, TypeGuard
 from uuid import UUID
 
 __all__ = [
+    "CODE",
     "elements_of",
     "fields_of",
     "is_scalar",
@@ -32,11 +34,12 @@ __all__ = [
 
 NUMBERS = (type(None), EllipsisType, int, float, complex, Decimal, Fraction)
 TIMES = (date, time, timedelta, tzinfo)
+CODE = (type, GenericAlias, FunctionType, BuiltinFunctionType, MethodType)
 ADDRESSES = (
     *(UUID, ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network),
     *(ipaddress.IPv4Interface, ipaddress.IPv6Interface),
 )
-SCALARS = (*NUMBERS, *TIMES, *ADDRESSES)
+SCALARS = (*NUMBERS, *TIMES, *ADDRESSES, *CODE, range, slice)
 """Values without text; bool and datetime are among them as subclasses."""
 NUMERIC = "biufcmM"
 """Kinds of numpy's types that hold numbers and times."""
@@ -45,7 +48,7 @@ NUMERIC = "biufcmM"
 def is_scalar(value: object) -> bool:
     """True for values without text that a reader sees: None, numbers, dates, addresses, UUIDs and secrets.
 
-    Arrays and tensors of numbers are among them. A secret shows itself as stars.
+    Arrays and tensors of numbers are among them, and functions and classes. A secret shows itself as stars.
     """
     if isinstance(value, SCALARS):
         return True
@@ -73,8 +76,10 @@ def shown_text(value: object) -> str | None:
 
 
 def elements_of(value: object) -> list[Any] | None:
-    """The elements of a list, plain tuple or set; None for anything else."""
-    if isinstance(value, (list, set, frozenset)) or (isinstance(value, tuple) and not _is_named(value)):
+    """The elements of a list, deque, plain tuple or set; None for anything else."""
+    if isinstance(value, (list, deque, set, frozenset)) or (
+        isinstance(value, tuple) and not _is_named(value)
+    ):
         return list(value)
     return None
 
@@ -102,7 +107,7 @@ def is_value(value: object) -> bool:
         return True
     if fields_of(value) is not None or shown_text(value) is not None:
         return True
-    return listed(value) is not None or isinstance(value, type)
+    return listed(value) is not None
 
 
 def listed(value: object) -> Any | None:
@@ -126,10 +131,16 @@ def with_parts(value: Any, changes: Mapping[Hashable, Any]) -> Any:
     if isinstance(value, (tuple, set, frozenset)):
         return type(value)(changes.get(position, part) for position, part in enumerate(value))
     if _is_pydantic(value):
-        return value.model_copy(update=dict(changes))
+        private = value.__pydantic_private__ or {}
+        copied = value.model_copy(
+            update={slot: part for slot, part in changes.items() if slot not in private}
+        )
+        for slot in private.keys() & changes.keys():
+            copied.__pydantic_private__[slot] = changes[slot]
+        return copied
     changed = copy.copy(value)
     for slot, part in changes.items():
-        if isinstance(value, (list, dict)):
+        if isinstance(value, (list, deque, dict)):
             changed[slot] = part
         else:
             object.__setattr__(changed, str(slot), part)  # frozen dataclasses refuse setattr
