@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from guardrail.detectors import languages
 from guardrail.detectors.density import is_dense, thinned
-from guardrail.detectors.normalise import Normalised, second_reading
+from guardrail.detectors.normalise import second_reading
+from guardrail.detectors.reading import Normalised
 from guardrail.detectors.recent import Recent
 from guardrail.detectors.scripts import is_unreadable
 from guardrail.detectors.windows import Encoding, Window, buckets, encode, windows
@@ -135,9 +136,7 @@ class OnnxDetector:
         return _Readings(
             ways,
             is_language=not (is_dense(plain, text) and is_dense(last, shown)),
-            is_unsupported=is_unreadable(
-                shown, last, scripts=self.manifest.scripts, unknown_id=self._unknown
-            )
+            is_unsupported=is_unreadable(shown, last, scripts=self.manifest.scripts, unknown_id=self._unknown)
             or all(self._is_foreign(way) for way in dict.fromkeys((text, shown))),
         )
 
