@@ -55,6 +55,8 @@ def test_every_file_of_a_package_is_in_it(wheel: zipfile.ZipFile, package: str) 
         "guardrail/shipped/detector/model.onnx",
         "guardrail/shipped/detector/tokenizer.json",
         "guardrail/shipped/reading/languages.npz",
+        "guardrail/shipped/reading/lookalikes.txt",
+        "guardrail/shipped/reading/words.txt",
         "guardrail/shipped/reading/NOTICE.md",
         "guardrail/shipped/detector/lexicon.txt",
         "guardrail/shipped/detector/manifest.json",

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guardrail.detectors.normalise import Normalised, fold, normalise
+from guardrail.detectors.normalise import fold, normalise
+from guardrail.detectors.reading import Normalised
 from guardrail.errors import ConfigError, ManifestError, ModelMissingError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.outcome import LABELS, Span, Verdict
@@ -34,7 +35,7 @@ class Entry:
     weight: float
 
     def __post_init__(self) -> None:
-        if not _ENTRY.fullmatch(self.word) or self.word != normalise(self.word).text:
+        if not _ENTRY.fullmatch(self.word) or self.word != fold(self.word).text:
             raise ConfigError("a lexicon word must be one word of lower-case letters and digits")
         if self.label not in LABELS:
             raise ConfigError(f"a lexicon label must be one of {LABELS}, got {self.label!r}")

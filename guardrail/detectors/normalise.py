@@ -1,9 +1,10 @@
 """Undoes obfuscation: the text that a reader sees behind "1d10t", "i d i o t" and look-alike letters.
 
-Two steps. Folding works on single characters: case, accents, compatibility forms, invisible characters,
-letters of other scripts that stand in for Latin ones. Unmasking works on words: spaced letters, digits and
-symbols in place of letters, stretched letters. A symbol that hides a letter becomes a star ("f**k"), which
-the lexicon reads as a wildcard. Both steps take time linear in the text.
+Four steps. Decoding (``escapes``) resolves escapes, entities and lines turned upside down. Folding works on single
+characters: case, accents, compatibility forms, invisible characters, letters of other scripts that stand in for
+Latin ones. Unmasking works on words: spaced letters, digits and symbols in place of letters, stretched letters. A
+symbol that hides a letter becomes a star ("f**k"), which the lexicon reads as a wildcard. Rewording (``words``) takes
+joined words apart, turns reversed ones back and spells out abbreviations. All take time linear in the text.
 """
 
 from __future__ import annotations
@@ -11,21 +12,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
-from guardrail.outcome import Span
+from guardrail.detectors.escapes import decoded
+from guardrail.detectors.reading import Normalised, as_it_stands, within
+from guardrail.detectors.words import reworded
 
 __all__ = ["Normalised", "fold", "normalise", "second_reading"]
 
-# Cyrillic and Greek letters after case folding, each followed by the Latin letter it passes for. Variants of
-# Latin letters need no table: their Unicode names say which letter they are.
-_PAIRS = (
-    "аa вb гr еe ёe кk мm нh оo пn рp сc тt уy хx ьb яr іi їi јj ѕs һh ӏl ԁd ԛq ԝw "
-    "αa βb γy εe ηn ιi κk μu νv οo ρp σo τt υu χx ωw ϲc"
-)
-_LOOKALIKES = str.maketrans({pair[0]: pair[1] for pair in _PAIRS.split()})
-_LOOKALIKE = re.compile("[" + "".join(pair[0] for pair in _PAIRS.split()) + "]")
+LOOKALIKES = Path(__file__).parent.parent / "shipped" / "reading" / "lookalikes.txt"
 _LATIN_NAME = re.compile(
     r"(?:LATIN (?:SMALL |CAPITAL )?LETTER(?: SMALL CAPITAL)?|REGIONAL INDICATOR SYMBOL LETTER"
     r"|(?:NEGATIVE )?(?:SQUARED|CIRCLED) LATIN CAPITAL LETTER) ([A-Z])(?: WITH .*)?"
@@ -48,31 +44,20 @@ _COVERS = "#%•●·∗"
 _DISGUISED = re.compile(rf"[a-z{re.escape(''.join(_LEET) + _COVERS)}*]+")
 _DISGUISE = re.compile(rf"[{re.escape(''.join(_LEET) + _COVERS)}]")
 _LONGEST_DISGUISE = 32
+_SHORTEST_KEY, _DIGITS_OF_A_KEY = 20, 4
 _ORDINARY = re.compile(r"\$\d|^[a-z]+\d+s$")  # a price, the plural of a name: "a$5", "mp3s"
 _CLUSTER = re.compile(r"[bcfgps][aeiouy]")
 _STRETCHED = re.compile(r"([^\W\d_])\1{2,}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Normalised:
-    """A reading of a text: character ``i`` of it stands for ``starts[i]`` to ``ends[i]`` of the original."""
-
-    text: str
-    starts: Sequence[int]
-    ends: Sequence[int]
-
-    def original(self, start: int, end: int) -> Span:
-        """The characters of the original behind a non-empty slice of ``text``."""
-        return Span(self.starts[start], self.ends[end - 1])
-
-
 def normalise(text: str) -> Normalised:
     """The text in lower case with obfuscation undone; ordinary words, numbers, URLs and addresses stay."""
-    folded = fold(text)
+    plain = decoded(text)
+    folded = within(plain, fold(plain.text))
     spaced = _drop(folded, _gaps(folded.text), covered=False)
     unmasked = Normalised(_unmask_chunks(spaced, text), spaced.starts, spaced.ends)
     repeats = ((m.start() + 2, m.end()) for m in _STRETCHED.finditer(unmasked.text) if _is_part(m))
-    return _drop(unmasked, repeats, covered=True)
+    return reworded(_drop(unmasked, repeats, covered=True), text)
 
 
 def second_reading(text: str) -> Normalised | None:
@@ -85,7 +70,7 @@ def second_reading(text: str) -> Normalised | None:
 def fold(text: str) -> Normalised:
     """The text in lower case with look-alike, decorated and invisible characters resolved one by one."""
     if text.isascii():
-        return Normalised(text.lower(), range(len(text)), range(1, len(text) + 1))
+        return as_it_stands(text.lower())
     letters: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -130,21 +115,35 @@ def _uncased(character: str) -> str:
     return "".join(c for c in decomposed if unicodedata.category(c) != "Mn").lower()
 
 
+@cache
+def _lookalikes() -> dict[int, str]:
+    """Letters, folded, with the letter of a to z that each passes for."""
+    lines = LOOKALIKES.read_text(encoding="utf-8").splitlines()
+    return {ord(c): line[0] for line in lines if not line.startswith("#") for c in line[1:]}
+
+
 def _latinised(text: str) -> str:
     """Look-alikes replaced in partly Latin words; in mostly Latin text, also in words of nothing else."""
-    if not _LOOKALIKE.search(text):
+    if text.isascii():
         return text
     latin = sum("a" <= c <= "z" for c in text)
     is_latin_text = 2 * latin > sum(map(str.isalpha, text))
 
     def replaced(match: re.Match[str]) -> str:
         word = match[0]
-        candidate = word.translate(_LOOKALIKES)
+        if word.isascii():
+            return word
+        candidate = "".join(map(_bare, word)).translate(_lookalikes())
         is_mixed = any("a" <= c <= "z" for c in word)
         is_disguised = is_mixed or (is_latin_text and len(word) > 1)  # one letter alone is a symbol
         return candidate if candidate.isascii() and is_disguised else word
 
     return _WORD.sub(replaced, text)
+
+
+def _bare(letter: str) -> str:
+    """A letter without its accents."""
+    return unicodedata.normalize("NFD", letter)[0]
 
 
 def _gaps(text: str) -> Iterable[tuple[int, int]]:
@@ -163,7 +162,7 @@ def _unmask_chunks(reading: Normalised, original: str) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         chunk = match[0]
-        if not _DISGUISE.search(chunk) or _is_address(chunk):
+        if not _DISGUISE.search(chunk) or _is_address(chunk) or _is_key(chunk):
             return chunk
         is_upper = original[reading.starts[match.start()]].isupper()
         return _DISGUISED.sub(lambda m: _unmasked(m[0], is_upper=is_upper), chunk)
@@ -176,6 +175,11 @@ def _is_address(chunk: str) -> bool:
     name, at, domain = chunk.partition("@")
     is_mail = bool(at) and name[-1:].isalnum() and domain[:1].isalnum() and "." in domain.rstrip(".,!?")
     return is_mail or "://" in chunk or chunk.startswith("www.") or "`" in chunk
+
+
+def _is_key(chunk: str) -> bool:
+    """True for long runs with several digits: keys, hashes, identifiers."""
+    return len(chunk) >= _SHORTEST_KEY and sum(map(str.isdigit, chunk)) >= _DIGITS_OF_A_KEY
 
 
 def _unmasked(token: str, *, is_upper: bool) -> str:

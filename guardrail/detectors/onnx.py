@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from guardrail.detectors import languages
 from guardrail.detectors.density import is_dense, thinned
-from guardrail.detectors.normalise import Normalised, second_reading
+from guardrail.detectors.normalise import second_reading
+from guardrail.detectors.reading import Normalised
 from guardrail.detectors.recent import Recent
 from guardrail.detectors.scripts import is_unreadable
 from guardrail.detectors.windows import Encoding, Window, buckets, encode, windows

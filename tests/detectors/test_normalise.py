@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from functools import partial
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.detectors.normalise import fold, normalise, second_reading
+from guardrail.detectors.words import Words
 from tests.linear import takes_linear_time
 
 ANY_TEXT = st.text(st.characters(), max_size=200)
@@ -51,6 +53,20 @@ TRICKY = st.text(
         ("ιdiοt", "idiot"),
         ("what an іԁіот he is", "what an idiot he is"),
         ("ﬁlthy", "filthy"),
+        ("what a ⲓꓒⲓⲟꓔ", "what a idiot"),
+        ("you ꮯunt", "you cunt"),
+        ("&#105;diot &#x69;diot", "idiot idiot"),
+        ("%69%64%69%6f%74", "idiot"),
+        (r"\x69\x64iot \u0069\u0064iot", "idiot idiot"),
+        ("ʇoᴉpᴉ uɐ ǝɹɐ noʎ", "you are an idiot"),
+        ("toidi na era uoy", "you are an idiot"),
+        ("what a toidi he is", "what a idiot he is"),
+        ("youareanidiot", "you are an idiot"),
+        ("#YouAreAnIdiot", "#you are an idiot"),
+        ("y o u a r e a n i d i o t", "you are an idiot"),
+        ("stfu", "shut the fuck up"),
+        ("KYS lol", "kill yourself lol"),
+        ("you pos", "you piece of shit"),
     ],
 )
 def test_obfuscation_is_undone(obfuscated: str, plain: str) -> None:
@@ -79,6 +95,14 @@ def test_obfuscation_is_undone(obfuscated: str, plain: str) -> None:
         "world war iii, www.site.org, aaa, kkk",
         "wait… it‑is ½ of θυμός, ´¨¸ 5 ± β or α",
         "你好世界 مرحبا हिन्दी",
+        "a pos terminal, the pos tag and text.pos",
+        "stfu.js, kys_id, @kys and kys()",
+        "powershell, youtube, dumbterminal and penistone",
+        "9cca6a1a-95e3-864d-ee6b-5f7d757c07af",
+        "level, desserts, drawer, was, evil and live",
+        "100%25, 20%50 and %2f",
+        "see https://example.com/?q=%66%75%63%6b",
+        "/ˈɹɛkəɹd/",
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
@@ -91,12 +115,10 @@ def test_model_numbers_in_capitals_are_not_words() -> None:
 
 @settings(deadline=None)  # a shared machine may stall
 @given(ANY_TEXT | TRICKY)
-def test_offsets_are_ordered_and_inside_the_text(text: str) -> None:
+def test_offsets_are_inside_the_text(text: str) -> None:
     for reading in (fold(text), normalise(text)):
         assert len(reading.text) == len(reading.starts) == len(reading.ends)
         assert all(0 <= s < e <= len(text) for s, e in zip(reading.starts, reading.ends, strict=True))
-        assert list(reading.starts) == sorted(reading.starts)
-        assert list(reading.ends) == sorted(reading.ends)
 
 
 @settings(deadline=None)  # a shared machine may stall
@@ -113,8 +135,9 @@ def test_a_character_of_the_reading_comes_from_its_place_in_the_text(text: str) 
 def test_text_of_plain_letters_keeps_its_words(text: str) -> None:
     lowered = text.lower()
     is_stretched = any(c.isalpha() and c * 3 in lowered for c in lowered)
+    is_reworded = any(word[::-1] in Words.shipped() for word in re.findall("[a-z]+", lowered))
     has_single_letters = any(len(word) == 1 for word in lowered.replace(".", " ").replace(",", " ").split())
-    if not is_stretched and not has_single_letters:
+    if not is_stretched and not has_single_letters and not is_reworded:
         assert normalise(text).text == lowered
 
 
@@ -139,6 +162,23 @@ def test_a_second_reading_is_offered_only_where_it_adds_something() -> None:
     assert reading.text == "you idiot"
 
 
+@pytest.mark.parametrize(
+    ("text", "word", "hidden"),
+    [
+        ("hm, toidi!", "idiot", "toidi"),
+        ("hm &#105;diot!", "idiot", "&#105;diot"),
+        ("hm, youareanidiot", "idiot", "idiot"),
+        ("hm, stfu now", "fuck", "stfu"),
+        ("hm\nʇoᴉpᴉ uɐ ǝɹɐ noʎ", "idiot", "ʇoᴉpᴉ"),
+    ],
+)
+def test_a_word_of_the_reading_knows_what_hid_it(text: str, word: str, hidden: str) -> None:
+    reading = normalise(text)
+    start = reading.text.index(word)
+    span = reading.original(start, start + len(word))
+    assert text[span.start : span.end] == hidden
+
+
 def test_a_span_of_the_reading_covers_the_obfuscated_word() -> None:
     text = "oh i d i o o o o t!"
     reading = normalise(text)
@@ -149,7 +189,30 @@ def test_a_span_of_the_reading_covers_the_obfuscated_word() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["a*", "a ", "a.b ", "\u0301\u0316", "a1", "a1 ", "@", "1 ", "aaa ", "й", "ѕt ", "a b cd ", "$", "www."],
+    [
+        "a*",
+        "a ",
+        "a.b ",
+        "\u0301\u0316",
+        "a1",
+        "a1 ",
+        "@",
+        "1 ",
+        "aaa ",
+        "й",
+        "ѕt ",
+        "a b cd ",
+        "$",
+        "www.",
+        "&#1",
+        "%69",
+        "\\\\x69 ",
+        "ʇ",
+        "toidi ",
+        "youarean",
+        "Aa",
+        "stfu ",
+    ],
 )
 def test_time_grows_linearly_with_adversarial_text(unit: str) -> None:
     assert takes_linear_time(lambda size: partial(normalise, unit * (size // len(unit))), size=10_000)

@@ -1,0 +1,78 @@
+"""Undoes what hides a text from programs and not from readers: escapes, entities, letters turned upside down."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+
+from guardrail.detectors.reading import Change, Normalised, as_it_stands, changed
+
+__all__ = ["decoded"]
+
+_ESCAPE = re.compile(
+    r"&(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
+    r"|(?:%[0-7][0-9a-fA-F])+|(?:\\x[0-7][0-9a-fA-F])+|(?:\\u00[0-7][0-9a-fA-F])+"
+)
+_HEXADECIMAL = re.compile(r"[%x]([0-9a-fA-F]{2})|u00([0-9a-fA-F]{2})")
+_CHUNK = re.compile(r"\S+")
+_SHORTEST_RUN = 2  # letters: "100%65" is not text
+# Letters that exist upside down only, and what they are; those after them are letters both ways.
+_TURNED = {"ɐ": "a", "ɔ": "c", "ǝ": "e", "ɟ": "f", "ƃ": "g", "ɓ": "g", "ɥ": "h", "ᴉ": "i", "ı": "i", "ɾ": "j"}
+_TURNED |= {
+    "ʞ": "k",
+    "ꞁ": "l",
+    "ɯ": "m",
+    "ɹ": "r",
+    "ʇ": "t",
+    "ʌ": "v",
+    "ʍ": "w",
+    "ʎ": "y",
+    "¡": "!",
+    "¿": "?",
+}
+_BOTH_WAYS = str.maketrans("bqdpnu!?,'.", "qbpdun¡¿',˙") | {ord("˙"): ".", ord("6"): "9", ord("9"): "6"}
+_TURNED_SIGN = re.compile("[ɐɔǝɟƃɓɥᴉıɾʞꞁɯɹʇʌʍʎ]")
+_TURNED_SHARE = 0.2
+_PHONETIC = re.compile("[əˈˌːʃŋɛɪʊ]")  # beside these, turned letters are signs of pronunciation
+_LINE = re.compile(r"[^\r\n]+")
+
+
+def decoded(text: str) -> Normalised:
+    """The text with entities and escapes of letters resolved, lines turned upside down turned back."""
+    reading = as_it_stands(text)
+    if "&" in text or "%" in text or "\\" in text:
+        reading = changed(reading, _escapes(text))
+    if not text.isascii():
+        reading = changed(reading, _turned_lines(reading.text))
+    return reading
+
+
+def _escapes(text: str) -> Iterator[Change]:
+    for chunk in _CHUNK.finditer(text):
+        if "://" in chunk[0] or chunk[0].startswith("www."):
+            continue
+        for match in _ESCAPE.finditer(chunk[0]):
+            escape = match[0]
+            meant = html.unescape(escape) if escape[0] == "&" else _characters(escape)
+            if meant is not None and meant != escape and not any("\ud800" <= c <= "\udfff" for c in meant):
+                start = chunk.start() + match.start()
+                yield Change(start, start + len(escape), meant)
+
+
+def _characters(escape: str) -> str | None:
+    """What a run of escapes stands for; None where that is not text."""
+    meant = "".join(chr(int(pair[0] or pair[1], 16)) for pair in _HEXADECIMAL.findall(escape))
+    is_text = sum(map(str.isalpha, meant)) >= _SHORTEST_RUN and meant.isprintable()
+    return meant if is_text or meant == " " else None
+
+
+def _turned_lines(text: str) -> Iterator[Change]:
+    if not _TURNED_SIGN.search(text):
+        return
+    for line in _LINE.finditer(text):
+        letters = sum(map(str.isalpha, line[0]))
+        turned = len(_TURNED_SIGN.findall(line[0]))
+        if turned >= 2 and turned >= _TURNED_SHARE * letters and not _PHONETIC.search(line[0]):
+            upright = "".join(_TURNED.get(c, c.translate(_BOTH_WAYS)) for c in reversed(line[0]))
+            yield Change(line.start(), line.end(), upright, backwards=True)
