@@ -91,7 +91,10 @@ def test_a_script_that_the_model_knows_is_no_junk(tokenizer: Tokenizer) -> None:
     assert len(thinned(encoding, text, scripts=("Latin", "Han"))) == len(encoding)
 
 
-@pytest.mark.parametrize("junk", ["(" * 300, "4711" * 80, "qX7zK9pLw2" * 30, "l2.3q-3.9h" * 30, "f8 83 a7 02 " * 20])
+SURROUNDINGS = ["(" * 300, "4711" * 80, "qX7zK9pLw2" * 30, "l2.3q-3.9h" * 30, "f8 83 a7 02 " * 20]
+
+
+@pytest.mark.parametrize("junk", SURROUNDINGS)
 @pytest.mark.parametrize("insult", ["you are a stupid worthless idiot", "y0u st00pid w0rthle55 1d10t"])
 def test_junk_around_an_insult_does_not_hide_it(shipped: OnnxDetector, junk: str, insult: str) -> None:
     assert shipped.detect([f"{junk} {insult}"])[0].flagged

@@ -256,9 +256,7 @@ def test_an_event_may_be_as_long_as_an_answer(client: OpenAI, upstream: Upstream
 
 
 @pytest.mark.parametrize("status", [201, 202, 203])
-def test_an_answer_under_another_good_status_is_read(
-    client: OpenAI, upstream: Upstream, status: int
-) -> None:
+def test_an_answer_under_another_good_status_is_read(client: OpenAI, upstream: Upstream, status: int) -> None:
     choice = {"index": 0, "message": {"content": TOXIC}, "finish_reason": "stop"}
     upstream.reply = lambda asked: JSONResponse(chat_answer([choice]), status_code=status)
     assert ask(client).choices[0].message.content == MENDED
