@@ -38,6 +38,9 @@ def kinds() -> dict[str, str]:
     rows = [{"id": i, "ok": i % 2 == 0, "value": drawn.random(), "tags": [i, None, {}]} for i in range(100)]
     urls = (f"https://host{i}.example/{drawn.randbytes(6).hex()}?page={i}" for i in range(130))
     marked = (letter + of("".join(map(chr, range(0x300, 0x36F))), 6) for letter in PROSE[: SIZE // 7])
+    strokes = (f"{drawn.choice('lcqhvz')}{drawn.uniform(-5, 5):.1f}" for _ in range(SIZE // 5))
+    dumped = (f"{16 * i:08x}  {drawn.randbytes(16).hex(' ')}" for i in range(SIZE // 58))
+    groups = (f"{drawn.randbytes(16).hex(':', 2)}" for _ in range(SIZE // 40))
     ideographs = "".join(map(chr, range(0x4E00, 0x5E00)))
     return {
         "prose": PROSE,
@@ -47,6 +50,10 @@ def kinds() -> dict[str, str]:
             f"{drawn.randbytes(4).hex()}-{drawn.randbytes(2).hex()}-{drawn.randbytes(6).hex()}"
             for _ in range(SIZE // 27)
         ),
+        "paths of drawings": "".join(strokes),
+        "hex dump": "\n".join(dumped),
+        "IPv6 addresses": " ".join(groups),
+        "percent escapes": "".join(f"%{byte:02X}" for byte in drawn.randbytes(SIZE // 3)),
         "minified JSON": json.dumps(rows, separators=(",", ":")),
         "one letter": "a" * 20_000,
         "random letters": of(string.ascii_lowercase),

@@ -23,8 +23,10 @@ _SPARE_TOKENS = 8
 _KEPT = 2
 # A word is spelled out where it has more pieces than this, and each is shorter than this on average: words
 # that are only glued together have longer ones.
-_MAX_PIECES = 8
+_MAX_PIECES = 4
 _MIN_PIECE = 2.2
+# Fewer letters are a scrap, as codes, paths of drawings and dumps are full of; it is read beside a word.
+_MIN_LETTERS = 3
 
 
 def is_dense(encoding: Encoding, text: str) -> bool:
@@ -50,16 +52,22 @@ def thinned(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> Encodin
 
 
 def _is_readable(encoding: Encoding, text: str, scripts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """For each token, whether its word has a letter and is not spelled out, (tokens,)."""
+    """For each token, whether its word is no scrap and is not spelled out, (tokens,)."""
     firsts = np.flatnonzero(np.diff(encoding.words, prepend=-1))  # (words,)
     pieces = np.diff(firsts, append=len(encoding))
     starts, ends = encoding.starts[firsts], encoding.ends[firsts + pieces - 1]
     is_spelled_out = (pieces > _MAX_PIECES) & (ends - starts < _MIN_PIECE * pieces)
     readable = [
-        not spelled and has_letter(text[start:end], scripts)
+        not spelled and not _is_scrap(word := text[start:end]) and has_letter(word, scripts)
         for start, end, spelled in zip(starts.tolist(), ends.tolist(), is_spelled_out.tolist(), strict=True)
     ]
     return np.repeat(np.array(readable, dtype=np.bool_), pieces)
+
+
+def _is_scrap(word: str) -> bool:
+    """True for very few letters of a script with capitals; in others one character may be a word."""
+    letters = [character for character in word if character.isalpha()]
+    return len(letters) < _MIN_LETTERS and any(c.lower() != c.upper() for c in letters)
 
 
 def _inside(unreadable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -28,6 +28,9 @@ JUNK = [
     "9f3ab07cc1d2e6f7a9b3",
     "你好你好你好你好你好",
     "}],\"'{:[}]",
+    "l2.3q-3.9h",
+    "%C3%A4%F0%9B",
+    "f8 83 a7 02 8d ",
     "\n",
 ]
 INSULT = "idiot"
@@ -90,7 +93,10 @@ def test_a_script_that_the_model_knows_is_no_junk(tokenizer: Tokenizer) -> None:
     assert len(thinned(encoding, text, scripts=("Latin", "Han"))) == len(encoding)
 
 
-@pytest.mark.parametrize("junk", ["(" * 300, "4711" * 80, "qX7zK9pLw2" * 30])
+SURROUNDINGS = ["(" * 300, "4711" * 80, "qX7zK9pLw2" * 30, "l2.3q-3.9h" * 30, "f8 83 a7 02 " * 20]
+
+
+@pytest.mark.parametrize("junk", SURROUNDINGS)
 @pytest.mark.parametrize("insult", ["you are a stupid worthless idiot", "y0u st00pid w0rthle55 1d10t"])
 def test_junk_around_an_insult_does_not_hide_it(shipped: OnnxDetector, junk: str, insult: str) -> None:
     assert shipped.detect([f"{junk} {insult}"])[0].flagged
