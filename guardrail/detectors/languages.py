@@ -1,9 +1,10 @@
 """Tells whether a text in Latin script is in a language that a model does not know.
 
-Each word speaks for a language by its letter groups: naive Bayes over character n-grams (Lui and Baldwin 2012),
-with weights taken from the model of py3langid by ``guardrail_training.detection.languages_build``. What counts is
-by how much some other language explains the words better than every language that the model knows: the margin.
-It grows with the number of words that speak, so that a few names or a word of slang never reach the threshold.
+Each word speaks for a language by its letter groups: naive Bayes over character n-grams (Lui and Baldwin
+2012), with weights taken from the model of py3langid by ``guardrail_training.detection.languages_build``.
+What counts is by how much some other language explains the words better than every language that the model
+knows: the margin. It grows with the number of words that speak, so that a few names or a word of slang
+never reach the threshold.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Languages:
         return self.margin(text, known=known) > self.threshold
 
     def margin(self, text: str, *, known: Sequence[str]) -> float:
-        """How much better than every known language another one explains the text, in nats; 0 without words."""
+        """By how many nats an unknown language explains the text better than the known; 0 without words."""
         if missing := sorted(set(known) - set(self.languages)):
             raise ManifestError(f"languages must be among {self.languages}, got {missing}")
         plain, names = words(text)

@@ -1,8 +1,9 @@
-"""Builds the table of languages that ships: what letter groups say for each language in Latin script.
+r"""Builds the table of languages that ships: what letter groups say for each language in Latin script.
 
-The weights are those of py3langid's model (0.4.0, BSD-3-Clause; naive Bayes over byte n-grams from 139 languages),
-reduced to 31 languages in Latin script and to the n-grams inside words that say most. The library itself would
-take 100 MB of memory and most of a second at the start. Run where ``py3langid==0.4.0`` is installed:
+The weights are those of py3langid's model (0.4.0, BSD-3-Clause; naive Bayes over byte n-grams from 139
+languages), reduced to 31 languages in Latin script and to the n-grams inside words that say most. The
+library itself would take 100 MB of memory and most of a second at the start. Run where ``py3langid==0.4.0``
+is installed:
 
     python -m guardrail_training.detection.languages_build --data DIR --foreign tests/detectors/foreign.tsv \
         --out guardrail/shipped/reading/languages.npz --results training/results/languages.json
