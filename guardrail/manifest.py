@@ -124,9 +124,8 @@ class Manifest:
         temperature = content.get("temperature")
         if temperature is not None and not (is_number(temperature, 0, math.inf) and temperature > 0):
             raise ManifestError(f"{where}: temperature must be a number above 0 or null, got {temperature!r}")
-        lists = {
-            key: tuple(content[key]) for key in ("labels", "scripts", "languages", "data") if key in content
-        }
+        names = ("labels", "scripts", "languages", "data")
+        lists = {name: tuple(content[name]) for name in names if name in content}
         return cls(**{**content, **lists})
 
     def verify(self, folder: str | Path, *, digest: Callable[[Path], str | None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Undoes what hides a text from programs and not from readers: escapes, entities, letters turned upside down."""
+"""Undoes what hides a text from programs alone: escapes, entities, letters turned upside down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from guardrail.detectors.reading import Change, Normalised, as_it_stands, change
 __all__ = ["decoded"]
 
 _ESCAPE = re.compile(
-    r"&(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
+    r"&\#(?:\d{2,3}|0{1,4}\d{2,3}|[xX]0{0,4}[2-7][0-9a-fA-F]);"
     r"|(?:%[0-7][0-9a-fA-F])+|(?:\\x[0-7][0-9a-fA-F])+|(?:\\u00[0-7][0-9a-fA-F])+"
 )
 _HEXADECIMAL = re.compile(r"[%x]([0-9a-fA-F]{2})|u00([0-9a-fA-F]{2})")
@@ -55,7 +55,7 @@ def _escapes(text: str) -> Iterator[Change]:
         for match in _ESCAPE.finditer(chunk[0]):
             escape = match[0]
             meant = html.unescape(escape) if escape[0] == "&" else _characters(escape)
-            if meant is not None and meant != escape and not any("\ud800" <= c <= "\udfff" for c in meant):
+            if meant is not None and meant.isascii() and meant.isprintable():
                 start = chunk.start() + match.start()
                 yield Change(start, start + len(escape), meant)
 

@@ -106,7 +106,7 @@ class Languages:
         return self.margin(text, known=known) > self.threshold
 
     def margin(self, text: str, *, known: Sequence[str]) -> float:
-        """How much better than every known language another one explains the text, in nats; 0 if wordless."""
+        """By how many nats an unknown language explains the text better than the known; 0 without words."""
         if missing := sorted(set(known) - set(self.languages)):
             raise ManifestError(f"languages must be among {self.languages}, got {missing}")
         plain, names = words(text)

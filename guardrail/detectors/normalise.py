@@ -1,17 +1,18 @@
 """Undoes obfuscation: the text that a reader sees behind "1d10t", "i d i o t" and look-alike letters.
 
-Four steps. Decoding (``escapes``) resolves escapes, entities and lines turned upside down. Folding works on single
-characters: case, accents, compatibility forms, invisible characters, letters of other scripts that stand in for
-Latin ones. Unmasking works on words: spaced letters, digits and symbols in place of letters, stretched letters. A
-symbol that hides a letter becomes a star ("f**k"), which the lexicon reads as a wildcard. Rewording (``words``) takes
-joined words apart, turns reversed ones back and spells out abbreviations. All take time linear in the text.
+Four steps. Decoding (``escapes``) resolves escapes, entities and lines turned upside down. Folding works on
+single characters: case, accents, compatibility forms, invisible characters, letters of other scripts that
+stand in for Latin ones. Unmasking works on words: spaced letters, digits and symbols in place of letters,
+stretched letters. A symbol that hides a letter becomes a star ("f**k"), which the lexicon reads as a
+wildcard. Rewording (``words``) takes joined words apart, turns reversed ones back and spells out
+abbreviations. All take time linear in the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Takes apart what is written as one word, turns back what is written backwards, spells out abbreviations.
 
-A list of English words decides: a run of letters that is a word stays, one that is not is changed if that makes
-words of all of it. The list (``guardrail_training.detection.words_build``) is ordered by frequency.
+A list of English words decides: a run of letters that is a word stays, one that is not is changed if that
+makes words of all of it. The list (``guardrail_training.detection.words_build``) is ordered by frequency.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from guardrail.detectors.reading import Change, Normalised, changed
 __all__ = ["Words", "reworded"]
 
 LIST = Path(__file__).parent.parent / "shipped" / "reading" / "words.txt"
-COMMON = 6000  # of the list, those that may be parts of a joined word
+COMMON = 3000  # of the list, those that may be parts of a joined word
 
 # Whole words only: what stands next to these signs is code, a mention, an address or a file.
 _WORD = re.compile(r"(?<![\w@.\\/=<>-])[a-z]{3,40}(?![\w@(\\/=<>]|[.-]\w)")
@@ -28,8 +28,9 @@ _HUMP = re.compile(r"[A-Z][a-z]*")
 _CAMEL = re.compile(r"(?:[A-Z][a-z]*){2,}")
 _LONGEST_PART = 14
 # A joined word has at least as many parts and letters, and parts of this length on average: fewer are chance
-# ("penis-tone") or the name of a thing ("DumbTerminal").
-_MIN_PARTS, _MIN_JOINED, _MEAN_PART = 3, 9, 2.6
+# ("penis-tone") or the name of a thing ("DumbTerminal"). An "i" begins
+# a sentence; inside a word it is a letter ("content-i-on").
+_MIN_PARTS, _MIN_JOINED, _MEAN_PART = 3, 9, 2.5
 _MIN_BACKWARDS = 5  # letters of a word that is turned back by itself
 _BACKWARDS_SHARE = 0.6  # of the words of a line that is turned back
 
@@ -132,6 +133,6 @@ def _places(word: str, reading: Normalised, start: int, original: str, words: Wo
     else:
         parts = words.parts(word) if len(word) >= _MIN_JOINED else []
         is_made_up = bool(parts)
-    if not is_made_up or len(parts) < _MIN_PARTS or len(word) < _MEAN_PART * len(parts):
+    if not is_made_up or "i" in parts[1:] or len(parts) < _MIN_PARTS or len(word) < _MEAN_PART * len(parts):
         return []
     return [sum(map(len, parts[:count])) for count in range(1, len(parts))]

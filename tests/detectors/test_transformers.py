@@ -141,5 +141,5 @@ def test_a_hub_id_is_not_downloaded_unasked() -> None:
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"detox-guardrail\[rewrite\]"):
+    with pytest.raises(MissingExtraError, match=r"detox-guardrail\[torch\]"):
         TransformersDetector.load("anywhere")

@@ -1,4 +1,4 @@
-"""Builds the table of languages that ships: what letter groups say for each language in Latin script.
+r"""Builds the table of languages that ships: what letter groups say for each language in Latin script.
 
 The weights are those of py3langid's model (0.4.0, BSD-3-Clause; naive Bayes over byte n-grams from 139
 languages), reduced to 31 languages in Latin script and to the n-grams inside words that say most. The

