@@ -159,7 +159,9 @@ def test_blocking_ends_the_text_at_the_foreign_segment(detector: OnnxDetector) -
         guard(detector, **policy, block="raise").check(BEFORE + INSULT)
 
 
-@pytest.mark.parametrize("text", ["привет, как дела сегодня у тебя", "你好，你今天怎么样？今天天气很好。"])
+@pytest.mark.parametrize(
+    "text", ["привет, как дела сегодня у тебя", "東京は今日晴れています。明日も晴れるでしょう。"]
+)
 def test_other_scripts_meet_the_same_policy(detector: OnnxDetector, text: str) -> None:
     assert guard(detector, unsupported="block").check(text).action is Action.BLOCKED
     assert guard(detector, unsupported="mask").check(text).action is Action.MASKED
