@@ -112,7 +112,7 @@ def test_our_moderation_answers_the_real_client(client: OpenAI, upstream: Upstre
     assert upstream.asked == []
 
 
-@pytest.mark.parametrize("model", [None, "", ...])
+@pytest.mark.parametrize("model", [None, "", " ", ...])
 def test_a_moderation_without_a_models_name_stays_here(
     client: OpenAI, upstream: Upstream, model: Any
 ) -> None:
