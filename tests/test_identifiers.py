@@ -53,6 +53,7 @@ SHAPES: dict[str, Callable[[random.Random, Draw], str]] = {
     "secret": lambda chance, draw: draw(string.ascii_uppercase + "234567", 16),
     "digest": lambda chance, draw: "sha256-" + base64.b64encode(chance.randbytes(32)).decode(),
     "sid": lambda chance, draw: "AC" + draw(HEX, 32),
+    "short reference": lambda chance, draw: "#" + draw(HEX, 7),
     "instance": lambda chance, draw: "i-0" + draw(HEX, 16),
     "pod": lambda chance, draw: f"nginx-{draw('bcdf2456789', 10)}-{draw('bcdfghjklmnpqrstvwxz2456789', 5)}",
 }  # fmt: skip
@@ -138,15 +139,17 @@ def test_what_is_read(identifier: str, expected: tuple[str, ...]) -> None:
 
 
 def test_a_code_with_odd_marks_is_read_as_it_stands_and_as_words() -> None:
-    assert texts_of("#GoAway") == ("#GoAway", "Go Away")
+    assert texts_of("#Go|Away") == ("#Go|Away", "Go Away")
     assert texts_of("go%20away") == ("go%20away", "go away")
-    assert texts_of("9kXyQ2vW7ZZ!") == ("9kXyQ2vW7ZZ!",)
+    assert texts_of("9kXyQ2vW7Z|Z") == ("9kXyQ2vW7Z|Z",)
+    assert texts_of("#73dd5d7") == texts_of("FUc78DQYnZ!") == ()
     assert texts_of("#GoAway now") == ("#GoAway now",)
 
 
 def test_text_that_is_no_code_is_read_as_it_stands() -> None:
     assert texts_of("You are an idiot.") == ("You are an idiot.",)
-    assert texts_of("idiot!") == ("idiot!",)
+    assert texts_of("idiot!") == ("idiot!", "idiot")
+    assert texts_of("$hit")[0] == "$hit"
     assert texts_of("a$$hole")[0] == "a$$hole"
     assert texts_of("Schönes_Wetter") == ("Schönes_Wetter",)
 

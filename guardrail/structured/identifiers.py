@@ -24,6 +24,7 @@ MAX_IDENTIFIER = 200
 _LETTERS = Path(__file__).parent / "letters.txt"
 _CODE = re.compile(r"[\w.:/@+=~-]+", re.ASCII)
 _URL = re.compile(r"(?:[A-Za-z][\w.+-]*://|data:)[\w.:/@+=~?&%#,;-]*", re.ASCII)
+_BEFORE, _BEHIND = "#*\"'([{<", "!?,;*\"')]}>"  # around a code, and no letter in disguise
 _SPACE = re.compile(r"\s")
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _RUN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -93,7 +94,7 @@ def texts_of(value: str) -> tuple[str, ...]:
     if not value.isascii() or not plain.isascii() or _SPACE.search(value):
         return (plain,) if _URL.fullmatch(value) else (value,)
     found = readings(plain)
-    if is_code(value) or _URL.fullmatch(value):
+    if is_code(value.lstrip(_BEFORE).rstrip(_BEHIND)) or _URL.fullmatch(value):
         return found
     # Its marks may be a disguise ("b!tch"), and those around it change nothing.
     return (value, *(text for text in found if text not in (value, value.strip(punctuation))))
