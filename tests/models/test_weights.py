@@ -23,7 +23,7 @@ from tests.models import gguf_files
 torch = pytest.importorskip("torch")
 
 SHAPE = LlamaShape(
-    layers=2, width=32, mlp=48, heads=4, kv_heads=2, head_size=8, vocabulary=300,
+    layers=2, width=32, mlp=48, heads=2, kv_heads=1, head_size=16, vocabulary=300,
     rope_theta=10000.0, epsilon=1e-6, tied=True,
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_a_quantised_file_says_what_ggmls_own_package_says_to_the_bit(gguf):
         expected = oracle.dequantize(kept.data, kept.tensor_type)
         ours = floats(tensor)
         if ".q_proj" in name or ".k_proj" in name:
-            ours = gguf_files.interleaved(ours, 4 if ".q_proj" in name else 2)
+            ours = gguf_files.interleaved(ours, SHAPE.heads if ".q_proj" in name else SHAPE.kv_heads)
         assert np.array_equal(ours, expected.reshape(ours.shape)), name
 
 
@@ -91,8 +91,8 @@ def test_transformers_computes_the_same_logits_from_the_same_file(gguf):
         theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     weights = read_weights(gguf)
     config = LlamaConfig(
-        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True, rms_norm_eps=weights.shape.epsilon,
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True, rms_norm_eps=weights.shape.epsilon,
     )  # fmt: skip
     ours = LlamaForCausalLM(config).eval()
     state = {name: torch.from_numpy(floats(tensor)) for name, tensor in weights.tensors.items()}
@@ -258,7 +258,7 @@ def test_a_model_that_is_not_this_plain_llama_is_refused_by_name(tiny_base, tmp_
     ],
 )
 def test_a_gguf_that_is_not_this_plain_llama_is_refused_by_name(tiny_base, tmp_path, entries, message):
-    tensors = gguf_files.tensors_of(state_dict(tiny_base), heads=4, kv_heads=2)
+    tensors = gguf_files.tensors_of(state_dict(tiny_base), heads=SHAPE.heads, kv_heads=SHAPE.kv_heads)
     metadata = gguf_files.metadata_of(tiny_base) | entries
     (tmp_path / "m.gguf").write_bytes(gguf_files.gguf_bytes(metadata, tensors))
     with pytest.raises(ModelFileError, match=message):
@@ -266,7 +266,7 @@ def test_a_gguf_that_is_not_this_plain_llama_is_refused_by_name(tiny_base, tmp_p
 
 
 def test_what_is_switched_off_does_not_matter(tiny_base, tmp_path):
-    tensors = gguf_files.tensors_of(state_dict(tiny_base), heads=4, kv_heads=2)
+    tensors = gguf_files.tensors_of(state_dict(tiny_base), heads=SHAPE.heads, kv_heads=SHAPE.kv_heads)
     off: dict[str, Any] = {"llama.rope.scaling.type": "none", "llama.expert_count": 0}
     metadata = gguf_files.metadata_of(tiny_base) | off
     (tmp_path / "m.gguf").write_bytes(gguf_files.gguf_bytes(metadata, tensors, version=2))
