@@ -427,7 +427,7 @@ def test_labels_that_a_detector_declares_are_known_before_the_first_text() -> No
 
 
 def test_the_shipped_detectors_labels_are_known_without_loading_it() -> None:
-    with pytest.raises(ConfigError, match=r"'toxcity'.*identity_attack, insult"):
+    with pytest.raises(ConfigError, match=r"'toxcity'.*identity_attack, incivility, insult"):
         Guard(policy=Policy(thresholds={"toxcity": 0.5}))
     assert Guard(policy=Policy(thresholds={"insult": 0.5})).policy.thresholds == {"insult": 0.5}
 
