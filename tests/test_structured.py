@@ -7,6 +7,8 @@ import dataclasses
 import enum
 import json
 import re
+import sys
+import types
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from datetime import date, timezone
@@ -365,6 +367,13 @@ def test_a_field_without_toxic_text_passes_untouched_whatever_it_is(value: Any) 
     changed = guard().moderate(Everything(text=TOXIC, value=[value]), paths=["text"])
     assert changed.text == NEUTRAL
     assert changed.value[0] is value
+
+
+def test_a_module_that_another_thread_is_importing_stops_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "pydantic"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    value = {"text": CLEAN, "score": np.float32(0.5)}
+    assert guard().moderate(value) is value
 
 
 @pytest.mark.parametrize(

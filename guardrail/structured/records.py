@@ -20,6 +20,8 @@ from types import BuiltinFunctionType, EllipsisType, FunctionType, GenericAlias,
 from typing import Any, TypeGuard
 from uuid import UUID
 
+import numpy as np
+
 __all__ = [
     "CODE",
     "elements_of",
@@ -41,6 +43,7 @@ ADDRESSES = (
 )
 SCALARS = (*NUMBERS, *TIMES, *ADDRESSES, *CODE, range, slice)
 """Values without text; bool and datetime are among them as subclasses."""
+ARRAYS = (np.ndarray, np.generic)
 NUMERIC = "biufcmM"
 """Kinds of numpy's types that hold numbers and times."""
 
@@ -52,12 +55,10 @@ def is_scalar(value: object) -> bool:
     """
     if isinstance(value, SCALARS):
         return True
-    numpy, torch, pydantic = (sys.modules.get(name) for name in ("numpy", "torch", "pydantic"))
-    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
+    if isinstance(value, ARRAYS):
         return value.dtype.kind in NUMERIC
-    if torch is not None and isinstance(value, (torch.Tensor, torch.dtype, torch.device)):
-        return True
-    return pydantic is not None and isinstance(value, _secrets(pydantic))
+    tensors = _classes("torch", "Tensor", "dtype", "device")
+    return isinstance(value, (*tensors, *_classes("pydantic", "Secret", "SecretStr", "SecretBytes")))
 
 
 def shown_text(value: object) -> str | None:
@@ -112,9 +113,7 @@ def is_value(value: object) -> bool:
 
 def listed(value: object) -> Any | None:
     """What a numpy array, or a scalar of its, holds as lists of plain values; None for anything else."""
-    numpy = sys.modules.get("numpy")
-    is_numpy = numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
-    return value.tolist() if is_numpy else None  # type: ignore[attr-defined]  # both have it
+    return value.tolist() if isinstance(value, ARRAYS) else None
 
 
 def keys_of(value: object) -> list[Any]:
@@ -161,9 +160,14 @@ def _is_url(value: object) -> bool:
     return hasattr(value, "host") or hasattr(value, "hosts")
 
 
-def _secrets(pydantic: Any) -> tuple[type, ...]:
-    kinds = (getattr(pydantic, name, None) for name in ("Secret", "SecretStr", "SecretBytes"))
-    return tuple(kind for kind in kinds if kind is not None)
+def _classes(module: str, *names: str) -> tuple[type, ...]:
+    """Classes of a module, as far as they are there: of one that was never imported no value can be.
+
+    Another thread may be in the middle of importing it.
+    """
+    found = sys.modules.get(module)
+    kinds = (getattr(found, name, None) for name in names)
+    return tuple(kind for kind in kinds if isinstance(kind, type))
 
 
 def _attributes(value: object) -> dict[str, Any]:
@@ -175,6 +179,4 @@ def _is_named(value: object) -> TypeGuard[Any]:
 
 
 def _is_pydantic(value: object) -> TypeGuard[Any]:
-    # Where pydantic was never imported no value can be one of its models.
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and isinstance(value, pydantic.BaseModel)
+    return isinstance(value, _classes("pydantic", "BaseModel"))
