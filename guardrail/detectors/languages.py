@@ -37,6 +37,8 @@ _CODE = re.compile(r"://|www\.|[@#`/\\=<>&]")
 _WORD = re.compile(r"\w+(?:'\w+)*")
 _NO_LETTER = re.compile(r"[\d_]")
 _MAX_WORD = 32
+# Fewer distinct words, names aside, are an identifier, a title, a loan: nobody can tell.
+_MIN_WORDS = 3
 _STRETCHED = re.compile(r"(.)\1{2,}")
 
 Floats = npt.NDArray[np.float32]
@@ -106,11 +108,11 @@ class Languages:
         return self.margin(text, known=known) > self.threshold
 
     def margin(self, text: str, *, known: Sequence[str]) -> float:
-        """By how many nats an unknown language explains the text better than the known; 0 without words."""
+        """By how many nats an unknown language explains the text better than the known; 0 for few words."""
         if missing := sorted(set(known) - set(self.languages)):
             raise ManifestError(f"languages must be among {self.languages}, got {missing}")
         plain, names = words(text)
-        if not plain and not names:
+        if len(plain) < _MIN_WORDS:
             return 0.0
         scores = (
             self._scores([word for word in plain if word not in self.english], most=_FOR)

@@ -80,6 +80,11 @@ def test_slang_names_typos_code_and_terms_are_not_foreign() -> None:
     assert len(marked) <= 0.04 * len(ENGLISH), marked  # bare lists of foreign words, such as Greek letters
 
 
+@pytest.mark.parametrize("text", ["meta llama Llama Instruct", "Buena Vista", "merci beaucoup", "guten Tag"])
+def test_two_words_and_names_are_not_foreign(text: str) -> None:
+    assert not shipped().is_foreign(text, known=KNOWN)
+
+
 def test_a_language_that_the_model_knows_is_not_foreign() -> None:
     assert not shipped().is_foreign(INSULT, known=("en", "fr"))
     assert shipped().is_foreign("Thank you for your help, the parcel is here.", known=("fr",))
@@ -102,7 +107,7 @@ def test_a_saved_table_says_the_same(tmp_path: Path) -> None:
     table = Languages(["ab", "cé "], ["fr", "de"], weights, scale=0.05, threshold=2.5)
     table.save(tmp_path / "table.npz")
     again = Languages.load(tmp_path / "table.npz", sha256=sha256_of(tmp_path / "table.npz"))
-    for text in ("ab cé", "CÉ", "nothing", ""):
+    for text in ("ab cé xy", "a CÉ b c", "nothing to say", ""):
         assert again.margin(text, known=KNOWN) == pytest.approx(table.margin(text, known=KNOWN), abs=1e-5)
     assert again.threshold == 2.5
 
