@@ -171,7 +171,7 @@ class Plugin:
         try:
             array = np.asarray(_dense(reply))
         except (TypeError, ValueError, RuntimeError):  # rows of different lengths, tensors of another device
-            raise self._invalid("what is no array of numbers") from None
+            raise self._invalid("something that is not an array of numbers") from None
         if array.dtype.kind not in "fiu":
             raise self._invalid(f"an array of {array.dtype}, not of numbers")
         if not size and not array.size:

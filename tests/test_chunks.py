@@ -17,25 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from guardrail import Guard, Outcome, Policy
 from guardrail.errors import BlockedError, UsageError
-from tests.fakes import BagEmbedder, WordDetector
-
-TOXIC = "The driver of that bus is an idiot."
-NEUTRAL = "The driver of that bus is a person."
-CLEAN = "The weather on the coast is fine today."
-TEXT = f"{CLEAN} {TOXIC} {CLEAN}"
-MENDED = f"{CLEAN} {NEUTRAL} {CLEAN}"
-REFUSAL = Policy().refusal
-BLOCK = Policy(ladder=("block",))
-
-
-def guard(policy: Policy | None = None, **parts: Any) -> Guard:
-    fakes: dict[str, Any] = {
-        "detector": WordDetector(),
-        "rewriter": lambda segments, n: [[NEUTRAL] for _ in segments],
-        "embedder": BagEmbedder(),
-        "lexicon": WordDetector(),
-    }
-    return Guard(policy=policy, **fakes | parts)
+from tests.bus import BLOCK, CLEAN, MENDED, NEUTRAL, REFUSAL, TEXT, TOXIC, guard
 
 
 def cut(text: str, size: int = 7) -> list[str]:

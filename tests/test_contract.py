@@ -204,7 +204,7 @@ SAID: list[tuple[str, Any, str]] = [
     ("rewriter", [["a"], [None]], "a NoneType in place of a candidate, which is a str"),
     ("embedder", None, "a NoneType in place of a list of vectors"),
     ("embedder", [[1.0]], "1 vectors for 2 texts"),
-    ("embedder", [[1.0], [1.0, 2.0]], "what is no array of numbers"),
+    ("embedder", [[1.0], [1.0, 2.0]], "something that is not an array of numbers"),
     ("embedder", [["a"], ["b"]], "an array of <U1, not of numbers"),
     ("embedder", np.ones(2), r"shape (2,) for 2 texts, expected (2, d)"),
     ("embedder", [[1.0], [np.inf]], "a value that is not finite"),

@@ -14,28 +14,6 @@ from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 
-from guardrail import Guard, Policy
-from tests.fakes import BagEmbedder, WordDetector
-
-TOXIC = "The driver of that bus is an idiot."
-NEUTRAL = "The driver of that bus is a person."
-CLEAN = "The weather on the coast is fine today."
-TEXT = f"{CLEAN} {TOXIC} {CLEAN}"
-MENDED = f"{CLEAN} {NEUTRAL} {CLEAN}"
-REFUSAL = Policy().refusal
-BLOCK = Policy(ladder=("block",))
-
-
-def guard(policy: Policy | None = None, **parts: Any) -> Guard:
-    """A guard on words, which rewrites to NEUTRAL."""
-    fakes: dict[str, Any] = {
-        "detector": WordDetector(),
-        "rewriter": lambda segments, n: [[NEUTRAL] for _ in segments],
-        "embedder": BagEmbedder(),
-        "lexicon": WordDetector(),
-    }
-    return Guard(policy=policy, **fakes | parts)
-
 
 def generic(*messages: AIMessage | str) -> GenericFakeChatModel:
     """LangChain's own fake: one message per call, streamed word by word."""

@@ -20,22 +20,8 @@ from pydantic import BaseModel
 from guardrail import Action, Outcome, Policy
 from guardrail.errors import BlockedError
 from guardrail.integrations.langchain import DetoxMiddleware, wrap
-from tests.integrations.langchain.models import (
-    BLOCK,
-    CLEAN,
-    MENDED,
-    NEUTRAL,
-    REFUSAL,
-    TEXT,
-    TOXIC,
-    Listener,
-    Scripted,
-    call,
-    calls,
-    generic,
-    guard,
-    says,
-)
+from tests.bus import BLOCK, CLEAN, MENDED, NEUTRAL, REFUSAL, TEXT, TOXIC, guard
+from tests.integrations.langchain.models import Listener, Scripted, call, calls, generic, says
 
 ASK: Any = {"messages": [HumanMessage("How was the trip?", id="h1")]}
 MODES = ["values", "updates", "messages", "custom", "checkpoints", "tasks", "debug"]

@@ -25,22 +25,8 @@ from pydantic import BaseModel
 from guardrail import Action, Outcome, Policy
 from guardrail.errors import BlockedError, ManifestError, UsageError
 from guardrail.integrations.langchain import wrap
-from tests.integrations.langchain.models import (
-    BLOCK,
-    CLEAN,
-    MENDED,
-    NEUTRAL,
-    REFUSAL,
-    TEXT,
-    TOXIC,
-    Listener,
-    Scripted,
-    call,
-    calls,
-    generic,
-    guard,
-    says,
-)
+from tests.bus import BLOCK, CLEAN, MENDED, NEUTRAL, REFUSAL, TEXT, TOXIC, guard
+from tests.integrations.langchain.models import Listener, Scripted, call, calls, generic, says
 
 PROMPT = ChatPromptTemplate.from_messages([("user", "{question}")])
 QUESTION = {"question": "How was the trip?"}

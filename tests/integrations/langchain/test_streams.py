@@ -17,22 +17,9 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 
 from guardrail import Guard, Verdict
 from guardrail.integrations.langchain import wrap
+from tests.bus import BLOCK, CLEAN, MENDED, NEUTRAL, REFUSAL, TEXT, TOXIC, guard
 from tests.fakes import WordDetector
-from tests.integrations.langchain.models import (
-    BLOCK,
-    CLEAN,
-    MENDED,
-    NEUTRAL,
-    REFUSAL,
-    TEXT,
-    TOXIC,
-    Scripted,
-    call,
-    calls,
-    generic,
-    guard,
-    says,
-)
+from tests.integrations.langchain.models import Scripted, call, calls, generic, says
 
 
 def _chain(chunks: Sequence[AIMessageChunk], by: Guard | None) -> Runnable[str, Any]:
