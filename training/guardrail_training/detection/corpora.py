@@ -11,7 +11,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,11 @@ HUB = {
     "davidson": "tdavidson/hate_speech_offensive",
     "stormfront": "odegiber/hate_speech18",
 }
+OWN = {
+    "own": Path(__file__).parent / "sentences" / "own.jsonl",
+    "rewrites": Path(__file__).parents[2] / "data" / "rewrites.jsonl",
+}
+"""Sentences of this project, all for training."""
 WORD = re.compile(r"\w+")
 SKETCH = 5  # smallest shingle hashes that stand for a text
 SHARED = 0.7  # Jaccard similarity of three-word shingles from which two texts are the same
@@ -71,7 +75,7 @@ def load(
 
     ``root`` is a folder with one subfolder per source; without it ``GUARDRAIL_DATA`` is taken, and without
     that the hub for the sources it has. WikiText-2 has no labels and no dev part here: its ``valid.txt`` is
-    clean training text, and the sentences of this project (``own``) are all for training. A folder may lack
+    clean training text, and the sentences of this project (``OWN``) are all for training. A folder may lack
     sources unless they are named. Raises UsageError for a named source that cannot be found or a row without
     its fields (with the row's number).
     """
@@ -82,10 +86,10 @@ def load(
     for source in sources or SOURCES:
         if source not in SOURCES:
             raise UsageError(f"unknown source {source!r}; the sources are {sorted(SOURCES)}")
-        if part == "dev" and source in ("wikitext2", "own"):
+        if part == "dev" and source in ("wikitext2", *OWN):
             continue
-        if source == "own":
-            rows = _own_rows()
+        if source in OWN:
+            rows = _own_rows(OWN[source])
         elif sources is None and folder and not source_path(folder, source, part).is_file():
             continue
         else:
@@ -157,9 +161,9 @@ def _labelled(source: str, rows: Iterable[Row]) -> Iterator[Labelled]:
             ) from error
 
 
-def _own_rows() -> Iterator[Row]:
-    """The sentences of this project that train detectors."""
-    path = resources.files("guardrail_training.detection").joinpath("sentences", "own.jsonl")
+def _own_rows(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        raise UsageError(f"{path} not found: the sentences of this project are in its repository")
     for line in path.read_text(encoding="utf-8").splitlines():
         yield json.loads(line)
 

@@ -53,7 +53,7 @@ ROWS = {
     "composed": 7_000,
 }
 # Groups per pass: all texts of a pair in one batch, in the same style.
-GROUPS = {"everyday": 4_400, "own": 2_600, "hatemoji_build": 2_700}
+GROUPS = {"everyday": 4_400, "own": 4_400, "rewrites": 4_600, "hatemoji_build": 2_700}
 # The last phase settles thresholds and the embedding: less of what is plentiful, more of what a guard meets.
 LAST_ROWS = {**ROWS, "stormfront_hate": 4_500, "templates": 9_000}
 CLEAN_SOURCES = (
@@ -64,6 +64,8 @@ CLEAN_SOURCES = (
     "toxigen_neutral",
     "everyday_neutral",
     "everyday_lookalike",
+    "rewrites_neutral",
+    "rewrites_lookalike",
     "own_harmless",
 )
 TOXIC_SOURCES = (
@@ -73,6 +75,7 @@ TOXIC_SOURCES = (
     "toxigen_hate",
     "toxic_spans_sentence",
     "everyday_hostile",
+    "rewrites_hostile",
     "own_hostile",
 )
 TEMPLATES_HELD_OUT = 0.1  # of the templates, which no training draws from

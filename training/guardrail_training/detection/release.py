@@ -55,7 +55,7 @@ SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 # Sets of hate name groups in most of their toxic texts, which would make the names words of the list.
-LEXICON_SOURCES = ("paradetox", "davidson", "toxic_spans", "stormfront", "everyday", "own", "wikitext2")
+LEXICON_SOURCES = ("paradetox", "davidson", "toxic_spans", "stormfront", "everyday", "own", "rewrites", "wikitext2")
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
 # Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic. The
 # forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind the
@@ -64,21 +64,30 @@ AGREES = 0.75  # score of a word alone from which the detector agrees with the l
 ALLOWED = {
     "assistant": {
         "lookalikes": 0.03,
-        "everyday_neutral": 0.02,
+        "own_harmless": 0.04,
+        "civil_versions": 0.02,
         "paradetox_neutral": 0.02,
         "toxigen_neutral": 0.04,
         "wikitext2": 0.0045,
     },
     "community": {
         "lookalikes": 0.02,
-        "everyday_neutral": 0.01,
+        "own_harmless": 0.025,
+        "civil_versions": 0.01,
         "paradetox_neutral": 0.012,
         "toxigen_neutral": 0.03,
         "forum": 0.07,
         "wikitext2": 0.0025,
     },
 }
-HOSTILE = ("everyday_hostile", "own_hostile", "own_uncivil", "paradetox_toxic", "stormfront_hate")
+HOSTILE = (
+    "everyday_hostile",
+    "rewrites_hostile",
+    "own_hostile",
+    "own_uncivil",
+    "paradetox_toxic",
+    "stormfront_hate",
+)
 DECIDES = {"assistant": "incivility", "community": "toxicity"}  # the label that a preset adds
 MARKED = 0.4  # token score from which a word is marked
 
@@ -203,7 +212,13 @@ def _scored(detector: OnnxDetector, texts: Sequence[str], label: str) -> ScoredT
 
 def _clean_sets(listed: Set[str], apart: Sequence[Labelled]) -> dict[str, list[str]]:
     """Held-out harmless texts by kind, those of ParaDetox with a ``listed`` word aside."""
-    kinds = {"everyday_lookalike": "lookalikes", "own_harmless": "lookalikes", "stormfront_nohate": "forum"}
+    kinds = {
+        "everyday_lookalike": "lookalikes",
+        "rewrites_lookalike": "lookalikes",
+        "everyday_neutral": "civil_versions",
+        "rewrites_neutral": "civil_versions",
+        "stormfront_nohate": "forum",
+    }
     sets: dict[str, dict[str, None]] = {name: {} for name in ALLOWED["community"]}
     for text in apart:
         name = kinds.get(text.source, text.source)

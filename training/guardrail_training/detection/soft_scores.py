@@ -37,8 +37,9 @@ SCORED = (
     "stormfront",
     "everyday",
     "own",
+    "rewrites",
 )
-OWN = ("everyday_", "own_", "template_")
+OWN = ("everyday_", "own_", "rewrites_", "template_")
 
 
 class SoftScores:

@@ -42,6 +42,7 @@ LICENCES = {
     "convabuse": "CC-BY-4.0",
     "diasafety": "Apache-2.0",
     "everyday": "Apache-2.0",
+    "rewrites": "Apache-2.0",
 }
 SWEARING = re.compile(
     r"fuck|shit|bitch|cunt|\bass(?:hole|es)?\b|dick|pussy|bastard|whore|slut|damn|crap|\bhell\b|piss|"
@@ -49,6 +50,14 @@ SWEARING = re.compile(
     re.IGNORECASE,
 )
 """Words with which a text that a set of hate calls harmless may still be toxic: its label is left open."""
+FUNCTION_WORDS = frozenset(
+    "a an the this that these those my your his her its our their i you he she it we they me him us them who whom "
+    "which what and or but nor so than as at by for from in into of off on onto out over to under up upon with "
+    "without about is are was were be been being am do does did have has had will would shall should can could "
+    "may might must not no if because while when where there here just very too really only even all any some "
+    "such more most".split()
+)
+LONGEST_MARK = 5  # words of a marked stretch; a longer one is hostile as a whole, and no word of it alone
 
 
 def _paradetox(row: Row, key: str) -> Iterator[Labelled]:
@@ -84,6 +93,27 @@ def removed_spans(toxic: str, neutral: str) -> tuple[tuple[int, int], ...] | Non
     ]
     changed = sum(end - start for start, end in spans)
     return tuple(spans) if 0 < changed <= 0.4 * len(toxic) else None
+
+
+def tightened(text: str, spans: tuple[tuple[int, int], ...] | None) -> tuple[tuple[int, int], ...] | None:
+    """Spans without function words at their edges; None if one is so long that no word of it stands out."""
+    tight = []
+    for start, end in spans or ():
+        words = list(re.finditer(r"\S+", text[start:end]))
+        while words and _is_function_word(words[0].group()):
+            words.pop(0)
+        while words and _is_function_word(words[-1].group()):
+            words.pop()
+        if len(words) > LONGEST_MARK:
+            return None
+        if words:
+            tight.append((start + words[0].start(), start + words[-1].end()))
+    return tuple(tight) or None
+
+
+def _is_function_word(word: str) -> bool:
+    stem = re.split(r"['’]", word.lower().strip(",.;:!?\""))[0]  # "you're" is one, as "you" is
+    return stem in FUNCTION_WORDS
 
 
 def _davidson(row: Row, key: str) -> Iterator[Labelled]:
@@ -292,7 +322,9 @@ def _everyday(row: Row, key: str) -> Iterator[Labelled]:
         )
         is_marked = said.incivility >= 0.5 and row["kind"] in MARKED_KINDS
         spans = removed_spans(row["toxic"], closest) if is_marked else None
-        yield Labelled(row["toxic"], labels, "everyday_hostile", key, spans, pair=key)
+        yield Labelled(
+            row["toxic"], labels, "everyday_hostile", key, tightened(row["toxic"], spans), pair=key
+        )
     versions = {"n0": row["neutral"][0], "n1": row["neutral"][1], "l": row["lookalike"]}
     for name, text in versions.items():
         if said is None or name not in said.flags:
@@ -351,12 +383,39 @@ def _own(row: Row, key: str) -> Iterator[Labelled]:
         hate=float(row["identity_attack"]),
     )
     name = "own_hostile" if toxicity else "own_uncivil"
-    yield Labelled(text, labels, name, key, spans or None, pair=str(row["pair"] or ""))
+    yield Labelled(text, labels, name, key, tightened(text, spans), pair=str(row["pair"] or ""))
+
+
+def _rewrites(row: Row, key: str) -> Iterator[Labelled]:
+    """A hostile sentence of this project, two civil versions of it, and a harmless look-alike.
+
+    What a ``lossy`` rewrite still says of a group or wishes on somebody may be hostile: it is left out.
+    """
+    text, kind = row["toxic"], row["kind"]
+    toxicity = row.get("toxicity")
+    labels = soft(
+        toxicity=toxicity if toxicity is None else float(toxicity),
+        incivility=1.0,
+        obscene=row.get("swear"),
+        insult=1.0 if kind == "insult" else None,
+        threat=1.0 if kind == "threat" else 0.0,
+        identity_attack=1.0 if row.get("target") == "group" and row.get("severity") == 3 else None,
+    )
+    if "spans" in row:
+        spans = tuple((start, start + len(part)) for part in row["spans"] if (start := text.find(part)) >= 0)
+    else:
+        closest = max(row["neutral"], key=lambda civil: difflib.SequenceMatcher(None, text, civil).ratio())
+        spans = (removed_spans(text, closest) or ()) if kind in MARKED_KINDS else ()
+    yield Labelled(text, labels, "rewrites_hostile", key, tightened(text, spans), pair=key)
+    for civil in () if row["lossy"] else row["neutral"]:
+        yield Labelled(civil, CLEAN, "rewrites_neutral", key, (), pair=key)
+    yield Labelled(row["lookalike"], CLEAN, "rewrites_lookalike", key, (), pair=key)
 
 
 SOURCES: dict[str, Callable[[Row, str], Iterator[Labelled]]] = {
     "own": _own,
     "everyday": _everyday,
+    "rewrites": _rewrites,
     "paradetox": _paradetox,
     "toxic_spans": _toxic_spans,
     "convabuse": _convabuse,
