@@ -21,6 +21,7 @@ from guardrail_training.detection.corpora import (
     removed_spans,
     soft,
 )
+from guardrail_training.detection.sources import SOURCES, tightened
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -230,10 +231,49 @@ def test_the_twins_of_a_contrast_have_one_pair(tmp_path: Path) -> None:
     assert first.pair == second.pair != ""
 
 
-def test_own_sentences_have_labels_that_contain_each_other_and_spans_inside_the_text() -> None:
-    texts = load(part="train", sources=["own"])
+@pytest.mark.parametrize("source", ["own", "rewrites"])
+def test_own_sentences_have_labels_that_contain_each_other_and_spans_inside_the_text(source: str) -> None:
+    texts = load(part="train", sources=[source])
     toxicity, incivility = TRAINED.index("toxicity"), TRAINED.index("incivility")
     assert len(texts) > 1000
     for text in texts:
         assert (text.labels[toxicity] or 0) <= (text.labels[incivility] or 0)
         assert all(0 <= start < end <= len(text.text) for start, end in text.spans or ())
+
+
+@pytest.mark.parametrize(
+    ("text", "marked", "tight"),
+    [
+        ("You're a worthless idiot.", "a worthless idiot", ["worthless idiot"]),
+        ("He is the kind of fool I know.", "of fool I", ["fool"]),
+        ("Of course it is you.", "it is you", None),
+        ("they'll wire your broken jaw shut tight", "they'll wire your broken jaw shut tight", None),
+    ],
+)
+def test_a_mark_has_no_function_words_at_its_edges_and_is_not_a_clause(
+    text: str, marked: str, tight: list[str] | None
+) -> None:
+    start = text.index(marked)
+    spans = tightened(text, ((start, start + len(marked)),))
+    assert (None if spans is None else [text[a:b] for a, b in spans]) == tight
+
+
+def test_civil_versions_of_what_nothing_civil_can_carry_are_not_called_harmless() -> None:
+    row = {
+        "kind": "threat",
+        "toxic": "I will find you and hurt you.",
+        "neutral": ["I am angry with you.", "I am furious with you."],
+        "lossy": True,
+        "lookalike": "I will find you a seat.",
+        "spans": ["hurt"],
+        "severity": 3,
+        "target": "addressee",
+        "toxicity": 1,
+        "swear": 0,
+    }
+    texts = list(SOURCES["rewrites"](row, "rewrites:1"))
+    assert [text.source for text in texts] == ["rewrites_hostile", "rewrites_lookalike"]
+    assert {text.pair for text in texts} == {"rewrites:1"}
+    assert texts[0].labels[TRAINED.index("threat")] == 1.0
+    civil = SOURCES["rewrites"]({**row, "lossy": False}, "rewrites:1")
+    assert sum(text.labels == CLEAN for text in civil) == 3
