@@ -37,6 +37,7 @@ from guardrail_training.records import read_records, required_folder
 __all__ = ["Mixture", "MixtureSettings", "PairRow", "build", "write_mixture"]
 
 MIN_KNOWN = 3  # so many rows must have a word for it to count as rightly spelled
+MIN_SPELLED = 8  # or so many texts of all sources, in which people spell less carefully
 MIN_FAMILIAR = 2  # and so many for it to stand in a source
 MIN_USUAL = 12  # so many rows must have a word new in a reference for it to be a usual one
 BATCH = 64
@@ -105,7 +106,9 @@ class Mixture:
         return {
             "rows": dict(Counter(row.origin for row in self.rows).most_common()),
             "not to be rewritten": dict(Counter(row.origin for row in self.refused).most_common()),
-            "references of ParaDetox": dict(Counter(each.rule or "kept" for each in self.judged).most_common()),
+            "references of ParaDetox": dict(
+                Counter(each.rule or "kept" for each in self.judged).most_common()
+            ),
             "left out": {"close to a dev row": self.near_dev},
         }
 
@@ -224,8 +227,9 @@ def _paradetox(data: Path, written: Sequence[_Written]) -> tuple[list[PairRow], 
     names = names_of([*plain, *_encyclopedia(data)], (text for row in again for text in row.references))
     again = [_with_names(row, names) for row in again]
     seen = [each.row.texts for each in written] + [row.texts for row in again]
-    by_row = Counter(key for texts in seen for key in {word.key for text in texts for word in words(text)})
-    known, familiar = (_at_least(by_row, count) for count in (MIN_KNOWN, MIN_FAMILIAR))
+    in_pairs, anywhere = _rows_with(seen), _rows_with([text.text] for text in load(data, part="train"))
+    known = _at_least(in_pairs, MIN_KNOWN) | _at_least(anywhere, MIN_SPELLED)
+    familiar = _at_least(in_pairs, MIN_FAMILIAR) | _at_least(anywhere, MIN_KNOWN)
     usual = _at_least(Counter(new for row in again for new in _new(row)), MIN_USUAL)
     judged, kept = [], []
     for row, pairings in _pairings(again, known, usual):
@@ -264,6 +268,11 @@ def _new(row: PairRow) -> set[str]:
     return {new for reference in row.references for new in new_stems(row.source, reference)}
 
 
+def _rows_with(rows: Iterable[Iterable[str]]) -> Counter[str]:
+    """How many rows have each word."""
+    return Counter(key for texts in rows for key in {word.key for text in texts for word in words(text)})
+
+
 def _at_least(counts: Mapping[str, int], count: int) -> frozenset[str]:
     return frozenset(each for each, times in counts.items() if times >= count)
 
@@ -290,7 +299,10 @@ def _pairings(
                 flagged[text] = flagged.get(text, False) or verdict.flagged
                 spans[text] = spans.get(text, ()) + verdict.spans
         for row in batch:
-            yield row, [
-                Pairing(row.source, text, spans[row.source], flagged[text], known, usual)
-                for text in row.references
-            ]
+            yield (
+                row,
+                [
+                    Pairing(row.source, text, spans[row.source], flagged[text], known, usual)
+                    for text in row.references
+                ],
+            )

@@ -31,7 +31,7 @@ _STAND_IN = re.compile(
     r"|un(?:wise|intelligent|smart|kind|clever|pleasant|desirable|educated|informed|suitable)\w*|inappropriate\w*"
     r"|not wise|lacks? (?:intelligence|wisdom)|low intelligence|less (?:intelligent|smart)"
     r"|bad (?:at it|in bed|words?|language|behaviou?rs?|deeds?|actions?)|(?:is|are|was|were|be|'s|'re) bad"
-    r"|bad or|very bad|so bad|wrongdoers?|someone bad|private parts?|back ?sides?|genitals|bottoms?|behinds?"
+    r"|(?:this|that|the|tough|these|those) (?:thing|stuff)|bad or|very bad|so bad|wrongdoers?|someone bad|private parts?|back ?sides?|genitals|bottoms?|behinds?"
     r"|excrement|feces|faeces|poop|rear end|buttocks|mentally challenged|disabled|promiscuous"
     r")\b",
     re.IGNORECASE,
@@ -60,16 +60,27 @@ _UNGRAMMATICAL = tuple(
         r"\b(?:and|or|but|of|to|with|for|from|by),? (?:and|or|but|of|by|is|are)\b",
         r"[,;:]\s*[.!?,;:]|[.!?]\s*[,;]|^[^\w\"'@#$(<`]+|\s[.,!?]",
         r"\b(?:such|what) (?:a|an)[.!?]",
+        r"\b(?:i|you|we|they|he|she) (?:already |just )?(?:known|done|seen|gone|been|taken|given|written)\b",
+        r"\b(?:buy|do|say|have|see|about|of|with|these|those|many|talking|and|all|more|get|like) thing\b",
+        r"\b(?:is|are|was|were|be|get|gets|getting|so|very|more) worst\b",
+        r"(?<!is )(?<!was )(?<!are )(?<!make )(?<!made )\b(?:it|he|she|they) (?:good|bad|wrong|nice)\b",
+        r"\bmess(?:ed|ing|es)? (?!up|with|around|about|it up|that up|this up|everything up|things up)\w+",
     )
 )  # fmt: skip
-_CAPITAL_INSIDE = re.compile(r"(?<=[a-z,] )(?:A|An|Am|Is|Are|Was|Were|The|This|That|And|But|Or|To|Of|In|On|For|It|He|She|We|You|They|Do|Does|Did|Not|So|If|Have|Has|Be)\b")
+_CAPITAL_INSIDE = re.compile(
+    r"(?<=[a-z,] )(?:A|An|Am|Is|Are|Was|Were|The|This|That|And|But|Or|To|Of|In|On|For|It|He|She|We|You|They|Do|Does|Did|Not|So|If|Have|Has|Be)\b"
+)
 _DOTS = re.compile(r"\.{2,}")
 _WANTING = frozenset(_DETERMINERS.split("|")) | {"of", "some", "any", "such", "another", "every", "no"}
 _ADVERB = re.compile(r"(?:ing|in|in'|ly)$")
 _TENSES = {
-    **dict.fromkeys(("is", "are", "am", "has", "have", "do", "does", "it's", "that's", "he's", "she's"), "present"),
+    **dict.fromkeys(
+        ("is", "are", "am", "has", "have", "do", "does", "it's", "that's", "he's", "she's"), "present"
+    ),
     **dict.fromkeys(("was", "were", "had", "did", "got", "went", "made"), "past"),
-    **dict.fromkeys(("will", "going", "gonna", "won't", "i'll", "you'll", "he'll", "they'll", "we'll"), "future"),
+    **dict.fromkeys(
+        ("will", "going", "gonna", "won't", "i'll", "you'll", "he'll", "they'll", "we'll"), "future"
+    ),
 }
 _MARGIN = 1
 MAX_INVENTED = 3
@@ -118,7 +129,7 @@ class _Change:
 
 _NOISE = re.compile(
     r"([^\W\d_])\1\1|(?<![\w'])[b-hj-mo-qstvwyz](?!['.\w])|[_@#*^|~=<>{}\\\"&]|\brt\b|[^\x00-\u024f\u2010-\u203a€]"
-    r"|(?:^|\s)-+(?:\s|$)",
+    r"|(?:^|\s)[-']+(?:\s|$)",
     re.IGNORECASE,
 )
 MIN_WORDS, MAX_WORDS = 4, 60
@@ -130,7 +141,9 @@ def is_noise(source: str, *, spans: Sequence[Span], familiar: Container[str]) ->
     found = words(source)
     if not MIN_WORDS <= len(found) <= MAX_WORDS or _NOISE.search(source) is not None:
         return True
-    return any(word.text.isalpha() and word.key not in familiar and not _touched(word, spans) for word in found)
+    return any(
+        word.text.isalpha() and word.key not in familiar and not _touched(word, spans) for word in found
+    )
 
 
 def refused_by(pairing: Pairing) -> str | None:
@@ -168,7 +181,11 @@ def _ungrammatical(pairing: Pairing) -> bool:
 
 def _is_hole(change: _Change) -> bool:
     """Whether toxic words went and left a word behind that wants a noun after it."""
-    if change.after or not all(change.is_toxic) or change.previous is None:
+    if change.after or change.previous is None:
+        return False
+    if change.following is not None and change.following.key == "out" and any(change.is_toxic):
+        return change.before[0].key == "the"  # "kicked the ... out of him"
+    if not all(change.is_toxic):
         return False
     wants = change.previous.is_content or change.previous.key in _WANTING
     follows = change.following is not None and change.following.is_content
@@ -180,18 +197,29 @@ def _person(pairing: Pairing) -> bool:
     toxic = pairing.spans
     before = {PERSONS[w.key] for w in words(pairing.source) if w.key in PERSONS and not _touched(w, toxic)}
     after = {PERSONS[word.key] for word in words(pairing.reference) if word.key in PERSONS}
-    return not after <= before
+    if not after <= before:
+        return True
+    for change in _changes(pairing):
+        lost = {PERSONS[word.key] for word in change.before if word.key in PERSONS}
+        if not change.toxic and not lost <= after:
+            return True
+    return False
 
 
 def _tense(pairing: Pairing) -> bool:
     for change in _changes(pairing):
         before, after = (
-            {_TENSES[word.key] for word in side if word.key in _TENSES} for side in (change.before, change.after)
+            {_TENSES[word.key] for word in side if word.key in _TENSES}
+            for side in (change.before, change.after)
         )
         if before and after and not before & after:
             return True
         old = {word.key for word in change.before}
-        if any(word.key in (f"{each}d", f"{each}ed") or f"{word.key}ed" == each for word in change.after for each in old):
+        if any(
+            word.key in (f"{each}d", f"{each}ed") or f"{word.key}ed" == each
+            for word in change.after
+            for each in old
+        ):
             return True
     return False
 
@@ -206,6 +234,8 @@ def _turned(pairing: Pairing) -> bool:
         lost, new = (sum(w.key in NEGATIONS for w in side) for side in (change.before, change.after))
         if lost > new or (new > lost and not change.toxic):
             return True
+        if new > lost and not any(word.is_content for word in change.after):
+            return True  # a bare "not" in place of a toxic word
         after = {word.key for word in change.after} - sources
         if any(after & set(ANTONYMS.get(word.key, ())) for word in change.before):
             return True
@@ -242,9 +272,7 @@ def _invented(pairing: Pairing) -> bool:
 def new_stems(source: str, reference: str) -> list[str]:
     """The stems of the content words that a reference has and its source has not."""
     known = {stem(word.key) for word in words(source)}
-    return [
-        stem(word.key) for word in words(reference) if word.is_content and stem(word.key) not in known
-    ]
+    return [stem(word.key) for word in words(reference) if word.is_content and stem(word.key) not in known]
 
 
 def _touched(word: Word, spans: Sequence[Span]) -> bool:

@@ -11,7 +11,9 @@ from guardrail_training.pairs.words import AMERICAN
 
 __all__ = ["STYLES", "american", "british", "restyled"]
 
-_BRITISH = {there: here for here, there in AMERICAN.items() if there not in ("check", "checks", "story", "while")}
+_BRITISH = {
+    there: here for here, there in AMERICAN.items() if there not in ("check", "checks", "story", "while")
+}
 _WORD = re.compile(r"[^\W\d_]+")
 _FINAL = re.compile(r"(?<=\w)[.!]+$")
 _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=(?:t|s|re|ve|m|ll|d)\b)")

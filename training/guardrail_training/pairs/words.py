@@ -34,7 +34,8 @@ FUNCTION_WORDS = frozenset(
     of to in on at by for from with about into onto over under after before between through during against
     up down out off away back again
     just only even really very too also quite rather so still already almost actually literally simply
-    please well oh ok okay yes yeah like man guys lol
+    please well oh ok okay yes yeah like man guys lol ah aha wow hey huh um uh haha hahaha omg lmao lmfao rofl gosh
+    holy god jesus christ dude bro smh
     get gets got getting go goes going went make makes made making let lets
     """.split()
 )
@@ -149,10 +150,7 @@ class Word:
 
 def words(text: str) -> list[Word]:
     """The words of a text in order."""
-    return [
-        Word(match.group(), *match.span(), _key(match.group()))
-        for match in _WORD.finditer(text)
-    ]
+    return [Word(match.group(), *match.span(), _key(match.group())) for match in _WORD.finditer(text)]
 
 
 def _key(word: str) -> str:

@@ -28,6 +28,7 @@ _STEPS = tuple(
         (r"([(\[])\s+", r"\1"),
         (r"(?<=\d)\s*([.,:])\s+(?=\d{1,3}\b)(?<=\d[.,:]\s)", r"\1"),
         (r"\.(?:\s?\.){2,}", "..."),
+        (r"(?<!\.)\.\.(?!\.)", "."),
         (r"(?:\s?-){3,}", " - "),
         (r"(?<=[^\W\d_]),(?=[^\W\d_])", ", "),
         (r"\s{2,}", " "),
@@ -39,7 +40,9 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _BARE = re.compile(rf"\b(?:{'|'.join(CONTRACTIONS)})\b", re.IGNORECASE)
 _ARTICLE = re.compile(r"\b([Aa])(n?) (?=([^\W\d_]+))")
 _SILENT = re.compile(r"(?:hour|honest|honou?r|heir)", re.IGNORECASE)
-_CONSONANT_SOUND = re.compile(r"(?:uni(?!n|m)|us[aeiu]|eu|ew|one\b|once|ut[ei]|ub|u\b|ufo|uk\b|us\b)", re.IGNORECASE)
+_CONSONANT_SOUND = re.compile(
+    r"(?:uni(?!n|m)|us[aeiu]|eu|ew|one\b|once|ut[ei]|ub|u\b|ufo|uk\b|us\b)", re.IGNORECASE
+)
 _COUNTRIES = re.compile(r"\bthe us\b|\buk\b|\beu\b")
 
 
@@ -114,7 +117,9 @@ def with_articles(text: str) -> str:
         word = match[3]
         if word.isupper():
             return match.group()
-        vowel = bool(word[0] in "aeiouAEIOU" and not _CONSONANT_SOUND.match(word)) or bool(_SILENT.match(word))
+        vowel = bool(word[0] in "aeiouAEIOU" and not _CONSONANT_SOUND.match(word)) or bool(
+            _SILENT.match(word)
+        )
         return f"{match[1]}{'n' if vowel else ''} "
 
     return _ARTICLE.sub(fitting, text)
