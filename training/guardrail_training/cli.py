@@ -254,8 +254,8 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            help="judges, detector, rewriter, acceptance, select, gate, generation, preference-judge, annotate "
-            "or agreement."
+            help="judges, detector, rewriter, acceptance, select, gate, generation, preference-judge, "
+            "annotate or agreement."
         ),
     ],
     *,

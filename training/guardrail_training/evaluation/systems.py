@@ -124,7 +124,7 @@ def guarded(sentences: Sentences, *, name: str, guard: Moderator) -> SystemOutpu
 
 
 def faults_of(outcomes: Iterable[Outcome]) -> list[str]:
-    """Why outcomes are those of the error policy: the models that failed or are missing; empty if none did."""
+    """Why outcomes are those of the error policy: models that failed or are missing; empty if none did."""
     return sorted({reason for outcome in outcomes for reason in outcome.degraded if FAULT.fullmatch(reason)})
 
 

@@ -24,7 +24,7 @@ from guardrail_training.detection.corpora import distinct, load
 from guardrail_training.detection.labelled import CLEAN, Labelled
 from guardrail_training.pairs.references import Pairing, is_noise, new_stems, refused_by
 from guardrail_training.pairs.styles import restyled
-from guardrail_training.pairs.words import stem, words
+from guardrail_training.pairs.words import words
 from guardrail_training.pairs.written import (
     capitals_inside,
     cased,
@@ -208,11 +208,10 @@ def _apart_from_dev(rows: Sequence[PairRow], data: Path) -> list[PairRow]:
         for record in read_records(path) if path.is_file() else []:
             content = record.content
             found = (content.get("toxic"), content.get("text"), content.get("lookalike"))
-            for text in (*found, *content.get("neutral", ())):
-                if isinstance(text, str) and text.strip():
-                    apart.append(_labelled(text, f"dev:{source}:{record.number}"))
-    texts = [_labelled(text, f"rows:{place}") for place, row in enumerate(rows) for text in row.texts]
-    kept = Counter(text.key for text in distinct(texts, apart))
+            texts = (*found, *content.get("neutral", ()))
+            apart += [_labelled(text, f"dev:{source}:{record.number}") for text in texts if text]
+    ours = [_labelled(text, f"rows:{place}") for place, row in enumerate(rows) for text in row.texts]
+    kept = Counter(text.key for text in distinct(ours, apart))
     return [row for place, row in enumerate(rows) if kept[f"rows:{place}"] == len(row.texts)]
 
 

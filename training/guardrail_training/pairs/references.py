@@ -12,66 +12,13 @@ from typing import NamedTuple
 from guardrail.outcome import Span
 from guardrail.protected import find
 from guardrail_training.data import normalised
+from guardrail_training.pairs.signs import CAPITAL_INSIDE, DETERMINERS, NOISE, STAND_IN, UNGRAMMATICAL
 from guardrail_training.pairs.words import ANTONYMS, NEGATIONS, PERSONS, Word, stem, words
 
 __all__ = ["RULES", "Pairing", "Rule", "is_noise", "new_stems", "refused_by"]
 
-_NOUNS = (
-    "person|people|persons|man|men|woman|women|guy|guys|girl|girls|boy|boys|lady|individual|individuals|human"
-    "|humans|human being|one|ones|thing|things|stuff|group|place|idea|state|president|leader|citizen|citizens"
-)
-_STAND_IN = re.compile(
-    r"\b(?:"
-    rf"(?:bad|wrong|mean|not so|unpleasant|undesirable|foolish|negative|naughty|evil|terrible|unkind|awful|rude)"
-    rf" (?:{_NOUNS})"
-    rf"|(?:not|n't|isn't|aren't|not an?|not so|not very|not a very|isn't a|aren't a|isn't very)"
-    r" (?:so |very |that |too |a |an |really )?(?:good|nice|wise|smart|intelligent|clever|bright|great|kind|pleasant"
-    r"|competent|sensible|knowledgeable|well|thinking)"
-    rf"|(?:good|nice|some|certain|other|such|these|those|specific) (?:person|persons|individuals?)"
-    r"|un(?:wise|intelligent|smart|kind|clever|pleasant|desirable|educated|informed|suitable)\w*|inappropriate\w*"
-    r"|not wise|lacks? (?:intelligence|wisdom)|low intelligence|less (?:intelligent|smart)"
-    r"|bad (?:at it|in bed|words?|language|behaviou?rs?|deeds?|actions?)|(?:is|are|was|were|be|'s|'re) bad"
-    r"|(?:this|that|the|tough|these|those) (?:thing|stuff)|bad or|very bad|so bad|wrongdoers?|someone bad|private parts?|back ?sides?|genitals|bottoms?|behinds?"
-    r"|excrement|feces|faeces|poop|rear end|buttocks|mentally challenged|disabled|promiscuous"
-    r")\b",
-    re.IGNORECASE,
-)  # fmt: skip
-_DETERMINERS = "a|an|the|my|your|his|her|its|their|our|these|those"
-_NOT_AFTER_DETERMINER = (
-    "is|are|was|were|am|be|been|and|or|of|to|in|on|for|by|with|at|from|the|a|an|he|she|they|i|you|it|who|that|because"
-    "|but|so|if|will|would|can|could|has|have|had|do|does|did|not|my|your|their|our|his|as|than"
-)
-_UNGRAMMATICAL = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"\b(?!had\b|that\b|very\b|so\b|no\b|really\b|ha\b|bye\b|blah\b|long\b)(\w+)\s+\1\b",
-        rf"\b(?:{_DETERMINERS}) (?:{_NOT_AFTER_DETERMINER})\b(?<!her a)(?<!her the)(?<!her to)(?<!his is)",
-        r"\b(?:is|are|was|were|am) (?:is|are|was|were|am|be|have|has|do|does|go|come|don't|doesn't|did)\b",
-        r"\b(?:a|an|another|this|that|every|each) (?:\w+ )?(?:people|men|women|guys|children|things|ones)\b"
-        r"(?<!that people)(?<!that things)(?<!that men)(?<!that women)(?<!this people)",
-        r"\b(?:these|those|many|several|few|some of the) (?:\w+ )?(?:person|man|woman|guy|thing)\b",
-        r"\b(?:people|they|we|you|guys|men|women) (?:is|was|has|does|doesn't|isn't|wasn't)\b",
-        r"\b(?:he|she|it) (?:are|were|have|do|don't|aren't)\b(?<!if he were)(?<!if it were)",
-        r"\b(?:i) (?:is|are|has|does)\b",
-        r"\b(?:a|an|the|of|to|and|or|but|is|are|was|were|very|such|as|with|from|my|your|their|our|than|into|because|if"
-        r"|too|really|being|be|by)[.!?]*$",
-        r"\b(?:to|will|would|can|could|should|must|don't|doesn't|didn't) (?:is|are|was|were|am|being|been|has)\b",
-        r"\b(?:more|most) (?:better|worse|best|worst|\w+est)\b",
-        r"\b(?:and|or|but|of|to|with|for|from|by),? (?:and|or|but|of|by|is|are)\b",
-        r"[,;:]\s*[.!?,;:]|[.!?]\s*[,;]|^[^\w\"'@#$(<`]+|\s[.,!?]",
-        r"\b(?:such|what) (?:a|an)[.!?]",
-        r"\b(?:i|you|we|they|he|she) (?:already |just )?(?:known|done|seen|gone|been|taken|given|written)\b",
-        r"\b(?:buy|do|say|have|see|about|of|with|these|those|many|talking|and|all|more|get|like) thing\b",
-        r"\b(?:is|are|was|were|be|get|gets|getting|so|very|more) worst\b",
-        r"(?<!is )(?<!was )(?<!are )(?<!make )(?<!made )\b(?:it|he|she|they) (?:good|bad|wrong|nice)\b",
-        r"\bmess(?:ed|ing|es)? (?!up|with|around|about|it up|that up|this up|everything up|things up)\w+",
-    )
-)  # fmt: skip
-_CAPITAL_INSIDE = re.compile(
-    r"(?<=[a-z,] )(?:A|An|Am|Is|Are|Was|Were|The|This|That|And|But|Or|To|Of|In|On|For|It|He|She|We|You|They|Do|Does|Did|Not|So|If|Have|Has|Be)\b"
-)
 _DOTS = re.compile(r"\.{2,}")
-_WANTING = frozenset(_DETERMINERS.split("|")) | {"of", "some", "any", "such", "another", "every", "no"}
+_WANTING = frozenset(DETERMINERS.split("|")) | {"of", "some", "any", "such", "another", "every", "no"}
 _ADVERB = re.compile(r"(?:ing|in|in'|ly)$")
 _TENSES = {
     **dict.fromkeys(
@@ -115,8 +62,8 @@ class Rule(NamedTuple):
 class _Change:
     """Words of the source that the reference has others for.
 
-    ``is_toxic`` is by word; ``toxic`` if a toxic word is in them or beside them. ``previous`` and ``following``
-    are the words that they are joined to without a mark between.
+    ``is_toxic`` is by word; ``toxic`` if a toxic word is in them or beside them. ``previous`` and
+    ``following`` are the words that they are joined to without a mark between.
     """
 
     before: Sequence[Word]
@@ -127,19 +74,14 @@ class _Change:
     following: Word | None
 
 
-_NOISE = re.compile(
-    r"([^\W\d_])\1\1|(?<![\w'])[b-hj-mo-qstvwyz](?!['.\w])|[_@#*^|~=<>{}\\\"&]|\brt\b|[^\x00-\u024f\u2010-\u203a€]"
-    r"|(?:^|\s)[-']+(?:\s|$)",
-    re.IGNORECASE,
-)
 MIN_WORDS, MAX_WORDS = 4, 60
 
 
 def is_noise(source: str, *, spans: Sequence[Span], familiar: Container[str]) -> bool:
-    """Whether a source is not worth learning from: remains of markup and emoticons, words run together outside
-    the toxic spans, too short, too long."""
+    """Whether a source is not worth learning from: remains of markup and emoticons, unknown words outside the
+    toxic spans, too short, too long."""
     found = words(source)
-    if not MIN_WORDS <= len(found) <= MAX_WORDS or _NOISE.search(source) is not None:
+    if not MIN_WORDS <= len(found) <= MAX_WORDS or NOISE.search(source) is not None:
         return True
     return any(
         word.text.isalpha() and word.key not in familiar and not _touched(word, spans) for word in found
@@ -160,17 +102,17 @@ def _hostile(pairing: Pairing) -> bool:
 
 
 def _stand_in(pairing: Pairing) -> bool:
-    present = {match.group().casefold() for match in _STAND_IN.finditer(pairing.source)}
-    return any(match.group().casefold() not in present for match in _STAND_IN.finditer(pairing.reference))
+    present = {match.group().casefold() for match in STAND_IN.finditer(pairing.source)}
+    return any(match.group().casefold() not in present for match in STAND_IN.finditer(pairing.reference))
 
 
 def _ungrammatical(pairing: Pairing) -> bool:
     source, reference = (_DOTS.sub("", text) for text in (pairing.source, pairing.reference))
-    for sign in _UNGRAMMATICAL:
+    for sign in UNGRAMMATICAL:
         present = Counter(match.group().casefold() for match in sign.finditer(source))
         if Counter(match.group().casefold() for match in sign.finditer(reference)) - present:
             return True
-    if _CAPITAL_INSIDE.search(reference) or any(map(_is_hole, _changes(pairing))):
+    if CAPITAL_INSIDE.search(reference) or any(map(_is_hole, _changes(pairing))):
         return True
     ours = {word.key for word in words(source)}
     return any(

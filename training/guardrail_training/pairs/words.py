@@ -22,31 +22,34 @@ __all__ = [
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _STEM = 4
 
-FUNCTION_WORDS = frozenset(
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FUNCTION_WORDS = _listed(
     """
-    a an the this that these those some any each every all both either such same other another
-    i me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its
-    itself we us our ours ourselves they them their theirs themselves one ones who whom whose which what
-    when where why how there here then than
-    am is are was were be been being do does did doing done have has had having will would shall should can
-    could may might must ought
-    and or but nor so yet if because although though while until unless as since whether
-    of to in on at by for from with about into onto over under after before between through during against
-    up down out off away back again
-    just only even really very too also quite rather so still already almost actually literally simply
-    please well oh ok okay yes yeah like man guys lol ah aha wow hey huh um uh haha hahaha omg lmao lmfao rofl gosh
-    holy god jesus christ dude bro smh
-    get gets got getting go goes going went make makes made making let lets
-    """.split()
+    a an the this that these those some any each every all both either such same other another i me my
+    mine myself you your yours yourself yourselves he him his himself she her hers herself it its itself
+    we us our ours ourselves they them their theirs themselves one ones who whom whose which what when
+    where why how there here then than am is are was were be been being do does did doing done have has
+    had having will would shall should can could may might must ought and or but nor so yet if because
+    although though while until unless as since whether of to in on at by for from with about into onto
+    over under after before between through during against up down out off away back again just only
+    even really very too also quite rather so still already almost actually literally simply please well
+    oh ok okay yes yeah like man guys lol ah aha wow hey huh um uh haha hahaha omg lmao lmfao rofl gosh
+    holy god jesus christ dude bro smh get gets got getting go goes going went make makes made making
+    let lets
+    """
 )
 """Words that carry grammar or tone, so that a rewrite may lose or add them."""
 
-NEGATIONS = frozenset(
+NEGATIONS = _listed(
     """
-    not no never none nobody nothing nowhere neither nor without cannot hardly barely
-    ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't isn't mightn't mustn't needn't
-    shan't shouldn't wasn't weren't won't wouldn't
-    """.split()
+    not no never none nobody nothing nowhere neither nor without cannot hardly barely ain't aren't can't
+    couldn't didn't doesn't don't hadn't hasn't haven't isn't mightn't mustn't needn't shan't shouldn't
+    wasn't weren't won't wouldn't
+    """
 )
 
 CONTRACTIONS: Mapping[str, str] = {
@@ -61,7 +64,8 @@ CONTRACTIONS: Mapping[str, str] = {
 
 SLANG: Mapping[str, str] = {
     "u": "you", "ur": "your", "r": "are", "ya": "you", "yo": "your", "em": "them", "wanna": "want",
-    "gonna": "going", "gotta": "got", "tryna": "trying", "n": "and", "nd": "and", "da": "the", "tho": "though",
+    "gonna": "going", "gotta": "got", "tryna": "trying", "n": "and", "nd": "and", "da": "the",
+    "tho": "though",
     "cuz": "because", "coz": "because", "cause": "because", "bc": "because", "ppl": "people", "pls": "please",
     "plz": "please", "yall": "you", "y'all": "you", "dat": "that", "dis": "this", "wit": "with", "w": "with",
     "thru": "through",
@@ -69,24 +73,27 @@ SLANG: Mapping[str, str] = {
 """Words of chats with the word that they stand for."""
 
 _OPPOSITES = """
-    good bad; better worse; best worst; love hate; loves hates; loved hated; like dislike; always never; right wrong;
-    true false; more less; most least; many few; everyone nobody; everybody nobody; everything nothing; all none;
-    win lose; wins loses; won lost; start stop; starts stops; started stopped; before after; above below; up down;
-    in out; open close; opened closed; agree disagree; agreed disagreed; accept refuse; accepted refused;
-    allow forbid; allowed forbidden; remember forget; remembered forgot; buy sell; bought sold; easy difficult;
-    easy hard; easily hardly; fast slow; early late; earlier later; hot cold; rich poor; cheap expensive; safe dangerous;
-    happy sad; happy unhappy; clean dirty; strong weak; smart stupid; clever stupid; honest dishonest; fair unfair;
-    legal illegal; possible impossible; likely unlikely; useful useless; helpful unhelpful; kind unkind; able unable;
-    competent incompetent; responsible irresponsible; reliable unreliable; careful careless; increase decrease;
-    increased decreased; rise fall; rises falls; raise lower; raised lowered; support oppose; supports opposes;
-    supported opposed; believe doubt; praise criticise; praised criticised; friend enemy; friends enemies; get recover;
-    live die; lives dies; lived died; alive dead; help harm; helps harms; helped harmed; pass fail; passes fails;
-    passed failed; success failure; succeed fail; succeeded failed; with without; yes no; enough insufficient;
-    keep lose; kept lost; stay leave; stayed left; hope fear; give take; gave took; gives takes; send receive;
-    sent received; ask answer; asked answered; first last; old new; young old; high low; higher lower; long short;
-    longer shorter; big small; bigger smaller; full empty; cool warm; public private; guilty innocent; heaven hell;
-    inside outside; together alone; near far; improve worsen; improved worsened; beautiful ugly; important unimportant;
-    proud ashamed; perfect terrible; great terrible; excellent terrible; interesting boring; deserve lack
+    good bad; better worse; best worst; love hate; loves hates; loved hated; like dislike; always never;
+    right wrong; true false; more less; most least; many few; everyone nobody; everybody nobody;
+    everything nothing; all none; win lose; wins loses; won lost; start stop; starts stops;
+    started stopped; before after; above below; up down; in out; open close; opened closed;
+    agree disagree; agreed disagreed; accept refuse; accepted refused; allow forbid; allowed forbidden;
+    remember forget; remembered forgot; buy sell; bought sold; easy difficult; easy hard; easily hardly;
+    fast slow; early late; earlier later; hot cold; rich poor; cheap expensive; safe dangerous;
+    happy sad; happy unhappy; clean dirty; strong weak; smart stupid; clever stupid; honest dishonest;
+    fair unfair; legal illegal; possible impossible; likely unlikely; useful useless; helpful unhelpful;
+    kind unkind; able unable; competent incompetent; responsible irresponsible; reliable unreliable;
+    careful careless; increase decrease; increased decreased; rise fall; rises falls; raise lower;
+    raised lowered; support oppose; supports opposes; supported opposed; believe doubt;
+    praise criticise; praised criticised; friend enemy; friends enemies; get recover; live die;
+    lives dies; lived died; alive dead; help harm; helps harms; helped harmed; pass fail; passes fails;
+    passed failed; success failure; succeed fail; succeeded failed; with without; yes no;
+    enough insufficient; keep lose; kept lost; stay leave; stayed left; hope fear; give take; gave took;
+    gives takes; send receive; sent received; ask answer; asked answered; first last; old new;
+    young old; high low; higher lower; long short; longer shorter; big small; bigger smaller;
+    full empty; cool warm; public private; guilty innocent; heaven hell; inside outside; together alone;
+    near far; improve worsen; improved worsened; beautiful ugly; important unimportant; proud ashamed;
+    perfect terrible; great terrible; excellent terrible; interesting boring; deserve lack
 """
 
 

@@ -45,7 +45,8 @@ def answers_of(place: SystemPlace, sources: Sequence[str], settings: AcceptanceS
     if place.place:
         if not path.is_dir():
             raise UsageError(
-                f"system {place.name!r}: {place.place} is neither an adapter's folder nor a .toml or .jsonl file"
+                f"system {place.name!r}: {place.place} is neither an adapter's folder nor a .toml or .jsonl "
+                "file"
             )
         guard, made_of = guard.with_adapter(path), made_of | model_hashes(path)
     return guarded(place.name, guard, sources, made_of=made_of)
@@ -76,7 +77,7 @@ def _ready(place: SystemPlace, sources: Sequence[str]) -> Answers:
             ) from None
     if missing := [text for text in sources if text not in found]:
         raise UsageError(
-            f"system {place.name!r}: {place.place} has no output for {len(missing)} of {len(sources)} sentences"
+            f"system {place.name!r}: {place.place} lacks {len(missing)} of {len(sources)} sentences"
         )
     outputs, actions = zip(*(found[text] for text in sources), strict=True)
     return Answers(place.name, outputs, actions, {Path(place.place).name: sha256_of(place.place)})

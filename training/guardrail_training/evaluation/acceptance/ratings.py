@@ -19,7 +19,7 @@ from guardrail_training.evaluation.acceptance.sheet import (
     Key,
 )
 
-__all__ = ["Reading", "RaterAgreement", "Settled", "agreement_of", "read_ratings", "settle"]
+__all__ = ["RaterAgreement", "Reading", "Settled", "agreement_of", "read_ratings", "settle"]
 
 Row = Mapping[str, str]
 SEVERITY = tuple(rating for rating in RATINGS if rating != ACCEPT)
@@ -83,7 +83,8 @@ def read_ratings(path: str | Path, key: Key, *, wanted: frozenset[str] | None = 
         ratings[found], items[found] = rating, Item(found, row["source"], row["output"])
     if missing := sorted(wanted - set(ratings)):
         raise UsageError(
-            f"{path} lacks {len(missing)} of {len(wanted)} rows, among them {', '.join(missing[:3])}: rate them too"
+            f"{path} lacks {len(missing)} of {len(wanted)} rows, among them {', '.join(missing[:3])}: rate "
+            "them too"
         )
     return Reading(ratings, items)
 

@@ -23,8 +23,8 @@ class AcceptanceSettings:
 
     To write a sheet:
     systems       NAME=PLACE of each: an adapter's folder (with what ``config`` says of the rest), a
-                  configuration file (.toml) of a guard, a JSON Lines file (.jsonl) of rows with source, output
-                  and, unless all were rewritten, action; NAME= is the guard of ``config``
+                  configuration file (.toml) of a guard, a JSON Lines file (.jsonl) of rows with source,
+                  output and, unless all were rewritten, action; NAME= is the guard of ``config``
     config        configuration file of the guard that adapters are put into; empty: default models and policy
     data          folder with everyday/dev.jsonl and paradetox/dev.jsonl; GUARDRAIL_DATA if empty
     everyday, paradetox, register    so many sentences of the two sets and of each register of everyday; all
@@ -57,12 +57,12 @@ class AcceptanceSettings:
     def __post_init__(self) -> None:
         if bool(self.systems) == bool(self.ratings):
             raise ConfigError(
-                "evaluate acceptance needs systems, to write a sheet, or ratings, to read it back; one of them"
+                "evaluate acceptance needs one of systems, to write a sheet, and ratings, to read it back"
             )
         if self.ratings and len(self.ratings) != 2:
             raise ConfigError(
-                f"ratings must name two filled copies of the sheet, got {len(self.ratings)}; a third reader's "
-                "is named in settled"
+                f"ratings must name two filled copies of the sheet, got {len(self.ratings)}; a third "
+                "reader's is named in settled"
             )
         if min(self.everyday, self.paradetox, self.register) < 0:
             raise ConfigError("everyday, paradetox and register must be 0 or more")

@@ -1,7 +1,7 @@
 """Blinded sheets: sources and outputs under ids that tell nothing, and the key that is kept apart.
 
-A sheet is a function of the outputs and the seed alone: which system said what, how many said it, and in which
-order they were named changes no byte of it. Its order is that of the ids, which are hashes.
+A sheet is a function of the outputs and the seed alone: which system said what, how many said it, and in
+which order they were named changes no byte of it. Its order is that of the ids, which are hashes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,20 @@ RATINGS: Mapping[str, str] = {
     "other": "a fault that the note names",
 }
 """What may stand in the column ``rating``, worst faults first; the first that applies."""
+_ACCEPTED = """
+    A rewrite is accepted if all of this holds: nothing hostile or demeaning is left; claim, facts, names,
+    numbers, links, code, negation, question or request, and direction of opinion are the source's; nothing
+    is added; it is well-formed English in the source's register.
+"""
+_HOW = """
+    Write one word into the column rating: {words}. If several faults apply, the first of this list. The
+    column note is free.
+"""
 RULE = (
-    "A rewrite is accepted if all of this holds: nothing hostile or demeaning is left; claim, facts, names, numbers, "
-    "links, code, negation, question or request, and direction of opinion are the source's; nothing is added; it is "
-    "well-formed English in the source's register.",
-    "Write one word into the column rating: "
-    + "; ".join(f"{word} ({meaning})" for word, meaning in RATINGS.items())
-    + ". If several faults apply, the first of this list. The column note is free.",
+    " ".join(_ACCEPTED.split()),
+    " ".join(_HOW.split()).format(words="; ".join(f"{word} ({means})" for word, means in RATINGS.items())),
 )
+"""What stands at the top of every sheet."""
 COLUMNS = ("id", "source", "output", "rating", "note")
 COMMENT = "#"
 

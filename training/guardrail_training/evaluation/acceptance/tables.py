@@ -21,7 +21,7 @@ def acceptance_tables(result: Result) -> str:
             "## Readers\n",
             _agreement(result),
             "## Systems\n",
-            "Flagged and missed are shares of the sentences, all else of the flagged ones; 95 % Wilson intervals.\n",
+            "Flagged and missed: shares of the sentences; all else: of the flagged; 95 % Wilson intervals.\n",
             _figures(result["figures"]),
             "## Faults of the wrong releases\n",
             _faults(result["figures"]),
