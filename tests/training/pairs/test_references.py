@@ -38,11 +38,10 @@ GOOD = [
     ("The plan is idiotic.", "The plan is not well thought out.", "idiotic"),
     ("You never answer, moron.", "You never answer.", "moron"),
     ("What the hell is that thing?", "What is that thing?", "the hell"),
-    ("Nobody gives a damn about trains.", "Nobody cares about trains.", "gives a damn"),
 ]
 
 
-@pytest.mark.parametrize(("source", "reference", "toxic"), GOOD[:4])
+@pytest.mark.parametrize(("source", "reference", "toxic"), GOOD)
 def test_a_good_reference_is_kept(source: str, reference: str, toxic: str) -> None:
     assert refused_by(pairing(source, reference, toxic=toxic)) is None
 
