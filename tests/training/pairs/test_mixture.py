@@ -22,7 +22,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def item(toxic: str, neutral: str, *, lossy: bool = False) -> dict[str, Any]:
     lookalike = f"Nothing is wrong with {len(toxic)} of the pink lamps beside the {toxic.split()[1]} pond."
-    return {"toxic": toxic, "neutral": [neutral], "lossy": lossy, "lookalike": lookalike}
+    return {
+        "toxic": toxic,
+        "neutral": [neutral, f"Well, {neutral}"],
+        "kind": "insult",
+        "lossy": lossy,
+        "lookalike": lookalike,
+    }
 
 
 @pytest.fixture
