@@ -70,6 +70,39 @@ def records(
     typer.echo(f"{count.written} records of {count.read} pairs written to {out}", err=True)
 
 
+@app.command("rewriter-data")
+def rewriter_data(
+    out: Annotated[str, typer.Argument(help="JSON Lines file that receives the pairs.")],
+    *,
+    refused: Annotated[
+        str | None, typer.Option(help="File for sentences not to be rewritten; else beside OUT.")
+    ] = None,
+    data: Data = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(help="Hand-written pairs; repeatable. Else training/data/rewrites*.jsonl."),
+    ] = None,
+    paradetox: Annotated[int, typer.Option(help="At most so many rows of ParaDetox; 0: all.")] = 0,
+    clean: Annotated[float, typer.Option(help="Share of rows that are their own rewrite.")] = 0.12,
+    seed: Annotated[int, typer.Option(help="Of samples, styles and order.")] = 0,
+) -> None:
+    """Mixes the pairs that a rewriter is trained on: hand-written ones, ParaDetox cleaned, clean sentences.
+
+    Prints how many references each rule refused.
+    """
+    from pathlib import Path
+
+    from guardrail_training.pairs.mixture import MixtureSettings, write_mixture
+
+    files = own or sorted(map(str, Path("training/data").glob("rewrites*.jsonl")))
+    chosen = MixtureSettings(data=data or "", own=tuple(files), paradetox=paradetox, clean=clean, seed=seed)
+    beside = Path(refused) if refused else Path(out).with_suffix(".not.jsonl")
+    mixture = write_mixture(chosen, out, beside)
+    for title, counts in mixture.counts().items():
+        typer.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    typer.echo(f"written to {out} and {beside}", err=True)
+
+
 @app.command()
 def ppo(
     *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
@@ -221,8 +254,8 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            help="judges, detector, rewriter, select, gate, generation, preference-judge, annotate or "
-            "agreement."
+            help="judges, detector, rewriter, acceptance, select, gate, generation, preference-judge, "
+            "annotate or agreement."
         ),
     ],
     *,
@@ -243,12 +276,22 @@ def evaluate(
     generation compares what a run's adapter writes with what the model wrote before; it leaves its figures
     and every sample in the run's folder, for the report. preference-judge finds out whether a model can tell
     the better of two continuations, and prints win rates where it can.
+
+    acceptance writes a blinded sheet of what systems release (--set 'systems=["NAME=PLACE", ...]'), or reads
+    filled copies back (--set 'ratings=["FIRST", "SECOND"]').
     """
     options = {"data": data, "out": out, "adapter": adapter, "pilot": pilot, "card": card}
     if what == "generation":
         from guardrail_training.evaluation.generation import compare
 
         path = compare.run(_settings(compare.GenerationSettings, recipe, changes, run=checkpoints, **options))
+    elif what == "acceptance":
+        from guardrail_training.evaluation.acceptance import run as acceptance
+
+        chosen = _settings(acceptance.AcceptanceSettings, recipe, changes, data=data, out=out)
+        path = acceptance.run(chosen)
+        if chosen.ratings:
+            typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
     elif what == "preference-judge":
         from guardrail_training.comparison import preference_judge
 

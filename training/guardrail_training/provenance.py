@@ -19,7 +19,7 @@ from guardrail.manifest import FILENAME, Manifest, sha256_of
 from guardrail_training.records import required_folder
 from guardrail_training.runlog import git_commit, package_versions
 
-__all__ = ["SHIPPED", "model_folder", "plain", "provenance", "weights_sha256"]
+__all__ = ["SHIPPED", "model_folder", "model_hashes", "plain", "provenance", "weights_sha256"]
 
 SHIPPED = models.SHIPPED
 PACKAGES = ("onnxruntime", "scikit-learn", "scipy", "sacrebleu", "rouge-score", "alt-profanity-check")
@@ -86,9 +86,9 @@ def _models(settings: Described) -> dict[str, dict[str, str]]:
     """Per model the sha256 of its files; empty where it is not on this machine."""
     known = {Path(name).name: _pinned(name) for name in (settings.base, settings.encoder, settings.original)}
     return known | {
-        "detector": _weights(Path(settings.detector) if settings.detector else SHIPPED / "detector"),
-        "adapter": _weights(Path(settings.adapter) if settings.adapter else SHIPPED / "rewriter"),
-        "pilot": _weights(Path(settings.pilot)) if settings.pilot else {},
+        "detector": model_hashes(Path(settings.detector) if settings.detector else SHIPPED / "detector"),
+        "adapter": model_hashes(Path(settings.adapter) if settings.adapter else SHIPPED / "rewriter"),
+        "pilot": model_hashes(Path(settings.pilot)) if settings.pilot else {},
     }
 
 
@@ -113,7 +113,8 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def _weights(folder: Path) -> dict[str, str]:
+def model_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each weight file and word list in a folder."""
     files = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     return {path.name: sha256_of(path) for path in files}
 

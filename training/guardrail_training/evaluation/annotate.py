@@ -23,7 +23,7 @@ import numpy as np
 from guardrail.errors import UsageError
 from guardrail_training.evaluation.rewriting_report import SystemOutputs
 
-__all__ = ["QUESTIONS", "Agreement", "agreement", "key_path", "write_sheet"]
+__all__ = ["QUESTIONS", "Agreement", "agreement", "inert", "key_path", "write_sheet"]
 
 QUESTIONS: Mapping[str, tuple[int, ...]] = {"neutral": (0, 1), "meaning": (0, 1, 2), "fluency": (0, 1, 2)}
 COLUMNS = ("id", "source", "output", *QUESTIONS)
@@ -80,13 +80,13 @@ def write_sheet(sheet: str | Path, systems: Sequence[SystemOutputs], *, sentence
                 f"{seed}\0{source}\0{output}".encode(errors="surrogatepass")
             ).hexdigest()[:12]
             key[identity] = origins
-            writer.writerow([identity, _inert(source), _inert(output), *[""] * len(QUESTIONS)])
+            writer.writerow([identity, inert(source), inert(output), *[""] * len(QUESTIONS)])
     path = key_path(sheet)
     path.write_text(json.dumps({"seed": seed, "ids": key}, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """The text as a spreadsheet shows it: a leading formula sign is quoted, or the program would run it."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 

@@ -29,6 +29,7 @@ __all__ = [
     "Sentences",
     "copied",
     "deleted",
+    "faults_of",
     "greedy",
     "guarded",
     "read_outputs",
@@ -115,14 +116,16 @@ def guarded(sentences: Sentences, *, name: str, guard: Moderator) -> SystemOutpu
     Raises UsageError where a model failed: the figures would be those of the error policy.
     """
     outcomes = guard.check_many(list(sentences.sources))
-    faults = sorted(
-        {reason for outcome in outcomes for reason in outcome.degraded if FAULT.fullmatch(reason)}
-    )
-    if faults:
+    if faults := faults_of(outcomes):
         raise UsageError(f"system {name!r} did not run with all its models: {', '.join(faults)}")
     return sentences.answered(
         name, [outcome.text for outcome in outcomes], actions=[outcome.action for outcome in outcomes]
     )
+
+
+def faults_of(outcomes: Iterable[Outcome]) -> list[str]:
+    """Why outcomes are those of the error policy: models that failed or are missing; empty if none did."""
+    return sorted({reason for outcome in outcomes for reason in outcome.degraded if FAULT.fullmatch(reason)})
 
 
 def second_references(sentences: Sentences) -> SystemOutputs | None:

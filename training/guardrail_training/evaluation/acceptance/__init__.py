@@ -1,0 +1,1 @@
+"""Acceptance: whether careful readers accept what a system releases, read from blinded sheets."""

@@ -1,0 +1,67 @@
+"""The sentences that acceptance is read on, drawn from the dev sets."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from guardrail.errors import UsageError
+from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
+from guardrail_training.records import read_records
+
+__all__ = ["EVERYDAY", "PARADETOX", "REGISTER", "Sentence", "draw"]
+
+EVERYDAY, PARADETOX, REGISTER = "everyday", "paradetox", "register: {}"
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A hostile sentence, the sets that it was drawn for, and whether nothing civil can carry it."""
+
+    text: str = field(repr=False)
+    sets: tuple[str, ...]
+    lossy: bool = False
+
+
+def draw(data: Path, settings: AcceptanceSettings) -> tuple[Sentence, ...]:
+    """The sentences of all sets, each once; the same for the same files, sizes and seed."""
+    generator = random.Random(f"acceptance-{settings.seed}")
+    rows: list[Sentence] = []
+    if settings.everyday or settings.register:
+        rows += _everyday(data / "everyday" / "dev.jsonl", settings, generator)
+    if settings.paradetox:
+        path = data / "paradetox" / "dev.jsonl"
+        texts = [record["toxic"] for record in read_records(path, fields={"toxic": str})]
+        rows += [Sentence(text, (PARADETOX,)) for text in _sample(texts, settings.paradetox, generator)]
+    found = _each_once(rows)
+    if not found:
+        raise UsageError("no sentence to read: everyday, paradetox and register are all 0")
+    return found
+
+
+def _everyday(path: Path, settings: AcceptanceSettings, generator: random.Random) -> list[Sentence]:
+    records = read_records(path, fields={"toxic": str, "register": str, "lossy": bool})
+    drawn = [(EVERYDAY, _sample(records, settings.everyday, generator))]
+    for register in sorted({record["register"] for record in records}):
+        of_it = [record for record in records if record["register"] == register]
+        drawn.append((REGISTER.format(register), _sample(of_it, settings.register, generator)))
+    return [
+        Sentence(record["toxic"], (name,), record["lossy"]) for name, chosen in drawn for record in chosen
+    ]
+
+
+def _sample(items: Sequence[_Item], count: int, generator: random.Random) -> list[_Item]:
+    return generator.sample(items, min(count, len(items)))
+
+
+def _each_once(rows: Iterable[Sentence]) -> tuple[Sentence, ...]:
+    found: dict[str, Sentence] = {}
+    for row in rows:
+        earlier = found.get(row.text, row)
+        sets = tuple(dict.fromkeys((*earlier.sets, *row.sets)))
+        found[row.text] = Sentence(row.text, sets, earlier.lossy or row.lossy)
+    return tuple(found.values())

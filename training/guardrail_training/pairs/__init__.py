@@ -1,0 +1,1 @@
+"""Pairs that rewriters learn from: cleaned, judged by rule, styled, mixed."""

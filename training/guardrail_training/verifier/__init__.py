@@ -1,0 +1,1 @@
+"""A small judge of rewrites: what it learns from."""
