@@ -202,7 +202,8 @@ class Edit:
 
     ``start`` and ``end`` are offsets into the original text. ``failed_checks`` names the checks that refused
     candidates, and why rungs did not hold (``rewrite:budget``, ``mask:toxic``, a plug-in's failure).
-    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten.
+    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten;
+    ``acceptable`` is what the verifier says of it, None where there is no verifier.
     """
 
     start: int
@@ -213,6 +214,7 @@ class Edit:
     verdict: Verdict
     verdict_after: Verdict | None = None
     similarity: float | None = None
+    acceptable: float | None = None
     failed_checks: tuple[str, ...] = ()
 
 

@@ -181,7 +181,13 @@ def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Ver
         if worth > best:
             best = worth
             action = Action.LOSSY if proposal.lossy else Action.REWRITTEN
-            case.settle(action, proposal.candidate, verdict, proposal.similarity)
+            case.settle(
+                action,
+                proposal.candidate,
+                verdict,
+                similarity=proposal.similarity,
+                acceptable=proposal.acceptable,
+            )
 
 
 def _worth(proposal: Proposal, verdict: Verdict) -> float:

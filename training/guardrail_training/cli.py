@@ -221,7 +221,7 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            help="judges, detector, rewriter, select, gate, generation, preference-judge, annotate or "
+            help="judges, detector, rewriter, checks, select, gate, generation, preference-judge, annotate or "
             "agreement."
         ),
     ],
