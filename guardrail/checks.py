@@ -126,7 +126,15 @@ def _stand_in(proposal: Proposal, policy: Policy) -> bool:
 
 
 def _hole(proposal: Proposal, policy: Policy) -> bool:
-    return fidelity.is_hollow(proposal.candidate, proposal.source)
+    return fidelity.is_hollow(_spelled(proposal.candidate), _spelled(proposal.source))
+
+
+def _spelled(text: str) -> str:
+    """The text with letters in place of code, addresses and the like, which stand for words."""
+    return "".join(
+        "x" if new.isspace() and not old.isspace() else new
+        for old, new in zip(text, blanked(text), strict=True)
+    )
 
 
 def _disguise(proposal: Proposal, policy: Policy) -> bool:

@@ -124,7 +124,8 @@ def negations_changed(comparison: Comparison) -> int:
     and "not thought out". So is one that says what should not be: "should not have been moved".
     """
     is_edited = len(comparison.lost) <= EDITED * len(comparison.kept)
-    if not (is_edited if comparison.has_insult else len(comparison.stretches) == 1):
+    elsewhere = [s for s in comparison.stretches if s.start == s.end or set(range(s.start, s.end)) - comparison.toxic]
+    if not (is_edited if comparison.has_insult else len(elsewhere) == 1):
         return 0  # the sentence was written anew: no telling what the negation is for
     insulting = [stretch for stretch in comparison.stretches if _is_insult(comparison, stretch)]
     free_old = {i for stretch in insulting for i in range(stretch.start - 1, stretch.end + 1)}
@@ -340,7 +341,7 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
 def _is_aside(comparison: Comparison, candidate: str) -> bool:
     """True where a sentence of the candidate has nothing in it of the source."""
     known = {word.key for word in comparison.source}
-    for part in _SENTENCE.findall(candidate):
+    for part in _SENTENCE.findall(candidate)[1:]:
         words = words_of(part)
         content = [word for word in words if word.content]
         if content and not any(word.key in known for word in content) and _folded(words) & _OTHERS:
@@ -354,11 +355,11 @@ _SENTENCE = re.compile(r"[^.!?;\s][^.!?;]*")
 
 def is_hollow(candidate: str, source: str) -> bool:
     """True where a word is missing that the grammar wants: "a bad written by", "run by."."""
-    folded, known = candidate.casefold(), source.casefold()
-    return any(match.group() not in known for match in _HOLE.finditer(folded))
+    holes, before = (sum(1 for _ in _HOLE.finditer(text.casefold())) for text in (candidate, source))
+    return holes > before
 
 
-_END = r"(?=\s*[.,;:!?)]|\s*$)"
+_END = r"(?=\s*[.,;:!?)](?!\w)|\s*$)"
 _HOLE = re.compile(
     # an article with nothing behind it
     rf"\b(?:a|an|the|my|your|our|their)(?:{_END}|(?=\s+(?:a|an|the|and|or|but|is|are|was|were|by|of|to|in|on|at|for|with|from|who|if|because|than|i|he|we|they)\b))\W*\w*"

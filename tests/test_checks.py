@@ -59,12 +59,7 @@ WORSE_AND_NEAR = [
     ("empty", "You fool!", " \u200b\n", "🙂"),
     ("length", LONG, "it happens", "this is about what people do"),
     ("length", "you fool", "you are a person who sees little of it", "you are unwise at times"),
-    ("negation", "i will not leave, fool", "i will leave", "i won't leave"),
-    ("negation", "sing it again, fool", "do not sing it again", "please sing it again"),
-    ("negation", "the build never works", "the build works", "the build does not work"),
     ("opposite", "worst hotel ever, fool", "best hotel ever", "worst hotel ever"),
-    ("opposite", "i hate this damn phone", "i love this phone", "i do not like this phone"),
-    ("condition", "you fool, save it if it rains", "save it, it rains", "when it rains, save it"),
     ("person", "your memo is crap", "our memo is unclear", "the memo is unclear"),
     ("stand_in", "he is a complete moron", "he is a complete person", "he is mistaken"),
     ("stand_in", "run by monkeys", "run by bad people", "run by people who do not care"),
@@ -103,6 +98,25 @@ WORSE_AND_NEAR = [
 ]  # fmt: skip
 
 
+BESIDE_INSULTS = [
+    # check, source, its insult, a candidate that fails the check alone, the nearest that passes
+    ("negation", "i will not leave, fool", "fool", "i will leave", "i won't leave"),
+    ("negation", "sing it again, fool", "fool", "do not sing it again", "please sing it again"),
+    ("negation", "the damn build never works", "damn", "the build works", "the build does not work"),
+    ("negation", "the idiotic plan works", "idiotic", "the silly plan never works", "the plan works, not well thought out"),
+    ("opposite", "i hate this stupid phone", "stupid", "i love this phone", "i do not like this phone"),
+    ("condition", "you are a fool if it rains", "fool", "it rains", "when it rains, you are mistaken"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "source", "insult", "worse", "near"), BESIDE_INSULTS)
+def test_a_check_refuses_alone_beside_an_insult_and_lets_the_near_miss_pass(
+    check: str, source: str, insult: str, worse: str, near: str
+) -> None:
+    assert refused(source, worse, toxic=insult) == (check,)
+    assert refused(source, near, toxic=insult) == ()
+
+
 @pytest.mark.parametrize(("check", "source", "worse", "near"), WORSE_AND_NEAR)
 def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
     check: str, source: str, worse: str, near: str
@@ -113,7 +127,7 @@ def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
 
 def test_every_pure_check_has_a_pair() -> None:
     by_models = {"toxic", "lexicon", "meaning", "content", "likelihood", "acceptable"}
-    assert {name for name, *_ in WORSE_AND_NEAR} | by_models == {check.name for check in CHECKS}
+    assert {name for name, *_ in (*WORSE_AND_NEAR, *BESIDE_INSULTS)} | by_models == {check.name for check in CHECKS}
 
 
 @pytest.mark.parametrize(
@@ -156,8 +170,8 @@ def test_policy_limits_are_kept() -> None:
 
 
 def test_capitals_are_no_names_where_the_source_shouts() -> None:
-    assert refused("YOU ARE ALL STUPID FOOLS", "YOU ARE ALL UNWISE PEOPLE") == ()
-    assert refused("What A Bunch Of Stupid Fools", "What A Bunch Of Unwise People") == ()
+    assert refused("YOU ARE ALL STUPID FOOLS", "YOU ARE ALL UNWISE") == ()
+    assert refused("What A Bunch Of Stupid Fools", "What An Unwise Bunch") == ()
     assert refused("Ask Donald Trump", "Please ask Barack Obama") == ("name",)
     assert refused("Ask Donald Trump about money", "Please ask Barack Obama about money") == ("name",)
 
