@@ -28,7 +28,23 @@ _TOKEN = re.compile(
     re.IGNORECASE,
 )
 _NEGATIONS = frozenset(
-    ["not", "no", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "without", "cannot", "cant", "aint", "dunno", "idk"]
+    [
+        "not",
+        "no",
+        "never",
+        "none",
+        "nobody",
+        "nothing",
+        "nowhere",
+        "neither",
+        "nor",
+        "without",
+        "cannot",
+        "cant",
+        "aint",
+        "dunno",
+        "idk",
+    ]
 )
 FUNCTION = frozenset(
     """a an the this that these those some any each such what which who whom whose whoever whatever how why
@@ -107,7 +123,9 @@ def words_of(text: str) -> tuple[Word, ...]:
             continue
         word = _word(match["word"], Span(*match.span("word")))
         if word.text.casefold() == "no" and _ANSWER.match(text, match.end()):
-            word = Word(word.text, "no", word.span, content=False)  # an answer, and denies nothing that follows
+            word = Word(
+                word.text, "no", word.span, content=False
+            )  # an answer, and denies nothing that follows
         found.append(word)
     return tuple(found)
 
@@ -156,7 +174,11 @@ def aligned(source: Sequence[Word], candidate: Sequence[Word]) -> list[Stretch]:
             continue
         stretch = Stretch(first + a, first + b, first + c, first + d)
         before = stretches[-1] if stretches else None
-        if before and not any(word.content for word in source[before.end : stretch.start]) and stretch.start - before.end <= 2:
+        if (
+            before
+            and not any(word.content for word in source[before.end : stretch.start])
+            and stretch.start - before.end <= 2
+        ):
             stretches[-1] = Stretch(before.start, stretch.end, before.new_start, stretch.new_end)
         else:
             stretches.append(stretch)

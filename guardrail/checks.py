@@ -177,7 +177,10 @@ def _number(proposal: Proposal, policy: Policy) -> bool:
     units: dict[str, set[str]] = {}
     for item in present:
         units.setdefault(_value(item), set()).add(_unit(item))
-    return any(_unit(item) and _unit(item) not in units[_value(item)] and "" not in units[_value(item)] for item in found)
+    return any(
+        _unit(item) and _unit(item) not in units[_value(item)] and "" not in units[_value(item)]
+        for item in found
+    )
 
 
 _VALUE = re.compile(r"-?\.?\d+(?:[.,:]\d+)*")

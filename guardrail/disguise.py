@@ -11,8 +11,13 @@ __all__ = ["debris"]
 
 _TOKEN = re.compile(r"[^\s.,;:?\"()\[\]{}<>/\\`“”]+")
 _READ_AS = str.maketrans("013457@$!|+", "oieastasiit")
-_FREE = re.compile(r"\d+(?:st|nd|rd|th|[a-z]{1,3}|'?s)?|[a-z]+-?\d+|[\w.-]*@[\w.-]+|#\w+|[£$€]\d.*|\d+.*\d+\w?|.*://.*", re.IGNORECASE)
-_INSIDE = re.compile(r"[^\W\d_][013457@$!|+*%#&^]+[^\W\d_]|^[013457@$!|+*](?:[^\W\d_][013457@$!|+*]*){2}", re.IGNORECASE)
+_FREE = re.compile(
+    r"\d+(?:st|nd|rd|th|[a-z]{1,3}|'?s)?|[a-z]+-?\d+|[\w.-]*@[\w.-]+|#\w+|[£$€]\d.*|\d+.*\d+\w?|.*://.*",
+    re.IGNORECASE,
+)
+_INSIDE = re.compile(
+    r"[^\W\d_][013457@$!|+*%#&^]+[^\W\d_]|^[013457@$!|+*](?:[^\W\d_][013457@$!|+*]*){2}", re.IGNORECASE
+)
 _MIN_WORD = 3
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
-from guardrail.alignment import Stretch, Word, aligned, words_of
+from guardrail.alignment import Stretch, Word, aligned, key_of, words_of
 from guardrail.outcome import Span
 
 __all__ = ["Comparison", "compared"]
@@ -32,9 +32,10 @@ EDITED = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Opinions:
-    """Words that turn an opinion round: opposites of a word, words of praise, words of blame."""
+    """Words that turn an opinion round: opposites of a word and of its stem, words of praise, of blame."""
 
     opposites: Mapping[str, frozenset[str]]
+    stems: Mapping[str, frozenset[str]]
     praise: frozenset[str]
     blame: frozenset[str]
 
@@ -103,8 +104,12 @@ def opinions() -> Opinions:
             one, other = (word.strip() for word in line.split("|"))
             opposites.setdefault(one, set()).add(other)
             opposites.setdefault(other, set()).add(one)
+    stems: dict[str, frozenset[str]] = {}
+    for word, others in opposites.items():
+        stems[key_of(word)] = stems.get(key_of(word), frozenset()) | {key_of(other) for other in others}
     return Opinions(
-        {key: frozenset(others) for key, others in opposites.items()},
+        {word: frozenset(others) for word, others in opposites.items()},
+        stems,
         frozenset(found["+"]),
         frozenset(found["-"]),
     )
@@ -124,7 +129,9 @@ def negations_changed(comparison: Comparison) -> int:
     and "not thought out". So is one that says what should not be: "should not have been moved".
     """
     is_edited = len(comparison.lost) <= EDITED * len(comparison.kept)
-    elsewhere = [s for s in comparison.stretches if s.start == s.end or set(range(s.start, s.end)) - comparison.toxic]
+    elsewhere = [
+        s for s in comparison.stretches if s.start == s.end or set(range(s.start, s.end)) - comparison.toxic
+    ]
     if not (is_edited if comparison.has_insult else len(elsewhere) == 1):
         return 0  # the sentence was written anew: no telling what the negation is for
     insulting = [stretch for stretch in comparison.stretches if _is_insult(comparison, stretch)]
@@ -153,7 +160,9 @@ def _newly_denied(before: tuple[Word, ...], after: tuple[Word, ...], free: Set[i
     }
 
 
-_JUDGING = frozenset("should must ought please pls may need needs ok okay fair acceptable good safe nice right enough how even so".split())
+_JUDGING = frozenset(
+    "should must ought please pls may need needs ok okay fair acceptable good safe nice right enough how even so".split()
+)
 
 
 def _is_judgement(words: tuple[Word, ...], i: int) -> bool:
@@ -181,7 +190,9 @@ def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
         if word.content:
             yield word.key
             return
-        if word.text.casefold() in _LEADING and not (j + 1 < len(words) and words[j + 1].text.casefold() == "to"):
+        if word.text.casefold() in _LEADING and not (
+            j + 1 < len(words) and words[j + 1].text.casefold() == "to"
+        ):
             return
 
 
@@ -197,15 +208,25 @@ def is_turned(comparison: Comparison) -> bool:
         lost = _folded(old) - new_words
         gained = _folded(new) - old_words
         # Where there is no insult and little is left, sarcasm may have been put into plain words.
-        if not is_anew and any(lost & table.opposites.get(word, frozenset()) for word in gained):
+        if not is_anew and _has_opposites(comparison, old, new):
             return True
         if lost & table.blame and gained & table.praise and not _folded(new) & _WISHES:
             return True
     return False
 
 
+def _has_opposites(comparison: Comparison, old: Sequence[Word], new: Sequence[Word]) -> bool:
+    """True where a stem of ``new`` that the source lacks is the opposite of one that the candidate lacks."""
+    stems = opinions().stems
+    lost = {word.key for word in old} - {word.key for word in comparison.candidate}
+    gained = {word.key for word in new} - {word.key for word in comparison.source}
+    return any(lost & stems.get(key, frozenset()) for key in gained)
+
+
 _EXPLETIVES = re.compile(r"(?:mother)?f[u*]?[ck*]+\w*|fkn|damn\w*|goddamn|hell|bloody|ass|freaking")
-_ROUGH_PRAISE = re.compile(_EXPLETIVES.pattern + "|filthy|sick|wicked|insane|crazy|dirty|nasty|killer|beast|badass|bitch|dope|savage")
+_ROUGH_PRAISE = re.compile(
+    _EXPLETIVES.pattern + "|filthy|sick|wicked|insane|crazy|dirty|nasty|killer|beast|badass|bitch|dope|savage"
+)
 _WISHES = frozenset(
     "should could would please more be want wish hope if better try need let must than ought too less hardly far so"
     " enough lack lacks dont never rather from little unless pretend pretends claim claims thinks calls instead behind".split()
@@ -266,14 +287,18 @@ def stands_in(candidate: str, source: str) -> bool:
 
 
 _CONDITIONS = frozenset(["if", "unless"])
-_STILL_CONDITIONS = frozenset("if unless when whenever whether once until should must please want need provided".split())
+_STILL_CONDITIONS = frozenset(
+    "if unless when whenever whether once until should must please want need provided".split()
+)
 
 
 def is_unconditional(comparison: Comparison) -> bool:
     """True where what stood behind an "if" is said outright: "You are a fool if you think so", "You think so"."""
     folded = _folded(comparison.candidate)
-    if not comparison.has_insult or folded & _STILL_CONDITIONS or any(w.negates for w in comparison.candidate) != any(
-        w.negates for w in comparison.source
+    if (
+        not comparison.has_insult
+        or folded & _STILL_CONDITIONS
+        or any(w.negates for w in comparison.candidate) != any(w.negates for w in comparison.source)
     ):
         return False
     found = {word.key for word in comparison.candidate}
@@ -287,7 +312,11 @@ def is_unconditional(comparison: Comparison) -> bool:
 _PERSONS = {
     word: person
     for person, words in enumerate(
-        ("i my me mine im ive our we us", "you your u ur youre youve", "he she they his her their hes shes theyre")
+        (
+            "i my me mine im ive our we us",
+            "you your u ur youre youve",
+            "he she they his her their hes shes theyre",
+        )
     )
     for word in words.split()
 }
@@ -335,7 +364,9 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
     insults = sum(comparison.source[i].content for i in comparison.toxic)
     if gained - lost - insults >= MIN_INVENTED:
         return True
-    return len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source)) and _is_aside(comparison, candidate)
+    return len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source)) and _is_aside(
+        comparison, candidate
+    )
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:

@@ -84,7 +84,9 @@ class Guard:
         if verifier is not None and policy.acceptable is None:
             policy = replace(policy, acceptable=ACCEPTABLE)
         if verifier is None and policy.acceptable is not None:
-            raise UsageError("the policy's acceptable needs a verifier: pass Guard(verifier=...), or leave it out")
+            raise UsageError(
+                "the policy's acceptable needs a verifier: pass Guard(verifier=...), or leave it out"
+            )
         if download and rewriter == "shipped":
             from guardrail import models
 

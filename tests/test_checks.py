@@ -127,7 +127,9 @@ def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
 
 def test_every_pure_check_has_a_pair() -> None:
     by_models = {"toxic", "lexicon", "meaning", "content", "likelihood", "acceptable"}
-    assert {name for name, *_ in (*WORSE_AND_NEAR, *BESIDE_INSULTS)} | by_models == {check.name for check in CHECKS}
+    assert {name for name, *_ in (*WORSE_AND_NEAR, *BESIDE_INSULTS)} | by_models == {
+        check.name for check in CHECKS
+    }
 
 
 @pytest.mark.parametrize(

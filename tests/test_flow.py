@@ -167,7 +167,9 @@ def test_a_mask_over_a_long_phrase_or_most_of_a_sentence_gives_way_to_removal() 
 def harmful(label: str) -> Callable[[Detect], list[Verdict]]:
     def detect(request: Detect) -> list[Verdict]:
         return [
-            Verdict({"toxicity": 0.9, label: 0.8}, True, v.spans) if v.flagged else Verdict({label: 0.0}, False)
+            Verdict({"toxicity": 0.9, label: 0.8}, True, v.spans)
+            if v.flagged
+            else Verdict({label: 0.0}, False)
             for v in WordDetector().detect(request.texts)
         ]
 
@@ -193,7 +195,10 @@ def test_a_policy_may_allow_lossy_rewrites_of_harm_and_the_outcome_says_so() -> 
 def test_a_lossy_rewrite_may_leave_facts_out_and_still_no_opposite_in() -> None:
     text = "I hope the driver of bus 9 dies, the idiot."
     stance, kind = "I am angry with the driver.", "I hope the driver of bus 9 lives."
-    for policy, after in ((Policy(lossy=True, meaning_floor=-1.0), stance), (Policy(meaning_floor=-1.0), "[removed]")):
+    for policy, after in (
+        (Policy(lossy=True, meaning_floor=-1.0), stance),
+        (Policy(meaning_floor=-1.0), "[removed]"),
+    ):
         hand = Hand(policy, detect=harmful("threat"), rewrite=lambda request: [[kind, stance]])
         assert hand.run(text).text == after
 
@@ -361,7 +366,7 @@ def test_text_known_to_be_toxic_never_passes_because_a_later_call_failed() -> No
         raise PluginError("broken", reason="detector_error")
 
     outcome = Hand(Policy(on_error="open", batch=1), detect=detect).run(TOXIC)
-    assert outcome.action is Action.MASKED
+    assert outcome.action is Action.REMOVED
     assert "idiot" not in outcome.text
 
 

@@ -32,7 +32,7 @@ def test_a_mask_leaves_grammar_and_markup_alone(text: str, toxic: list[str], sho
 @pytest.mark.parametrize(
     ("text", "toxic"),
     [
-        ("Those people are lazy filthy rats and liars.", ["lazy filthy rats and liars"]),
+        ("Those people are lazy filthy thieving rats and liars.", ["lazy filthy thieving rats and liars"]),
         ("Idiot!", ["Idiot"]),
         ('Look at <img alt="idiot"> on this page.', ["idiot"]),
         ("We saw that lazy old drunk useless clown today at the station.", ["lazy old drunk useless clown"]),

@@ -125,9 +125,7 @@ def _refusals(
             counts.update(names)
             if names:
                 fixed += not BY_MODELS.issuperset(names)
-                refused.append(
-                    {"row": number, "checks": names, "source": row.source, "reference": reference}
-                )
+                refused.append({"row": number, "checks": names, "source": row.source, "reference": reference})
     return {
         "references": total,
         "refused": len(refused),
@@ -213,9 +211,13 @@ def checks_tables(result: Mapping[str, Any]) -> str:
     ]
     return (
         "### References that people wrote\n\n"
-        + table(["set", "references", "refused", "by other checks than toxic and lexicon", "by check"], references)
+        + table(
+            ["set", "references", "refused", "by other checks than toxic and lexicon", "by check"], references
+        )
         + "\n### Rewrites spoilt on purpose\n\n"
-        + table(["fault", "made", "refused", "by other checks than toxic and lexicon", "by check"], spoilt_rows)
+        + table(
+            ["fault", "made", "refused", "by other checks than toxic and lexicon", "by check"], spoilt_rows
+        )
     )
 
 

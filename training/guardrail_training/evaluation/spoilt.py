@@ -63,11 +63,18 @@ def _in_place_of_insults(original: Original, words: str) -> str | None:
 
 
 def _hole(original: Original, rng: random.Random) -> str | None:
-    places = list(re.finditer(r"\b(?:an?|the|by|my|your) (\w+)(?= (?:of|is|was|and|in|to|on|for|by)\b|[.,;!?])", original.rewrite))
+    places = list(
+        re.finditer(
+            r"\b(?:an?|the|by|my|your) (\w+)(?= (?:of|is|was|and|in|to|on|for|by)\b|[.,;!?])",
+            original.rewrite,
+        )
+    )
     if not places:
         return None
     chosen = rng.choice(places)
-    return " ".join((original.rewrite[: chosen.start(1)].rstrip() + original.rewrite[chosen.end(1) :]).split(" "))
+    return " ".join(
+        (original.rewrite[: chosen.start(1)].rstrip() + original.rewrite[chosen.end(1) :]).split(" ")
+    )
 
 
 def _invention(original: Original, rng: random.Random) -> str | None:
@@ -107,7 +114,9 @@ def _negation(original: Original, rng: random.Random) -> str | None:
 
 
 def _disguise(original: Original, rng: random.Random) -> str | None:
-    words = [m for m in re.finditer(r"\b[a-z]{5,}\b", original.rewrite) if re.search("[aeos]", m.group()[1:-1])]
+    words = [
+        m for m in re.finditer(r"\b[a-z]{5,}\b", original.rewrite) if re.search("[aeos]", m.group()[1:-1])
+    ]
     if not words:
         return None
     chosen = rng.choice(words)
