@@ -6,7 +6,6 @@ the whole sentence was rewritten, and where there are no spans, the bounds are w
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -117,7 +116,29 @@ def opinions() -> Opinions:
 
 _REACH, _BEHIND = 6, 2
 _LEADING = frozenset(
-    "like want going think know see say keep look get go come make take need try able let seem put believe".split()
+    [
+        "like",
+        "want",
+        "going",
+        "think",
+        "know",
+        "see",
+        "say",
+        "keep",
+        "look",
+        "get",
+        "go",
+        "come",
+        "make",
+        "take",
+        "need",
+        "try",
+        "able",
+        "let",
+        "seem",
+        "put",
+        "believe",
+    ]
 )
 """Verbs that may stand between a negation and what it denies: "I don't want to translate"."""
 
@@ -161,7 +182,28 @@ def _newly_denied(before: tuple[Word, ...], after: tuple[Word, ...], free: Set[i
 
 
 _JUDGING = frozenset(
-    "should must ought please pls may need needs ok okay fair acceptable good safe nice right enough how even so".split()
+    [
+        "should",
+        "must",
+        "ought",
+        "please",
+        "pls",
+        "may",
+        "need",
+        "needs",
+        "ok",
+        "okay",
+        "fair",
+        "acceptable",
+        "good",
+        "safe",
+        "nice",
+        "right",
+        "enough",
+        "how",
+        "even",
+        "so",
+    ]
 )
 
 
@@ -228,8 +270,47 @@ _ROUGH_PRAISE = re.compile(
     _EXPLETIVES.pattern + "|filthy|sick|wicked|insane|crazy|dirty|nasty|killer|beast|badass|bitch|dope|savage"
 )
 _WISHES = frozenset(
-    "should could would please more be want wish hope if better try need let must than ought too less hardly far so"
-    " enough lack lacks dont never rather from little unless pretend pretends claim claims thinks calls instead behind".split()
+    [
+        "should",
+        "could",
+        "would",
+        "please",
+        "more",
+        "be",
+        "want",
+        "wish",
+        "hope",
+        "if",
+        "better",
+        "try",
+        "need",
+        "let",
+        "must",
+        "than",
+        "ought",
+        "too",
+        "less",
+        "hardly",
+        "far",
+        "so",
+        "enough",
+        "lack",
+        "lacks",
+        "dont",
+        "never",
+        "rather",
+        "from",
+        "little",
+        "unless",
+        "pretend",
+        "pretends",
+        "claim",
+        "claims",
+        "thinks",
+        "calls",
+        "instead",
+        "behind",
+    ]
 )
 
 
@@ -244,7 +325,7 @@ def is_praised(comparison: Comparison) -> bool:
         insults = [i for i in range(stretch.start, stretch.end) if i in comparison.toxic]
         if all(_EXPLETIVES.fullmatch(comparison.source[i].text.casefold()) for i in insults):
             continue  # "fucking lucky" and "incredibly lucky"
-        around = comparison.candidate[max(0, stretch.new_start - 3) : stretch.new_end + 1]
+        around = comparison.candidate[max(0, stretch.new_start - 3) : stretch.new_end]
         if any(word.negates or word.text.casefold() in _WISHES for word in around):
             continue
         if _folded(comparison.old(stretch)) & praise:
@@ -288,7 +369,21 @@ def stands_in(candidate: str, source: str) -> bool:
 
 _CONDITIONS = frozenset(["if", "unless"])
 _STILL_CONDITIONS = frozenset(
-    "if unless when whenever whether once until should must please want need provided".split()
+    [
+        "if",
+        "unless",
+        "when",
+        "whenever",
+        "whether",
+        "once",
+        "until",
+        "should",
+        "must",
+        "please",
+        "want",
+        "need",
+        "provided",
+    ]
 )
 
 
@@ -330,11 +425,40 @@ def person_changed(comparison: Comparison) -> bool:
 
 def _owned(words: tuple[Word, ...]) -> dict[str, set[int]]:
     owned: dict[str, set[int]] = {}
-    for one, other in itertools.pairwise(words):
-        person = _PERSONS.get(one.text.casefold().replace("'", "").replace("’", ""))
-        if person is not None and other.content:
-            owned.setdefault(other.key, set()).add(person)
+    person: int | None = None
+    for word in words:
+        text = word.text.casefold().replace("'", "").replace("’", "")
+        if text in _PERSONS:
+            person = _PERSONS[text]
+        elif person is not None and word.content:
+            owned.setdefault(word.key, set()).add(person)
+            person = None
+        elif text not in _BETWEEN:
+            person = None
     return owned
+
+
+_BETWEEN = frozenset(
+    [
+        "am",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "so",
+        "very",
+        "too",
+        "just",
+        "really",
+        "have",
+        "has",
+        "had",
+        "will",
+        "would",
+    ]
+)
 
 
 def is_gutted(comparison: Comparison, *, similarity: float) -> bool:
@@ -347,9 +471,46 @@ def is_gutted(comparison: Comparison, *, similarity: float) -> bool:
 
 
 _COUNTS = frozenset(
-    "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million"
-    " monday tuesday wednesday thursday friday saturday sunday january february march april june july august"
-    " september october november december half twice".split()
+    [
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "twenty",
+        "thirty",
+        "forty",
+        "fifty",
+        "hundred",
+        "thousand",
+        "million",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "january",
+        "february",
+        "march",
+        "april",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+        "half",
+        "twice",
+    ]
 )
 
 
@@ -401,5 +562,7 @@ _HOLE = re.compile(
     rf"|\b(?:by|from|into|and|or|because|than|as|very){_END}"
     # a word of grammar twice
     r"|\b(by|of|from|is|are|was|the|a|an|to|in|on|at|for|with|and|or|but|you|i|he|they|we|it)\s+\1\b"
+    # a phrase twice
+    r"|\b(?P<phrase>\w+ \w+ \w+)\W+(?P=phrase)\b"
     r"|[(\[]\s*[)\]]"
 )

@@ -150,8 +150,8 @@ def test_items_inside_toxic_spans_may_go_and_no_others(source: str, toxic: str, 
 )
 def test_items_beside_a_toxic_span_may_not_go(lost: str) -> None:
     source = "give me 99 books, you fool, for 7 days"
-    assert refused(source, source.replace("fool", "friend"), toxic="fool") == ()
-    assert refused(source, lost.replace("fool", "friend"), toxic="fool") == ("number",)
+    assert refused(source, source.replace("fool", "reader"), toxic="fool") == ()
+    assert refused(source, lost.replace("fool", "reader"), toxic="fool") == ("number",)
 
 
 def test_an_item_that_a_toxic_span_only_borders_on_may_not_go() -> None:
