@@ -168,7 +168,7 @@ def _changes(kind: str, *, even_toxic: bool = False) -> Callable[[Proposal, Poli
 
 
 def _number(proposal: Proposal, policy: Policy) -> bool:
-    """Numbers are compared by value, and by unit where both texts have one: "a 45-minute call", "45 minutes"."""
+    """Numbers are compared by value, and by unit where both texts have one: "45-minute", "45 minutes"."""
     present = find("number", proposal.source)
     required = Counter(_value(item) for item in present if not _touches(item, proposal.spans))
     found = find("number", proposal.candidate)

@@ -1,7 +1,7 @@
 """How faithful a rewrite is, read off its words: what was lost, gained, turned round or filled with nothing.
 
 Source and candidate are aligned. What the toxic spans touch may change freely, all else has to stay. Where
-the whole sentence was rewritten, and where there are no spans, the bounds are wide: there a model has to judge.
+the whole sentence was rewritten, and where there are no spans, the bounds are wide: a model has to judge.
 """
 
 from __future__ import annotations
@@ -212,8 +212,10 @@ def _is_judgement(words: tuple[Word, ...], i: int) -> bool:
 
 
 _NEARLY_NEGATIONS = re.compile(
-    r"unable|fail\w*|doubt\w*|wrong\w*|miss(?:ing|ed|es)?|lack\w*|stop\w*|quit|hardly|barely|rarely|refus\w+|forg[eo]t\w*|impossible"
-    r"|difficult|instead|unlike|avoid\w*|ignor\w+|den(?:y|ie[sd])|mistake\w*|only|anyone|anybody|anything|any|if|why|rather|than|cease"
+    r"unable|fail\w*|doubt\w*|wrong\w*|miss(?:ing|ed|es)?|lack\w*|stop\w*|quit|hardly|barely|rarely"
+    r"|refus\w+|forg[eo]t\w*|impossible"
+    r"|difficult|instead|unlike|avoid\w*|ignor\w+|den(?:y|ie[sd])|mistake\w*|only|anyone|anybody"
+    r"|anything|any|if|why|rather|than|cease"
 )
 """What denies without a negation, and what a negation may be traded for."""
 
@@ -224,7 +226,7 @@ def _is_near_negation(words: tuple[Word, ...], i: int) -> bool:
 
 
 def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
-    """The stem of what the negation at ``i`` denies: the next word of content, behind verbs that lead to it."""
+    """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it."""
     for j in range(i + 1, min(len(words), i + _REACH)):
         word = words[j]
         if word.negates:
@@ -353,8 +355,10 @@ def _folded(words: Iterable[Word]) -> set[str]:
 
 
 _STAND_IN = re.compile(
-    r"\b(?:(?P<judged>(?:not (?:so |very |really )?(?:an? )?)?(?:bad|good|nice|great|better|wonderful|decent|kind|unkind|wise|unwise|informed|trained|educated"
-    r"|intelligent|unpleasant|misguided|mistaken|terrible|awful|horrible|mean|evil|silly|foolish|poor|weak|trusted|ordinary|normal|special|unusual|simple|unbearable"
+    r"\b(?:(?P<judged>(?:not (?:so |very |really )?(?:an? )?)?(?:bad|good|nice|great|better|wonderful"
+    r"|decent|kind|unkind|wise|unwise|informed|trained|educated"
+    r"|intelligent|unpleasant|misguided|mistaken|terrible|awful|horrible|mean|evil|silly|foolish|poor"
+    r"|weak|trusted|ordinary|normal|special|unusual|simple|unbearable"
     r"|un[a-z]+(?:ed|able|ful|ive|ent)|in(?:competent|telligent|experienced|sensitive|considerate))"
     r"|complete|total|utter|absolute|fucking|bloody|perfect|freaking|such(?: an?)?|real|proper))"
     r" (?:persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow|ones?)\b"
@@ -388,7 +392,7 @@ _STILL_CONDITIONS = frozenset(
 
 
 def is_unconditional(comparison: Comparison) -> bool:
-    """True where what stood behind an "if" is said outright: "You are a fool if you think so", "You think so"."""
+    """True where what stood behind an "if" is said outright: "You think so"."""
     folded = _folded(comparison.candidate)
     if (
         not comparison.has_insult
@@ -554,10 +558,13 @@ def is_hollow(candidate: str, source: str) -> bool:
 _END = r"(?=\s*[.,;:!?)](?!\w)|\s*$)"
 _HOLE = re.compile(
     # an article with nothing behind it
-    rf"\b(?:a|an|the|my|your|our|their)(?:{_END}|(?=\s+(?:a|an|the|and|or|but|is|are|was|were|by|of|to|in|on|at|for|with|from|who|if|because|than|i|he|we|they)\b))\W*\w*"
+    rf"\b(?:a|an|the|my|your|our|their)(?:{_END}|(?=\s+(?:a|an|the|and|or|but|is|are|was|were|by|of|to"
+    rf"|in|on|at|for|with|from|who|if|because|than|i|he|we|they)\b))\W*\w*"
     # an adjective without its noun
-    r"|\b(?:a|an)\s+(?:(?:very|really|so|such)\s+)?(?:bad|good|poor|complete|total|utter|absolute|terrible|nice|real|great|very|so|really|too|unwise|such|worthless|stupid|silly|unpleasant)"
-    rf"(?:{_END}|(?=\s+(?:written|made|by|of|is|are|was|were|and|who|that|to|if|because|than|in|on|for|with)\b))\W*\w*"
+    r"|\b(?:a|an)\s+(?:(?:very|really|so|such)\s+)?(?:bad|good|poor|complete|total|utter|absolute"
+    r"|terrible|nice|real|great|very|so|really|too|unwise|such|worthless|stupid|silly|unpleasant)"
+    rf"(?:{_END}|(?=\s+(?:written|made|by|of|is|are|was|were|and|who|that|to|if|because|than|in|on|for"
+    rf"|with)\b))\W*\w*"
     # a preposition or conjunction at the end
     rf"|\b(?:by|from|into|and|or|because|than|as|very){_END}"
     # a word of grammar twice

@@ -175,9 +175,9 @@ def _span(value: Any) -> Span:
 class Failure:
     """A plug-in that failed, and where its author should look.
 
-    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``. ``error`` is the
-    type of what it raised, ``PluginError`` where it returned what it may not, ``DeadlineError`` where it was
-    late; ``module`` and ``line`` are where it raised, else where it is defined, as far as that is known.
+    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``.
+    ``error`` is the type of what it raised, ``PluginError`` where it returned what it may not,
+    ``DeadlineError`` where it was late; ``module`` and ``line`` are where it raised, else where it is defined, as far as that is known.
     """
 
     place: str

@@ -35,8 +35,8 @@ def refused(
 def test_checks_have_their_names_in_fixed_order() -> None:
     assert [check.name for check in CHECKS] == [
         "empty", "toxic", "lexicon", "meaning", "length", "negation", "opposite", "content", "invention",
-        "condition", "person", "stand_in", "hole", "disguise", "number", "url", "address", "code", "placeholder",
-        "mention", "quotation", "markup", "layout", "copy", "name", "likelihood", "acceptable",
+        "condition", "person", "stand_in", "hole", "disguise", "number", "url", "address", "code",
+        "placeholder", "mention", "quotation", "markup", "layout", "copy", "name", "likelihood", "acceptable",
     ]  # fmt: skip
 
 
@@ -103,10 +103,16 @@ BESIDE_INSULTS = [
     ("negation", "i will not leave, fool", "fool", "i will leave", "i won't leave"),
     ("negation", "sing it again, fool", "fool", "do not sing it again", "please sing it again"),
     ("negation", "the damn build never works", "damn", "the build works", "the build does not work"),
-    ("negation", "the idiotic plan works", "idiotic", "the silly plan never works", "the plan works, not well thought out"),
+    (
+        "negation",
+        "the idiotic plan works",
+        "idiotic",
+        "the silly plan never works",
+        "the plan works, not well thought out",
+    ),
     ("opposite", "i hate this stupid phone", "stupid", "i love this phone", "i do not like this phone"),
     ("condition", "you are a fool if it rains", "fool", "it rains", "when it rains, you are mistaken"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("check", "source", "insult", "worse", "near"), BESIDE_INSULTS)
@@ -226,21 +232,53 @@ def judged(source: str, candidate: str, *toxic: str, similarity: float = 0.7) ->
 
 SAVE = "This step is trivial, only a complete {} would forget to save the file."
 WRONG_RELEASES = [
-    ("Worst hotel ever, the staff are a bunch of lying scumbags.", "Best Hotel ever, the staff is bad.", ["lying scumbags"]),
+    (
+        "Worst hotel ever, the staff are a bunch of lying scumbags.",
+        "Best Hotel ever, the staff is bad.",
+        ["lying scumbags"],
+    ),
     ("I hope you get cancer and die alone.", "I hope you recover from cancer and die alone.", ["die"]),
-    ("Let's be honest, all journalists are whores.", "Let's be honest, all journalists are good.", ["whores"]),
+    (
+        "Let's be honest, all journalists are whores.",
+        "Let's be honest, all journalists are good.",
+        ["whores"],
+    ),
     (SAVE.format("moron"), SAVE.format("person"), ["complete moron"]),
-    ("This code is a steaming pile of crap written by an idiot.", "This code is a bad written by an uninformed person.", ["crap", "idiot"]),
-    ("Nobody asked for your opinion, you ugly troll.", "Nobody asked for your opinion. You were rejected by me.", ["ugly troll"]),
-    ("You are a complete idiot if you think 5 mg is not enough.", "You think 5 mg is not enough.", ["complete idiot"]),
+    (
+        "This code is a steaming pile of crap written by an idiot.",
+        "This code is a bad written by an uninformed person.",
+        ["crap", "idiot"],
+    ),
+    (
+        "Nobody asked for your opinion, you ugly troll.",
+        "Nobody asked for your opinion. You were rejected by me.",
+        ["ugly troll"],
+    ),
+    (
+        "You are a complete idiot if you think 5 mg is not enough.",
+        "You think 5 mg is not enough.",
+        ["complete idiot"],
+    ),
     ("that solo was filthy, best fucking night", "that solo was bad, best night", ["fucking"]),
     ("Your customer service is run by monkeys.", "Your customer service is run by bad people.", ["monkeys"]),
     ("My sister is such a control freak.", "My sister is such a control fan.", ["freak"]),
-    ("Allow me to translate your memo into something a human being might read.", "I don't want to translate your memo into something a human being might read.", []),
-    ("Your press releases are garbage.", "Our press releases are too long and contain too many words.", ["garbage"]),
-    ("Recruiters are parasites who ghost you after five interviews.", "Recruiters are not trustworthy people.", ["parasites"]),
+    (
+        "Allow me to translate your memo into something a human being might read.",
+        "I don't want to translate your memo into something a human being might read.",
+        [],
+    ),
+    (
+        "Your press releases are garbage.",
+        "Our press releases are too long and contain too many words.",
+        ["garbage"],
+    ),
+    (
+        "Recruiters are parasites who ghost you after five interviews.",
+        "Recruiters are not trustworthy people.",
+        ["parasites"],
+    ),
     ("That dish was disgusting.", "That dish was good.", ["disgusting"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("source", "candidate", "toxic"), WRONG_RELEASES)
@@ -253,16 +291,40 @@ def test_what_readers_refused_is_refused(source: str, candidate: str, toxic: lis
     [
         ("That is an idiotic plan.", "That plan is not well thought out.", ["idiotic"]),
         ("Nobody asked for your opinion, you ugly troll.", "Nobody asked for your opinion.", ["ugly troll"]),
-        ("Worst hotel ever, the staff are lying scumbags.", "Worst hotel ever, the staff are dishonest.", ["lying scumbags"]),
-        ("You are a complete idiot if you think 5 mg is not enough.", "You are mistaken if you think 5 mg is not enough.", ["complete idiot"]),
-        ("Recruiters are parasites who ghost you after five interviews.", "Recruiters do not reply to you after five interviews.", ["parasites"]),
+        (
+            "Worst hotel ever, the staff are lying scumbags.",
+            "Worst hotel ever, the staff are dishonest.",
+            ["lying scumbags"],
+        ),
+        (
+            "You are a complete idiot if you think 5 mg is not enough.",
+            "You are mistaken if you think 5 mg is not enough.",
+            ["complete idiot"],
+        ),
+        (
+            "Recruiters are parasites who ghost you after five interviews.",
+            "Recruiters do not reply to you after five interviews.",
+            ["parasites"],
+        ),
         ("What a stupid question that was.", "That was not a good question.", ["stupid"]),
-        ("Tell the imbecile at the barrier that lost tickets cost 20.", "Tell the person at the barrier that lost tickets cost 20.", ["imbecile"]),
-        (SAVE.format("moron"), "This step is trivial, nobody should forget to save the file.", ["complete moron"]),
+        (
+            "Tell the imbecile at the barrier that lost tickets cost 20.",
+            "Tell the person at the barrier that lost tickets cost 20.",
+            ["imbecile"],
+        ),
+        (
+            SAVE.format("moron"),
+            "This step is trivial, nobody should forget to save the file.",
+            ["complete moron"],
+        ),
         ("What colour is your stupid programme?", "What color is your program?", ["stupid"]),
-        ("Fuck off with that 45-minute survey after a 2-minute call.", "Please spare me that 45-minute survey, the call lasted 2 minutes.", ["Fuck"]),
+        (
+            "Fuck off with that 45-minute survey after a 2-minute call.",
+            "Please spare me that 45-minute survey, the call lasted 2 minutes.",
+            ["Fuck"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_readers_accept_passes(source: str, candidate: str, toxic: list[str]) -> None:
     assert judged(source, candidate, *toxic) == ()
 

@@ -221,8 +221,8 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            help="judges, detector, rewriter, checks, select, gate, generation, preference-judge, annotate or "
-            "agreement."
+            help="judges, detector, rewriter, checks, select, gate, generation, preference-judge, "
+            "annotate or agreement."
         ),
     ],
     *,

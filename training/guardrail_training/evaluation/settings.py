@@ -23,8 +23,8 @@ class EvaluateSettings:
     seed          of bootstraps, samples, obfuscation and sheets
     limit         only the first so many dev sentences of the rewriting table, or sentences of each set of
                   ``checks``, 0: all (a smoke run)
-    samples       random outputs printed in full; sentences of an annotation sheet; eight times the examples of
-                  each refusing check
+    samples       random outputs printed in full; sentences of an annotation sheet; eight times the
+                  examples of each refusing check
     paradetox_rows  sentences of ParaDetox train whose references ``checks`` reads
     spoilt        rewrites of each kind of fault that ``checks`` makes
     base          base of the rewriter
