@@ -177,7 +177,8 @@ class Failure:
 
     ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``.
     ``error`` is the type of what it raised, ``PluginError`` where it returned what it may not,
-    ``DeadlineError`` where it was late; ``module`` and ``line`` are where it raised, else where it is defined, as far as that is known.
+    ``DeadlineError`` where it was late; ``module`` and ``line`` are where it raised, else where it
+    is defined, as far as that is known.
     """
 
     place: str
