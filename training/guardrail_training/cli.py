@@ -254,7 +254,7 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            help="judges, detector, rewriter, acceptance, select, gate, generation, preference-judge, "
+            help="judges, detector, rewriter, acceptance, checks, select, gate, generation, preference-judge, "
             "annotate or agreement."
         ),
     ],
