@@ -27,6 +27,7 @@ _LETTERS = re.compile(r"[a-z]+")
 _HUMP = re.compile(r"[A-Z][a-z]*")
 _CAMEL = re.compile(r"(?:[A-Z][a-z]*){2,}")
 _LONGEST_PART = 14
+_BITS_OF_ALL = 3.0  # the binary logarithm of the sum of 1 / (rank + 2) over the common words
 # A joined word has at least as many parts and letters, and parts of this length on average: fewer are chance
 # ("penis-tone") or the name of a thing ("DumbTerminal"). An "i" begins
 # a sentence; inside a word it is a letter ("content-i-on").
@@ -86,6 +87,34 @@ class Words:
             found.append(joined[end - lengths[end] : end])
             end -= lengths[end]
         return found[::-1]
+
+
+    def gain(self, joined: str, bits: float) -> float:
+        """What is saved by common words in place of letters that take ``bits`` each; -inf for other letters."""
+        parts = self.parts(joined)
+        return len(joined) * bits - sum(map(self._bits, parts)) if parts else -math.inf
+
+    def inside(self, letters: str, bits: float) -> tuple[float, list[str]]:
+        """The run of common words inside letters that saves most, and how much that is."""
+        best = [0.0] * (len(letters) + 1)  # of a run that ends here
+        lengths = [0] * (len(letters) + 1)
+        for end in range(1, len(letters) + 1):
+            for start in range(max(0, end - _LONGEST_PART), end):
+                word = letters[start:end]
+                if self.ranks.get(word, COMMON) < COMMON:
+                    gain = best[start] + len(word) * bits - self._bits(word)
+                    if gain > best[end]:
+                        best[end], lengths[end] = gain, len(word)
+        end = max(range(len(best)), key=best.__getitem__)
+        gain, found = best[end], []
+        while lengths[end]:
+            found.append(letters[end - lengths[end] : end])
+            end -= lengths[end]
+        return gain, found[::-1]
+
+    def _bits(self, word: str) -> float:
+        """Bits to name a common word by its rank."""
+        return math.log2(self.ranks[word] + 2) + _BITS_OF_ALL
 
 
 def reworded(reading: Normalised, original: str) -> Normalised:
