@@ -51,7 +51,9 @@ def kinds() -> dict[str, str]:
     paths = ("/".join(["/usr", *drawn.choices(names, k=4), f"{i}.txt"]) for i in range(SIZE // 35))
     lines = drawn.randbytes(SIZE * 3 // 4)
     uuencoded = (binascii.b2a_uu(lines[i : i + 45]).decode() for i in range(0, len(lines), 45))
-    statement = "function {a}({b},{c}){{return {b}.{d}?{c}[{b}.{d}]||{{}}:{b}.map(e=>e.{d}*{n})}}var {a}{n}={a}({n});"
+    statement = (
+        "function {a}({b},{c}){{return {b}.{d}?{c}[{b}.{d}]||{{}}:{b}.map(e=>e.{d}*{n})}}var {a}{n}={a}({n});"
+    )
     scripts = (
         statement.format(**dict(zip("abcd", drawn.choices(string.ascii_lowercase, k=4), strict=True)), n=i)
         for i in range(SIZE // 90)

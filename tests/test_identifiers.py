@@ -187,6 +187,8 @@ def test_every_reading_is_made_of_what_stands_in_the_identifier(identifier: str)
         assert all(word in identifier for word in text.split())
 
 
-@pytest.mark.parametrize("piece", ["aB3x", "aB", "youarex9q", "a-", "Ab", "1d10t_", "A", "9", "you_are_", "abcdefgh"])
+@pytest.mark.parametrize(
+    "piece", ["aB3x", "aB", "youarex9q", "a-", "Ab", "1d10t_", "A", "9", "you_are_", "abcdefgh"]
+)
 def test_reading_takes_time_linear_in_the_text(piece: str) -> None:
     assert takes_linear_time(lambda size: lambda: readings(piece * size), size=500)

@@ -88,7 +88,6 @@ class Words:
             end -= lengths[end]
         return found[::-1]
 
-
     def gain(self, joined: str, bits: float) -> float:
         """What is saved by common words in place of letters that take ``bits`` each; -inf for other letters."""
         parts = self.parts(joined)

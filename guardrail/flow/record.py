@@ -39,7 +39,7 @@ class Allowance:
     ``start`` of them are there at first and at most kept; each segment brings ``RATE`` for each of its own.
     """
 
-    RATE = 1.25
+    RATE = 1.5
 
     def __init__(self, start: int) -> None:
         self._start = start

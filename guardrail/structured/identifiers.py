@@ -251,7 +251,9 @@ def _is_words_in_alternating_case(identifier: str) -> bool:
     """True for "yOu_ArE_aN_iDiOt": such letters are common words all together, as random ones are not."""
     tokens = [token for token in _TOKEN.findall(identifier) if not token.isdigit()]
     longer = [token for token in tokens if len(token) > 1]
-    if not all(map(_ALTERNATING.fullmatch, longer)) or not any(len(token) >= _MIN_EVIDENCE for token in longer):
+    if not all(map(_ALTERNATING.fullmatch, longer)) or not any(
+        len(token) >= _MIN_EVIDENCE for token in longer
+    ):
         return False
     bits = math.log2(52)
     return sum(Words.shipped().gain(token.lower(), bits) for token in longer) - _SWITCH >= _DISGUISE

@@ -69,7 +69,9 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
         message = _unsigned(state)
         if message is None:
             return _ended(state) or None
-        return _ended(state) | _update(message, await self._guard.amoderate(message, paths=self._paths)) or None
+        return (
+            _ended(state) | _update(message, await self._guard.amoderate(message, paths=self._paths)) or None
+        )
 
     def _guarded(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         model = request.model
