@@ -102,7 +102,7 @@ class Case:
 
     @property
     def parts_word(self) -> bool:
-        """True where a word may go on from the text before it: neither white space nor a full stop is there."""
+        """True where a word may go on from the text before it: no white space is there, and no full stop."""
         return bool(self.context) and not (
             self.context[-1].isspace() or self.context.rstrip(BRACKETS)[-1:] in tuple(DENSE_ENDS)
         )
@@ -118,7 +118,7 @@ class Case:
         return self.context
 
     def forget_flagged(self) -> None:
-        """Leaves out of the context what stands before and in a flagged segment: no reader sees that as it was.
+        """Leaves out of the context a flagged segment and what is before it: no reader sees it as it was.
 
         A word that goes on from there is still read as a whole.
         """

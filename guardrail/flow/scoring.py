@@ -3,8 +3,9 @@
 With ``n = ceil(context / segment_min) + 1`` segments in reach, a character is judged at most ``2 + 2 n``
 times, whatever the chunks. On average it is judged once alone and, after the first four contexts of a text,
 at most 1.5 times more with earlier text (``Allowance``), however much of the text is in doubt: windows then
-follow each other with an overlap, and a segment that has none of its own is read in the next one. Verifying what is to take a toxic segment's place comes on top, which makes it at
-most ``2 (candidates + 2) (n + 1)`` times. A detector that fails is asked again, segment by segment.
+follow each other with an overlap, and a segment that has none of its own is read in the next one. Verifying
+what is to take a toxic segment's place comes on top, which makes it at most ``2 (candidates + 2) (n + 1)``
+times. A detector that fails is asked again, segment by segment.
 """
 
 from __future__ import annotations
