@@ -65,12 +65,14 @@ def kinds() -> dict[str, str]:
     hangul = "".join(map(chr, range(0xAC00, 0xD7A4)))
     rude = ["idiot", "moron", "fool", "clown", "loser", "liar", "pig", "dog", "fraud", "coward"]
     insults = (
-        f"{drawn.choice(names).capitalize()} {drawn.choice(names)}, you {drawn.choice(rude)} of a {drawn.choice(rude)}."
+        f"{drawn.choice(names).capitalize()} {drawn.choice(names)}, you {drawn.choice(rude)} of a "
+        f"{drawn.choice(rude)}."
         for _ in range(SIZE // 40)
     )
+    subjects, moods, things = ("He", "She", "They"), ("poor", "dull", "dumb"), ("mess", "thing", "crap")
     grumbles = (
-        f"{drawn.choice(('He', 'She', 'They'))} {drawn.choice(names)} what a {drawn.choice(('poor', 'dull', 'dumb'))}"
-        f" {drawn.choice(names)} that {drawn.choice(('mess', 'thing', 'crap'))} {drawn.choice(names)} {i}."
+        f"{drawn.choice(subjects)} {drawn.choice(names)} what a {drawn.choice(moods)} {drawn.choice(names)} "
+        f"that {drawn.choice(things)} {drawn.choice(names)} {i}."
         for i in range(SIZE // 45)
     )
     return {

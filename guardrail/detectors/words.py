@@ -155,7 +155,7 @@ def _changes(reading: Normalised, original: str, words: Words) -> Iterator[Chang
 def _places(word: str, reading: Normalised, start: int, original: str, words: Words) -> list[int]:
     """Where blanks belong in a word that is none."""
     cased = "".join(original[place] for place in reading.starts[start : start + len(word)])
-    if _CAMEL.fullmatch(cased):
+    if _CAMEL.fullmatch(cased) and not cased.isupper():
         parts = [match[0].lower() for match in _HUMP.finditer(cased)]
         is_made_up = all(part in words for part in parts)
     else:
