@@ -189,14 +189,18 @@ def _dismiss(idle: list[Worker]) -> None:
 
 @atexit.register
 def _end_workers() -> None:
-    """Has all workers end before the interpreter does.
+    """Has all workers end before the interpreter does, those too that another thread starts meanwhile.
 
     A thread that is inside a C++ library, as in the middle of a rewrite, when the interpreter ends is
     unwound by force, and the library aborts the process.
     """
-    workers = [thread for thread in threading.enumerate() if isinstance(thread, Worker)]
-    for worker in workers:
-        worker.interrupt()
     until = monotonic() + LAST_SECONDS
-    for worker in workers:
-        worker.join(max(0.0, until - monotonic()))
+    told: set[Worker] = set()
+    while workers := [thread for thread in threading.enumerate() if isinstance(thread, Worker)]:
+        for worker in workers:
+            if worker not in told:
+                told.add(worker)
+                worker.interrupt()
+        if (left := until - monotonic()) <= 0:
+            return
+        workers[0].join(min(left, 0.05))
