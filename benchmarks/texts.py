@@ -8,6 +8,7 @@ somebody sends who wants to keep a machine busy.
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import random
 import string
@@ -42,6 +43,38 @@ def kinds() -> dict[str, str]:
     dumped = (f"{16 * i:08x}  {drawn.randbytes(16).hex(' ')}" for i in range(SIZE // 58))
     groups = (f"{drawn.randbytes(16).hex(':', 2)}" for _ in range(SIZE // 40))
     ideographs = "".join(map(chr, range(0x4E00, 0x5E00)))
+    names = PROSE.replace(".", "").replace(",", "").split()
+    queries = (
+        f"https://host{i}.example/?{drawn.choice(names)}={drawn.randint(0, 999)}&q={drawn.choice(names)}"
+        for i in range(SIZE // 45)
+    )
+    paths = ("/".join(["/usr", *drawn.choices(names, k=4), f"{i}.txt"]) for i in range(SIZE // 35))
+    lines = drawn.randbytes(SIZE * 3 // 4)
+    uuencoded = (binascii.b2a_uu(lines[i : i + 45]).decode() for i in range(0, len(lines), 45))
+    statement = (
+        "function {a}({b},{c}){{return {b}.{d}?{c}[{b}.{d}]||{{}}:{b}.map(e=>e.{d}*{n})}}var {a}{n}={a}({n});"
+    )
+    scripts = (
+        statement.format(**dict(zip("abcd", drawn.choices(string.ascii_lowercase, k=4), strict=True)), n=i)
+        for i in range(SIZE // 90)
+    )
+    bold = {ord(c): 0x1D41A + i for i, c in enumerate(string.ascii_lowercase)}
+    bold |= {ord(c): 0x1D400 + i for i, c in enumerate(string.ascii_uppercase)}
+    numbers = str.maketrans("aeiost", "431057")
+    kana = "".join(map(chr, range(0x3041, 0x3094)))
+    hangul = "".join(map(chr, range(0xAC00, 0xD7A4)))
+    rude = ["idiot", "moron", "fool", "clown", "loser", "liar", "pig", "dog", "fraud", "coward"]
+    insults = (
+        f"{drawn.choice(names).capitalize()} {drawn.choice(names)}, you {drawn.choice(rude)} of a "
+        f"{drawn.choice(rude)}."
+        for _ in range(SIZE // 40)
+    )
+    subjects, moods, things = ("He", "She", "They"), ("poor", "dull", "dumb"), ("mess", "thing", "crap")
+    grumbles = (
+        f"{drawn.choice(subjects)} {drawn.choice(names)} what a {drawn.choice(moods)} {drawn.choice(names)} "
+        f"that {drawn.choice(things)} {drawn.choice(names)} {i}."
+        for i in range(SIZE // 45)
+    )
     return {
         "prose": PROSE,
         "base64": base64.b64encode(drawn.randbytes(SIZE)).decode(),
@@ -75,6 +108,23 @@ def kinds() -> dict[str, str]:
         "emoji apart": " ".join(of("😀😂🥰🚀🎉👍❤🔥", SIZE // 2)),
         "zalgo": "".join(marked),
         "code": Path(__file__).read_text(encoding="utf-8"),
+        "uuencode": "".join(uuencoded),
+        "ASCII85": base64.a85encode(drawn.randbytes(SIZE * 4 // 5)).decode(),
+        "minified JavaScript": "".join(scripts),
+        "URL queries": " ".join(queries),
+        "paths": "\n".join(paths),
+        "letters on lines": "\n".join(of(string.ascii_lowercase, SIZE // 2)),
+        "letters in code blocks": "".join(f"```\n{c}\n```\n" for c in of(string.ascii_lowercase, SIZE // 10)),
+        "words of three letters": words("qxzjvk", 3),
+        "spaced prose": " ".join(PROSE.replace(" ", "")),
+        "bold prose": PROSE.translate(bold),
+        "prose with digits for letters": PROSE.translate(numbers),
+        "capitals": PROSE.upper(),
+        "joined prose": "\n".join("".join(c for c in line if c.isalpha()) for line in PROSE.split(". ")),
+        "Japanese": "".join(of(kana, 18) + "。" for _ in range(SIZE // 19)),
+        "Hangul": " ".join(of(hangul, 4) + "." * (i % 5 == 0) for i in range(SIZE // 5)),
+        "insults": " ".join(insults),
+        "grumbling": " ".join(grumbles),
         "backticks": "`" * SIZE,
         "line breaks": "\n" * 100_000,
         "spaces": " " * 1_000_000,

@@ -73,6 +73,11 @@ class Calls:
             return self._verifier
         return self._rewriter if isinstance(call, Rewrite) else self._embedder
 
+    def wait_until_ready(self, call: ModelCall) -> None:
+        """Waits until this call would be made, where an open circuit will try one."""
+        if (deadline := self.deadline(call)) is not None:
+            deadline.wait_until_ready()
+
     def answer(self, call: ModelCall) -> Any:
         """The reply to a step; PluginError for any failure of the plug-in, DeadlineError for a late one.
 

@@ -17,7 +17,11 @@ from guardrail.outcome import Failure
 __all__ = ["Deadline", "Workers"]
 
 T = TypeVar("T")
-MOST_LATE = 2
+MAX_LATE = 2
+MAX_ABANDONED = 8
+"""Late calls that may run at a time, of all that were tried: no more threads are given to a dead model."""
+RETRY_SECONDS = 1.0
+"""How long an open circuit waits until it tries one call."""
 LAST_SECONDS = 5.0
 """What calls that nobody waits for any more may take to end when the program ends."""
 
@@ -26,25 +30,30 @@ class Deadline:
     """Gives each call at most ``seconds``; None calls inline, without a thread.
 
     A thread cannot be stopped, so a late one is abandoned and its result dropped. While two abandoned calls
-    still run the circuit is open: further calls fail at once instead of piling up. It closes as they return.
-    ``failure`` is what an error says of whose call it was.
+    still run the circuit is open: further calls fail at once instead of piling up. It closes as they return,
+    or when a call that is tried after ``RETRY_SECONDS`` is answered: then they hang, but the model does not.
+    With eight abandoned calls nothing is tried any more. ``failure`` is what an error says of whose call it
+    was.
     """
 
     def __init__(self, seconds: float | None, *, name: str, failure: Failure | None = None) -> None:
         self.seconds = seconds
         self.name = name
         self._failure = failure
-        self._late = 0
-        self._lock = threading.Lock()
+        self._abandoned = 0  # late calls that still run
+        self._late = 0  # of these, the ones since the model last answered while the circuit was open
+        self._retry_at = 0.0
+        self._changed = threading.Condition()
         self._workers = Workers()
 
     def run(self, call: Callable[[], T]) -> T:
         """The call's result or exception; DeadlineError where it is late or the circuit is open."""
         if self.seconds is None:
             return call()
-        if self._late >= MOST_LATE:
+        is_trial = self._late >= MAX_LATE
+        if is_trial and not self._may_try():
             raise DeadlineError(
-                f"{self.name} is not called while {self._late} earlier calls run past their deadline",
+                f"{self.name} is not called while {self._abandoned} earlier calls run past their deadline",
                 reason=f"{self.name}_circuit_open",
                 failure=self._failure,
             )
@@ -64,9 +73,29 @@ class Deadline:
             self._abandon(worker, result)
             raise self.missed() from None
         self._workers.give_back(worker)
+        if is_trial:
+            with self._changed:
+                self._late = 0
         if error is not None:
             raise error
         return value  # type: ignore[no-any-return]  # the queue carries any type, this call's is T
+
+    def wait_until_ready(self) -> None:
+        """Waits while the circuit is open, if it will try a call: for who has many texts and loses none."""
+        with self._changed:
+            while self._late >= MAX_LATE and self._abandoned < MAX_ABANDONED:
+                if (left := self._retry_at - monotonic()) <= 0:
+                    return
+                self._changed.wait(left)
+
+    def _may_try(self) -> bool:
+        """True for one caller each time that the circuit has waited long enough."""
+        with self._changed:
+            now = monotonic()
+            if self._abandoned >= MAX_ABANDONED or now < self._retry_at:
+                return False
+            self._retry_at = now + (self.seconds or 0.0) + RETRY_SECONDS
+            return True
 
     def missed(self) -> DeadlineError:
         """What is raised where a call is late."""
@@ -77,13 +106,17 @@ class Deadline:
         )
 
     def _abandon(self, worker: Worker, result: SimpleQueue[Any]) -> None:
-        with self._lock:
+        with self._changed:
+            self._abandoned += 1
             self._late += 1
+            self._retry_at = monotonic() + RETRY_SECONDS
 
         def returned() -> None:
             result.get()
-            with self._lock:
-                self._late -= 1
+            with self._changed:
+                self._abandoned -= 1
+                self._late = max(0, self._late - 1)
+                self._changed.notify_all()
 
         # The worker runs this after the late call, so the count falls exactly when the call has ended.
         worker.jobs.put(returned)
@@ -156,14 +189,18 @@ def _dismiss(idle: list[Worker]) -> None:
 
 @atexit.register
 def _end_workers() -> None:
-    """Has all workers end before the interpreter does.
+    """Has all workers end before the interpreter does, those too that another thread starts meanwhile.
 
     A thread that is inside a C++ library, as in the middle of a rewrite, when the interpreter ends is
     unwound by force, and the library aborts the process.
     """
-    workers = [thread for thread in threading.enumerate() if isinstance(thread, Worker)]
-    for worker in workers:
-        worker.interrupt()
     until = monotonic() + LAST_SECONDS
-    for worker in workers:
-        worker.join(max(0.0, until - monotonic()))
+    told: set[Worker] = set()
+    while workers := [thread for thread in threading.enumerate() if isinstance(thread, Worker)]:
+        for worker in workers:
+            if worker not in told:
+                told.add(worker)
+                worker.interrupt()
+        if (left := until - monotonic()) <= 0:
+            return
+        workers[0].join(min(left, 0.05))

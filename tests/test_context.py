@@ -99,6 +99,31 @@ def test_what_is_too_far_away_raises_no_doubt() -> None:
     assert not any(text != far[-1] and text.endswith(far[-1]) for text in detector.texts)
 
 
+@pytest.mark.parametrize("words", [3, 6, 12])
+def test_a_character_of_a_text_in_doubt_is_judged_two_and_a_half_times_on_average(words: int) -> None:
+    detector = PairDetector(tells=False)
+    text = " ".join(f"Number {number} {'and more ' * words}here." for number in range(2000 // words))
+    guard(detector).check(text)
+    judged = sum(map(len, detector.texts))
+    assert 2 * len(text) < judged <= 2.5 * len(text) + 4 * Policy().context
+
+
+def test_a_segment_that_is_left_out_is_read_with_a_later_one() -> None:
+    found = 0
+    for place in range(30, 54):
+        sentences = [CLEAN.replace("today", f"on day {number}") for number in range(place)]
+        text = " ".join([*sentences, "The driver is one.", "He is a big fool too.", *sentences[:6]])
+        found += guard(PairDetector(tells=False)).check(text).action is Action.MASKED
+    assert found >= 12
+
+
+def test_what_stands_behind_a_flagged_segment_is_judged_without_it() -> None:
+    detector = PairDetector(tells=False)
+    guard(detector).check(f"{CLEAN} You are one great fool of a man. {CLEAN} {CLEAN}")
+    assert f"{CLEAN} {CLEAN}" in detector.texts
+    assert not any("fool" in text and text.endswith(CLEAN) for text in detector.texts)
+
+
 @given(
     st.lists(st.sampled_from(["one", "fool", "cat.", "mat!", "a\n", "x" * 30, "\n\n"]), max_size=25),
     st.data(),

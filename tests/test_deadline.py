@@ -50,6 +50,30 @@ def test_the_circuit_opens_after_two_late_calls_and_closes_when_they_return() ->
     assert patience.run(lambda: _first_success(deadline)) == 1
 
 
+def test_an_open_circuit_tries_one_call_and_closes_if_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.02)
+    release, deadline = threading.Event(), Deadline(0.5, name="model")
+    for _ in range(2):
+        with pytest.raises(DeadlineError):
+            deadline.run(release.wait)
+    deadline.wait_until_ready()
+    assert [deadline.run(lambda: 1) for _ in range(3)] == [1, 1, 1]
+    release.set()
+
+
+def test_nothing_is_tried_any_more_while_eight_calls_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.001)
+    release, deadline = threading.Event(), Deadline(0.02, name="model")
+    reasons = []
+    for _ in range(9):
+        deadline.wait_until_ready()
+        with pytest.raises(DeadlineError) as caught:
+            deadline.run(release.wait)
+        reasons.append(caught.value.reason)
+    assert reasons == ["model_deadline"] * 8 + ["model_circuit_open"]
+    release.set()
+
+
 def _first_success(deadline: Deadline) -> int:
     while True:
         try:

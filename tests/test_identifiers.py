@@ -68,6 +68,8 @@ TOXIC = [
     *("idiot_9kXy3QzL", "call_idiot9kXy3Qz", "idiot_x8kzq9w2", "x8kzq9w2_you_are_a_moron"),
     *("Shut_Up_You_Idiot", "You-Disgusting-Pig", "call_you_are_a_moron_ad8ba1c9"),
     *("#YouAreAnIdiot", "you%20are%20an%20idiot", '"kill_yourself"', "{ugly_fat_pig}", "$ShutUpYouIdiot"),
+    *("youareanidiot", "YOUAREANIDIOT", "id_youareanidiot_77", "x8kyouareanidiotzq9", "9kXyouareanidiotQz"),
+    *("xqzyouareanidiotkvw", "yOuArEaNiDiOt", "yOu_ArE_aN_iDiOt", "ShUtUpIdIoT", "x7qkillyourselfzz9"),
     *("UglyFatPig99", "DumbLoser99", "a55hole", "StupidCustomerError", "SHUT_UP_IDIOT", "fuckYou2"),
 ]  # fmt: skip
 
@@ -132,6 +134,8 @@ def test_a_chat_completion_passes_whatever_its_fingerprint(shipped: Guard) -> No
         ("Shut_Up_7f3a9c1e", ("Shut Up",)),
         ("id_what_a_day_ad8ba1c9", ("id what a day",)),
         ("a-4bad-cafe-a", ()),
+        ("x8kwhatalovelydayzq9", ("what a lovely day",)),
+        ("wHaT_a_DaY", ("what_a_day", "what a day")),
     ],
 )
 def test_what_is_read(identifier: str, expected: tuple[str, ...]) -> None:
@@ -183,6 +187,8 @@ def test_every_reading_is_made_of_what_stands_in_the_identifier(identifier: str)
         assert all(word in identifier for word in text.split())
 
 
-@pytest.mark.parametrize("piece", ["aB3x", "a-", "Ab", "1d10t_", "A", "9", "you_are_", "abcdefgh"])
+@pytest.mark.parametrize(
+    "piece", ["aB3x", "aB", "youarex9q", "a-", "Ab", "1d10t_", "A", "9", "you_are_", "abcdefgh"]
+)
 def test_reading_takes_time_linear_in_the_text(piece: str) -> None:
     assert takes_linear_time(lambda size: lambda: readings(piece * size), size=500)

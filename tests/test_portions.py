@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from guardrail import Action, Guard, Policy, Span, Verdict
 from guardrail.deadline import Deadline
 from guardrail.errors import PluginError
+from guardrail.integrations.lines import Columns, judge_lines
 from guardrail.portions import MAX_CHARACTERS, MAX_REWRITTEN, Piece, merged, pieces, portions
 from guardrail.protocols import Embeddings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
@@ -143,22 +145,39 @@ def test_a_shared_call_that_is_late_is_made_again_for_each_text() -> None:
     assert {outcome.action for outcome in outcomes} == {Action.PASSED}
 
 
-def test_a_text_that_hangs_fails_and_those_before_it_do_not() -> None:
-    release = threading.Event()
+class Hanging:
+    """Judges words, and never answers while a text with ``hang`` in it is asked about."""
 
-    def hangs(texts: Sequence[str]) -> list[Verdict]:
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def detect(self, texts: Sequence[str]) -> list[Verdict]:
         if any("hang" in text for text in texts):
-            release.wait(PATIENCE)
+            self.release.wait(PATIENCE)
         return WordDetector().detect(texts)
 
-    texts = [
-        *(f"The weather in valley {number} is fine." for number in range(9)),
-        "Here we hang for a long time.",
-    ]
-    outcomes = guard(Policy(detect_timeout=0.5), detector=hangs).check_many(texts)
-    release.set()
-    assert [outcome.action for outcome in outcomes] == [Action.PASSED] * 9 + [Action.BLOCKED]
-    assert outcomes[-1].degraded == ("detector_deadline",)
+
+@pytest.mark.parametrize("hanging", [{9}, {0}, {2, 3, 7}])
+def test_texts_that_hang_fail_alone(hanging: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.05)
+    detector = Hanging()
+    texts = [f"We {'hang' if i in hanging else 'stand'} for a long time in row {i}." for i in range(10)]
+    outcomes = guard(Policy(detect_timeout=0.5), detector=detector).check_many(texts)
+    detector.release.set()
+    assert {i for i, outcome in enumerate(outcomes) if outcome.action is Action.BLOCKED} == hanging
+    assert {outcomes[i].degraded for i in hanging} == {("detector_deadline",)}
+
+
+def test_rows_of_a_file_that_hang_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.05)
+    detector = Hanging()
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(f'{{"text": "row {i} {"hangs" * (i == 1)}"}}\n' for i in range(9)))
+    asked = guard(Policy(detect_timeout=0.5), detector=detector)
+    report = judge_lines(asked.detect, source, target, columns=Columns("text", "verdict"), batch=4)
+    detector.release.set()
+    assert report.bad_lines == (2,)
+    assert report.judged == 8
 
 
 def test_detect_raises_where_a_text_cannot_be_judged() -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from guardrail.detectors.scripts import has_letter
 from guardrail.detectors.windows import Encoding
 
-__all__ = ["is_dense", "thinned"]
+__all__ = ["is_dense", "max_tokens", "thinned"]
 
 # English prose has .2 tokens to a character, other languages in Latin script up to .4 with its vocabulary.
 _TOKENS_PER_CHARACTER = 0.4
@@ -29,19 +29,33 @@ _MIN_PIECE = 2.2
 _MIN_LETTERS = 3
 
 
+def max_tokens(text: str) -> int:
+    """As many tokens as language has for a text of this length, and some to spare."""
+    return int(_SPARE_TOKENS + _TOKENS_PER_CHARACTER * len(text))
+
+
 def is_dense(encoding: Encoding, text: str) -> bool:
     """True where a text has more tokens than language has."""
-    return len(encoding) > _SPARE_TOKENS + _TOKENS_PER_CHARACTER * len(text)
+    return len(encoding) > max_tokens(text)
 
 
 def thinned(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> Encoding:
     """The encoding of a dense text without the inside of runs in which no word of ``scripts`` stands.
 
-    A text that is not dense stays as it is. Time is linear in the tokens.
+    If it is still dense then, the shortest tokens go too, until it is not: words of the vocabulary, and those
+    that are glued together, have long ones. A text that is not dense stays as it is.
     """
     if not is_dense(encoding, text):
         return encoding
-    kept = ~_inside(~_is_readable(encoding, text, scripts))
+    encoding = _chosen(encoding, ~_inside(~_is_readable(encoding, text, scripts)))
+    if not is_dense(encoding, text):
+        return encoding
+    is_kept = np.zeros(len(encoding), dtype=np.bool_)
+    is_kept[np.argsort(encoding.starts - encoding.ends, kind="stable")[: max_tokens(text)]] = True
+    return _chosen(encoding, is_kept)
+
+
+def _chosen(encoding: Encoding, kept: npt.NDArray[np.bool_]) -> Encoding:
     return Encoding(
         encoding.ids[kept],
         encoding.cases[kept],

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.detectors import languages
-from guardrail.detectors.density import is_dense, thinned
+from guardrail.detectors.density import is_dense, max_tokens, thinned
 from guardrail.detectors.normalise import second_reading
 from guardrail.detectors.reading import Normalised
 from guardrail.detectors.recent import Recent
-from guardrail.detectors.scripts import is_unreadable
+from guardrail.detectors.scripts import has_foreign_letters_only, is_unreadable
 from guardrail.detectors.windows import Encoding, Window, buckets, encode, windows
 from guardrail.errors import ManifestError, ModelFileError
 from guardrail.manifest import Manifest, is_number
@@ -51,6 +51,10 @@ class _Reading:
 
     normal: Normalised | None
     encoding: Encoding
+
+    def shown(self, text: str) -> str:
+        """The characters that are read for a text."""
+        return text if self.normal is None else self.normal.text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +111,7 @@ class OnnxDetector:
         verdicts = {}
         for text, of_text in readings.items():
             judged = [(way, next(reads)) for way in of_text.ways]
-            if judged[0][0].normal is None:
+            if judged and judged[0][0].normal is None:
                 self._recent[text] = _pooled(judged[0][1])
             verdicts[text] = self._verdict(text, of_text, judged)
         return [verdicts[text] for text in texts]
@@ -127,18 +131,24 @@ class OnnxDetector:
         return int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
 
     def _readings(self, text: str) -> _Readings:
-        """The text as it stands and with obfuscation undone; only the latter where the former is dense."""
+        """The text as it stands and with obfuscation undone; only the latter where both are too much to read.
+
+        A way to read it is left out where it shows letters, but none that the model knows.
+        """
         plain = last = encode(self._tokenizer, text)
         normal, shown = second_reading(text), text
         ways = [_Reading(None, self._thinned(plain, text))]
         if normal is not None:
             shown, last = normal.text, encode(self._tokenizer, normal.text)
-            undone = _Reading(normal, self._thinned(last, shown))
-            ways = [undone] if is_dense(ways[0].encoding, text) else [*ways, undone]
+            if not np.array_equal(last.ids, plain.ids):
+                undone = _Reading(normal, self._thinned(last, shown))
+                both = len(ways[0].encoding) + len(undone.encoding)
+                ways = [undone] if both > max_tokens(text) else [*ways, undone]
+        scripts = self.manifest.scripts
         return _Readings(
-            ways,
+            [way for way in ways if not has_foreign_letters_only(way.shown(text), scripts)],
             is_language=not (is_dense(plain, text) and is_dense(last, shown)),
-            is_unsupported=is_unreadable(shown, last, scripts=self.manifest.scripts, unknown_id=self._unknown)
+            is_unsupported=is_unreadable(shown, last, scripts=scripts, unknown_id=self._unknown)
             or all(self._is_foreign(way) for way in dict.fromkeys((text, shown))),
         )
 

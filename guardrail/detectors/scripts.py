@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from guardrail.detectors.windows import Encoding
 
-__all__ = ["has_letter", "is_unreadable"]
+__all__ = ["has_foreign_letters_only", "has_letter", "is_unreadable"]
 
 # Character names speak of ideographs by their standard, not by their script.
 _NAMED = {"HAN": "CJK"}
@@ -27,6 +27,11 @@ def has_letter(text: str, scripts: Sequence[str]) -> bool:
     """True where a letter of one of the scripts is among the characters."""
     named = _named(scripts)
     return any(character.isalpha() and _is_of(character, named) for character in text)
+
+
+def has_foreign_letters_only(text: str, scripts: Sequence[str]) -> bool:
+    """True where letters are among the characters, but none of the scripts."""
+    return not text.isascii() and any(map(str.isalpha, text)) and not has_letter(text, scripts)
 
 
 def _named(scripts: Sequence[str]) -> tuple[str, ...]:

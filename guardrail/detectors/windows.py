@@ -33,8 +33,9 @@ LETTER_CASES = 3
 _LONGEST_RUN = 100
 _RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{_LONGEST_RUN + 1},}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Padded tokens in one pass of a model: rows times the longest row.
-_TOKENS_PER_PASS = 4096
+# Padded tokens in one pass of a model: rows times the longest row. More of them no longer fit the caches of a
+# core: with 4096 a token of long rows costs 1.7 times as much.
+_TOKENS_PER_PASS = 512
 # What another pass costs, in tokens that are read for padding's sake alone.
 _TOKENS_OF_A_PASS = 16
 # A window starts at a word, unless the word began this many tokens earlier.

@@ -27,6 +27,7 @@ _LETTERS = re.compile(r"[a-z]+")
 _HUMP = re.compile(r"[A-Z][a-z]*")
 _CAMEL = re.compile(r"(?:[A-Z][a-z]*){2,}")
 _LONGEST_PART = 14
+_BITS_OF_ALL = 3.0  # the binary logarithm of the sum of 1 / (rank + 2) over the common words
 # A joined word has at least as many parts and letters, and parts of this length on average: fewer are chance
 # ("penis-tone") or the name of a thing ("DumbTerminal"). An "i" begins
 # a sentence; inside a word it is a letter ("content-i-on").
@@ -87,6 +88,33 @@ class Words:
             end -= lengths[end]
         return found[::-1]
 
+    def gain(self, joined: str, bits: float) -> float:
+        """What common words save in place of letters of ``bits`` each; -inf for letters that are no words."""
+        parts = self.parts(joined)
+        return len(joined) * bits - sum(map(self._bits, parts)) if parts else -math.inf
+
+    def inside(self, letters: str, bits: float) -> tuple[float, list[str]]:
+        """The run of common words inside letters that saves most, and how much that is."""
+        best = [0.0] * (len(letters) + 1)  # of a run that ends here
+        lengths = [0] * (len(letters) + 1)
+        for end in range(1, len(letters) + 1):
+            for start in range(max(0, end - _LONGEST_PART), end):
+                word = letters[start:end]
+                if self.ranks.get(word, COMMON) < COMMON:
+                    gain = best[start] + len(word) * bits - self._bits(word)
+                    if gain > best[end]:
+                        best[end], lengths[end] = gain, len(word)
+        end = max(range(len(best)), key=best.__getitem__)
+        gain, found = best[end], []
+        while lengths[end]:
+            found.append(letters[end - lengths[end] : end])
+            end -= lengths[end]
+        return gain, found[::-1]
+
+    def _bits(self, word: str) -> float:
+        """Bits to name a common word by its rank."""
+        return math.log2(self.ranks[word] + 2) + _BITS_OF_ALL
+
 
 def reworded(reading: Normalised, original: str) -> Normalised:
     """A reading in lower case with joined, reversed and abbreviated words as a reader understands them."""
@@ -127,7 +155,7 @@ def _changes(reading: Normalised, original: str, words: Words) -> Iterator[Chang
 def _places(word: str, reading: Normalised, start: int, original: str, words: Words) -> list[int]:
     """Where blanks belong in a word that is none."""
     cased = "".join(original[place] for place in reading.starts[start : start + len(word)])
-    if _CAMEL.fullmatch(cased):
+    if _CAMEL.fullmatch(cased) and not cased.isupper():
         parts = [match[0].lower() for match in _HUMP.finditer(cased)]
         is_made_up = all(part in words for part in parts)
     else:

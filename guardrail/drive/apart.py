@@ -37,11 +37,15 @@ def _answers(
     """For each text its pieces, each with the answer."""
     cut = [pieces(text) for text in texts]
     flat = [piece for of_text in cut for piece in of_text]
-    answers = itertools.chain.from_iterable(
-        calls.answer(kind(tuple(portion))) for portion in portions((p.text for p in flat), batch=batch)
-    )
+    asked = [kind(tuple(portion)) for portion in portions((piece.text for piece in flat), batch=batch)]
+    answers = itertools.chain.from_iterable(_answer(calls, call) for call in asked)
     for of_text in cut:
         yield [(piece, next(answers)) for piece in of_text]
+
+
+def _answer(calls: Calls, call: ModelCall) -> Any:
+    calls.wait_until_ready(call)
+    return calls.answer(call)
 
 
 def _mean(parts: Sequence[tuple[Piece, Any]]) -> Any:

@@ -69,7 +69,8 @@ def drive_many(flows: Sequence[Flow], texts: Sequence[str], calls: Calls, *, bat
 
 def _answers(calls: Calls, pending: Sequence[ModelCall]) -> list[Any]:
     """One reply per call; where a shared call is late each gets one of its own, so that one text is late."""
+    calls.wait_until_ready(pending[0])
     replies = answer_together(calls, pending)
     if len(pending) > 1 and all(isinstance(reply, DeadlineError) for reply in replies):
-        return [answer_together(calls, [call])[0] for call in pending]
+        return [reply for call in pending for reply in _answers(calls, [call])]
     return replies

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from guardrail.boundaries import BRACKETS, DENSE_ENDS
 from guardrail.errors import PluginError
 from guardrail.flow.steps import Release
 from guardrail.outcome import Action, Edit, Failure, FrozenDict, Outcome, Verdict
@@ -14,14 +15,47 @@ from guardrail.segment import Segment
 __all__ = ["CLEAN", "Case", "Record"]
 
 CLEAN = Verdict({}, False)
+SPARE = 4
+"""Contexts that segments of one text may be judged with before it has brought any allowance."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """What later segments need to know of an earlier one: where it ends, and whether it was ``clear``."""
+    """What later segments need to know of an earlier one.
+
+    ``end`` is where it ends; ``clear`` and ``flagged`` are what the detector said of it alone; ``left_out``
+    is true where it was in doubt and was not judged with earlier text all the same.
+    """
 
     end: int
     clear: bool = False
+    flagged: bool = False
+    left_out: bool = False
+
+
+class Allowance:
+    """Characters that segments of one text may still be judged with earlier text for.
+
+    ``start`` of them are there at first and at most kept; each segment brings ``RATE`` for each of its own.
+    """
+
+    RATE = 1.5
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._left = float(start)
+
+    def earn(self, characters: int) -> None:
+        """Adds what a segment of this length brings."""
+        self._left = min(self._left, self._start) + self.RATE * characters
+
+    def covers(self, characters: int) -> bool:
+        """True where this many are left."""
+        return characters <= self._left
+
+    def spend(self, characters: int) -> None:
+        """Takes them away, even where fewer are left."""
+        self._left -= characters
 
 
 @dataclass(slots=True)
@@ -31,13 +65,15 @@ class Case:
     ``context`` is the earlier text that it is judged with once more, ``earlier`` the traces of the segments
     in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the
     segment did not get a full pass, ``failures`` which plug-ins broke; ``blind`` is true once its classifier
-    failed.
+    failed. ``in_context`` says whether it is judged with its context, once that is decided.
     """
 
     segment: Segment
     context: str
     trace: Trace
     earlier: tuple[Trace, ...] = ()
+    allowance: Allowance | None = None
+    in_context: bool | None = None
     verdict: Verdict = CLEAN
     flagged: bool = False
     blind: bool = False
@@ -67,8 +103,31 @@ class Case:
 
     @property
     def parts_word(self) -> bool:
-        """True where no white space stands between the segment and the text before it."""
-        return bool(self.context) and not self.context[-1].isspace()
+        """True where a word may go on from the text before it: no white space is there, and no full stop."""
+        return bool(self.context) and not (
+            self.context[-1].isspace() or self.context.rstrip(BRACKETS)[-1:] in tuple(DENSE_ENDS)
+        )
+
+    @property
+    def known(self) -> str:
+        """The part of the context of which it is known what it says together."""
+        begin = start = self.offset - len(self.context)
+        for trace in self.earlier:
+            if trace.left_out:
+                return self.context[: start - begin]
+            start = max(trace.end, begin)
+        return self.context
+
+    def forget_flagged(self) -> None:
+        """Leaves out of the context a flagged segment and what is before it: no reader sees it as it was.
+
+        A word that goes on from there is still read as a whole.
+        """
+        flagged = [i for i, trace in enumerate(self.earlier) if trace.flagged]
+        if flagged and not self.parts_word:
+            left = self.offset - self.earlier[flagged[-1]].end
+            self.context = _unless_blank(self.context[-left:] if left else "")
+            self.earlier = self.earlier[flagged[-1] + 1 :] if self.context else ()
 
     @property
     def verdict_in_text(self) -> Verdict:
@@ -123,6 +182,7 @@ class Record:
         self._edits: list[Edit] = []
         self._degraded: dict[str, None] = {}
         self._failures: dict[Failure, None] = {}
+        self._allowance = Allowance(SPARE * policy.context)
         self._before: list[Verdict] = []
         self._after: list[Verdict] = []
 
@@ -137,7 +197,7 @@ class Record:
                 begin = segment.start + segment.core.start - len(context)
                 reach = tuple(trace for trace in self._traces if trace.end > begin)
             trace = Trace(segment.end, clear=segment.core.start == segment.core.end)
-            cases.append(Case(segment, context, trace, reach))
+            cases.append(Case(segment, context, trace, reach, self._allowance))
             self._traces = (*reach, trace)
             # One character more than the context shows whether the cut falls inside a word.
             self._tail = (self._tail + segment.text)[-(self.policy.context + 1) :]
@@ -210,7 +270,11 @@ def _context(earlier: str, limit: int) -> str:
     if len(earlier) > limit and not earlier[-limit - 1].isspace():
         head, space, rest = tail.partition(" ")
         tail = rest if space else head
-    return tail if tail.strip() else ""
+    return _unless_blank(tail)
+
+
+def _unless_blank(text: str) -> str:
+    return text if text.strip() else ""
 
 
 def _strongest(verdicts: Iterable[Verdict]) -> Verdict:

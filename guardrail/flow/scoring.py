@@ -1,8 +1,11 @@
 """Judges segments alone and jointly with earlier text, and decides what a detector failure does.
 
 With ``n = ceil(context / segment_min) + 1`` segments in reach, a character is judged at most ``2 + 2 n``
-times, whatever the chunks. Verifying what is to take a toxic segment's place comes on top, which makes it at
-most ``2 (candidates + 2) (n + 1)`` times. A detector that fails is asked again, segment by segment.
+times, whatever the chunks. On average it is judged once alone and, after the first four contexts of a text,
+at most 1.5 times more with earlier text (``Allowance``), however much of the text is in doubt: windows then
+follow each other with an overlap, and a segment that has none of its own is read in the next one. Verifying
+what is to take a toxic segment's place comes on top, which makes it at most ``2 (candidates + 2) (n + 1)``
+times. A detector that fails is asked again, segment by segment.
 """
 
 from __future__ import annotations
@@ -62,10 +65,12 @@ def jointly(policy: Policy, cases: Sequence[Case], bodies: Sequence[str]) -> Ste
     asked = [i for i, case in enumerate(cases) if case.context]
     joint = yield from detect(policy, [cases[i].context + bodies[i] for i in asked])
     suspects = {i: verdict for i, verdict in zip(asked, joint, strict=True) if verdict.flagged}
-    earlier = yield from detect(policy, [cases[i].context for i in suspects])
+    known = {i: text for i in suspects if (text := cases[i].known).strip()}
+    earlier = yield from detect(policy, list(known.values()))
+    were_toxic = {i for i, before in zip(known, earlier, strict=True) if before.flagged}
     found: list[Verdict | None] = [None] * len(cases)
-    for (i, verdict), before in zip(suspects.items(), earlier, strict=True):
-        if not before.flagged:
+    for i, verdict in suspects.items():
+        if i not in were_toxic:
             found[i] = replace(verdict, spans=_after(verdict.spans, len(cases[i].context)))
     return found
 
@@ -74,18 +79,49 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     verdicts = yield from detect(policy, [case.body for case in cases])
     for case, verdict in zip(cases, verdicts, strict=True):
         case.verdict, case.flagged = verdict, verdict.flagged
-        case.trace.clear = _is_clear(policy, verdict)
+        case.trace.clear, case.trace.flagged = _is_clear(policy, verdict), verdict.flagged
         if verdict.unsupported:
             case.degrade("unsupported_text")
             _settle_unread(policy, case)
-    asked = [case for case in cases if case.context and not case.flagged and not case.settled]
-    doubtful = [case for case in asked if case.parts_word or not case.clear]
-    # Where all is clear but a word was cut in two, the words around the cut are enough.
-    bodies = [case.body[: policy.context] if case.clear else case.body for case in doubtful]
+    for case in cases:
+        if case.in_context is None:
+            case.in_context = _joins(policy, case)
+    doubtful = [case for case in cases if case.in_context]
+    bodies = [_continuation(policy, case) for case in doubtful]
     guilty = yield from jointly(policy, doubtful, bodies)
     for case, joint in zip(doubtful, guilty, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
+
+
+def _joins(policy: Policy, case: Case) -> bool:
+    """True where a segment is to be judged with its context; its text's allowance is charged for that.
+
+    Where nothing is left, the context of the next one that is judged with it takes the segment in.
+    """
+    if case.allowance is None:
+        return False
+    case.allowance.earn(len(case.body))
+    case.forget_flagged()
+    if case.flagged:
+        if case.context:  # what takes its place will be judged alone and with it
+            case.allowance.spend(len(case.context) + 2 * len(case.body))
+        return False
+    if case.settled or not case.context or (case.clear and not case.parts_word):
+        return False
+    cost = len(case.context) + len(_continuation(policy, case))
+    case.trace.left_out = not (case.parts_word or case.allowance.covers(cost))
+    if not case.trace.left_out:
+        case.allowance.spend(cost)
+    return not case.trace.left_out
+
+
+def _continuation(policy: Policy, case: Case) -> str:
+    """What of a segment is judged behind its context.
+
+    Where all is clear but a word was cut in two, the words around the cut are enough.
+    """
+    return case.body[: policy.context] if case.clear else case.body
 
 
 def _settle_unread(policy: Policy, case: Case) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from string import punctuation
 from urllib.parse import unquote
 
+from guardrail.detectors.words import Words
+
 __all__ = ["is_code", "is_identifier", "readings", "texts_of"]
 
 MAX_IDENTIFIER = 200
@@ -32,6 +34,7 @@ _HEX = re.compile(r"[0-9A-F]+|[0-9a-f]+|[A-Z]{2}[0-9a-f]{16,}")  # the last ones
 _ONE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _DISGUISED = re.compile(r"(?=.*[a-z])[a-z0-9]+|(?=.*[A-Z])[A-Z0-9]+|[A-Z0-9][a-z0-9]*[a-z][a-z0-9]*")
 _SPOKEN = re.compile(r"[A-Za-z]\w{2}|\w[A-Za-z]\w|\w{2}[A-Za-z]", re.ASCII)  # not "fp" or "4o"
+_ALTERNATING = re.compile(r"(?:[a-z][A-Z])+[a-z]?|(?:[A-Z][a-z])+[A-Z]?")
 _LEET = str.maketrans("0134578", "oieastb")
 
 _SWITCH = 3.0
@@ -74,6 +77,8 @@ def readings(identifier: str) -> tuple[str, ...]:
 
     ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has "call".
     """
+    if _is_words_in_alternating_case(identifier):
+        identifier = identifier.lower()
     tokens = [_Token.of(text) for text in _TOKEN.findall(identifier)]
     read = _with_one_letter_words(tokens, _read(tokens))
     words = [
@@ -165,14 +170,18 @@ class _Token:
 
     def words_inside(self) -> list[str]:
         """The words among the characters of a token that is not read."""
-        if self.is_plain or self.is_hex:
+        if self.is_hex:
             return []
         needed = _AMONG_RANDOM + math.log2(1 + len(self.text) // 64)  # more characters, more chances
-        return [
-            run
-            for run in self.runs
-            if len(run) >= _MIN_INSIDE and not run.isdigit() and _gain_of_runs((run,), self.bits) >= needed
-        ]
+        found: list[str] = []
+        for run in self.runs:
+            if len(run) < _MIN_INSIDE or run.isdigit():
+                continue
+            if not self.is_plain and _gain_of_runs((run,), self.bits) >= needed:
+                found.append(run)
+            else:
+                found += _joined_words(run.lower(), self.bits)
+        return found
 
 
 class _Surroundings:
@@ -229,6 +238,25 @@ def _is_words(token: _Token, around: _Surroundings) -> bool:
     if around.bits(token) is not None:
         return token.gain >= _AMONG_RANDOM and not token.is_disguise
     return token.gain >= token.needed or (token.is_plain and len(token.text) < _MIN_RUN)
+
+
+def _joined_words(letters: str, bits: float) -> list[str]:
+    """Words without a border between them or around them, if chance hardly ever makes such a run."""
+    gain, words = Words.shipped().inside(letters, bits)
+    chances = 2 * math.log2(len(letters))  # it may begin and end anywhere
+    return words if len(words) > 1 and gain >= _AMONG_RANDOM + chances else []
+
+
+def _is_words_in_alternating_case(identifier: str) -> bool:
+    """True for "yOu_ArE_aN_iDiOt": such letters are common words all together, as random ones are not."""
+    tokens = [token for token in _TOKEN.findall(identifier) if not token.isdigit()]
+    longer = [token for token in tokens if len(token) > 1]
+    if not all(map(_ALTERNATING.fullmatch, longer)) or not any(
+        len(token) >= _MIN_EVIDENCE for token in longer
+    ):
+        return False
+    bits = math.log2(52)
+    return sum(Words.shipped().gain(token.lower(), bits) for token in longer) - _SWITCH >= _DISGUISE
 
 
 def _bits(text: str) -> float:

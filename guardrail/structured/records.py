@@ -5,6 +5,7 @@ Values that are no records: those without text that a reader sees, and those tha
 
 from __future__ import annotations
 
+import codecs
 import copy
 import dataclasses
 import ipaddress
@@ -47,6 +48,18 @@ ARRAYS = (np.ndarray, np.generic)
 NUMERIC = "biufcmM"
 """Kinds of numpy's types that hold numbers and times."""
 
+_MARKS = (  # the longer ones first: one begins with another
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ASCII = re.compile(rb"[ -~\s]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_MIN_ASCII = 0.7
+"""Share of ASCII characters from which bytes in no known encoding are text of a European code page."""
+
 
 def is_scalar(value: object) -> bool:
     """True for values without text that a reader sees: None, numbers, dates, addresses, UUIDs and secrets.
@@ -64,7 +77,7 @@ def is_scalar(value: object) -> bool:
 def shown_text(value: object) -> str | None:
     """What a value that is one piece of text shows: a path, a URL, a pattern, bytes that are text.
 
-    None for a value that is not of this kind, "" for bytes that are not text.
+    None for a value that is not of this kind, "" for bytes in which no text is seen.
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _decoded(bytes(value))
@@ -147,10 +160,22 @@ def with_parts(value: Any, changes: Mapping[Hashable, Any]) -> Any:
 
 
 def _decoded(content: bytes) -> str:
+    """The text of bytes: UTF-8, UTF-16, UTF-32 with its mark, or mostly ASCII in a code page of one byte.
+
+    "" for others: pictures, packed files, text of other scripts in a code page, which no byte names.
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    if encoding is None and b"\0" in content:
+        halves = {"utf-16-le": content[1::2], "utf-16-be": content[::2]}
+        encoding = next((name for name, half in halves.items() if half and not half.strip(b"\0")), None)
+    if encoding is not None:
+        return content.decode(encoding, "replace")
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return ""
+        plain = len(_ASCII.findall(content))
+        is_text = plain >= _MIN_ASCII * len(content) and not _CONTROL.search(content)
+        return content.decode("cp1252", "replace") if is_text else ""
 
 
 def _is_url(value: object) -> bool:

@@ -21,7 +21,7 @@ def test_every_text_is_in_one_bucket_and_buckets_run_from_short_to_long(lengths:
 @given(LENGTHS)
 def test_no_bucket_pads_to_more_than_the_bound_on_tokens(lengths: list[int]) -> None:
     for bucket in buckets(lengths):
-        assert len(bucket) == 1 or len(bucket) * max(lengths[index] for index in bucket) <= 4096
+        assert len(bucket) == 1 or len(bucket) * max(lengths[index] for index in bucket) <= 512
 
 
 def test_a_few_long_texts_do_not_pad_many_short_ones() -> None:

@@ -16,15 +16,19 @@ from guardrail.structured.paths import parse_paths
 
 __all__ = ["DetoxMiddleware"]
 
+MAX_ANSWERS = 3
+"""Answers in words alone after which an agent ends that asks its model on and on for a call of a tool."""
+
 
 class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
     """Moderates what the model of an agent says, before tools, state, streams or callbacks get it.
 
     The model itself is wrapped, so every stream mode carries moderated tokens. A flagged call of a tool is
     dropped, and the agent ends with the refusal. An agent with a ``response_format`` raises BlockedError
-    instead: a refusal has no such form, and the agent would ask the model again and again. A message that
-    another middleware put in the place of the model's is moderated after the model. Give it last, so that
-    it wraps the model that the others chose.
+    instead: a refusal has no such form, and the agent would ask the model again and again. Where the model
+    answers in words alone, although it must call a tool, the agent ends after three such answers, without a
+    ``structured_response``. A message that another middleware put in the place of the model's is moderated
+    after the model. Give it last, so that it wraps the model that the others chose.
 
     guard   who moderates; the default guard if omitted
     paths   where in a message prose is besides its content, such as ``tool_calls[].args.text``
@@ -56,16 +60,18 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
         """Moderates the latest message where it is not as a guard released it."""
         message = _unsigned(state)
         if message is None:
-            return None
-        return _update(message, self._guard.moderate(message, paths=self._paths))
+            return _ended(state) or None
+        return _ended(state) | _update(message, self._guard.moderate(message, paths=self._paths)) or None
 
     @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
         """The same without blocking the event loop."""
         message = _unsigned(state)
         if message is None:
-            return None
-        return _update(message, await self._guard.amoderate(message, paths=self._paths))
+            return _ended(state) or None
+        return (
+            _ended(state) | _update(message, await self._guard.amoderate(message, paths=self._paths)) or None
+        )
 
     def _guarded(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         model = request.model
@@ -83,9 +89,16 @@ def _unsigned(state: AgentState[Any]) -> AIMessage | None:
     return None if message is None or is_signed(message) else message
 
 
-def _update(before: AIMessage, after: AIMessage) -> dict[str, Any] | None:
+def _ended(state: AgentState[Any]) -> dict[str, Any]:
+    """Ends an agent that goes on asking a model which has answered in words several times in a row."""
+    latest = state["messages"][-MAX_ANSWERS:]
+    answers = [message for message in latest if isinstance(message, AIMessage) and not message.tool_calls]
+    return {"jump_to": "end"} if len(answers) == MAX_ANSWERS else {}
+
+
+def _update(before: AIMessage, after: AIMessage) -> dict[str, Any]:
     if after is before:
-        return None
+        return {}
     # Under its own identity, so that it takes the place of the other one in the state.
     update: dict[str, Any] = {"messages": [after.model_copy(update={"id": before.id})]}
     if before.tool_calls and not after.tool_calls:

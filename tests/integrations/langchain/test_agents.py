@@ -289,6 +289,22 @@ def test_a_structured_answer_that_another_middleware_made_up_ends_the_agent() ->
     assert state["structured_response"] is None
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_agent_whose_model_answers_in_words_instead_of_a_call_ends(asynchronous: bool) -> None:
+    model = Scripted(script=[[says(CLEAN)]] * 9)
+    graph = create_agent(model, middleware=[DetoxMiddleware(guard())], response_format=ToolStrategy(Report))
+    state = asyncio.run(graph.ainvoke(ASK)) if asynchronous else graph.invoke(ASK)
+    assert last(state).content == CLEAN
+    assert state.get("structured_response") is None
+    assert model.turn == 3
+
+
+def test_a_model_that_calls_after_an_answer_in_words_is_heard() -> None:
+    model = Scripted(script=[[says(CLEAN)], [report(CLEAN)]])
+    graph = create_agent(model, middleware=[DetoxMiddleware(guard())], response_format=ToolStrategy(Report))
+    assert graph.invoke(ASK)["structured_response"] == Report(summary=CLEAN, score=3)
+
+
 def test_an_agent_with_a_rewritten_message_and_a_clean_answer_goes_on() -> None:
     model = Scripted(script=[[says(TOXIC, tool_calls=report(CLEAN).tool_calls)]])
     graph = create_agent(model, middleware=[DetoxMiddleware(guard())], response_format=ToolStrategy(Report))
