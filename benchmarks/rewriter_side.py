@@ -140,8 +140,8 @@ def passes(threads: int) -> dict[str, Any]:
     return found
 
 
-def seconds_of_a_pass(runtime: Any, factors: Any, width: int) -> float:
-    """Median seconds of reading so many tokens behind ``CONTEXT`` others."""
+def reader_of_widths(runtime: Any, factors: Any) -> Callable[[int], None]:
+    """What reads so many tokens behind ``CONTEXT`` others."""
     import numpy as np
 
     from guardrail.rewriters.runtime.session import MASKED, Slots
@@ -161,10 +161,18 @@ def seconds_of_a_pass(runtime: Any, factors: Any, width: int) -> float:
             likeliest=50,
         )
 
-    read(CONTEXT)
-    seconds = []
-    for _ in range(PASSES):
+    def read_behind_context(count: int) -> None:
         slots.used = CONTEXT
+        read(count)
+
+    read(CONTEXT)
+    return read_behind_context
+
+
+def seconds_of_a_pass(runtime: Any, factors: Any, width: int) -> float:
+    """Median seconds of reading so many tokens behind ``CONTEXT`` others."""
+    read, seconds = reader_of_widths(runtime, factors), []
+    for _ in range(PASSES):
         started = perf_counter()
         read(width)
         seconds.append(perf_counter() - started)

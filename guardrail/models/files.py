@@ -9,7 +9,7 @@ from typing import Any
 
 from guardrail.errors import ModelFileError
 
-__all__ = ["mapped", "read_object"]
+__all__ = ["forget", "mapped", "read_object"]
 
 
 def mapped(path: Path) -> memoryview:
@@ -23,6 +23,12 @@ def mapped(path: Path) -> memoryview:
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         reason = error.strerror if isinstance(error, OSError) else "it is empty"
         raise ModelFileError(f"{path} cannot be read ({reason}); fetch the model again") from error
+
+
+def forget(content: memoryview) -> None:
+    """Gives back the memory that a mapped file has taken so far; what is looked at again is read again."""
+    if isinstance(content.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        content.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.errors import ModelFileError
-from guardrail.models.files import mapped, read_object
+from guardrail.models.files import forget, mapped, read_object
 from guardrail.models.gguf import Gguf, Stored, parse_gguf
 from guardrail.models.safetensors import Entry, safetensors_entries
 
@@ -123,13 +123,17 @@ def gguf_of(folder: Path) -> Path:
 
 
 class _Tensors(Mapping[str, Matrix]):
-    """Tensors that are decoded when they are looked up."""
+    """Tensors that are decoded when they are looked up; of their files nothing is kept in memory."""
 
-    def __init__(self, readers: Mapping[str, Callable[[], Matrix]]) -> None:
+    def __init__(self, readers: Mapping[str, Callable[[], Matrix]], *, files: Sequence[memoryview]) -> None:
         self._readers = readers
+        self._files = files
 
     def __getitem__(self, name: str) -> Matrix:
-        return self._readers[name]()
+        tensor = self._readers[name]()
+        for content in self._files:
+            forget(content)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
@@ -142,7 +146,8 @@ class _Tensors(Mapping[str, Matrix]):
 
 
 def _from_gguf(path: Path) -> Weights:
-    file = parse_gguf(mapped(path), where=str(path))
+    content = mapped(path)
+    file = parse_gguf(content, where=str(path))
     shape = _gguf_shape(file, where=path)
     names = {name: _state_name(name) for name in file.tensors}
     unknown = sorted(name for name, known in names.items() if known is None)
@@ -150,7 +155,8 @@ def _from_gguf(path: Path) -> Weights:
         raise ModelFileError(f"{path} holds tensors {unknown[:3]}, which no plain Llama has")
     tensors = {str(names[name]): stored for name, stored in file.tensors.items()}
     _require_tensors({name: stored.shape for name, stored in tensors.items()}, shape, where=path)
-    return Weights(shape, _Tensors({name: _gguf_reader(name, tensors[name], shape) for name in tensors}))
+    readers = {name: _gguf_reader(name, tensors[name], shape) for name in tensors}
+    return Weights(shape, _Tensors(readers, files=[content]))
 
 
 def _gguf_reader(name: str, stored: Stored, shape: LlamaShape) -> Callable[[], Matrix]:
@@ -268,8 +274,9 @@ def _from_folder(folder: Path) -> Weights:
         raise ModelFileError(f"{folder} has *.safetensors and no config.json; fetch the model again")
     shape = _config_shape(folder / "config.json")
     tensors: dict[str, Entry] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, entry in safetensors_entries(mapped(file), where=str(file)).items():
+    files = {file: mapped(file) for file in sorted(folder.glob("*.safetensors"))}
+    for file, content in files.items():
+        for name, entry in safetensors_entries(content, where=str(file)).items():
             if name in tensors:
                 raise ModelFileError(f"{file} holds {name}, which another file of the folder holds, too")
             if entry.kind not in _FLOATS:
@@ -279,7 +286,8 @@ def _from_folder(folder: Path) -> Weights:
         tensors.pop("lm_head.weight", None)
     tensors = {name: entry for name, entry in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     _require_tensors({name: entry.shape for name, entry in tensors.items()}, shape, where=folder)
-    return Weights(shape, _Tensors({name: _entry_reader(entry) for name, entry in tensors.items()}))
+    readers = {name: _entry_reader(entry) for name, entry in tensors.items()}
+    return Weights(shape, _Tensors(readers, files=list(files.values())))
 
 
 _FLOATS = ("F64", "F32", "F16", "BF16")

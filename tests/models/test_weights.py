@@ -68,6 +68,25 @@ def test_a_gguf_file_gives_the_state_dict_within_the_precision_of_its_form(tiny_
     assert kind.startswith("F") or isinstance(weights.tensors["model.embed_tokens.weight"], Blocks)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux")
+def test_of_the_file_that_was_read_nothing_stays_in_memory(gguf, tmp_path):
+    path = tmp_path / "own.gguf"
+    shutil.copy(gguf, path)
+    weights = read_weights(path)
+    assert kilobytes_in_memory(path) > 0, "the header was read just now"
+    held = [weights.tensors[name] for name in weights.tensors]
+    assert kilobytes_in_memory(path) == 0
+    for tensor, name in zip(held, weights.tensors, strict=True):
+        assert np.array_equal(floats(tensor), floats(weights.tensors[name]))
+
+
+def kilobytes_in_memory(path: Path) -> int:
+    """How much of a mapped file this process holds."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.endswith(str(path)))
+    return next(int(line.split()[1]) for line in lines[start:] if line.startswith("Rss:"))
+
+
 def test_a_quantised_file_says_what_ggmls_own_package_says_to_the_bit(gguf):
     reader = pytest.importorskip("gguf").GGUFReader(gguf)
     oracle = pytest.importorskip("gguf.quants")

@@ -21,11 +21,13 @@ from guardrail.errors import UsageError
 from guardrail.models.weights import OtherModelError, Weights, read_weights
 from guardrail.rewriters.lora import LoraRewriter
 from guardrail.rewriters.onnx import OnnxRewriter
+from guardrail.rewriters.runtime import graph as graphs
 from guardrail.rewriters.runtime import search as searching
 from guardrail.rewriters.runtime.draft import draft
 from guardrail.rewriters.runtime.graph import write_graph
+from guardrail.rewriters.runtime.protobuf import GraphWriter
 from guardrail.rewriters.runtime.search import Reader
-from guardrail.rewriters.runtime.session import Runtime
+from guardrail.rewriters.runtime.session import Runtime, _session
 from guardrail.rewriters.sampling import Decoding
 
 torch = pytest.importorskip("torch")
@@ -83,6 +85,23 @@ def test_in_8_bits_the_weights_are_rounded_and_nothing_else(tiny_base: Path, mak
         scores.append(rewriter.score("You are a fool.", TEXTS))
     for exact, other in zip(*scores, strict=True):
         np.testing.assert_allclose(exact, other, atol=2e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_digits_are_small_and_spell_the_state_to_half_a_step(tiny_base: Path, rows: int) -> None:
+    writer = GraphWriter("digits")
+    llama = graphs._Llama(read_weights(tiny_base), precision="int8")
+    llama._writer = writer
+    writer.input("state", "float32", ["S", 64])
+    llama._digit_constants()
+    writer.output(llama._digits("state", "state"), "uint8", ["rows", 64])
+    state = np.random.default_rng(0).uniform(-graphs.LARGEST, graphs.LARGEST, (rows, 64)).astype(np.float32)
+    state[0, :5] = (graphs.LARGEST, -graphs.LARGEST, 0, graphs.LARGEST - 0.25, 8192)
+    (found,) = _session(writer.serialized(), {}, threads=1).run(None, {"state": state})
+    assert found.max() <= 128, "two products with 127 would not fit into 16 bits"
+    digits = found.reshape(3, rows, 64).astype(np.int64) - graphs.ZERO_POINT
+    whole = np.tensordot(graphs.PLACES.astype(np.int64), digits, axes=1)
+    assert np.abs(whole - state.astype(np.float64)).max() <= 0.5
 
 
 def _rounded(matrix: np.ndarray) -> np.ndarray:

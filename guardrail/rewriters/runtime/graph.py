@@ -33,12 +33,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 _FUSED = "com.microsoft"
 HEAD_STEP = 16
 ROWS_AT_ONCE = 2048
-UINT8, UINT32 = 2, 12  # as ONNX numbers types
-OFFSET = 64 * ((1 << 14) + (1 << 7) + 1)
-"""What makes digits of 7 bits from a number with a sign: 64, the zero point, in each place."""
 PLACES = np.array([1 << 14, 1 << 7, 1], dtype=np.float32)
+ZERO_POINT = 64
 LARGEST = 1_040_000
-"""With the offset it stays below 21 bits, with some room for rounding."""
+"""Its first digit is 63, with some room for rounding."""
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -207,16 +205,35 @@ class _Llama:
 
     def _digit_constants(self) -> None:
         writer = self._writer
-        writer.constant("offset", np.array(OFFSET + 0.5, dtype=np.float32))
         writer.constant("largest", np.array(LARGEST, dtype=np.float32))
         writer.constant("tiny", np.array(1e-30, dtype=np.float32))
-        writer.constant("shifts", np.array([14, 7, 0], dtype=np.uint32).reshape(3, 1, 1))
-        writer.constant("seven_bits", np.array(127, dtype=np.uint8))
         writer.constant("places", PLACES[None])
+        for place, step in enumerate(PLACES):
+            writer.constant(f"place.{place}", step)
         writer.constant("by_place", np.array([3, -1], dtype=np.int64))
         writer.constant("one", np.array(1, dtype=np.float32))
-        writer.constant("zero_point", np.array(64, dtype=np.uint8))
+        writer.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
         writer.constant("last_axis", np.array([-1], dtype=np.int64))
+
+    def _digits(self, name: str, rest: str) -> str:
+        """Whole numbers from -LARGEST to LARGEST in digits from -64 to 64, the zero point added: all first
+        digits, then all second ones, then all third ones.
+        """
+        writer, digits = self._writer, []
+        for place in range(len(PLACES)):
+            if place:
+                known = writer.node(
+                    "DequantizeLinear",
+                    [digits[-1], f"place.{place - 1}", "zero_point"],
+                    [f"{name}.known.{place}"],
+                )
+                rest = writer.node("Sub", [rest, known], [f"{name}.rest.{place}"])  # without rounding
+            digits.append(
+                writer.node(
+                    "QuantizeLinear", [rest, f"place.{place}", "zero_point"], [f"{name}.digit.{place}"]
+                )
+            )
+        return writer.node("Concat", digits, [f"{name}.digits"], axis=0)  # (3 S, inputs)
 
     def _integer_product(self, name: str, state: str, parts: Sequence[Matrix], *, norm: str | None) -> str:
         writer = self._writer
@@ -248,11 +265,7 @@ class _Llama:
         weight = self._matrix_weight(f"{name}.weight", parts, rounded)
         steps_name = self._weight(f"{name}.steps", np.concatenate(steps))
         scaled = writer.node("Mul", [state, scale], [f"{name}.scaled"])
-        shifted = writer.node("Add", [scaled, "offset"], [f"{name}.shifted"])
-        whole = writer.node("Cast", [shifted], [f"{name}.whole"], to=UINT32)
-        moved = writer.node("BitShift", [whole, "shifts"], [f"{name}.moved"], direction="RIGHT")
-        bytes_ = writer.node("Cast", [moved], [f"{name}.bytes"], to=UINT8)  # the lowest eight bits
-        digits = writer.node("BitwiseAnd", [bytes_, "seven_bits"], [f"{name}.digits"])  # (3, S, inputs)
+        digits = self._digits(name, scaled)
         products = writer.node(
             "MatMulIntegerToFloat",
             [digits, weight, "one", steps_name, "zero_point"],

@@ -16,7 +16,7 @@ __all__ = ["GraphWriter"]
 
 OPSETS = {"": 18, "com.microsoft": 1}
 IR_VERSION = 8  # the first that goes with opset 18
-_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "uint32": 12}
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 _EXTERNAL = 1
 
 Array = npt.NDArray[Any]

@@ -21,9 +21,11 @@ from guardrail.rewriters.sampling import Decoding, Prompt, choose, noise_key
 __all__ = ["Answer", "Question", "Reader", "search"]
 
 GREEDY_DRAFT = 4
-SAMPLE_DRAFT = 1
-MAX_SEGMENTS = 8
-"""Segments in one pass: a token's attention looks at all their slots, seen or not."""
+SAMPLE_DRAFT = 2
+MAX_SEGMENTS = 4
+"""Segments in one pass: a token's attention looks at all their slots, seen or not, which costs more than a
+pass over fewer tokens.
+"""
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,15 +60,15 @@ class Reader:
         self.factors = factors
         self._head_slots: Slots | None = None
 
-    def begin(self) -> Slots:
-        """Slots that hold the head, and nothing else."""
+    def begin(self, count: int) -> Slots:
+        """So many slots that hold the head, and nothing else."""
         if self._head_slots is None and self.head:
-            count = len(self.head)
-            slots = Slots(self.runtime.shape, count)
-            seen = np.where(np.tri(count, dtype=bool), np.float32(0), MASKED)
-            self.read(slots, self.head, positions=range(count), bias=seen, picked=[count - 1], likeliest=1)
+            length = len(self.head)
+            slots = Slots(self.runtime.shape, length)
+            seen = np.where(np.tri(length, dtype=bool), np.float32(0), MASKED)
+            self.read(slots, self.head, positions=range(length), bias=seen, picked=[length - 1], likeliest=1)
             self._head_slots = slots
-        slots = self.runtime.slots(MIN_SLOTS)
+        slots = self.runtime.slots(max(count, len(self.head)))
         if self._head_slots is not None:
             slots.copy_from(self._head_slots)
         return slots
@@ -241,17 +243,18 @@ def search(
     reader: Reader, questions: Sequence[Question], *, stop: frozenset[int], decoding: Decoding
 ) -> list[Answer]:
     """The answer to each question; how many are read together changes none of them."""
-    return _Search(reader, stop=stop, decoding=decoding).run(questions)
+    count = MIN_SLOTS * min(len(questions), 2)
+    return _Search(reader, stop=stop, decoding=decoding, count=count).run(questions)
 
 
 class _Search:
     """Segments that share passes, and the slots they are in."""
 
-    def __init__(self, reader: Reader, *, stop: frozenset[int], decoding: Decoding) -> None:
+    def __init__(self, reader: Reader, *, stop: frozenset[int], decoding: Decoding, count: int) -> None:
         self._reader = reader
         self._stop = stop
         self._decoding = decoding
-        self._slots = reader.begin()
+        self._slots = reader.begin(count)
 
     def run(self, questions: Sequence[Question]) -> list[Answer]:
         head = len(self._reader.head)

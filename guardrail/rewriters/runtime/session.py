@@ -21,7 +21,7 @@ from guardrail.rewriters.runtime.protobuf import GraphWriter
 
 __all__ = ["Read", "Runtime", "Slots"]
 
-MIN_SLOTS = 1024
+MIN_SLOTS = 256
 EMBEDDING = "model.embed_tokens.weight"
 MASKED = np.float32(-1e30)
 
@@ -238,6 +238,8 @@ def _session(content: bytes, arrays: Mapping[str, npt.NDArray[Any]], *, threads:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The digits of a state are no quantised model that could be simplified.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), values)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
