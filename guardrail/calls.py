@@ -11,7 +11,7 @@ from guardrail.contract import Plugin
 from guardrail.deadline import Deadline
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.events import Told
-from guardrail.flow.steps import Detect, ModelCall, Rewrite
+from guardrail.flow.steps import Detect, ModelCall, Rewrite, Verify
 from guardrail.policy import Policy
 
 __all__ = ["Calls", "Models"]
@@ -29,6 +29,7 @@ class Models:
     lexicon: Plugin
     rewrite: Plugin
     embed: Plugin
+    verify: Plugin
     open_rewriter: Callable[[], object] | None = None
 
 
@@ -48,6 +49,7 @@ class Calls:
         self._detector = _deadline(policy.detect_timeout, models.detect)
         self._embedder = _deadline(policy.detect_timeout, models.embed)
         self._rewriter = _deadline(policy.rewrite_timeout, models.rewrite)
+        self._verifier = _deadline(policy.detect_timeout, models.verify)
 
     def open(self) -> None:
         """Loads the rewriter, however long that takes; PluginError where it cannot run."""
@@ -59,12 +61,16 @@ class Calls:
         """Whom this call asks."""
         if isinstance(call, Detect):
             return self.models.lexicon if call.lexicon else self.models.detect
+        if isinstance(call, Verify):
+            return self.models.verify
         return self.models.rewrite if isinstance(call, Rewrite) else self.models.embed
 
     def deadline(self, call: ModelCall) -> Deadline | None:
         """What bounds this call; the word list is pure and quick: it needs no deadline."""
         if isinstance(call, Detect):
             return None if call.lexicon else self._detector
+        if isinstance(call, Verify):
+            return self._verifier
         return self._rewriter if isinstance(call, Rewrite) else self._embedder
 
     def answer(self, call: ModelCall) -> Any:
@@ -78,6 +84,8 @@ class Calls:
         elif isinstance(call, Rewrite):
             self.open()
             ask = partial(plugin.candidates, call.texts, call.n)
+        elif isinstance(call, Verify):
+            ask = partial(plugin.probabilities, call.sources, call.texts)
         else:
             ask = partial(plugin.vectors, call.texts)
         # What a plug-in yields bit by bit is read under its deadline too.

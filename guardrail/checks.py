@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from guardrail import fidelity
 from guardrail.boundaries import ABBREVIATIONS, ENDS, LINE_BREAKS, lead_end
+from guardrail.disguise import debris
+from guardrail.fidelity import Comparison, compared
 from guardrail.outcome import Span
 from guardrail.policy import Policy
 from guardrail.protected import Item, blanked, find, protected_spans
+from guardrail.removal import TAG
 
 __all__ = ["CHECKS", "Check", "Proposal", "failed", "protected_spans"]
 
@@ -29,6 +33,9 @@ class Proposal:
 
     ``spans`` are the toxic characters of ``source``; ``similarity`` is the cosine (-1..1) of the two;
     ``flagged`` and ``listed`` say whether the classifier and the lexicon find the candidate toxic.
+    ``likelihood`` is the candidate's log-probability per word less that of the source, ``acceptable`` the
+    verifier's probability that a reader accepts it; None where nobody told. ``lossy`` is true for a source
+    that nothing civil can carry, of which only the stance has to stay.
     """
 
     source: str = field(repr=False)
@@ -37,18 +44,34 @@ class Proposal:
     similarity: float
     flagged: bool
     listed: bool
+    likelihood: float | None = None
+    acceptable: float | None = None
+    lossy: bool = False
+
+    @property
+    def words(self) -> Comparison:
+        """Source and candidate word by word."""
+        return compared(self.source, self.candidate, self.spans)
 
 
 class Check(NamedTuple):
-    """A name for reports, and a function that is true where it refuses a proposal."""
+    """A name for reports, and a function that is true where it refuses a proposal.
+
+    ``of_facts`` is true for what a lossy rewrite may leave out.
+    """
 
     name: str
     refuses: Callable[[Proposal, Policy], bool]
+    of_facts: bool = False
 
 
 def failed(proposal: Proposal, policy: Policy) -> tuple[str, ...]:
     """The names of the checks that refuse the candidate, in fixed order; empty where it may be shown."""
-    return tuple(check.name for check in CHECKS if check.refuses(proposal, policy))
+    return tuple(
+        check.name
+        for check in CHECKS
+        if not (proposal.lossy and check.of_facts) and check.refuses(proposal, policy)
+    )
 
 
 def _empty(proposal: Proposal, policy: Policy) -> bool:
@@ -73,17 +96,51 @@ def _length(proposal: Proposal, policy: Policy) -> bool:
     return not low * source - SPARE <= candidate <= high * source + SPARE
 
 
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|none|nobody|nothing|nowhere|neither|nor|without|cannot"
-    r"|(?:ai|are|ca|could|dare|did|does|do|had|has|have|is|might|must|need|ought|sha|should|was|were|wo|would)"
-    r"n\s?['’´`]?\s?t)\b",  # also dont, don 't and don t, as people and tokenisers write
-    re.IGNORECASE,
-)
-
-
 def _negation(proposal: Proposal, policy: Policy) -> bool:
-    source, candidate = (len(_NEGATION.findall(text)) for text in (proposal.source, proposal.candidate))
-    return abs(source - candidate) > policy.negation_change
+    return fidelity.negations_changed(proposal.words) > policy.negation_change
+
+
+def _opposite(proposal: Proposal, policy: Policy) -> bool:
+    words = proposal.words
+    return fidelity.is_turned(words) or fidelity.is_praised(words) or fidelity.is_blamed(words)
+
+
+def _content(proposal: Proposal, policy: Policy) -> bool:
+    return fidelity.is_gutted(proposal.words, similarity=proposal.similarity)
+
+
+def _invention(proposal: Proposal, policy: Policy) -> bool:
+    return fidelity.is_invented(proposal.words, proposal.source, proposal.candidate)
+
+
+def _condition(proposal: Proposal, policy: Policy) -> bool:
+    return fidelity.is_unconditional(proposal.words)
+
+
+def _person(proposal: Proposal, policy: Policy) -> bool:
+    return fidelity.person_changed(proposal.words)
+
+
+def _stand_in(proposal: Proposal, policy: Policy) -> bool:
+    return fidelity.stands_in(proposal.candidate, proposal.source)
+
+
+def _hole(proposal: Proposal, policy: Policy) -> bool:
+    return fidelity.is_hollow(proposal.candidate, proposal.source)
+
+
+def _disguise(proposal: Proposal, policy: Policy) -> bool:
+    return debris(proposal.candidate, proposal.source)
+
+
+def _likelihood(proposal: Proposal, policy: Policy) -> bool:
+    floor, likelihood = policy.likelihood_floor, proposal.likelihood
+    return floor is not None and likelihood is not None and not likelihood >= floor
+
+
+def _acceptable(proposal: Proposal, policy: Policy) -> bool:
+    floor, acceptable = policy.acceptable, proposal.acceptable
+    return floor is not None and acceptable is not None and not acceptable >= floor
 
 
 def _changes(kind: str, *, even_toxic: bool = False) -> Callable[[Proposal, Policy], bool]:
@@ -102,8 +159,44 @@ def _changes(kind: str, *, even_toxic: bool = False) -> Callable[[Proposal, Poli
     return refuses
 
 
+def _number(proposal: Proposal, policy: Policy) -> bool:
+    """Numbers are compared by value, and by unit where both texts have one: "a 45-minute call", "45 minutes"."""
+    present = find("number", proposal.source)
+    required = Counter(_value(item) for item in present if not _touches(item, proposal.spans))
+    found = find("number", proposal.candidate)
+    if not required <= Counter(map(_value, found)) <= Counter(map(_value, present)):
+        return True
+    units: dict[str, set[str]] = {}
+    for item in present:
+        units.setdefault(_value(item), set()).add(_unit(item))
+    return any(_unit(item) and _unit(item) not in units[_value(item)] and "" not in units[_value(item)] for item in found)
+
+
+_VALUE = re.compile(r"-?\.?\d+(?:[.,:]\d+)*")
+
+
+def _value(item: Item) -> str:
+    match = _VALUE.match(item.key)
+    return match.group() if match else item.key
+
+
+def _unit(item: Item) -> str:
+    return item.key[len(_value(item)) :]
+
+
 def _touches(item: Item, spans: tuple[Span, ...]) -> bool:
     return any(span.start < item.span.end and item.span.start < span.end for span in spans)
+
+
+def _markup(proposal: Proposal, policy: Policy) -> bool:
+    """Refuses lost or new emphasis and HTML tags; emphasised words that are toxic may become others."""
+    source, candidate = proposal.source, proposal.candidate
+    if Counter(TAG.findall(source)) != Counter(TAG.findall(candidate)):
+        return True
+    present = find("emphasis", source)
+    required = Counter(item.key for item in present if not _touches(item, proposal.spans))
+    found = Counter(item.key for item in find("emphasis", candidate))
+    return not required <= found or found.total() > len(present)
 
 
 _LINES = re.compile(f"\r\n|[{LINE_BREAKS}]")
@@ -141,7 +234,10 @@ def _name(proposal: Proposal, policy: Policy) -> bool:
         return False
     known = {_folded(word) for word in _WORD.findall(source)}
     stems = {word[:_STEM] for word in known if len(word) >= _STEM}
+    shouts = sum(len(word) >= _STEM and word.isupper() for word in _WORD.findall(source)) >= 1
     for word in _capitalised_inside(blanked(proposal.candidate)):
+        if shouts and word.isupper() and len(word) > 1:
+            continue
         folded = _folded(word)
         if folded not in known and folded not in _FIRST_PERSON and folded[:_STEM] not in stems:
             return True
@@ -178,17 +274,28 @@ CHECKS = (
     Check("empty", _empty),
     Check("toxic", _toxic),
     Check("lexicon", _listed),
-    Check("meaning", _meaning),
-    Check("length", _length),
-    Check("negation", _negation),
-    Check("number", _changes("number")),
-    Check("url", _changes("url")),
-    Check("address", _changes("address")),
+    Check("meaning", _meaning, of_facts=True),
+    Check("length", _length, of_facts=True),
+    Check("negation", _negation, of_facts=True),
+    Check("opposite", _opposite),
+    Check("content", _content, of_facts=True),
+    Check("invention", _invention, of_facts=True),
+    Check("condition", _condition, of_facts=True),
+    Check("person", _person),
+    Check("stand_in", _stand_in),
+    Check("hole", _hole),
+    Check("disguise", _disguise),
+    Check("number", _number, of_facts=True),
+    Check("url", _changes("url"), of_facts=True),
+    Check("address", _changes("address"), of_facts=True),
     Check("code", _changes("code")),
     Check("placeholder", _changes("placeholder")),
-    Check("mention", _changes("mention")),
-    Check("quotation", _changes("quotation", even_toxic=True)),
+    Check("mention", _changes("mention"), of_facts=True),
+    Check("quotation", _changes("quotation", even_toxic=True), of_facts=True),
+    Check("markup", _markup),
     Check("layout", _layout),
     Check("copy", _copy),
     Check("name", _name),
+    Check("likelihood", _likelihood),
+    Check("acceptable", _acceptable),
 )

@@ -32,7 +32,7 @@ ROUNDING = 1e-3
 
 
 class Plugin:
-    """One plug-in in its place (``detector``, ``lexicon``, ``rewriter``, ``embedder``), as a plain function.
+    """One plug-in in its place (``detector``, ``rewriter``, ``verifier`` ...), as a plain function.
 
     ``name`` is what errors call it where the function is not its own: a shipped model is loaded behind it. By
     default it is the name of the function, or of the type that it belongs to.
@@ -99,6 +99,13 @@ class Plugin:
         unit: Embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         return unit
 
+    def probabilities(self, sources: Sequence[str], candidates: Sequence[str]) -> list[float]:
+        """One probability per candidate, checked."""
+        replies = self._listed(
+            self.function(sources, candidates), len(candidates), "probabilities", "candidates"
+        )
+        return [self._probability(reply) for reply in replies]
+
     def require_labels(self, thresholds: Mapping[str, float], verdicts: Sequence[Verdict] = ()) -> bool:
         """True once it is known that the detector scores every label of ``thresholds``.
 
@@ -135,6 +142,15 @@ class Plugin:
             scores = {label: min(max(score, 0.0), 1.0) for label, score in verdict.scores.items()}
             return replace(verdict, scores=FrozenDict(scores))
         return verdict
+
+    def _probability(self, reply: Any) -> float:
+        try:
+            found = float(_dense(reply))
+        except (TypeError, ValueError, RuntimeError):
+            raise self._invalid(f"a {type(reply).__name__} in place of a probability") from None
+        if isinstance(reply, str) or not -ROUNDING <= found <= 1.0 + ROUNDING:  # so that NaN is refused
+            raise self._invalid("a probability outside 0..1")
+        return min(max(found, 0.0), 1.0)
 
     def _group(self, group: Any, n: int) -> list[str]:
         found = list(islice(self._ordered(group, "a list of candidates"), n))

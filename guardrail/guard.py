@@ -22,7 +22,7 @@ from guardrail.flow.steps import Detect, Flow
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.plugins import Once, connect, require_portable, shipped_rewriter
 from guardrail.policy import Policy
-from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter
+from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter, Verifier
 from guardrail.structured.terms import Terms
 from guardrail.threads import ThreadBatcher
 from guardrail.tracebacks import WithoutFrames
@@ -40,6 +40,9 @@ C = TypeVar("C")
 Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
+Verify_ = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+ACCEPTABLE = 0.5
+"""Probability from which a guard with a verifier takes a rewrite, where its policy names no other."""
 WINDOW = 256
 """Texts advanced together by ``check_many``: enough to fill model calls, few enough to bound memory."""
 
@@ -52,6 +55,7 @@ class Guard:
     rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base; None starts at mask
     embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
     lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
+    verifier    a Verifier or a callable, which judges rewrites as a reader would; None: the checks alone do
     on_outcome  called with every outcome before its text is returned, and when a stream has ended
     audit       an AuditLog, or where to keep one: an SQLite file or a database URL (extra ``audit``);
                 what was changed or degraded is recorded before its text is returned, or AuditError raised
@@ -69,6 +73,7 @@ class Guard:
         rewriter: Rewriter | Rewrite_ | Literal["shipped"] | None = "shipped",
         embedder: Embedder | Embed_ | None = None,
         lexicon: Detector | Detect_ | None = None,
+        verifier: Verifier | Verify_ | None = None,
         on_outcome: OutcomeHook | None = None,
         audit: AuditLog | str | Path | None = None,
         download: bool = False,
@@ -76,6 +81,10 @@ class Guard:
         policy = Policy() if policy is None else _require_policy(policy)
         if rewriter is None:
             policy = replace(policy, ladder=tuple(rung for rung in policy.ladder if rung != "rewrite"))
+        if verifier is not None and policy.acceptable is None:
+            policy = replace(policy, acceptable=ACCEPTABLE)
+        if verifier is None and policy.acceptable is not None:
+            raise UsageError("the policy's acceptable needs a verifier: pass Guard(verifier=...), or leave it out")
         if download and rewriter == "shipped":
             from guardrail import models
 
@@ -89,6 +98,7 @@ class Guard:
             "rewriter": rewriter,
             "embedder": embedder,
             "lexicon": lexicon,
+            "verifier": verifier,
         }
         self._calls = Calls(connect(**self._parts), policy)
         self._shared = Once(partial(_batcher, self._calls, policy))
@@ -96,7 +106,7 @@ class Guard:
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         # Made of the parts: a trail that held this guard would keep it until the garbage collector comes.
-        named = {name: part for name, part in self._parts.items() if name != "embedder"}
+        named = {name: part for name, part in self._parts.items() if name not in ("embedder", "verifier")}
         self._origin = cache(partial(origin_of, policy, **named))
         self._trail = None if self._audit is None else Trail(self._audit, self._origin)
 

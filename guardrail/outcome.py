@@ -6,6 +6,7 @@ All are frozen. None shows text in its ``repr``: lengths, labels and scores only
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -52,11 +53,17 @@ class FrozenDict(dict[str, Value]):
 
 
 class Action(str, Enum):
-    """What was done, from the mildest to the strongest."""
+    """What was done, from the mildest to the strongest.
+
+    ``lossy`` is a rewrite that keeps the stance and not all that was said, ``removed`` a sentence in whose
+    place the policy's short text stands.
+    """
 
     PASSED = "passed"
     REWRITTEN = "rewritten"
+    LOSSY = "lossy"
     MASKED = "masked"
+    REMOVED = "removed"
     BLOCKED = "blocked"
 
     def __str__(self) -> str:
@@ -64,7 +71,7 @@ class Action(str, Enum):
 
     @property
     def rank(self) -> int:
-        """0 for ``passed`` to 3 for ``blocked``; the action of a text is the highest of its segments."""
+        """0 for ``passed`` to 5 for ``blocked``; the action of a text is the highest of its segments."""
         return tuple(Action).index(self)
 
 
@@ -168,7 +175,7 @@ def _span(value: Any) -> Span:
 class Failure:
     """A plug-in that failed, and where its author should look.
 
-    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter`` or ``embedder``. ``error`` is the
+    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``. ``error`` is the
     type of what it raised, ``PluginError`` where it returned what it may not, ``DeadlineError`` where it was
     late; ``module`` and ``line`` are where it raised, else where it is defined, as far as that is known.
     """
@@ -216,6 +223,7 @@ class Timings:
     detect: float = 0.0
     rewrite: float = 0.0
     embed: float = 0.0
+    verify: float = 0.0
     total: float = 0.0
 
 
@@ -242,3 +250,9 @@ class Outcome:
     def changed(self) -> bool:
         """True where the text that came out is not the text that went in."""
         return self.action is not Action.PASSED
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many flagged segments each action was taken for, ``passed`` left out."""
+        found = Counter(str(edit.action) for edit in self.edits)
+        return FrozenDict({str(action): found[str(action)] for action in Action if action.rank})

@@ -33,7 +33,7 @@ __all__ = ["Once", "connect", "require_portable", "shipped_rewriter"]
 T = TypeVar("T")
 
 
-def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any) -> Models:
+def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any, verifier: Any) -> Models:
     """The parts as plug-ins, with the shipped ones, loaded at first use, where none was given."""
     if embedder is None and hasattr(detector, "embed"):
         embedder = detector
@@ -42,6 +42,7 @@ def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any) -> Mod
         lexicon=_plugin("lexicon", lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
         embed=_plugin("embedder", embedder, "embed", lambda texts: _shipped_detector().embed(texts)),
         rewrite=_rewriter(rewriter),
+        verify=_verifier(verifier),
         open_rewriter=_open_rewriter if rewriter == "shipped" else None,
     )
 
@@ -51,6 +52,12 @@ def _rewriter(part: Any) -> Plugin:
         return Plugin("rewriter", lambda segments, n: [[] for _ in segments], name="none")
     chosen = None if part == "shipped" else part
     return _plugin("rewriter", chosen, "rewrite", lambda segments, n: shipped_rewriter().rewrite(segments, n))
+
+
+def _verifier(part: Any) -> Plugin:
+    if part is None:  # left out; the flow then asks for none
+        return Plugin("verifier", lambda sources, candidates: [1.0 for _ in candidates], name="none")
+    return _plugin("verifier", part, "verify", part)
 
 
 def _plugin(place: str, part: Any, name: str, shipped: Callable[..., Any]) -> Plugin:

@@ -19,6 +19,9 @@ Rung = Literal["rewrite", "mask", "block"]
 Use = Literal["assistant", "community"]
 USES: tuple[Use, ...] = ("assistant", "community")
 LADDER: tuple[Rung, ...] = ("rewrite", "mask", "block")
+HIGH = 0.5
+"""A label's score from which a text has that label, where the policy names no other."""
+HARMS = {"threat": 0.3, "identity_attack": 0.5, "hate": 0.5}
 WHOLE = (
     "candidates",
     "negation_change",
@@ -30,10 +33,12 @@ WHOLE = (
     "queue",
 )
 REAL = ("meaning_floor", "batch_wait")
-OPTIONAL = ("threshold", "early_stop", "detect_timeout", "rewrite_timeout")
+OPTIONAL = ("threshold", "early_stop", "acceptable", "likelihood_floor", "detect_timeout", "rewrite_timeout")
 ON_ERROR = ("closed", "open", "lexicon", "raise")
 CONTAINERS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("thresholds", FrozenDict, "a mapping of labels to numbers"),
+    ("harms", FrozenDict, "a mapping of labels to numbers"),
+    ("removals", FrozenDict, "a mapping of labels to texts"),
     ("ladder", tuple, f"a part of {LADDER} that ends with 'block'"),
     ("length_ratio", tuple, "two numbers around 1"),
 )
@@ -51,7 +56,11 @@ class Policy:
                      they add to what the detector flags; a label that the detector does not score is an error
     meaning_floor    least cosine between a rewrite and its original, -1..1
     length_ratio     least and greatest length of a rewrite in units of its original's, after two spare words
-    negation_change  greatest difference in the number of negations
+    negation_change  greatest difference in the number of negations outside what was rewritten
+    acceptable       least probability, by the guard's verifier, that a reader accepts a rewrite; None: 0.5 for
+                     a guard that has one
+    likelihood_floor least log-probability per word of a rewrite relative to its original's, for rewriters that
+                     tell; None: any
     ladder           the rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block"
     candidates       rewrites proposed per segment
     early_stop       worth, 0..1, from which the first rewrite is taken before others are proposed: how surely
@@ -60,7 +69,12 @@ class Policy:
     block            "segment": the refusal takes the segment's place and nothing after it is released;
                      "whole": the refusal replaces the whole text (not for streams); "raise": BlockedError
     refusal          the text shown in place of what was blocked
-    mask             None keeps the first letter of each masked word ("i****"); or a text such as "[removed]"
+    mask             None keeps the first letter of each masked word ("i****"); or a text such as "[masked]"
+    removed          the text in place of a sentence that neither a rewrite nor a mask makes readable
+    removals         the same per label, for sentences in which that label's score is the highest of these
+    harms            labels, and scores from which a sentence has no kind version (threats, contempt for
+                     groups): it is removed, not rewritten; beside a threshold for the label, from that on
+    lossy            such sentences are rewritten all the same, into what stance is left of them ("lossy")
     on_error         a detector failure: "closed" blocks, "lexicon" asks the word list alone, "open" passes;
                      "raise": any plug-in that breaks raises PluginError, for those who write or test one
     unsupported      a segment that the detector cannot read (its script, its language): "pass" only marks it,
@@ -79,9 +93,11 @@ class Policy:
     use: Use = "assistant"
     threshold: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=FrozenDict)
-    meaning_floor: float = 0.5
+    meaning_floor: float = 0.25
     length_ratio: tuple[float, float] = (0.3, 1.8)
     negation_change: int = 0
+    acceptable: float | None = None
+    likelihood_floor: float | None = None
     ladder: tuple[Rung, ...] = LADDER
     candidates: int = 7
     early_stop: float | None = None
@@ -89,6 +105,10 @@ class Policy:
     block: Literal["segment", "whole", "raise"] = "segment"
     refusal: str = "[withheld: this part could not be made safe]"
     mask: str | None = None
+    removed: str = "[removed]"
+    removals: Mapping[str, str] = field(default_factory=FrozenDict)
+    harms: Mapping[str, float] = field(default_factory=lambda: FrozenDict(HARMS))
+    lossy: bool = False
     on_error: Literal["closed", "open", "lexicon", "raise"] = "closed"
     unsupported: Literal["pass", "mask", "block"] = "pass"
     detect_timeout: float | None = 30.0
@@ -104,7 +124,8 @@ class Policy:
         _require(self.use in USES, "use", f"one of {USES}", self.use)
         self._set_containers()
         self._set_numbers()
-        for name, value in (("threshold", self.threshold), *self.thresholds.items()):
+        limits = (*self.thresholds.items(), *self.harms.items(), ("acceptable", self.acceptable))
+        for name, value in (("threshold", self.threshold), *limits):
             _require(value is None or 0.0 <= value <= 1.0, name, "between 0 and 1", value)
         _require(-1.0 <= self.meaning_floor <= 1.0, "meaning_floor", "between -1 and 1", self.meaning_floor)
         early = self.early_stop
@@ -158,11 +179,18 @@ class Policy:
                 object.__setattr__(self, name, float(_number(Real, name, value)))
         ratio = tuple(float(_number(Real, "length_ratio", value)) for value in self.length_ratio)
         object.__setattr__(self, "length_ratio", ratio)
-        for label in self.thresholds:
-            _require(isinstance(label, str), "thresholds", "a mapping of labels to numbers", label)
-        limits = {label: float(_number(Real, label, value)) for label, value in self.thresholds.items()}
-        object.__setattr__(self, "thresholds", FrozenDict(limits))
-        _require(isinstance(self.refusal, str), "refusal", "a str", self.refusal)
+        for name in ("thresholds", "harms"):
+            given = getattr(self, name)
+            for label in given:
+                _require(isinstance(label, str), name, "a mapping of labels to numbers", label)
+            limits = {label: float(_number(Real, label, value)) for label, value in given.items()}
+            object.__setattr__(self, name, FrozenDict(limits))
+        for pair in self.removals.items():
+            is_text = all(isinstance(part, str) for part in pair)
+            _require(is_text, "removals", "a mapping of labels to texts", self.removals)
+        for name in ("refusal", "removed"):
+            _require(isinstance(getattr(self, name), str), name, "a str", getattr(self, name))
+        _require(isinstance(self.lossy, bool), "lossy", "True or False", self.lossy)
         _require(self.mask is None or isinstance(self.mask, str), "mask", "None or a str", self.mask)
 
     @classmethod
@@ -178,6 +206,24 @@ class Policy:
                 return True
         flagged = verdict.presets.get(self.use, verdict.flagged)
         return flagged and (self.threshold is None or not verdict.scores)
+
+    def is_harm(self, verdict: Verdict) -> bool:
+        """True for what no rewrite makes kind: a threat, a wish of harm, contempt for a group."""
+        return any(
+            verdict.scores.get(label, 0.0) >= self.thresholds.get(label, limit)
+            for label, limit in self.harms.items()
+        )
+
+    def removal(self, verdict: Verdict) -> str:
+        """The text in place of a sentence with this verdict."""
+        told = [label for label in self.removals if label in verdict.scores and self._is_high(label, verdict)]
+        if not told:
+            return self.removed
+        return self.removals[max(told, key=lambda label: verdict.scores[label])]
+
+    def _is_high(self, label: str, verdict: Verdict) -> bool:
+        limit = self.thresholds.get(label, self.harms.get(label, self.threshold))
+        return verdict.scores[label] >= (HIGH if limit is None else limit)
 
     def decided(self, verdict: Verdict) -> Verdict:
         """The verdict with ``flagged`` as this policy has it."""

@@ -81,6 +81,10 @@ _SAME_UNIT = {
 _THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
 _PLURAL = re.compile(r"(?<=..)s$")
 _BACKTICKS = re.compile("`+")
+_EMPHASIS = re.compile(
+    r"(?<![\w*~])(?P<mark>\*{1,3}|~~)(?=[^\s*~])(?P<stars>[^*~\n]{1,400})(?<=\S)(?P=mark)(?![\w*~])"
+    r"|(?<![\w_])(?P<line>_{1,3})(?=[^\s_])(?P<lined>[^_\n]{1,400})(?<=\S)(?P=line)(?![\w_])"
+)
 _QUOTATION = re.compile(
     r"(?<![^\s(\[{—–*_-])\"(?=[^\s\"])(?P<straight>[^\"\n]+)(?<=[^\s\"])\"(?![\w\"])"
     r"|“(?P<curly>[^“”]+)”|«(?P<angle>[^«»]+)»|„(?P<low>[^„“”]+)[“”]"
@@ -126,7 +130,14 @@ def _quotations(text: str) -> Iterator[Item]:
     for match in _QUOTATION.finditer(text):
         words = match[match.lastgroup or 0].split()
         if sum(map(_is_word, words)) >= 2:
-            yield Item(Span(*match.span()), " ".join(words))
+            yield Item(Span(*match.span()), " ".join(words).casefold())
+
+
+def _emphases(text: str) -> Iterator[Item]:
+    for match in _EMPHASIS.finditer(text):
+        mark = match["mark"] or match["line"]
+        words = " ".join((match["stars"] or match["lined"]).casefold().split())
+        yield Item(Span(*match.span()), f"{mark}{words}")
 
 
 def _is_word(token: str) -> bool:
@@ -154,9 +165,11 @@ _FINDERS: Mapping[str, Callable[[str], Iterator[Item]]] = MappingProxyType(
 
 
 def find(kind: str, text: str) -> tuple[Item, ...]:
-    """All items of one kind: code, url, address, placeholder, mention, number or quotation."""
+    """All items of one kind: code, url, address, placeholder, mention, number, quotation or emphasis."""
     if kind == "quotation":
         return tuple(_quotations(text))
+    if kind == "emphasis":
+        return tuple(_emphases(blanked(text)))
     return tuple(_FINDERS[kind](blanked(text, before=kind)))
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from guardrail.outcome import Verdict
 
-__all__ = ["Detector", "Embedder", "Embeddings", "Rewriter"]
+__all__ = ["Detector", "Embedder", "Embeddings", "Rewriter", "Verifier"]
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -51,4 +51,17 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """Shape (n, d), any real numbers; rows are brought to unit length. A row of zeros is an error."""
+        ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Judges rewrites as a reader would: nothing hostile left, nothing lost, added or turned round."""
+
+    def verify(self, sources: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
+        """For each candidate the probability, 0..1, that a careful reader accepts it as a rewrite of its source.
+
+        Equal lengths. A probability must depend on its own pair alone. It is compared with
+        ``Policy.acceptable``, and ranks the candidates that pass.
+        """
         ...

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from guardrail.calls import Calls
 from guardrail.errors import DeadlineError, PluginError
-from guardrail.flow.steps import Detect, ModelCall, Rewrite
+from guardrail.flow.steps import Detect, ModelCall, Rewrite, Verify
 from guardrail.portions import MAX_CHARACTERS, MAX_REWRITTEN
 
 __all__ = ["answer_together", "batches", "fits", "kind_of"]
@@ -68,4 +68,6 @@ def _merged(pending: Sequence[ModelCall]) -> ModelCall:
     texts = tuple(text for call in pending for text in call.texts)
     if isinstance(first, Detect):
         return Detect(texts, first.lexicon)
+    if isinstance(first, Verify):
+        return Verify(texts, tuple(source for call in pending for source in call.sources))  # type: ignore[union-attr]  # all are of one kind
     return Rewrite(texts, first.n) if isinstance(first, Rewrite) else type(first)(texts)

@@ -26,7 +26,7 @@ class Run:
         self.outcome: Outcome | None = None
         self._flow = flow
         self._whole = None if whole is None else iter((whole,))
-        self._spent = {"detect": 0.0, "rewrite": 0.0, "embed": 0.0}
+        self._spent = {"detect": 0.0, "rewrite": 0.0, "embed": 0.0, "verify": 0.0}
         self._started = perf_counter()
         self.request: Request | None = self._advance(lambda: next(flow))
 

@@ -1,9 +1,10 @@
-"""Takes flagged segments down the ladder: rewrite and verify, else mask, else block."""
+"""Takes flagged segments down the ladder: rewrite and verify, else mask, else remove or block."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from guardrail.checks import Proposal, failed, protected_spans
@@ -11,11 +12,12 @@ from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.agreement import agreement
 from guardrail.flow.record import CLEAN, Case, Record, Trace
 from guardrail.flow.scoring import detect, jointly, tolerate
-from guardrail.flow.steps import Embed, Rewrite, Steps
+from guardrail.flow.steps import Embed, Rewrite, Steps, Verify
+from guardrail.masking import masked
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
 from guardrail.portions import MAX_REWRITTEN, portions
-from guardrail.rewriters.mask import mask_spans, mask_whole
+from guardrail.removal import removed, removed_code
 from guardrail.segment import Segment
 
 __all__ = ["examine", "mend"]
@@ -26,7 +28,7 @@ ELLIPSIS = "..."
 def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
     """Settles every case on the first rung of the policy's ladder that holds."""
     if "rewrite" in policy.ladder:
-        toxic = [case for case in cases if _may_rewrite(case, record)]
+        toxic = [case for case in cases if _may_rewrite(policy, case, record)]
         asked = iter(toxic)
         bodies = (case.body for case in toxic)
         for portion in portions(bodies, batch=policy.batch, characters=MAX_REWRITTEN):
@@ -43,16 +45,21 @@ def examine(policy: Policy, source: str, candidate: str) -> Steps[tuple[str, ...
     (verdict,) = yield from detect(policy, [source])
     segment = Segment(0, source, Span(0, len(source)), "prose")
     case = Case(segment, "", Trace(len(source)), verdict=verdict)
-    ((proposed,),) = yield from _propose(policy, [case], [[candidate]])
-    return failed(proposed[0], policy)
+    proposals = yield from _propose(policy, [case], [[candidate]])
+    if policy.acceptable is not None:
+        proposals = yield from _verify(policy, proposals)
+    return failed(proposals[0][0][0], policy)
 
 
-def _may_rewrite(case: Case, record: Record) -> bool:
+def _may_rewrite(policy: Policy, case: Case, record: Record) -> bool:
     """True where the rewriter is asked; the reason is noted where it is not."""
     if case.blind:
         return False  # no candidate could be verified
     if case.segment.kind == "code":
         case.refuse("rewrite:code")
+        return False
+    if policy.is_harm(case.verdict) and not policy.lossy:
+        case.refuse("rewrite:harm")
         return False
     untouchable = protected_spans(case.body)
     spans = case.verdict.spans
@@ -94,6 +101,8 @@ def _attempt(policy: Policy, cases: Sequence[Case], *, n: int, floor: float | No
         return
     proposed: list[list[str]] = yield Rewrite(tuple(case.body for case in cases), n)
     proposals = yield from _propose(policy, cases, proposed)
+    if policy.acceptable is not None:
+        proposals = yield from _verify(policy, proposals)
     for case, tried in zip(cases, proposals, strict=True):
         if floor is None:
             _accept_best(policy, case, tried)
@@ -128,15 +137,34 @@ def _propose(
             similarity=float(sources[id(case)] @ vectors[len(cases) + i]),
             flagged=verdict.flagged or (policy.unsupported != "pass" and verdicts[i].unsupported),
             listed=listed[i].flagged,
+            lossy=policy.is_harm(case.verdict),
         )
         result[id(case)].append((proposal, verdict))
     return [result[id(case)] for case in cases]
 
 
+def _verify(
+    policy: Policy, tried: Sequence[Sequence[tuple[Proposal, Verdict]]]
+) -> Steps[list[list[tuple[Proposal, Verdict]]]]:
+    """The same with the verifier's probability for each candidate that passes all other checks."""
+    asked = [proposal for group in tried for proposal, _ in group if not failed(proposal, policy)]
+    probabilities: list[float] = []
+    for start in range(0, len(asked), policy.batch):
+        part = asked[start : start + policy.batch]
+        sources, candidates = (tuple(getattr(p, name) for p in part) for name in ("source", "candidate"))
+        probabilities += yield Verify(candidates, sources)
+    told = {id(proposal): told for proposal, told in zip(asked, probabilities, strict=True)}
+    return [
+        [(replace(proposal, acceptable=told.get(id(proposal))), verdict) for proposal, verdict in group]
+        for group in tried
+    ]
+
+
 def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
     """Settles the case on the best of the candidates that pass every check.
 
-    That is the one that is cleanest, closest in meaning, and most like what else the rewriter proposes.
+    That is the one that is cleanest, closest in meaning, most acceptable to the verifier if there is one, and
+    most like what else the rewriter proposes.
     """
     if not tried:
         case.refuse("rewrite:none")
@@ -152,17 +180,20 @@ def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Ver
         worth = _worth(proposal, verdict) * shared
         if worth > best:
             best = worth
-            case.settle(Action.REWRITTEN, proposal.candidate, verdict, proposal.similarity)
+            action = Action.LOSSY if proposal.lossy else Action.REWRITTEN
+            case.settle(action, proposal.candidate, verdict, proposal.similarity)
 
 
 def _worth(proposal: Proposal, verdict: Verdict) -> float:
-    """How surely a candidate is clean, times how close it is in meaning, 0..1."""
-    return (1.0 - verdict.score) * max(0.0, proposal.similarity)
+    """How surely a candidate is clean, times how close it is in meaning and how acceptable, if told; 0..1."""
+    acceptable = 1.0 if proposal.acceptable is None else proposal.acceptable
+    return (1.0 - verdict.score) * max(0.0, proposal.similarity) * acceptable
 
 
 def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
-    """Masks the toxic spans; all words where there are no spans or what stays readable is still toxic."""
-    partly = [case for case in cases if case.verdict.spans]
+    """Masks the toxic words where the rest then reads clean and says something; else removes the sentence."""
+    hidden = {id(case): _hidden(policy, case) for case in cases}
+    partly = [case for case in cases if hidden[id(case)] is not None]
     try:
         verdicts = yield from _readable(policy, [case for case in partly if not case.blind])
         verdicts |= yield from _readable(policy, [case for case in partly if case.blind], blind=True)
@@ -173,15 +204,30 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
             case.degrade(error.reason)
             case.fail(error)
     for case in cases:
-        verdict = verdicts.get(id(case))
-        if verdict is not None and not verdict.flagged:
-            case.settle(
-                Action.MASKED, mask_spans(case.body, case.verdict.spans, template=policy.mask), verdict
-            )
-        else:
-            if verdict is not None:
-                case.refuse("mask:toxic")
-            case.settle(Action.MASKED, mask_whole(case.body, template=policy.mask), CLEAN)
+        text, verdict = hidden[id(case)], verdicts.get(id(case))
+        if text is not None and verdict is not None and not verdict.flagged:
+            case.settle(Action.MASKED, text, verdict)
+            continue
+        if verdict is not None:
+            case.refuse("mask:toxic")
+        elif text is None and case.verdict.spans:
+            case.refuse("mask:too_much")
+        _remove(policy, case)
+
+
+def _hidden(policy: Policy, case: Case) -> str | None:
+    """The body with its toxic words masked; None where there are none, or a mask would not do."""
+    spans = case.verdict.spans
+    if not spans or case.segment.kind == "code" or policy.is_harm(case.verdict):
+        return None
+    return masked(case.body, spans, template=policy.mask, by=policy.removal(case.verdict))
+
+
+def _remove(policy: Policy, case: Case) -> None:
+    """Puts the policy's short text in the place of all that the case says."""
+    text = policy.removal(case.verdict)
+    write = removed_code if case.segment.kind == "code" else removed
+    case.settle(Action.REMOVED, write(case.body, by=text), CLEAN)
 
 
 def _readable(policy: Policy, cases: Sequence[Case], *, blind: bool = False) -> Steps[dict[int, Verdict]]:
@@ -189,7 +235,7 @@ def _readable(policy: Policy, cases: Sequence[Case], *, blind: bool = False) -> 
 
     The masked words are left out: a detector that sees through stars would only judge its own guess.
     """
-    visible = [mask_spans(case.body, case.verdict.spans, template=ELLIPSIS) for case in cases]
+    visible = [masked(case.body, case.verdict.spans, template=ELLIPSIS, by=ELLIPSIS) or "" for case in cases]
     listed = yield from detect(policy, visible, lexicon=True)
     if blind:
         return {id(case): verdict for case, verdict in zip(cases, listed, strict=True)}

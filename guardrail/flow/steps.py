@@ -22,6 +22,7 @@ __all__ = [
     "Rewrite",
     "Steps",
     "UnfinishedError",
+    "Verify",
 ]
 
 
@@ -66,6 +67,14 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """How acceptable candidates are as rewrites of ``sources``. Reply: list[float], same length, 0..1."""
+
+    texts: tuple[str, ...] = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """This text may be shown now; ``edit`` is what stands in it for a flagged segment. Reply: None, once it
     was handed out: only then it is part of the outcome.
@@ -82,7 +91,7 @@ class UnfinishedError(Exception):
     """
 
 
-ModelCall = Detect | Rewrite | Embed
+ModelCall = Detect | Rewrite | Embed | Verify
 Request = Read | ModelCall | Release
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
