@@ -55,7 +55,8 @@ class OnnxVerifier:
         logits = self.logits(sources, candidates)
         shown = np.where(np.isfinite(logits), logits, np.float32(0.0))
         found = sigmoid(np.float32(self._slope) * shown + np.float32(self._offset))
-        return np.where(np.isfinite(logits), found, np.float32(0.0)).tolist()
+        probabilities: list[float] = np.where(np.isfinite(logits), found, np.float32(0.0)).tolist()
+        return probabilities
 
     def logits(self, sources: Sequence[str], candidates: Sequence[str]) -> Floats:
         """Shape (n,), float32: what the model says before calibration; minus infinity of what is too long."""

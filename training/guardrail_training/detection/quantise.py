@@ -67,7 +67,7 @@ class Row:
         return len(self.ids)
 
 
-class Encoded(Protocol):
+class OnEncoder(Protocol):
     """A network on an encoder."""
 
     @property
@@ -75,7 +75,7 @@ class Encoded(Protocol):
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, added_ids: Tensor, /) -> Any: ...
 
 
-def activation_ranges(network: Encoded, rows: Sequence[Row]) -> dict[str, Floats]:
+def activation_ranges(network: OnEncoder, rows: Sequence[Row]) -> dict[str, Floats]:
     """The largest magnitude of each input channel of each linear layer, over tokenised texts."""
     found: dict[str, Floats] = {}
 

@@ -65,6 +65,11 @@ class Example:
     weight: float = 1.0
 
     @property
+    def key(self) -> str:
+        """Equal for sources that differ in letter case, marks or British spelling alone."""
+        return key_of(self.source)
+
+    @property
     def is_rated(self) -> bool:
         """Whether a reader judged a model's output."""
         return self.origin.startswith("rated:")
@@ -87,10 +92,7 @@ class Examples:
 
 
 def gather(settings: VerifierSettings) -> Examples:
-    """All candidates, split by source; sentences that nothing civil can carry are in neither part.
-
-    Sources that differ in letter case, marks or British spelling alone are one source.
-    """
+    """All candidates, split by source; sentences that nothing civil can carry are in neither part."""
     mixture = build(MixtureSettings(data=settings.data, own=settings.own, clean=0.0, seed=settings.seed))
     found = [
         *_references(mixture.rows),
@@ -104,9 +106,14 @@ def gather(settings: VerifierSettings) -> Examples:
     return Examples(*map(tuple, parts))
 
 
+def key_of(source: str) -> str:
+    """Equal for sources that differ in letter case, marks or British spelling alone."""
+    return normalised(american(source))
+
+
 def is_held_out(source: str, *, share: float) -> bool:
     """Whether a source is kept from training."""
-    return fold(f"verifier:{normalised(american(source))}") < share
+    return fold(f"verifier:{key_of(source)}") < share
 
 
 def _references(rows: Sequence[PairRow]) -> Iterator[Example]:

@@ -51,7 +51,7 @@ def crossed_precision(examples: Sequence[Example], probabilities: Floats, *, pre
     None where a half has no threshold, or none is taken.
     """
     acceptable = np.array([example.acceptable for example in examples], dtype=bool)
-    first = np.array([fold(f"half:{example.source}") < 0.5 for example in examples], dtype=bool)
+    first = np.array([fold(f"half:{example.key}") < 0.5 for example in examples], dtype=bool)
     taken = np.zeros(len(examples), dtype=bool)
     for half in (first, ~first):
         threshold = choose_threshold(acceptable[half], probabilities[half], precision=precision)

@@ -18,6 +18,7 @@ from guardrail.verifiers.onnx import LABEL, OnnxVerifier
 from guardrail_training.detection.batches import load_tokenizer
 from guardrail_training.detection.calibrate import platt
 from guardrail_training.detection.quantise import Row, activation_ranges, arrays, export
+from guardrail_training.detection.sources import LICENCES
 from guardrail_training.detection.vocabulary import prune
 from guardrail_training.provenance import plain
 from guardrail_training.records import required_folder
@@ -36,17 +37,16 @@ WINDOW = 512
 SMOOTHED = 600  # pairs on which the size of activations is read
 COMPARED = 300  # candidates on which the 8-bit file is compared with float32, and timed
 TOGETHER = 7  # candidates that a guard asks about at once
-MIN_RATED = 100  # so many held-out ratings, and so many of both kinds as below, decide alone
-MIN_OF_A_KIND = 25
+MIN_OF_A_KIND = 50  # held-out candidates decide if so many are acceptable, and so many are not
 
-Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 
 def release(network: VerifierNetwork, settings: VerifierSettings, examples: Examples) -> Path:
     """Exports, calibrates and measures; returns the folder with the finished manifest.
 
-    Calibration and threshold come from held-out candidates that readers rated, if there are enough; the
-    manifest says what they come from.
+    Calibration and threshold come from held-out candidates that readers rated, if enough of them are
+    acceptable; the manifest says what they come from.
     """
     folder = Path(settings.out) / "model"
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,30 +58,16 @@ def release(network: VerifierNetwork, settings: VerifierSettings, examples: Exam
         )
 
     # 1. Files.
-    vocabulary = prune(Path(settings.base) / "tokenizer.json")
-    vocabulary.save(folder / "tokenizer.json")
-    weights = vocabulary.apply(arrays(network))
-    encoded = encode(
-        examples.train[:: max(1, len(examples.train) // SMOOTHED)],
-        load_tokenizer(settings.base),
-        max_tokens=64,
-    )
-    ranges = activation_ranges(network, [Row(row.ids, row.kinds) for row in encoded])
-    export(weights, folder / "model.onnx", precision="rows", ranges=ranges, build=build)
-    beside = Path(settings.out) / "float32"
-    beside.mkdir(exist_ok=True)
-    vocabulary.save(beside / "tokenizer.json")
-    export(weights, beside / "model.onnx", precision="float", build=build)
+    beside = _export(network, settings, examples, folder)
+    _manifest(folder, settings, examples).save(folder)
 
     # 2. Calibration on what readers said of outputs, where enough of it is held out.
-    manifest = _manifest(folder, settings, examples)
-    manifest.save(folder)
     verifier = OnnxVerifier(folder, threads=settings.threads)
     logits = verifier.logits(*_texts(held_out))
-    rated = np.array([example.is_rated for example in held_out], dtype=bool)
-    decides = rated if _are_enough(held_out, rated) else np.ones(len(held_out), dtype=bool)
-    read = decides & np.isfinite(logits)
     acceptable = np.array([example.acceptable for example in held_out], dtype=bool)
+    rated = np.array([example.is_rated for example in held_out], dtype=bool)
+    decided_on, decides = _deciding(held_out, acceptable, rated)
+    read = decides & np.isfinite(logits)
     line = platt(logits[read], acceptable[read].astype(float), np.ones(int(read.sum())))
 
     # 3. The threshold, on probabilities as they are served.
@@ -89,22 +75,16 @@ def release(network: VerifierNetwork, settings: VerifierSettings, examples: Exam
     verifier = OnnxVerifier(folder, threads=settings.threads)
     probabilities = np.array(verifier.verify(*_texts(held_out)))
     chosen = choose_threshold(acceptable[decides], probabilities[decides], precision=settings.precision)
-    threshold = float(np.sort(probabilities[decides])[-1]) if chosen is None else chosen
+    threshold = float(probabilities[decides].max()) if chosen is None else chosen
 
     # 4. Figures.
-    def figures(kept: npt.NDArray[np.bool_]) -> Any:
-        some = [example for example, keep in zip(held_out, kept, strict=True) if keep]
-        if len({example.acceptable for example in some}) < 2:
-            return None
-        found = measure(some, probabilities[kept], threshold=threshold, seed=settings.seed)
-        crossed = crossed_precision(some, probabilities[kept], precision=settings.precision)
-        return {**plain(found), "precision_of_thresholds_of_other_sources": plain(crossed)}
-
     metrics = {
-        "decided_on": "rated outputs" if decides is rated else "all held-out candidates",
+        "decided_on": decided_on,
         "precision_reached": chosen is not None,
-        "rated": figures(rated),
-        "made_and_references": figures(~rated),
+        "rated": _figures(held_out, probabilities, rated, threshold=threshold, settings=settings),
+        "made_and_references": _figures(
+            held_out, probabilities, ~rated, threshold=threshold, settings=settings
+        ),
         "candidates": examples.counts(),
         "eight_bit": _cost(folder, beside, settings, held_out),
     }
@@ -113,14 +93,54 @@ def release(network: VerifierNetwork, settings: VerifierSettings, examples: Exam
     return folder
 
 
+def _export(network: VerifierNetwork, settings: VerifierSettings, examples: Examples, folder: Path) -> Path:
+    """Writes tokenizer and model into the folder; the folder of the same in float32, for comparison."""
+    vocabulary = prune(Path(settings.base) / "tokenizer.json")
+    weights = vocabulary.apply(arrays(network))
+    some = examples.train[:: max(1, len(examples.train) // SMOOTHED)]
+    encoded = encode(some, load_tokenizer(settings.base), max_tokens=64)
+    ranges = activation_ranges(network, [Row(row.ids, row.kinds) for row in encoded])
+    beside = Path(settings.out) / "float32"
+    for place in (folder, beside):
+        vocabulary.save(place / "tokenizer.json")
+    export(weights, folder / "model.onnx", precision="rows", ranges=ranges, build=build)
+    export(weights, beside / "model.onnx", precision="float", build=build)
+    return beside
+
+
+def _figures(
+    held_out: Sequence[Example],
+    probabilities: npt.NDArray[np.float64],
+    kept: Flags,
+    *,
+    threshold: float,
+    settings: VerifierSettings,
+) -> Any:
+    """The figures of some held-out candidates; None if all of them are acceptable, or none is."""
+    some = [example for example, keep in zip(held_out, kept, strict=True) if keep]
+    if len({example.acceptable for example in some}) < 2:
+        return None
+    found = measure(some, probabilities[kept], threshold=threshold, seed=settings.seed)
+    crossed = crossed_precision(some, probabilities[kept], precision=settings.precision)
+    return {**plain(found), "precision_of_thresholds_of_other_sources": plain(crossed)}
+
+
 def _texts(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
     return [example.source for example in examples], [example.candidate for example in examples]
 
 
-def _are_enough(examples: Sequence[Example], rated: npt.NDArray[np.bool_]) -> bool:
-    accepted = sum(example.acceptable for example in examples if example.is_rated)
-    total = int(rated.sum())
-    return total >= MIN_RATED and min(accepted, total - accepted) >= MIN_OF_A_KIND
+def _deciding(held_out: Sequence[Example], acceptable: Flags, rated: Flags) -> tuple[str, Flags]:
+    """The candidates that calibrate and fix the threshold, and their name: the most real ones that suffice."""
+    keys = {example.key for example, is_rated in zip(held_out, rated, strict=True) if is_rated}
+    references = [example.origin == "reference" and example.key in keys for example in held_out]
+    sets = {
+        "rated outputs": rated,
+        "rated outputs and references of the same sentences": rated | np.array(references, dtype=bool),
+    }
+    for name, chosen in sets.items():
+        if min(acceptable[chosen].sum(), (~acceptable[chosen]).sum()) >= MIN_OF_A_KIND:
+            return name, chosen
+    return "all held-out candidates", np.ones_like(rated)
 
 
 def _manifest(
@@ -153,10 +173,9 @@ def _manifest(
 def _sources(settings: VerifierSettings, examples: Examples) -> list[dict[str, Any]]:
     """What it was trained on: names, licences, and the files' sha256."""
     data = required_folder(settings.data)
-    licences = {"everyday": "Apache-2.0", "paradetox": "OpenRAIL++"}
     described = [
-        {"name": name, "licence": licence, "sha256": sha256_of(data / name / "train.jsonl")}
-        for name, licence in licences.items()
+        {"name": name, "licence": LICENCES[name], "sha256": sha256_of(data / name / "train.jsonl")}
+        for name in ("everyday", "paradetox")
     ]
     rated = sum(example.is_rated for example in (*examples.train, *examples.held_out))
     for name, paths, count in (
