@@ -130,7 +130,7 @@ def _texts(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
 
 
 def _deciding(held_out: Sequence[Example], acceptable: Flags, rated: Flags) -> tuple[str, Flags]:
-    """The candidates that calibrate and fix the threshold, and their name: the most real ones that suffice."""
+    """What decides calibration and threshold, and its name: the most real candidates that suffice."""
     keys = {example.key for example, is_rated in zip(held_out, rated, strict=True) if is_rated}
     references = [example.origin == "reference" and example.key in keys for example in held_out]
     sets = {
