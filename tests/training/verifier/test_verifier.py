@@ -324,11 +324,12 @@ def test_a_run_leaves_a_verifier_with_its_figures_and_continues(
 
 
 def test_a_run_under_other_settings_does_not_continue_this_one(
-    settings: VerifierSettings, examples: Examples
+    settings: VerifierSettings, examples: Examples, tmp_path: Path
 ) -> None:
-    train(replace(settings, max_steps=1), examples)
+    short = replace(settings, out=str(tmp_path), max_steps=1)
+    train(short, examples)
     with pytest.raises(ConfigError, match="other settings"):
-        train(replace(settings, lr=1e-3, max_steps=1), examples)
+        train(replace(short, lr=1e-3), examples)
 
 
 def test_it_learns_to_tell_references_from_faults(settings: VerifierSettings, tmp_path: Path) -> None:
