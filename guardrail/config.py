@@ -57,6 +57,7 @@ class ModelSettings:
     detector  "shipped", a detector folder with a manifest, or a folder with a transformers classifier
     rewriter  "shipped", an adapter folder, or None (written "none"): the ladder starts at mask
     lexicon   "shipped", or a file with ``word<TAB>label<TAB>weight`` per line
+    verifier  "shipped", a verifier folder, or None (written "none"): the checks alone judge rewrites
     download  fetch the rewriter's base if it is not on this machine
     spinning  whether the threads of an ONNX detector wait for work in a loop: a little faster on a quiet
               machine, more processor time
@@ -65,6 +66,7 @@ class ModelSettings:
     detector: Literal["shipped"] | Path = "shipped"
     rewriter: Literal["shipped"] | Path | None = "shipped"
     lexicon: Literal["shipped"] | Path = "shipped"
+    verifier: Literal["shipped"] | Path | None = "shipped"
     download: bool = False
     spinning: bool = False
 
@@ -196,6 +198,12 @@ class Config:
             chosen["rewriter"] = open_rewriter(models.rewriter)
         elif models.rewriter is None:
             chosen["rewriter"] = None
+        if isinstance(models.verifier, Path):
+            from guardrail.verifiers.onnx import OnnxVerifier
+
+            chosen["verifier"] = OnnxVerifier(models.verifier)
+        elif models.verifier is None:
+            chosen["verifier"] = None
         if models.download:
             chosen["download"] = True
         return chosen

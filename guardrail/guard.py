@@ -18,9 +18,16 @@ from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageErr
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.flow.ladder import examine
 from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Flow
+from guardrail.flow.steps import Detect, Flow, Verify
 from guardrail.outcome import Action, Outcome, Verdict
-from guardrail.plugins import Once, connect, require_portable, shipped_rewriter
+from guardrail.plugins import (
+    Once,
+    chosen_verifier,
+    connect,
+    require_portable,
+    shipped_rewriter,
+    threshold_of,
+)
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter, Verifier
 from guardrail.structured.terms import Terms
@@ -41,8 +48,6 @@ Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
 Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Embed_ = Callable[[Sequence[str]], Any]
 Verify_ = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-ACCEPTABLE = 0.5
-"""Probability from which a guard with a verifier takes a rewrite, where its policy names no other."""
 WINDOW = 256
 """Texts advanced together by ``check_many``: enough to fill model calls, few enough to bound memory."""
 
@@ -55,7 +60,8 @@ class Guard:
     rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base; None starts at mask
     embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
     lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
-    verifier    a Verifier or a callable, which judges rewrites as a reader would; None: the checks alone do
+    verifier    a Verifier or a callable, which judges rewrites as a reader would; "shipped" is the shipped
+                one, for the rewriters of this package alone; None: the checks alone judge
     on_outcome  called with every outcome before its text is returned, and when a stream has ended
     audit       an AuditLog, or where to keep one: an SQLite file or a database URL (extra ``audit``);
                 what was changed or degraded is recorded before its text is returned, or AuditError raised
@@ -73,7 +79,7 @@ class Guard:
         rewriter: Rewriter | Rewrite_ | Literal["shipped"] | None = "shipped",
         embedder: Embedder | Embed_ | None = None,
         lexicon: Detector | Detect_ | None = None,
-        verifier: Verifier | Verify_ | None = None,
+        verifier: Verifier | Verify_ | Literal["shipped"] | None = "shipped",
         on_outcome: OutcomeHook | None = None,
         audit: AuditLog | str | Path | None = None,
         download: bool = False,
@@ -81,8 +87,9 @@ class Guard:
         policy = Policy() if policy is None else _require_policy(policy)
         if rewriter is None:
             policy = replace(policy, ladder=tuple(rung for rung in policy.ladder if rung != "rewrite"))
+        verifier = chosen_verifier(verifier, rewriter=rewriter)
         if verifier is not None and policy.acceptable is None:
-            policy = replace(policy, acceptable=ACCEPTABLE)
+            policy = replace(policy, acceptable=threshold_of(verifier))
         if verifier is None and policy.acceptable is not None:
             raise UsageError(
                 "the policy's acceptable needs a verifier: pass Guard(verifier=...), or leave it out"
@@ -332,6 +339,8 @@ class Guard:
         ]
         if "rewrite" in self.policy.ladder:
             steps.append(self._calls.open)
+        if self.policy.acceptable is not None:
+            steps.append(partial(self._calls.answer, Verify(("ready",), ("ready",))))
         reasons = []
         for step in steps:
             try:

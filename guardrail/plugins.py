@@ -21,14 +21,19 @@ from guardrail.errors import (
     PluginError,
     UsageError,
 )
-from guardrail.manifest import Manifest
+from guardrail.manifest import FILENAME, Manifest
 
 if TYPE_CHECKING:
     from guardrail.detectors.lexicon import Lexicon
     from guardrail.detectors.onnx import OnnxDetector
     from guardrail.rewriters.onnx import OnnxRewriter
+    from guardrail.verifiers.onnx import OnnxVerifier
 
-__all__ = ["Once", "connect", "require_portable", "shipped_rewriter"]
+__all__ = ["Once", "chosen_verifier", "connect", "require_portable", "shipped_rewriter", "threshold_of"]
+
+SHIPPED = Path(__file__).parent / "shipped"
+ACCEPTABLE = 0.5
+"""Probability from which a rewrite is taken where neither a policy nor its verifier names another."""
 
 T = TypeVar("T")
 
@@ -57,7 +62,31 @@ def _rewriter(part: Any) -> Plugin:
 def _verifier(part: Any) -> Plugin:
     if part is None:  # left out; the flow then asks for none
         return Plugin("verifier", lambda sources, candidates: [1.0 for _ in candidates], name="none")
-    return _plugin("verifier", part, "verify", part)
+    chosen = None if part == "shipped" else part
+    return _plugin(
+        "verifier",
+        chosen,
+        "verify",
+        lambda sources, candidates: _shipped_verifier().verify(sources, candidates),
+    )
+
+
+def chosen_verifier(part: Any, *, rewriter: Any) -> Any:
+    """The verifier of a guard with this rewriter; None in place of the shipped one where that does not judge.
+
+    It has learned what is wrong with rewrites of this package's rewriters, and judges those alone.
+    """
+    if part != "shipped":
+        return part
+    is_ours = rewriter == "shipped" or type(rewriter).__module__.startswith("guardrail.rewriters.")
+    return "shipped" if is_ours and (SHIPPED / "verifier" / FILENAME).is_file() else None
+
+
+def threshold_of(verifier: Any) -> float:
+    """The probability from which this verifier's maker takes a rewrite."""
+    part = Manifest.load(SHIPPED / "verifier", verify=False) if verifier == "shipped" else verifier
+    found = getattr(part, "threshold", None)
+    return ACCEPTABLE if found is None else float(found)
 
 
 def _plugin(place: str, part: Any, name: str, shipped: Callable[..., Any]) -> Plugin:
@@ -83,7 +112,7 @@ def _labels(part: Any) -> Iterable[str] | None:
 
 
 def _shipped_labels() -> Iterable[str]:
-    return Manifest.load(Path(__file__).parent / "shipped" / "detector", verify=False).labels
+    return Manifest.load(SHIPPED / "detector", verify=False).labels
 
 
 def require_portable(parts: Mapping[str, Any]) -> None:
@@ -134,10 +163,17 @@ def _shipped_lexicon() -> Lexicon:
 
 
 @Once
+def _shipped_verifier() -> OnnxVerifier:
+    from guardrail.verifiers.onnx import OnnxVerifier
+
+    return OnnxVerifier.shipped()
+
+
+@Once
 def shipped_rewriter() -> OnnxRewriter:
     from guardrail.rewriters.onnx import OnnxRewriter
 
-    return OnnxRewriter.load(Path(__file__).parent / "shipped" / "rewriter")
+    return OnnxRewriter.load(SHIPPED / "rewriter")
 
 
 def _open_rewriter() -> OnnxRewriter:

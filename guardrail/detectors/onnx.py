@@ -17,8 +17,9 @@ from guardrail.detectors.normalise import second_reading
 from guardrail.detectors.reading import Normalised
 from guardrail.detectors.recent import Recent
 from guardrail.detectors.scripts import has_foreign_letters_only, is_unreadable
+from guardrail.detectors.session import open_session, open_tokenizer, sigmoid
 from guardrail.detectors.windows import Encoding, Window, buckets, encode, windows
-from guardrail.errors import ManifestError, ModelFileError
+from guardrail.errors import ManifestError
 from guardrail.manifest import Manifest, is_number
 from guardrail.outcome import Span, Verdict
 from guardrail.protocols import Embeddings
@@ -87,12 +88,12 @@ class OnnxDetector:
         self._presets = self.manifest.settings.get("presets", {})
         lowest = min(self._threshold, *_limits(self._presets)) if self._presets else self._threshold
         self._clear_below = float(self.manifest.settings.get("clear_threshold", _CLEAR_SHARE * lowest))
-        self._tokenizer = _tokenizer(Path(folder) / TOKENIZER)
+        self._tokenizer = open_tokenizer(Path(folder) / TOKENIZER)
         self._cls, self._sep, self._pad, self._unknown = (
             self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
         )
         self._window = int(self.manifest.settings.get("window", _WINDOW)) - 2
-        self._session = _session(Path(folder) / MODEL, threads=threads, spinning=spinning)
+        self._session = open_session(Path(folder) / MODEL, threads=threads, spinning=spinning)
         self._inputs = [each.name for each in self._session.get_inputs()]
         calibration = [self.manifest.calibration[label] for label in self.manifest.labels]
         self._slopes = np.array([c["a"] for c in calibration], dtype=np.float32)
@@ -200,7 +201,7 @@ class OnnxDetector:
         for reading, reads in judged:
             if len(reading.encoding):
                 logits = np.stack([read.logits for _, read in reads])  # (windows, labels)
-                scores = np.maximum(scores, _sigmoid(self._slopes * logits + self._offsets).max(axis=0))
+                scores = np.maximum(scores, sigmoid(self._slopes * logits + self._offsets).max(axis=0))
                 spans += self._spans(reading, reads)
         by_label = dict(zip(self.manifest.labels, map(float, scores), strict=True))
         # Two weak witnesses for one strong: from a lower score on, a marked word decides.
@@ -227,7 +228,7 @@ class OnnxDetector:
         scores = np.zeros(len(encoding), dtype=np.float32)
         for window, read in reads:
             part = scores[window.start : window.end]
-            np.maximum(part, _sigmoid(read.token_logits), out=part)
+            np.maximum(part, sigmoid(read.token_logits), out=part)
         words = np.unique(encoding.words[scores >= self._span_threshold])
         firsts = np.searchsorted(encoding.words, words, side="left")
         lasts = np.searchsorted(encoding.words, words, side="right") - 1
@@ -289,43 +290,11 @@ def _are_thresholds(limits: Mapping[str, Any]) -> bool:
     return all(is_number(limits.get(kind), 0.0, 1.0) for kind in ("alone", "marked"))
 
 
-def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise ModelFileError(f"{path} is not a tokenizer; fetch the model again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _session(path: Path, *, threads: int | None, spinning: bool) -> Any:
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    options.log_severity_level = 4  # what goes wrong is raised
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelFileError(f"{path} cannot be loaded by onnxruntime; fetch the model again") from error
-
-
 def _pooled(reads: Sequence[tuple[Window, _Read]]) -> Floats:
     """The mean of the windows' embeddings weighted by their lengths, at unit length again."""
     weights = np.array([max(len(window), 1) for window, _ in reads], dtype=np.float32)
     mean = weights @ np.stack([read.embedding for _, read in reads])
     return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    # tanh does not overflow where exp would.
-    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits), dtype=np.float32)
 
 
 def _joined(spans: Iterable[Span], text: str) -> Iterator[Span]:

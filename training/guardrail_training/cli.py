@@ -191,6 +191,17 @@ def detector(
     typer.echo(f"written to {path}", err=True)
 
 
+@app.command()
+def verifier(
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+) -> None:
+    """Trains, calibrates and exports the verifier, which judges rewrites as a reader would."""
+    from guardrail_training.verifier import verifier as trainer
+
+    path = trainer.run(_settings(trainer.VerifierSettings, recipe, changes, base=base, data=data, out=out))
+    typer.echo(f"written to {path}", err=True)
+
+
 @app.command("detector-scores")
 def detector_scores(
     network: Annotated[str, typer.Argument(help="network.safetensors of a larger encoder's training.")],

@@ -28,7 +28,6 @@ from guardrail_training.detection.detector import (
     DetectorSettings,
     average,
     detector_loss,
-    learning_rate,
     run,
     train,
     twin_loss,
@@ -36,6 +35,7 @@ from guardrail_training.detection.detector import (
 from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.mixture import Example, compose, draw_pass, highest
 from guardrail_training.detection.network import Reading, mean_embedding
+from guardrail_training.detection.optimiser import learning_rate
 from guardrail_training.detection.settings import course
 from tests.training.detection.tiny_detector import tiny_base, tiny_network
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from guardrail_training.detection.augment import UNKNOWN
 from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.mixture import Example
 
-__all__ = ["Batch", "Encoded", "batches", "encode", "load_tokenizer", "pad"]
+__all__ = ["Batch", "Encoded", "Unit", "batches", "encode", "load_tokenizer", "pad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,16 @@ def pad(rows: Sequence[Encoded]) -> Batch:
     )
 
 
-def batches(rows: Sequence[Encoded], *, tokens: int, seed: int | None) -> list[list[int]]:
+class Unit(Protocol):
+    """A row as ids; rows of one pair, a number above 0, stay together."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+    @property
+    def pair(self) -> int: ...
+
+
+def batches(rows: Sequence[Unit], *, tokens: int, seed: int | None) -> list[list[int]]:
     """Positions of the rows of each batch: like lengths and pairs together, at most ``tokens`` padded tokens.
 
     With a seed, rows of like length are shuffled and so are the batches; without, they run from short to

@@ -34,12 +34,13 @@ from guardrail_training.detection.hard_negatives import Templates
 from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.mixture import TEMPLATES_HELD_OUT, draw_passes
 from guardrail_training.detection.network import DetectorNetwork, Reading, mean_embedding
+from guardrail_training.detection.optimiser import adamw, learning_rate, uses_bfloat16
 from guardrail_training.detection.settings import DetectorSettings, course
 from guardrail_training.detection.soft_scores import SoftScores
 from guardrail_training.provenance import model_folder
 from guardrail_training.runlog import MetricLog, progress_bar, write_run
 
-__all__ = ["DetectorSettings", "average", "detector_loss", "learning_rate", "run", "train"]
+__all__ = ["DetectorSettings", "average", "detector_loss", "run", "train"]
 
 LABEL_WEIGHTS = {
     "toxicity": 1.0,  # it decides, and so does incivility; the others describe
@@ -54,7 +55,6 @@ LABEL_WEIGHTS = {
 }
 RANKED = ("toxicity", "incivility")  # labels by which twins are ranked
 TWINS_APART = 0.5  # difference in a label from which one twin has to rank above the other
-FLOOR = 0.02  # the last steps' share of the peak learning rate
 
 
 def run(settings: DetectorSettings) -> Path:
@@ -123,12 +123,6 @@ def twin_loss(logits: Tensor, batch: Batch) -> Tensor:
     return every.sum() / max(1, len(every))
 
 
-def learning_rate(step: int, *, total: int, warmup: float) -> float:
-    """The share of the peak rate at a step: a linear rise, then a linear fall."""
-    warm = max(1, round(warmup * total))
-    return min((step + 1) / warm, max(FLOOR, (total - step) / max(1, total - warm)))
-
-
 def train(settings: DetectorSettings) -> DetectorNetwork:
     """The trained network; continues from a checkpoint in ``out`` that has the same settings."""
     # 1. Everything random follows from the seed and the position.
@@ -144,7 +138,7 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     total = min(len(steps), settings.max_steps or len(steps))
 
     # 3. Optimiser, and where a checkpoint left off.
-    optimizer = _optimizer(network, settings)
+    optimizer = adamw(network, settings)
     fingerprint = _fingerprint(settings, rows=len(rows))
     first = load_checkpoint(out, model=network, optimizer=optimizer, fingerprint=fingerprint)
     write_run(out, settings=settings, facts={"steps": total, "rows": len(rows), "fingerprint": fingerprint})
@@ -159,7 +153,7 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
             batch = pad([rows[place] for place in step.rows])
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * step.rate
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
                 target = _original_embedding(original, batch, share=step.distilled)
                 reading = network(batch.input_ids, batch.attention_mask, batch.case_ids)
             parts = detector_loss(
@@ -265,31 +259,6 @@ def _original_embedding(original: Any, batch: Batch, *, share: float) -> Tensor:
         return torch.zeros(0, original.config.hidden_size)
     states = original(input_ids=ids, attention_mask=mask).last_hidden_state
     return mean_embedding(states.float(), mask)
-
-
-def _optimizer(network: DetectorNetwork, settings: DetectorSettings) -> torch.optim.Optimizer:
-    """AdamW with a higher rate for the new layers and no decay on vectors."""
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        groups.setdefault((name.startswith("encoder."), parameter.dim() > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "peak": settings.lr if encoder else settings.head_lr,
-                "weight_decay": settings.weight_decay if matrix else 0.0,
-            }
-            for (encoder, matrix), parameters in groups.items()
-        ],
-        fused=True,
-    )
-
-
-def _bfloat16(settings: DetectorSettings) -> bool:
-    if settings.dtype != "auto":
-        return settings.dtype == "bfloat16"
-    supported: bool = torch.cpu._is_avx512_bf16_supported()
-    return supported
 
 
 def _fingerprint(settings: DetectorSettings, *, rows: int) -> str:

@@ -1,4 +1,4 @@
-"""The detector's network as an ONNX graph, node by node, so that the precision of each number is chosen here.
+"""A BERT-like encoder as an ONNX graph, node by node, so that the precision of each number is chosen here.
 
 A linear layer is one of three: ``float`` (for comparison), ``static`` (activations quantised on a fixed
 scale) or ``rows`` (every token on its own scale). ``rows`` is dynamic, yet a token's scale depends on that
@@ -9,18 +9,28 @@ activations, pairs of products then fit the 16-bit sums of AVX2 machines, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from guardrail.outcome import LABELS
-
-__all__ = ["Precision", "Ranges", "Weights", "build", "quantise_columns", "quantise_rows", "smoothing"]
+__all__ = [
+    "Builder",
+    "Graph",
+    "Precision",
+    "Ranges",
+    "Weights",
+    "encoder_states",
+    "finished",
+    "pooled_hidden",
+    "quantise_columns",
+    "quantise_rows",
+    "smoothing",
+]
 
 Precision = Literal["float", "static", "rows"]
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -58,7 +68,7 @@ def smoothing(ranges: Array, weight: Array) -> npt.NDArray[np.float32]:
 
 
 @dataclass(slots=True)
-class _Graph:
+class Graph:
     """Nodes and constants as they are added."""
 
     nodes: list[onnx.NodeProto]
@@ -151,39 +161,44 @@ class _Graph:
         )
 
 
-def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = None) -> onnx.ModelProto:
-    """The model: ``input_ids``, ``attention_mask``, ``case_ids`` (batch, time), int64, to the three outputs.
+class Builder(Protocol):
+    """Makes the model of a network's weights in one precision."""
 
-    ``weights`` is the network's state dict as numpy arrays. ``static`` takes its scales from ``ranges``,
-    ``rows`` smooths with them where they are given: constants both, so no text depends on another.
-    """
-    graph = _Graph([], {}, precision, ranges or {})
-    bias, real = _masks(graph)
-    x = _embeddings(graph, weights)
-    layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("encoder.encoder.layer."))
-    for number in range(layers):
-        x = _layer(graph, weights, x, bias, number)
-    _outputs(graph, weights, x, real)
-    dims: list[str | int] = ["batch", "time"]
+    def __call__(
+        self, weights: Weights, *, precision: Precision, ranges: Ranges | None = None
+    ) -> onnx.ModelProto: ...
+
+
+def finished(
+    graph: Graph, *, name: str, ids: str, shapes: Mapping[str, Sequence[str | int]]
+) -> onnx.ModelProto:
+    """The graph as a model; ``ids`` is its third input, ``shapes`` are those of its outputs."""
     inputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, dims)
-        for name in ("input_ids", "attention_mask", "case_ids")
+        helper.make_tensor_value_info(each, TensorProto.INT64, ["batch", "time"])
+        for each in ("input_ids", "attention_mask", ids)
     ]
-    width = weights["tokens.weight"].shape[1]
-    shapes: dict[str, list[str | int]] = {
-        "logits": ["batch", len(LABELS)],
-        "embedding": ["batch", width],
-        "token_logits": dims,
-    }
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
+        helper.make_tensor_value_info(each, TensorProto.FLOAT, list(shape)) for each, shape in shapes.items()
     ]
-    proto = helper.make_graph(graph.nodes, "detector", inputs, outputs, list(graph.constants.values()))
+    proto = helper.make_graph(graph.nodes, name, inputs, outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)]
     return helper.make_model(proto, opset_imports=opsets, ir_version=8, producer_name="guardrail-train")
 
 
-def _masks(graph: _Graph) -> tuple[str, str]:
+def encoder_states(graph: Graph, weights: Weights, *, added: str, ids: str) -> tuple[str, str]:
+    """The encoder's last states, (batch, time, width), and the mask as floats, (batch, time, 1).
+
+    The rows of the table ``added`` that the input ``ids`` names are added to the tokens' embeddings.
+    """
+    bias, real = _masks(graph)
+    x = _embeddings(graph, weights, added=added, ids=ids)
+    layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("encoder.encoder.layer."))
+    for number in range(layers):
+        x = _layer(graph, weights, x, bias, number)
+    return x, real
+
+
+def _masks(graph: Graph) -> tuple[str, str]:
     """What is added to attention scores, (batch, 1, 1, time), and the mask as floats, (batch, time, 1)."""
     mask = graph.add("Cast", "attention_mask", name="mask", to=TensorProto.FLOAT)
     real = graph.add("Unsqueeze", mask, graph.integers(2), name="real")
@@ -192,7 +207,7 @@ def _masks(graph: _Graph) -> tuple[str, str]:
     return graph.add("Unsqueeze", far, graph.integers(1, 2), name="score_bias"), real
 
 
-def _embeddings(graph: _Graph, weights: Weights) -> str:
+def _embeddings(graph: Graph, weights: Weights, *, added: str, ids: str) -> str:
     prefix = "encoder.embeddings."
     words = graph.table("words", weights[f"{prefix}word_embeddings.weight"], "input_ids")
     shape = graph.add("Shape", "input_ids", name="shape")
@@ -203,17 +218,21 @@ def _embeddings(graph: _Graph, weights: Weights) -> str:
     positions = (
         weights[f"{prefix}position_embeddings.weight"] + weights[f"{prefix}token_type_embeddings.weight"][0]
     )
-    cases = graph.add(
-        "Gather", graph.constant("cases", weights["case.weight"]), "case_ids", name="cases/rows"
-    )
-    cased = graph.add("Add", words, cases, name="words/cased")
+    table = graph.constant(added, weights[f"{added}.weight"])
+    rows = graph.add("Gather", table, ids, name=f"{added}/rows")
+    together = graph.add("Add", words, rows, name="words/together")
     return _normalise(
-        graph, weights, f"{prefix}LayerNorm", cased, graph.table("positions", positions, places), "embedded"
+        graph,
+        weights,
+        f"{prefix}LayerNorm",
+        together,
+        graph.table("positions", positions, places),
+        "embedded",
     )
 
 
 def _normalise(
-    graph: _Graph, weights: Weights, key: str, x: str, skip: str, name: str, bias: str | None = None
+    graph: Graph, weights: Weights, key: str, x: str, skip: str, name: str, bias: str | None = None
 ) -> str:
     total = graph.add("Add", x, skip, name=f"{name}/sum")
     if bias is not None:
@@ -222,7 +241,7 @@ def _normalise(
     return graph.add("LayerNormalization", total, scale, shift, name=name, axis=-1, epsilon=1e-12)
 
 
-def _layer(graph: _Graph, weights: Weights, x: str, score_bias: str, number: int) -> str:
+def _layer(graph: Graph, weights: Weights, x: str, score_bias: str, number: int) -> str:
     prefix, name = f"encoder.encoder.layer.{number}.", f"layer{number}"
     attended = _attention(graph, weights, x, score_bias, prefix, name)
     mixed = graph.linear(f"{name}/mix", attended, weights[f"{prefix}attention.output.dense.weight"].T)
@@ -236,7 +255,7 @@ def _layer(graph: _Graph, weights: Weights, x: str, score_bias: str, number: int
     return _normalise(graph, weights, f"{prefix}output.LayerNorm", narrow, x, f"{name}/out", bias)
 
 
-def _attention(graph: _Graph, weights: Weights, x: str, score_bias: str, prefix: str, name: str) -> str:
+def _attention(graph: Graph, weights: Weights, x: str, score_bias: str, prefix: str, name: str) -> str:
     """Self-attention; queries, keys and values in one product, the 1/sqrt(width) folded into the queries."""
     parts = {part: f"{prefix}attention.self.{part}" for part in ("query", "key", "value")}
     width = weights[f"{parts['query']}.weight"].shape[0]
@@ -271,8 +290,8 @@ def _attention(graph: _Graph, weights: Weights, x: str, score_bias: str, prefix:
     return graph.add("Reshape", joined, graph.integers(0, 0, width), name=f"{name}/heads")
 
 
-def _outputs(graph: _Graph, weights: Weights, x: str, real: str) -> None:
-    """The three outputs from the last states, pooled over real tokens only."""
+def pooled_hidden(graph: Graph, weights: Weights, x: str, real: str) -> str:
+    """The classifier's hidden layer over the first state, attended mean and maximum of the real tokens."""
     far = graph.add(
         "Mul", graph.add("Sub", real, "one", name="padding"), "far", name="padding_far"
     )  # (batch, time, 1)
@@ -292,20 +311,6 @@ def _outputs(graph: _Graph, weights: Weights, x: str, real: str) -> None:
         "ReduceMax", graph.add("Add", x, far, name="top/masked"), name="top", axes=[1], keepdims=0
     )
     pooled = graph.add("Concat", first, weighted, top, name="pooled", axis=-1)
-    hidden = graph.add(
+    return graph.add(
         "Gelu", graph.small_linear("hidden", pooled, weights, "hidden"), name="hidden/active", domain=CONTRIB
     )
-    # What training learned beside the labels of a verdict stays out of the file.
-    served = {part: weights[f"labels.{part}"][: len(LABELS)] for part in ("weight", "bias")}
-    served = {f"labels.{part}": value for part, value in served.items()}
-    graph.add("Identity", graph.small_linear("classifier", hidden, served, "labels"), name="logits")
-    tokens = graph.small_linear("tokens", x, weights, "tokens")
-    graph.add("Squeeze", tokens, graph.integers(2), name="token_logits")
-    total = graph.add(
-        "ReduceSum",
-        graph.add("Mul", x, real, name="mean/real"),
-        graph.integers(1),
-        name="mean/sum",
-        keepdims=0,
-    )
-    graph.add("LpNormalization", total, name="embedding", axis=-1, p=2)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from guardrail_training.detection.network import DetectorNetwork
-from guardrail_training.detection.onnx_graph import Precision, Ranges, Weights, build
+from guardrail_training.detection.detector_graph import build
+from guardrail_training.detection.onnx_graph import Builder, Precision, Ranges, Weights
 
 __all__ = ["Answers", "Cost", "Row", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
 
@@ -58,7 +58,7 @@ def arrays(network: nn.Module) -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids with special ones, and their letter cases."""
+    """Token ids with special ones, and their letter cases (of a pair: kinds)."""
 
     ids: Sequence[int]
     cases: Sequence[int]
@@ -67,7 +67,15 @@ class Row:
         return len(self.ids)
 
 
-def activation_ranges(network: DetectorNetwork, rows: Sequence[Row]) -> dict[str, Floats]:
+class OnEncoder(Protocol):
+    """A network on an encoder."""
+
+    @property
+    def encoder(self) -> Any: ...
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, added_ids: Tensor, /) -> Any: ...
+
+
+def activation_ranges(network: OnEncoder, rows: Sequence[Row]) -> dict[str, Floats]:
     """The largest magnitude of each input channel of each linear layer, over tokenised texts."""
     found: dict[str, Floats] = {}
 
@@ -95,8 +103,15 @@ def activation_ranges(network: DetectorNetwork, rows: Sequence[Row]) -> dict[str
     return found
 
 
-def export(weights: Weights, path: str | Path, *, precision: Precision, ranges: Ranges | None = None) -> Path:
-    """Writes the network of these weights as ONNX."""
+def export(
+    weights: Weights,
+    path: str | Path,
+    *,
+    precision: Precision,
+    ranges: Ranges | None = None,
+    build: Builder = build,
+) -> Path:
+    """Writes the network of these weights as ONNX; a detector unless another builder is given."""
     model = build(weights, precision=precision, ranges=ranges)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

@@ -1,0 +1,1 @@
+"""Verifiers: each takes sources and candidates and returns how acceptable each candidate is as a rewrite."""

@@ -1,0 +1,143 @@
+"""Trains the verifier: one encoder that reads a sentence and its rewrite and says whether that is acceptable.
+
+    guardrail-train verifier --base minilm-l6-v2 --data DIR --out DIR
+
+It learns from references (acceptable), from candidates with a made fault and from references that a rule
+refuses (not acceptable), and from outputs of a rewriter that readers rated, which weigh most. A part of the
+sources is held out of all four. ``start`` goes on from a detector's encoder, which knows what is hostile.
+
+Steps: 1. gather the candidates, hold sources out; 2. draw every pass; 3. AdamW with warm-up and linear decay
+on cross-entropy of "acceptable", and of what is wrong where that is known; 4. calibrate, fix the threshold on
+held-out candidates, export as 8-bit ONNX with its manifest (``release``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
+from guardrail_training.detection.batches import batches, load_tokenizer
+from guardrail_training.detection.optimiser import adamw, learning_rate, uses_bfloat16
+from guardrail_training.provenance import model_folder
+from guardrail_training.runlog import MetricLog, progress_bar, write_run
+from guardrail_training.verifier.batches import UNKNOWN, Batch, Row, encode, pad
+from guardrail_training.verifier.examples import Example, Examples, gather
+from guardrail_training.verifier.network import VerifierNetwork
+from guardrail_training.verifier.settings import VerifierSettings, course
+
+__all__ = ["VerifierSettings", "run", "train", "verifier_loss"]
+
+
+def run(settings: VerifierSettings) -> Path:
+    """Trains, calibrates, exports; returns the folder with ``model.onnx`` and ``manifest.json``.
+
+    Interrupted, it saves and exits; the same settings continue the run.
+    """
+    from guardrail_training.verifier.release import release
+
+    settings = replace(settings, base=str(model_folder(settings.base)))
+    examples = gather(settings)
+    network = train(settings, examples)
+    save_model(network, str(Path(settings.out) / "network.safetensors"))
+    return release(network, settings, examples)
+
+
+def verifier_loss(logits: Tensor, batch: Batch, *, fault_weight: float) -> dict[str, Tensor]:
+    """Weighted cross-entropy of "acceptable" and of the known faults; their sum under ``loss``."""
+    known = batch.targets != UNKNOWN  # (batch, 1 + faults)
+    entropy = nn.functional.binary_cross_entropy_with_logits(
+        logits, batch.targets.clamp(min=0.0), reduction="none"
+    )
+    entropy = entropy * known * batch.weight[:, None]
+    acceptable = entropy[:, 0].sum() / batch.weight.sum()
+    faults = entropy[:, 1:].sum() / batch.weight.sum()
+    return {"loss": acceptable + fault_weight * faults, "acceptable": acceptable, "faults": faults}
+
+
+def train(settings: VerifierSettings, examples: Examples) -> VerifierNetwork:
+    """The trained network; continues from a checkpoint in ``out`` that has the same settings."""
+    # 1. Everything random follows from the seed and the position.
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    network = VerifierNetwork.from_base(settings.base, start=settings.start)
+
+    # 2. Every row and every step, before the first of them.
+    rows = encode(examples.train, load_tokenizer(settings.base), max_tokens=settings.max_tokens)
+    steps = _steps(rows, settings)
+    total = min(len(steps), settings.max_steps or len(steps))
+
+    # 3. Optimiser, and where a checkpoint left off.
+    optimizer = adamw(network, settings)
+    fingerprint = _fingerprint(settings, examples.train)
+    first = load_checkpoint(out, model=network, optimizer=optimizer, fingerprint=fingerprint)
+    facts = {"steps": total, "rows": len(rows), "fingerprint": fingerprint, "examples": examples.counts()}
+    write_run(out, settings=settings, facts=facts)
+    metrics = MetricLog(out, resumed_from=first)
+    network.train()
+
+    # 4. The steps.
+    started, seen = time.monotonic(), 0
+    with stop_on_signals() as request, progress_bar() as bar:
+        task = bar.add_task("verifier", total=total, completed=first, loss=0.0)
+        for number, places in enumerate(steps[first:total], start=first + 1):
+            batch = pad([rows[place] for place in places])
+            share = learning_rate(number - 1, total=len(steps), warmup=settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
+                logits = network(batch.input_ids, batch.attention_mask, batch.kind_ids)
+            parts = verifier_loss(logits, batch, fault_weight=settings.fault_weight)
+            parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            seen += len(places)
+            values = {name: round(float(part.detach()), 5) for name, part in parts.items()}
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(
+                    f"the loss is {values['loss']} at step {number}; lower lr or use dtype=float32"
+                )
+            rate = round(seen / (time.monotonic() - started), 1)
+            metrics.add({**values, "lr": settings.lr * share, "pairs_per_second": rate}, step=number)
+            bar.update(task, advance=1, loss=values["loss"])
+            last = number == total or request.signal is not None
+            if last or number % settings.checkpoint_every == 0:
+                save_checkpoint(out, step=number, model=network, optimizer=optimizer, fingerprint=fingerprint)
+            if request.signal:
+                raise SystemExit(
+                    f"{request.signal}: saved after step {number} of {total}; the same command continues"
+                )
+    metrics.close()
+    return network.eval()
+
+
+def _steps(rows: list[Row], settings: VerifierSettings) -> list[list[int]]:
+    """The rows of every step of all passes."""
+    return [
+        group
+        for number in range(settings.passes)
+        for group in batches(rows, tokens=settings.tokens_per_batch, seed=settings.seed * 1000 + number)
+    ]
+
+
+def _fingerprint(settings: VerifierSettings, examples: tuple[Example, ...]) -> str:
+    """The settings and candidates that decide the course of training, in one hash."""
+    chosen = course(settings)
+    del chosen["precision"]  # comes after it
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
+    for example in examples:
+        digest.update(
+            json.dumps([example.source, example.candidate, example.origin, example.weight]).encode()
+        )
+    return digest.hexdigest()
