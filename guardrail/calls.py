@@ -77,7 +77,7 @@ class Calls:
             ask: Callable[[], Any] = partial(plugin.verdicts, call.texts)
         elif isinstance(call, Rewrite):
             self.open()
-            ask = partial(plugin.candidates, call.texts, call.n)
+            ask = partial(plugin.candidates, call.texts, call.n, spans=call.spans)
         else:
             ask = partial(plugin.vectors, call.texts)
         # What a plug-in yields bit by bit is read under its deadline too.

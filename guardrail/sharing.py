@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from guardrail.calls import Calls
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.steps import Detect, ModelCall, Rewrite
+from guardrail.outcome import Span
 from guardrail.portions import MAX_CHARACTERS, MAX_REWRITTEN
 
 __all__ = ["answer_together", "batches", "fits", "kind_of"]
@@ -68,4 +69,12 @@ def _merged(pending: Sequence[ModelCall]) -> ModelCall:
     texts = tuple(text for call in pending for text in call.texts)
     if isinstance(first, Detect):
         return Detect(texts, first.lexicon)
-    return Rewrite(texts, first.n) if isinstance(first, Rewrite) else type(first)(texts)
+    if isinstance(first, Rewrite):
+        return Rewrite(texts, first.n, _spans(call for call in pending if isinstance(call, Rewrite)))
+    return type(first)(texts)
+
+
+def _spans(calls: Iterable[Rewrite]) -> tuple[tuple[Span, ...], ...]:
+    """The spans of all texts of all calls; none at all where no call has any."""
+    found = tuple(spans for call in calls for spans in (call.spans or ((),) * len(call.texts)))
+    return found if any(found) else ()

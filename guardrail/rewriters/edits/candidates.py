@@ -79,15 +79,14 @@ def marked_candidates(
         for (text, _), tokens in zip(todo, continued[: len(free_asks)], strict=True)
     ]
     kept = [
-        list(
-            dict.fromkeys(
-                [
-                    *free_of[:1],
-                    *edits(text, spans, table),
-                    *_partly(text, spans, free_of),
-                    *fillings.get(text, ())[:MAX_FILLED],
-                ]
-            )
+        _different(
+            text,
+            [
+                *free_of[:1],
+                *edits(text, spans, table),
+                *_partly(text, spans, free_of),
+                *fillings.get(text, ())[:MAX_FILLED],
+            ],
         )
         for (text, spans), free_of in zip(todo, free, strict=True)
     ]
@@ -97,6 +96,17 @@ def marked_candidates(
         for asked, texts, scored, free_of in zip(todo, kept, scores, free, strict=True)
     }
     return [list(found.get(asked, ())) for asked in segments]
+
+
+def _different(text: str, candidates: Sequence[str]) -> list[str]:
+    """The candidates, each once, without copies of the text; the model's own first one stays whatever it is."""
+    letters = _letters(text)
+    others = [one for one in candidates[1:] if one.strip() and _letters(one) != letters]
+    return list(dict.fromkeys([*candidates[:1], *others]))
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def _gap_ask(prompt: Prompt, gap: Gap, number: int, wording: Wording) -> Ask:

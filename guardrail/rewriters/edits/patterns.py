@@ -20,6 +20,7 @@ _WHO = re.compile(r"[ \t]+(?:who|that)\b", re.IGNORECASE)
 _LIKE_YOU = re.compile(r"[ \t]+like[ \t]+(you|u|him|her|them|that)\b", re.IGNORECASE)
 _IF = re.compile(r"(?:['’](?:re|s|m)|\b(?:am|is|are|r))[ \t]+$", re.IGNORECASE)
 _WRONG = re.compile(r"[ \t]+(?:if|for|to think|to believe|about)\b", re.IGNORECASE)
+_BE = re.compile(r"[ \t]*(?:['’](?:s|re|m|d)|\b(?:is|are|was|were|am))[ \t]+$", re.IGNORECASE)
 _DETERMINER = re.compile(r"(?P<word>[^\W\d_]+)[ \t]+", re.IGNORECASE)
 
 
@@ -41,6 +42,8 @@ def turns(text: str, phrase: Phrase) -> Iterator[Change]:
         yield Change(phrase.head, phrase.end + like.end(), _cased(like[1], text, phrase.head))
         yield Change(phrase.head, phrase.end + like.end(), _cased(f"people like {like[1]}", text, phrase.head))
     if who := _WHO.match(behind):
+        if be := _BE.search(before):  # "he is a crook who stole it": "he stole it"
+            yield Change(be.start(), phrase.end + who.end())
         persons = ("the people", "those") if is_plural else ("the person", "someone")
         for person in persons:
             yield Change(phrase.head, phrase.end, _cased(person, text, phrase.head))
@@ -49,11 +52,15 @@ def turns(text: str, phrase: Phrase) -> Iterator[Change]:
     elif determiner in ("a", "an", "such") and _IF.search(before) and _WRONG.match(behind):
         yield Change(phrase.head, phrase.end, "wrong")
     elif determiner in ("this", "that", "these", "those", "the"):
-        for word in ("people",) if is_plural else ("person", "guy"):
+        words = ("people",) if is_plural else ("person", "guy")[: 1 if determiner == "the" else 2]
+        for word in words:
             yield Change(phrase.head, phrase.end, _cased(f"{determiner} {word}", text, phrase.head))
-        yield Change(phrase.head, phrase.end, _cased("they" if is_plural else determiner, text, phrase.head))
-    elif determiner == "some":
-        yield Change(phrase.head, phrase.end, _cased("some people" if is_plural else "someone", text, phrase.head))
+        if is_plural:
+            yield Change(phrase.head, phrase.end, _cased("they", text, phrase.head))
+    elif determiner == "some" or (determiner in ("a", "an") and not _BE.search(before)):
+        yield Change(
+            phrase.head, phrase.end, _cased("some people" if is_plural else "someone", text, phrase.head)
+        )
     elif is_plural and not determiner and not behind.lstrip().startswith(","):
         yield Change(phrase.head, phrase.end, _cased("people", text, phrase.head))
 

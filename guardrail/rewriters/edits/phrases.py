@@ -34,6 +34,7 @@ _CONNECTORS = frozenset(
     " or just even instead rather unless before after though although".split()
 )
 _LEADS = frozenset(["a", "an", "the", "this", "that", "these", "those", "some", "such", *_ADDRESS])
+_ADDRESSED = re.compile(r"(?:you|u|ya|ye)\b[ \t]*", re.IGNORECASE)
 _SUCH = re.compile(r"\bsuch[ \t]+$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*")
 _MARK = re.compile(r"[,;:()\[\]!?…–—\n]+|\.+(?=\s|$|[\"”’')\]])|\s-{1,2}\s")
@@ -109,8 +110,11 @@ def cuts(text: str, phrase: Phrase) -> list[Change]:
 
 def _stretches(text: str, phrase: Phrase) -> Iterator[tuple[int, int]]:
     yield phrase.head, phrase.end
+    address = _ADDRESSED.match(text, phrase.head, phrase.start)
+    if address:  # "you clowns broke it" keeps its subject
+        yield address.end(), phrase.end
     is_head_noun = phrase.head < phrase.start and not _WORD.match(text[phrase.end :].lstrip(" \t"))
-    if not is_head_noun:  # without its noun an article or "you" is left alone
+    if not is_head_noun:  # without its noun an article is left alone
         yield phrase.start, phrase.end
     piece_start, piece_end = _piece(text, phrase)
     yield piece_start, piece_end

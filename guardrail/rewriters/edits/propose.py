@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from guardrail.outcome import Span
-from guardrail.protected import protected_spans
+from guardrail.protected import find, protected_spans
 from guardrail.rewriters.edits.patterns import turns
 from guardrail.rewriters.edits.phrases import Phrase, cuts, phrases
 from guardrail.rewriters.edits.repair import Change, apply
@@ -22,6 +22,8 @@ MAX_PHRASES = 4
 MAX_OPTIONS = 10
 MAX_INSTEAD = 3
 MAX_GAPS = 2
+KEPT = ("number", "url", "address", "code", "placeholder", "mention")
+"""What no edit may take away."""
 _WORD = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*")
 
 
@@ -71,7 +73,12 @@ def _options(text: str, phrase: Phrase, table: SubstitutionTable) -> list[Change
     turned = list(turns(text, phrase))
     # One of each kind in turn: what is likely is for the model to say.
     mixed = itertools.chain.from_iterable(itertools.zip_longest(cut, turned, substituted))
-    return list(dict.fromkeys(change for change in mixed if change is not None))
+    kept = [item.span for kind in KEPT for item in find(kind, text)]
+    return [
+        change
+        for change in dict.fromkeys(mixed)
+        if change is not None and not any(change.start < k.end and k.start < change.end for k in kept)
+    ]
 
 
 def _substitutions(text: str, phrase: Phrase, table: SubstitutionTable) -> Iterator[Change]:

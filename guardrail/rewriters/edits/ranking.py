@@ -11,7 +11,7 @@ __all__ = ["ranked"]
 
 MIN_WORST = -5.0
 """Log-probability of its least likely token below which an edit is no candidate: something is missing there."""
-MIN_MEAN = -0.9
+MIN_MEAN = -1.6
 """Mean log-probability per token below which an edit is no candidate."""
 
 Floats = npt.NDArray[np.float32]

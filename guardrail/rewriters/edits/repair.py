@@ -74,8 +74,7 @@ def _joined(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
         left, right = left[:-1], right[1:].lstrip(_BLANKS)
     while True:
         if _opens(left):
-            stripped = right.lstrip(_BLANKS + _PAUSES + _DASHES)
-            stripped = stripped[1:].lstrip(_BLANKS) if left and stripped[:1] in tuple(_ENDS) else stripped
+            stripped = right.lstrip(_BLANKS + _PAUSES + _DASHES + _ENDS)
             if left and left[-1] in _ENDS + "\n" and stripped[:1].islower() and left[-1] != "\n":
                 stripped = stripped[0].upper() + stripped[1:]
             right = stripped
