@@ -18,7 +18,8 @@ from guardrail.models.weights import read_weights
 from guardrail.outcome import Span
 from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
-from guardrail.rewriters.edits.candidates import Ask, marked_candidates
+from guardrail.rewriters.edits.candidates import marked_candidates
+from guardrail.rewriters.edits.models import SearchModel
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import BaseFolder, find_base
 from guardrail.rewriters.runtime.factors import factors_of
@@ -142,26 +143,10 @@ class OnnxRewriter:
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
         asked = [(segment, tuple(marks)) for segment, marks in zip(segments, spans, strict=True)]
-        return marked_candidates(self, self._wording, SubstitutionTable.shipped(), asked, n)
-
-    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
-        """The continuations of each prompt, the greedy one first."""
-        questions = [Question(ask.prompt, ask.source, ask.n) for ask in asks]
-        return [answer.candidates for answer in self._answers(questions)]
-
-    def scored(
-        self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
-    ) -> list[list[npt.NDArray[np.float32]]]:
-        """For each text behind its prompt the log-probability of each token and of its end."""
-        questions = [
-            Question(prompt, (), 0, tuple(tuple(self._wording.encode(text)) for text in group))
-            for prompt, group in zip(prompts, texts, strict=True)
-        ]
-        return [answer.scores for answer in self._answers(questions)]
-
-    def _answers(self, questions: Sequence[Question]) -> list[Answer]:
-        with self._base.runtime.held():
-            return search(self._reader, questions, stop=self._base.stop, decoding=self._decoding)
+        model = SearchModel(
+            self._reader, stop=self._base.stop, decoding=self._decoding, encode=self._wording.encode
+        )
+        return marked_candidates(model, self._wording, SubstitutionTable.shipped(), asked, n)
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """For each text, as a rewrite of the segment, the log-probability of each token and of its end.
@@ -172,7 +157,8 @@ class OnnxRewriter:
         longest = max(map(len, question.texts), default=0) + len(question.prompt.ids)
         if longest > self._base.runtime.positions:
             raise UsageError(f"prompt and text have {longest} tokens, at most {self._base.runtime.positions}")
-        (answer,) = self._answers([question])
+        with self._base.runtime.held():
+            (answer,) = search(self._reader, [question], stop=self._base.stop, decoding=self._decoding)
         return answer.scores
 
     def _search(
@@ -182,7 +168,9 @@ class OnnxRewriter:
             self._question(segment, prompt, n=n, texts=[texts[segment]] if segment in texts else [])
             for segment, prompt in prompts.items()
         ]
-        return dict(zip(prompts, self._answers(questions), strict=True))
+        with self._base.runtime.held():
+            answers = search(self._reader, questions, stop=self._base.stop, decoding=self._decoding)
+        return dict(zip(prompts, answers, strict=True))
 
     def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> Question:
         return Question(

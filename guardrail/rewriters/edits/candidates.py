@@ -25,7 +25,7 @@ GAP_CONTINUATIONS = 2
 GAP_WORDS = 6
 """Words of a filling behind which the rest of the source may follow."""
 MAX_FILLED = 8
-WINDOW = 2
+WINDOW = 1
 """Words beside the toxic ones in which a free rewrite may differ and still be taken over in part."""
 _PIECE = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*|\s+|.", re.DOTALL)
 _WORD_END = re.compile(r"(?<=\w)(?!\w)|$")
@@ -79,15 +79,17 @@ def marked_candidates(
         for (text, _), tokens in zip(todo, continued[: len(free_asks)], strict=True)
     ]
     kept = [
-        _different(
-            text,
-            [
-                *free_of[:1],
-                *edits(text, spans, table),
-                *_partly(text, spans, free_of),
-                *fillings.get(text, ())[:MAX_FILLED],
-            ],
-        )
+        [
+            *free_of[:1],
+            *_different(
+                [text, *free_of[:1]],
+                [
+                    *edits(text, spans, table),
+                    *_partly(text, spans, free_of),
+                    *fillings.get(text, ())[:MAX_FILLED],
+                ],
+            ),
+        ]
         for (text, spans), free_of in zip(todo, free, strict=True)
     ]
     scores = model.scored([prompts[text] for text, _ in todo], kept)
@@ -98,11 +100,10 @@ def marked_candidates(
     return [list(found.get(asked, ())) for asked in segments]
 
 
-def _different(text: str, candidates: Sequence[str]) -> list[str]:
-    """The candidates, each once, without copies of the text; the model's own first one stays whatever it is."""
-    letters = _letters(text)
-    others = [one for one in candidates[1:] if one.strip() and _letters(one) != letters]
-    return list(dict.fromkeys([*candidates[:1], *others]))
+def _different(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """The candidates, each once, without those that have the letters of a known text."""
+    letters = {_letters(text) for text in known}
+    return list(dict.fromkeys(one for one in candidates if one.strip() and _letters(one) not in letters))
 
 
 def _letters(text: str) -> str:

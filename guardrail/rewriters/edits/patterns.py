@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from guardrail.rewriters.edits.phrases import Phrase
+from guardrail.rewriters.edits.phrases import DETERMINERS, Phrase
 from guardrail.rewriters.edits.repair import Change
 
 __all__ = ["turns"]
@@ -13,7 +13,7 @@ __all__ = ["turns"]
 _ONLY = re.compile(r"\b(only|just)[ \t]+(an?|the)?[ \t]*$", re.IGNORECASE)
 _WOULD = re.compile(r"[ \t]+(?:would|could|would ever)[ \t]+(?!have\b|be\b|not\b)(?=[a-z])", re.IGNORECASE)
 _WHICH = re.compile(
-    r"\b(?:which|what)(?:[ \t]+(?:kind|sort|type)[ \t]+of(?:[ \t]+an?)?)?(?:[ \t]+(?:absolute|complete|total|utter))?[ \t]*$",
+    r"\b(?:which|what)(?:[ \t]+(?:kind|sort|type)[ \t]+of(?:[ \t]+an?)?)?(?P<modifiers>(?:[ \t]+[\w-]+){0,3}?)[ \t]*$",
     re.IGNORECASE,
 )
 _WHO = re.compile(r"[ \t]+(?:who|that)\b", re.IGNORECASE)
@@ -29,14 +29,16 @@ def turns(text: str, phrase: Phrase) -> Iterator[Change]:
     whole = text[phrase.head : phrase.end]
     first = _DETERMINER.match(whole)
     determiner = first["word"].casefold() if first else ""
+    determiner = determiner if determiner in DETERMINERS or determiner == "such" else ""
     before, behind = text[: phrase.head], text[phrase.end :]
     is_plural = bool(re.search(r"s$|folk$|people$", whole)) and not whole.endswith("ss")
-    if (only := _ONLY.search(text[: phrase.start] if not determiner else text[: phrase.head] )) and (
+    if (only := _ONLY.search(text[: phrase.head])) and (
         would := _WOULD.match(behind)
     ):
         for opening in ("It makes no sense to", "Nobody should"):
             yield Change(only.start(), phrase.end + would.end(), _cased(opening, text, only.start()) + " ")
-    if which := _WHICH.search(before if determiner in ("", "a", "an") else ""):
+    which = _WHICH.search(text[: phrase.start])
+    if which and (not which["modifiers"] or which.start("modifiers") + 1 >= phrase.head):
         yield Change(which.start(), phrase.end, _cased("who", text, which.start()))
     if like := _LIKE_YOU.match(behind):
         yield Change(phrase.head, phrase.end + like.end(), _cased(like[1], text, phrase.head))

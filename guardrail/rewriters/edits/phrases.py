@@ -113,8 +113,10 @@ def _stretches(text: str, phrase: Phrase) -> Iterator[tuple[int, int]]:
     address = _ADDRESSED.match(text, phrase.head, phrase.start)
     if address:  # "you clowns broke it" keeps its subject
         yield address.end(), phrase.end
+    first = _WORD.match(text, phrase.head)
+    stands_alone = first is not None and first.group().casefold() in ("this", "that", "these", "those", "some")
     is_head_noun = phrase.head < phrase.start and not _WORD.match(text[phrase.end :].lstrip(" \t"))
-    if not is_head_noun:  # without its noun an article is left alone
+    if stands_alone or not is_head_noun:  # an article without its noun does not
         yield phrase.start, phrase.end
     piece_start, piece_end = _piece(text, phrase)
     yield piece_start, piece_end

@@ -72,6 +72,12 @@ def _joined(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
     left, right = left.rstrip(_BLANKS), right.lstrip(_BLANKS)
     if both_commas and left.endswith(",") and right.startswith(","):
         left, right = left[:-1], right[1:].lstrip(_BLANKS)
+    if both_commas and left.endswith(",") and _first_word(right) in _CONJUNCTIONS:
+        left = left[:-1]
+    if left.endswith("(") and right.startswith(")"):
+        left, right = left[:-1].rstrip(_BLANKS), right[1:].lstrip(_BLANKS)
+    if _last_word(left) in _CONJUNCTIONS and right.startswith(",") and right[1:].strip():
+        right = right[1:].lstrip(_BLANKS)
     while True:
         if _opens(left):
             stripped = right.lstrip(_BLANKS + _PAUSES + _DASHES + _ENDS)
@@ -91,8 +97,6 @@ def _joined(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
             left = left[:-1]
             continue
         break
-    if _last_word(left) in _CONJUNCTIONS and right.startswith(","):
-        right = right[1:].lstrip(_BLANKS)
     if _last_word(left) in ("a", "an"):
         left = _with_article(left + " ", right).rstrip(_BLANKS)
     needs_blank = left and right and left[-1] not in "\r\n([{\"“‘*_`" and right[0] not in _CLOSING + "\r\n"
@@ -115,6 +119,11 @@ def _last_word(left: str) -> str:
     return found["word"].casefold().replace("’", "'") if found else ""
 
 
+def _first_word(right: str) -> str:
+    found = _FIRST_WORD.match(right)
+    return found["word"].casefold() if found else ""
+
+
 def _with_article(left: str, right: str) -> str:
     """The left side with its last word, where that is a or an, as the first word of the right side needs it."""
     found = re.search(r"\b(an?)([ \t]+)$", left, re.IGNORECASE)
@@ -132,10 +141,11 @@ def _is_hole(left: str, right: str, text: str, change: Change) -> bool:
     """Whether the left side lacks what it leads to, where the source did not end there itself."""
     if change.instead:
         return False
+    if left.rstrip(_BLANKS).endswith(("(", "[")):
+        return not right.strip() or right[0] in _CLOSING
     if right.strip() and right[0] not in _CLOSING + "\r\n":
-        word = _FIRST_WORD.match(right)
-        follows = word["word"].casefold() if word else ""
-        return _last_word(left) in ("a", "an", "the", "such", "your", "my") and follows in _NEVER_AFTER_ARTICLE
+        articles = ("a", "an", "the", "such", "your", "my")
+        return _last_word(left) in articles and _first_word(right) in _NEVER_AFTER_ARTICLE
     return _last_word(left) in _OPEN
 
 
