@@ -13,8 +13,8 @@ from guardrail.outcome import Span
 from guardrail.protected import find
 from guardrail.rewriters.edits.candidates import _joins, _partly
 from guardrail.rewriters.edits.propose import MAX_EDITS, Gap, edits, gaps
-from guardrail.rewriters.edits.repair import Change, apply, has_hole
-from guardrail.rewriters.edits.substitutions import SHIPPED, SubstitutionTable, context_of
+from guardrail.rewriters.edits.repair import Change, apply
+from guardrail.rewriters.edits.substitutions import FILENAME, SHIPPED, SubstitutionTable, context_of
 
 EMPTY = SubstitutionTable({})
 
@@ -182,7 +182,15 @@ def test_listed_stretches_around_a_toxic_word_are_replaced(text: str, toxic: str
 
 @pytest.mark.parametrize(
     ("before", "context"),
-    [("the", "det"), ("is", "be"), ("they’re", "be"), ("you", "you"), ("", "open"), ("well,", "open"), ("run", "word")],
+    [
+        ("the", "det"),
+        ("is", "be"),
+        ("they’re", "be"),
+        ("you", "you"),
+        ("", "open"),
+        ("well,", "open"),
+        ("run", "word"),
+    ],
 )
 def test_the_word_before_gives_the_context(before: str, context: str) -> None:
     assert context_of(before) == context
@@ -199,7 +207,7 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_table_is_small_and_knows_common_words() -> None:
     table = SubstitutionTable.shipped()
-    assert SHIPPED.stat().st_size < 100_000
+    assert (SHIPPED / FILENAME).stat().st_size < 100_000
     assert "" in table.instead_of("fucking", before="so", limit=3)
     assert "messing up" in table.instead_of("fucking up", before="keep", limit=3)
 
@@ -220,7 +228,12 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=14).map(" ".join))
 def test_no_edit_loses_what_must_stay_or_grows_without_bound(text: str) -> None:
-    toxic = [Span(i, i + len(w)) for w in ("idiot", "stupid", "moron") for i in range(len(text)) if text.startswith(w, i)]
+    toxic = [
+        Span(i, i + len(w))
+        for w in ("idiot", "stupid", "moron")
+        for i in range(len(text))
+        if text.startswith(w, i)
+    ]
     found = edits(text, toxic, TABLE)
     assert len(found) == len(set(found)) <= MAX_EDITS
     for edited in found:
@@ -244,13 +257,6 @@ def test_a_change_inside_a_text_leaves_the_rest_byte_for_byte() -> None:
     text = "Well —  the \t damn  bus is late,  again."
     start = text.index("damn")
     assert apply(text, [Change(start, start + 4, "old")]) == text.replace("damn", "old")
-
-
-@pytest.mark.parametrize(
-    ("text", "is_hole"), [("I saw the.", True), ("It is like, well.", True), ("It is late.", False), ("", False)]
-)
-def test_a_clause_that_ends_in_an_article_has_a_hole(text: str, is_hole: bool) -> None:
-    assert has_hole(text) is is_hole
 
 
 # ---- gaps

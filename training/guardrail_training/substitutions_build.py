@@ -1,8 +1,8 @@
 """Builds the table of substitutions: what people wrote in place of toxic words, counted over aligned pairs.
 
-    python -m guardrail_training.substitutions_build PAIRS.jsonl ... --out substitutions.txt
+    python -m guardrail_training.substitutions_build NAME=LICENCE=PAIRS.jsonl ... --out FOLDER
 
-Each line of a file of pairs is an object with ``toxic`` and ``neutral``, a list of rewrites; those marked
+The folder gets the table and a manifest that names the sets. Each line of a file of pairs is an object with ``toxic`` and ``neutral``, a list of rewrites; those marked
 ``lossy`` and those that change nothing are left out. Words are aligned by their longest common runs. What
 stands between two runs and holds a toxic word is one substitution, under the words on both sides.
 """
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.detectors.lexicon import Lexicon
-from guardrail.rewriters.edits.substitutions import DELETED, context_of
+from guardrail.manifest import Manifest, sha256_of
+from guardrail.rewriters.edits.repair import word_set
+from guardrail.rewriters.edits.substitutions import DELETED, FILENAME, context_of
 
 __all__ = ["Pair", "Substitution", "build", "read_pairs", "write"]
 
@@ -52,7 +54,11 @@ SWEARING_VERBS = {
     "suck": ("be bad",),
 }
 """Written by hand: they are too rare in each of their forms to be learned."""
-_IRREGULAR = {"get": ("gets", "got", "getting"), "be": ("is", "was", "being"), "shit": ("shits", "shat", "shitting")}
+_IRREGULAR = {
+    "get": ("gets", "got", "getting"),
+    "be": ("is", "was", "being"),
+    "shit": ("shits", "shat", "shitting"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,9 @@ def _likeliest(counter: Counter[tuple[str, str]]) -> Iterable[tuple[tuple[str, s
     overall: Counter[str] = Counter()
     for (_, instead), count in counter.items():
         overall[instead] += count
-    best = {instead for instead, _ in sorted(overall.items(), key=lambda item: (-item[1], item[0]))[:MAX_INSTEAD]}
+    best = {
+        instead for instead, _ in sorted(overall.items(), key=lambda item: (-item[1], item[0]))[:MAX_INSTEAD]
+    }
     return ((key, count) for key, count in counter.items() if key[1] in best)
 
 
@@ -124,15 +132,18 @@ def _toxic_words(pairs: Sequence[Pair], lexicon: Lexicon) -> set[str]:
         for word, count in taken_out.items()
         if _WORD.search(word)
         and len(word) > 1
-        and (count >= MIN_COUNT and count >= MIN_TAKEN_OUT * present[word] or lexicon.detect([word])[0].flagged)
+        and (
+            (count >= MIN_COUNT and count >= MIN_TAKEN_OUT * present[word]) or lexicon.detect([word])[0].flagged
+        )
         and word not in _GRAMMAR
     }
 
 
-_GRAMMAR = frozenset(
-    "a an the i you he she it we they me my your his her its our their is are was were be been am do does did of"
-    " to in on at for and or but not no so as if who what why how that this these those it's i'm you're u ur can"
-    " can't don't doesn't isn't he's she's they're that's wouldn't couldn't would could will lol even whoever".split()
+_GRAMMAR = word_set(
+    "a an the i you he she it we they me my your his her its our their is are was were be been am do"
+    " does did of to in on at for and or but not no so as if who what why how that this these those"
+    " it's i'm you're u ur can can't don't doesn't isn't he's she's they're that's wouldn't couldn't"
+    " would could will lol even whoever"
 )
 
 
@@ -191,16 +202,40 @@ def write(entries: Iterable[Substitution], path: str | Path) -> Path:
     return Path(path)
 
 
+def describe(name: str, licence: str, path: Path, rows: int) -> dict[str, Any]:
+    """A set as a manifest names it."""
+    return {"name": name, "rows": rows, "licence": licence, "sha256": sha256_of(path)}
+
+
 def main() -> None:
-    """Builds the table from files of pairs."""
+    """Builds the table from sets of pairs, each given as NAME=LICENCE=FILE."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("pairs", nargs="+", type=Path)
+    parser.add_argument("sets", nargs="+", metavar="NAME=LICENCE=FILE")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    pairs = [pair for path in given.pairs for pair in read_pairs(path)]
+    pairs: list[Pair] = []
+    described = []
+    for one in given.sets:
+        if one.count("=") < 2:
+            parser.error(f"expected NAME=LICENCE=FILE, got {one}")
+        name, licence, path = one.split("=", 2)
+        read = list(read_pairs(path))
+        pairs += read
+        described.append(describe(name, licence, Path(path), len(read)))
     entries = build(pairs, lexicon=Lexicon.shipped())
-    write(entries, given.out)
-    print(f"{len(entries)} substitutions for {len({e.phrase for e in entries})} phrases from {len(pairs)} pairs")
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = write(entries, given.out / FILENAME)
+    Manifest(
+        kind="table",
+        name="substitutions",
+        version="1.0.0",
+        licence="Apache-2.0",
+        files={FILENAME: sha256_of(path)},
+        data=described,
+    ).save(given.out)
+    print(
+        f"{len(entries)} substitutions for {len({e.phrase for e in entries})} phrases from {len(pairs)} pairs"
+    )
 
 
 if __name__ == "__main__":

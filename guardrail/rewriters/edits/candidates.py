@@ -1,4 +1,4 @@
-"""All candidates for segments whose toxic characters are known, whatever the runtime: edits, gaps, rewrites."""
+"""All candidates for segments whose toxic characters are known: edits, filled gaps, free rewrites."""
 
 from __future__ import annotations
 
@@ -142,7 +142,9 @@ def _partly(text: str, spans: Sequence[Span], rewrites: Sequence[str]) -> list[s
         return []
     pieces = [match.group() for match in _PIECE.finditer(text)]
     starts = np.cumsum([0, *map(len, pieces)])
-    toxic = [i for i in range(len(pieces)) if any(s.start < starts[i + 1] and starts[i] < s.end for s in spans)]
+    toxic = [
+        i for i in range(len(pieces)) if any(s.start < starts[i + 1] and starts[i] < s.end for s in spans)
+    ]
     found = []
     for rewrite in rewrites:
         other = [match.group() for match in _PIECE.finditer(rewrite)]

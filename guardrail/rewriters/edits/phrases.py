@@ -7,31 +7,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from guardrail.outcome import Span
-from guardrail.rewriters.edits.repair import Change
+from guardrail.rewriters.edits.repair import Change, word_set
 from guardrail.rewriters.mask import words_under
 
 __all__ = ["DETERMINERS", "Phrase", "cuts", "phrases"]
 
-DETERMINERS = frozenset(
-    "a an the this that these those such some any my your his her their our its another every each no".split()
+DETERMINERS = word_set(
+    "a an the this that these those such some any my your his her their our its another every each no"
 )
 _ADDRESS = frozenset(["you", "u", "ya", "ye", "yo"])
-_MODIFIERS = frozenset(
-    "absolute absolutely complete completely total totally utter utterly real really right proper perfect pure"
-    " such so very quite rather pretty little big great old massive huge giant dirty filthy lazy stupid dumb"
-    " useless worthless pathetic ugly fat sad sorry miserable damn damned goddamn bloody fucking fuckin freaking"
-    " frigging effing flipping blithering incompetent ignorant arrogant spineless brainless clueless mindless"
-    " heartless shameless lying cheating thieving whining moaning greedy crooked corrupt cowardly nasty vile evil"
-    " rotten bunch pack gang load pile piece sack bag waste crowd lot of self-righteous smug pompous petty silly".split()
+_MODIFIERS = word_set(
+    "absolute absolutely complete completely total totally utter utterly real really right proper"
+    " perfect pure such so very quite rather pretty little big great old massive huge giant dirty"
+    " filthy lazy stupid dumb useless worthless pathetic ugly fat sad sorry miserable damn damned"
+    " goddamn bloody fucking fuckin freaking frigging effing flipping blithering incompetent ignorant"
+    " arrogant spineless brainless clueless mindless heartless shameless lying cheating thieving"
+    " whining moaning greedy crooked corrupt cowardly nasty vile evil rotten bunch pack gang load pile"
+    " piece sack bag waste crowd lot of self-righteous smug pompous petty silly"
 )
-_FUNCTION = DETERMINERS | frozenset(
-    "i you he she it we they me him us them and or but if so as at by for from in into of on to with is are was"
-    " were be been am do does did can could will would should may might must not has have had there here who what"
-    " which when where why how than then too very just".split()
+_FUNCTION = DETERMINERS | word_set(
+    "i you he she it we they me him us them and or but if so as at by for from in into of on to with"
+    " is are was were be been am do does did can could will would should may might must not has have"
+    " had there here who what which when where why how than then too very just"
 )
-_CONNECTORS = frozenset(
-    "and but or because so that who which like as than with by for until if while when since where whose"
-    " or just even instead rather unless before after though although".split()
+_CONNECTORS = word_set(
+    "and but or because so that who which like as than with by for until if while when since where"
+    " whose or just even instead rather unless before after though although"
 )
 _LEADS = frozenset(["a", "an", "the", "this", "that", "these", "those", "some", "such", *_ADDRESS])
 _ADDRESSED = re.compile(r"(?:you|u|ya|ye)\b[ \t]*", re.IGNORECASE)
@@ -90,7 +91,11 @@ def _head(text: str, start: int) -> int:
             continue
         # One word that is not known may stand between an article and its noun.
         further = before[place + 1].group().casefold() if place + 1 < len(before) else ""
-        if word in _FUNCTION or further not in _LEADS or text[before[place + 1].end() : match.start()].strip(" \t"):
+        if (
+            word in _FUNCTION
+            or further not in _LEADS
+            or text[before[place + 1].end() : match.start()].strip(" \t")
+        ):
             break
         head = match.start()
     return head
@@ -102,7 +107,11 @@ def cuts(text: str, phrase: Phrase) -> list[Change]:
     size = len(text.strip())
     for start, end in _stretches(text, phrase):
         start, end = max(0, start), min(len(text), end)
-        if end > start and len(text[start:end].strip()) < size and (text[:start] + text[end:]).strip(" \t.,;:!?\"'"):
+        if (
+            end > start
+            and len(text[start:end].strip()) < size
+            and (text[:start] + text[end:]).strip(" \t.,;:!?\"'")
+        ):
             found[start, end] = None
     ordered = list(found)[:_MAX_CUTS]
     return [Change(start, end) for start, end in ordered]
@@ -114,7 +123,13 @@ def _stretches(text: str, phrase: Phrase) -> Iterator[tuple[int, int]]:
     if address:  # "you clowns broke it" keeps its subject
         yield address.end(), phrase.end
     first = _WORD.match(text, phrase.head)
-    stands_alone = first is not None and first.group().casefold() in ("this", "that", "these", "those", "some")
+    stands_alone = first is not None and first.group().casefold() in (
+        "this",
+        "that",
+        "these",
+        "those",
+        "some",
+    )
     is_head_noun = phrase.head < phrase.start and not _WORD.match(text[phrase.end :].lstrip(" \t"))
     if stands_alone or not is_head_noun:  # an article without its noun does not
         yield phrase.start, phrase.end
@@ -133,7 +148,11 @@ def _stretches(text: str, phrase: Phrase) -> Iterator[tuple[int, int]]:
         if phrase.end < piece_end:
             yield start, phrase.end
     after = next(
-        (m.start() for m in _WORD.finditer(text, phrase.end, piece_end) if m.group().casefold() in _CONNECTORS),
+        (
+            m.start()
+            for m in _WORD.finditer(text, phrase.end, piece_end)
+            if m.group().casefold() in _CONNECTORS
+        ),
         None,
     )
     if after is not None:

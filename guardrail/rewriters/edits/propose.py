@@ -1,4 +1,4 @@
-"""Candidates that keep what lies outside the toxic stretch: deletions, substitutions, and gaps to be filled."""
+"""Candidates that keep what lies outside the toxic stretch: deletions, substitutions, gaps to fill."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def gaps(text: str, spans: Sequence[Span]) -> list[Gap]:
         return []
     start, end = found[0], found[-1]
     heads = dict.fromkeys([start.head, start.start])
-    return [Gap(text[:head].rstrip(" \t"), text[end.end :]) for head in heads if text[:head].strip()][:MAX_GAPS]
+    return [Gap(text[:head].rstrip(" \t"), text[end.end :]) for head in heads if text[:head].strip()][
+        :MAX_GAPS
+    ]
 
 
 def _open_phrases(text: str, spans: Sequence[Span]) -> list[Phrase]:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 __all__ = ["ranked"]
 
 MIN_WORST = -5.0
-"""Log-probability of its least likely token below which an edit is no candidate: something is missing there."""
+"""Log-probability of its least likely token below which an edit is not proposed: something is missing."""
 MIN_MEAN = -1.6
-"""Mean log-probability per token below which an edit is no candidate."""
+"""Mean log-probability per token below which an edit is not proposed."""
 
 Floats = npt.NDArray[np.float32]
 

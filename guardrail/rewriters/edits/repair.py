@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Change", "apply", "has_hole"]
+__all__ = ["Change", "apply", "word_set"]
+
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a line, as a set."""
+    return frozenset(words.split())
+
 
 _BLANKS = " \t"
 _PAUSES = ",;:"
-_DASHES = "–—-"
 _ENDS = ".!?"
+_BREAKS = "\r\n"
 _CLOSING = _ENDS + _PAUSES + ")]}…"
 _LAST_WORD = re.compile(r"(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)[ \t]*$")
 _FIRST_WORD = re.compile(r"[ \t]*(?P<word>[^\W_]+(?:['’][^\W\d_]+)*)")
-_CONJUNCTIONS = frozenset(["and", "but", "or", "nor", "so", "because", "plus", "n", "&"])
-# What cannot end a clause: something that was to follow is gone. The first set may be dropped with it.
-_DANGLING = frozenset(
-    ["a", "an", "the", "such", "like", "as", "and", "or", "but", "of", "very", "so", "than", "with", "by", "absolute"]
+_ARTICLE = re.compile(r"\b(?P<article>an?)(?P<blanks>[ \t]+)$", re.IGNORECASE)
+_CONJUNCTIONS = word_set("and but or nor so because plus n")
+_DANGLING = word_set("a an the such like as and or but of very so than with by absolute")
+"""What goes with the deleted words that it led to."""
+_LEADS_ON = _DANGLING | word_set(
+    "your my his her their our its to for from at into of on is are was were be been being am im"
+    " because if which who whose that's it's he's she's you're they're we're i'm what's who's u're ur"
 )
-_OPEN = _DANGLING | frozenset(
-    "your my his her their our its to for from at into is are was were be been 're 's 'm im am being"
-    " because if which who whose that's it's he's she's you're they're we're i'm what's who's u're ur".split()
+"""What cannot stand before a mark, unless the source has it there."""
+_LEADS_TO_NOUN = word_set("a an the such your my")
+_NO_NOUN = word_set(
+    "a an the who that which is are was were if and or but would will can could has have had to for"
+    " of in on at by with because when while like as than"
 )
 _VOWEL = re.compile(r"(?:[aeio]|u(?!n[aeiou]|s[aeu]|ti|k\b)|h(?:our|onest|onou?r|eir))", re.IGNORECASE)
-_CONSONANT_SOUND = re.compile(r"(?:one\b|once\b|eu|ewe|uni|use|usu)", re.IGNORECASE)
+_CONSONANT = re.compile(r"(?:one\b|once\b|eu|ewe|uni|use|usu)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,78 +51,86 @@ class Change:
 def apply(text: str, changes: Sequence[Change], *, both_commas: bool = False) -> str | None:
     """The text after disjoint changes, mended at each of them; None where a hole is left.
 
-    With ``both_commas`` the commas on either side of what is deleted go too: "morale, you prigs, is low"
-    becomes "morale is low" and not "morale, is low".
+    With ``both_commas`` a comma goes too where there is one on either side, or a conjunction behind it:
+    "morale, you prigs, is low" becomes "morale is low" and not "morale, is low".
     """
-    left = ""
-    done = 0
-    for change in sorted(changes, key=lambda c: c.start):
-        left += text[done : change.start]
-        done = change.end
-        right = text[done:]
+    left, right = text, ""
+    for change in sorted(changes, key=lambda change: change.start, reverse=True):
+        if change.start >= len(left):
+            continue  # it went with what it led to
+        right = left[change.end :] + right
+        left = left[: change.start]
         if change.instead:
             left = _with_article(left, change.instead) + change.instead
-            seam = left, right
-        else:
-            seam = _joined(left, right, both_commas=both_commas)
-        if _is_hole(*seam, text, change):
+            continue
+        left, right = _joined(left, right, both_commas=both_commas)
+        if _is_hole(left, right):
             return None
-        left, rest = seam
-        done = len(text) - len(rest) if text.endswith(rest) else done
-        if not text.endswith(rest):  # the seam changed the first letter of what follows
-            left, done = left + rest[:1], len(text) - len(rest) + 1
-    result = left + text[done:]
-    if text[:1].isupper() and result[:1].islower():
+    result = left + right
+    if text[:1].isupper():
         result = result[:1].upper() + result[1:]
     return _closed(result, text)
 
 
 def _joined(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
     """Both sides of a deletion, so that they can stand next to each other."""
-    touching = bool(left) and left[-1] not in _BLANKS and bool(right) and right[0] not in _BLANKS
     left, right = left.rstrip(_BLANKS), right.lstrip(_BLANKS)
-    if both_commas and left.endswith(",") and right.startswith(","):
-        left, right = left[:-1], right[1:].lstrip(_BLANKS)
-    if both_commas and left.endswith(",") and _first_word(right) in _CONJUNCTIONS:
-        left = left[:-1]
-    if left.endswith("(") and right.startswith(")"):
-        left, right = left[:-1].rstrip(_BLANKS), right[1:].lstrip(_BLANKS)
-    if _last_word(left) in _CONJUNCTIONS and right.startswith(",") and right[1:].strip():
-        right = right[1:].lstrip(_BLANKS)
-    while True:
-        if _opens(left):
-            stripped = right.lstrip(_BLANKS + _PAUSES + _DASHES + _ENDS)
-            if left and left[-1] in _ENDS + "\n" and stripped[:1].islower() and left[-1] != "\n":
-                stripped = stripped[0].upper() + stripped[1:]
-            right = stripped
-            break
-        if not right or right[0] in _CLOSING or right[0] in "\r\n":
-            shorter = left.rstrip(_BLANKS + _PAUSES + "–—") if not right or right[0] in _CLOSING + "\r\n" else left
-            word = _last_word(shorter)
-            if word in _DANGLING or (word in ("you", "u") and _stands_alone(shorter)):
-                left = shorter[: _LAST_WORD.search(shorter).start()].rstrip(_BLANKS)  # type: ignore[union-attr]
-                continue
-            left = shorter
-            break
-        if left[-1] in _PAUSES and right[0] in _PAUSES:
-            left = left[:-1]
-            continue
-        break
+    left, right = _paired(left, right, both_commas=both_commas)
+    if not left or left[-1] in _ENDS + _BREAKS:
+        return _opened(left, right)
+    if not right or right[0] in _CLOSING + _BREAKS:
+        left = _ended(left)
+        if not left or left[-1] in _ENDS + _BREAKS:
+            return _opened(left, right)
     if _last_word(left) in ("a", "an"):
         left = _with_article(left + " ", right).rstrip(_BLANKS)
-    needs_blank = left and right and left[-1] not in "\r\n([{\"“‘*_`" and right[0] not in _CLOSING + "\r\n"
-    glued = touching and left[-1:] in tuple("([{\"“‘*_`-/")
-    return (left + " " if needs_blank and not glued else left), right
+    if right and right[0] not in _CLOSING + _BREAKS and left[-1] not in _BREAKS + '([{"“‘*_`/':
+        left += " "
+    return left, right
 
 
-def _stands_alone(left: str) -> bool:
-    before = left[: _LAST_WORD.search(left).start()].rstrip(_BLANKS)  # type: ignore[union-attr]
-    return not before or before[-1] in _CLOSING + _DASHES
+def _paired(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
+    """Both sides without what stood around the deleted words on either side."""
+    if left.endswith("(") and right.startswith(")"):
+        left, right = left[:-1].rstrip(_BLANKS), right[1:].lstrip(_BLANKS)
+    if both_commas and left.endswith(","):
+        if right.startswith(","):
+            left, right = left[:-1], right[1:].lstrip(_BLANKS)
+        elif _first_word(right) in _CONJUNCTIONS:
+            left = left[:-1]
+    if _last_word(left) in _CONJUNCTIONS and right.startswith(",") and right[1:].strip():
+        right = right[1:].lstrip(_BLANKS)
+    return left, right
 
 
-def _opens(left: str) -> bool:
-    """Whether what follows opens a sentence or a line."""
-    return not left or left[-1] in _ENDS + "\r\n"
+def _opened(left: str, right: str) -> tuple[str, str]:
+    """Both sides where the right one opens the text, a sentence or a line now."""
+    right = right.lstrip(_BLANKS + _PAUSES + _ENDS + "–—-")
+    if left and left[-1] in _ENDS:
+        right = right[:1].upper() + right[1:]
+        left += " " if right and right[0] not in _BREAKS else ""
+    return left, right
+
+
+def _ended(left: str) -> str:
+    """The left side of a mark, without marks of its own and without words that led to what is gone."""
+    while left:
+        left = left.rstrip(_BLANKS + _PAUSES + "–—")
+        found = _LAST_WORD.search(left)
+        word = _last_word(left)
+        before = left[: found.start()].rstrip(_BLANKS) if found else ""
+        is_address = word in ("you", "u") and (not before or before[-1] in _CLOSING + "–—")
+        if word not in _DANGLING and not is_address:
+            break
+        left = before
+    return left
+
+
+def _is_hole(left: str, right: str) -> bool:
+    """Whether the left side lacks what it leads to."""
+    if not right.strip() or right[0] in _CLOSING + _BREAKS:
+        return left.rstrip(_BLANKS).endswith(("(", "[")) or _last_word(left) in _LEADS_ON
+    return _last_word(left) in _LEADS_TO_NOUN and _first_word(right) in _NO_NOUN
 
 
 def _last_word(left: str) -> str:
@@ -125,49 +144,20 @@ def _first_word(right: str) -> str:
 
 
 def _with_article(left: str, right: str) -> str:
-    """The left side with its last word, where that is a or an, as the first word of the right side needs it."""
-    found = re.search(r"\b(an?)([ \t]+)$", left, re.IGNORECASE)
-    word = _FIRST_WORD.match(right)
+    """The left side; where it ends in a or an, as the first word of the right side needs it."""
+    found = _ARTICLE.search(left)
+    word = _first_word(right)
     if not found or not word:
         return left
-    vowel = bool(_VOWEL.match(word["word"])) and not _CONSONANT_SOUND.match(word["word"])
-    article = found[1][0] + ("n" if vowel else "")
-    if found[1].isupper() and len(found[1]) > 1:
-        article = article.upper()
-    return left[: found.start()] + article + found[2]
-
-
-def _is_hole(left: str, right: str, text: str, change: Change) -> bool:
-    """Whether the left side lacks what it leads to, where the source did not end there itself."""
-    if change.instead:
-        return False
-    if left.rstrip(_BLANKS).endswith(("(", "[")):
-        return not right.strip() or right[0] in _CLOSING
-    if right.strip() and right[0] not in _CLOSING + "\r\n":
-        articles = ("a", "an", "the", "such", "your", "my")
-        return _last_word(left) in articles and _first_word(right) in _NEVER_AFTER_ARTICLE
-    return _last_word(left) in _OPEN
-
-
-_NEVER_AFTER_ARTICLE = frozenset(
-    "a an the who that which is are was were if and or but would will can could has have had to for of in on at by"
-    " with because when while like as than".split()
-)
-
-
-def has_hole(text: str) -> bool:
-    """Whether a text ends, or a clause of it, in a word that cannot end one."""
-    return any(_last_word(piece) in _DANGLING for piece in _pieces(text))
-
-
-def _pieces(text: str) -> Iterable[str]:
-    return (piece for piece in re.split(r"[.!?,;:](?=\s|$)", text) if piece.strip())
+    article = found["article"][0]
+    if _VOWEL.match(word) and not _CONSONANT.match(word):
+        article += "N" if found["article"].isupper() and right.isupper() else "n"
+    return left[: found.start()] + article + found["blanks"]
 
 
 def _closed(result: str, source: str) -> str:
     """The result with the final mark of the source, if it lost one."""
-    end = source.rstrip()[-1:]
-    stripped = result.rstrip()
-    if end in _ENDS and end and stripped and stripped[-1] not in _ENDS + "…\"”'’)`*:":
+    end, stripped = source.rstrip()[-1:], result.rstrip()
+    if end and end in _ENDS and stripped and stripped[-1] not in _ENDS + "…\"”'’`*":
         return stripped.rstrip(_PAUSES + _BLANKS) + end
-    return stripped if result != stripped and source == source.rstrip() else result
+    return stripped if source == source.rstrip() else result

@@ -8,18 +8,21 @@ from functools import cache
 from pathlib import Path
 
 from guardrail.errors import ConfigError, ModelMissingError
+from guardrail.manifest import Manifest
+from guardrail.rewriters.edits.repair import word_set
 
-__all__ = ["DELETED", "SubstitutionTable", "context_of"]
+__all__ = ["DELETED", "FILENAME", "SHIPPED", "SubstitutionTable", "context_of"]
 
-SHIPPED = Path(__file__).parents[2] / "shipped" / "edits" / "substitutions.txt"
+SHIPPED = Path(__file__).parents[2] / "shipped" / "edits"
+FILENAME = "substitutions.txt"
 DELETED = "-"
 """Stands in the table for nothing: the phrase was left out."""
 MAX_WORDS = 5
 FITTING = 3
 """How often something must have been written in other contexts to count as much as once in this one."""
 
-_DETERMINERS = frozenset("a an the this that these those some any my your his her their our its no such".split())
-_BE = frozenset("is are was were be been being am 're 's 'm it's that's he's she's you're they're i'm".split())
+_DETERMINERS = word_set("a an the this that these those some any my your his her their our its no such")
+_BE = word_set("is are was were be been being am 're 's 'm it's that's he's she's you're they're i'm")
 _ADDRESS = frozenset(["you", "u", "ya"])
 
 
@@ -52,14 +55,18 @@ class SubstitutionTable:
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError as error:
-            raise ModelMissingError(f"no table of substitutions at {path}; reinstall, or give another path") from error
+            raise ModelMissingError(
+                f"no table of substitutions at {path}; reinstall, or give another path"
+            ) from error
         entries: dict[str, dict[str, dict[str, int]]] = {}
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue
             fields = line.split("\t")
             if len(fields) != 4 or not fields[3].isdecimal():
-                raise ConfigError(f"{path}, line {number}: expected phrase, context, instead and a count, by tabs")
+                raise ConfigError(
+                    f"{path}, line {number}: expected phrase, context, instead and a count, by tabs"
+                )
             phrase, context, instead, count = fields
             entries.setdefault(phrase, {}).setdefault(context, {})[instead] = int(count)
         return cls(entries)
@@ -67,8 +74,9 @@ class SubstitutionTable:
     @classmethod
     @cache
     def shipped(cls) -> SubstitutionTable:
-        """The table inside this package."""
-        return cls.load(SHIPPED)
+        """The table inside this package, checked against the sha256 of its manifest."""
+        Manifest.load(SHIPPED)
+        return cls.load(SHIPPED / FILENAME)
 
     def instead_of(self, phrase: str, *, before: str, limit: int) -> Iterator[str]:
         """Up to ``limit`` replacements, "" where the phrase was left out; the word ``before`` ranks them."""
