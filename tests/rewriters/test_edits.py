@@ -116,12 +116,12 @@ def test_a_word_of_grammar_that_a_span_caught_alone_is_no_reason_to_edit() -> No
 @pytest.mark.parametrize(
     ("text", "toxic", "edited"),
     [
-        ("This was written by an idiot who never tested it.", "idiot", "This was written by someone who never tested it."),
+        ("It was written by an idiot who left.", "idiot", "It was written by someone who left."),
         ("I want the moron who wrote this fired.", "moron", "I want whoever wrote this fired."),
         ("The morons who run this shop are late.", "morons", "The people who run this shop are late."),
         ("My landlord is a crook who kept the deposit.", "crook", "My landlord kept the deposit."),
         ("He's a liar who sold us a broken van.", "liar", "He sold us a broken van."),
-        ("Only an utter moron would book two exams on Monday.", "moron", "It makes no sense to book two exams on Monday."),
+        ("Only an utter moron would book it twice.", "moron", "It makes no sense to book it twice."),
         ("Which idiot deleted the table?", "idiot", "Who deleted the table?"),
         ("What kind of moron deletes the table?", "moron", "Who deletes the table?"),
         ("Guess which lazy clown left it on.", "lazy clown", "Guess who left it on."),

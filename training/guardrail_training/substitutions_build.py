@@ -1,9 +1,10 @@
-"""Builds the table of substitutions: what people wrote in place of toxic words, counted over aligned pairs.
+"""Builds the table of substitutions: what people wrote in place of toxic words, counted over pairs.
 
     python -m guardrail_training.substitutions_build NAME=LICENCE=PAIRS.jsonl ... --out FOLDER
 
-The folder gets the table and a manifest that names the sets. Each line of a file of pairs is an object with ``toxic`` and ``neutral``, a list of rewrites; those marked
-``lossy`` and those that change nothing are left out. Words are aligned by their longest common runs. What
+The folder gets the table and a manifest that names the sets. Each line of a file of pairs is an object with
+``toxic`` and ``neutral``, a list of rewrites; those marked ``lossy`` and those that change nothing are left
+out. Words are aligned by their longest common runs. What
 stands between two runs and holds a toxic word is one substitution, under the words on both sides.
 """
 
@@ -33,7 +34,7 @@ MIN_SAME = 0.5
 MAX_BLOCKS = 3
 MAX_WORDS = 5
 MIN_TAKEN_OUT = 0.6
-"""Share of its occurrences in all texts, rewrites too, that rewriters took out: from there a word is toxic."""
+"""Share of a word's occurrences, in rewrites too, that rewriters took out: from there it is toxic."""
 MIN_COUNT = 2
 MAX_PHRASES = 2500
 MAX_INSTEAD = 5
@@ -133,7 +134,8 @@ def _toxic_words(pairs: Sequence[Pair], lexicon: Lexicon) -> set[str]:
         if _WORD.search(word)
         and len(word) > 1
         and (
-            (count >= MIN_COUNT and count >= MIN_TAKEN_OUT * present[word]) or lexicon.detect([word])[0].flagged
+            (count >= MIN_COUNT and count >= MIN_TAKEN_OUT * present[word])
+            or lexicon.detect([word])[0].flagged
         )
         and word not in _GRAMMAR
     }
@@ -196,7 +198,7 @@ def _forms(verb: str) -> tuple[str, ...]:
 
 def write(entries: Iterable[Substitution], path: str | Path) -> Path:
     """Writes ``phrase<TAB>context<TAB>instead<TAB>count`` lines."""
-    head = "# Built by guardrail_training.substitutions_build from aligned pairs; phrase, context, instead, count.\n"
+    head = "# Built by guardrail_training.substitutions_build; phrase, context, instead, count.\n"
     lines = "".join(f"{e.phrase}\t{e.context}\t{e.instead}\t{e.count}\n" for e in entries)
     Path(path).write_text(head + lines, encoding="utf-8")
     return Path(path)
@@ -233,7 +235,7 @@ def main() -> None:
         files={FILENAME: sha256_of(path)},
         data=described,
     ).save(given.out)
-    print(
+    print(  # noqa: T201  # for the person who runs it
         f"{len(entries)} substitutions for {len({e.phrase for e in entries})} phrases from {len(pairs)} pairs"
     )
 

@@ -84,7 +84,7 @@ def _options(text: str, phrase: Phrase, table: SubstitutionTable) -> list[Change
 
 
 def _substitutions(text: str, phrase: Phrase, table: SubstitutionTable) -> Iterator[Change]:
-    """The longest listed stretches first, of those that cover the phrase; else each of its words by itself."""
+    """Of the listed stretches that cover the phrase the longest first, then each of its words by itself."""
     words = [m for m in _WORD.finditer(text) if m.start() < phrase.end + 24 and m.end() > phrase.head - 24]
     covering = [
         (i, j)
