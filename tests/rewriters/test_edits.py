@@ -125,7 +125,7 @@ def test_a_word_of_grammar_that_a_span_caught_alone_is_no_reason_to_edit() -> No
         ("Which idiot deleted the table?", "idiot", "Who deleted the table?"),
         ("What kind of moron deletes the table?", "moron", "Who deletes the table?"),
         ("Guess which lazy clown left it on.", "lazy clown", "Guess who left it on."),
-        ("You're an idiot if you think 5 mg is enough.", "idiot", "You're wrong if you think 5 mg is enough."),
+        ("You're an idiot if you think 5 mg will do.", "idiot", "You're wrong if you think 5 mg will do."),
         ("Some idiot parked on the grass.", "idiot", "Someone parked on the grass."),
         ("Why lend money to that wastrel?", "wastrel", "Why lend money to that person?"),
         ("It was sold to an idiot at the counter.", "idiot", "It was sold to someone at the counter."),

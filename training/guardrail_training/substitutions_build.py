@@ -39,7 +39,8 @@ MIN_COUNT = 2
 MAX_PHRASES = 2500
 MAX_INSTEAD = 5
 STAND_INS = re.compile(
-    r"\b(?:bad|stupid|not (?:a )?good|unwise|uninformed|foolish|mean|naive) (?:person|people|man|woman|guy)s?\b"
+    r"\b(?:bad|stupid|not (?:a )?good|unwise|uninformed|foolish|mean|naive)"
+    r" (?:person|people|man|woman|guy)s?\b"
 )
 SWEARING_VERBS = {
     "fuck up": ("mess up", "get wrong"),

@@ -18,13 +18,15 @@ from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.sampling import Prompt
 from guardrail.rewriters.wording import Wording
 
-__all__ = ["Ask", "Model", "marked_candidates"]
+__all__ = ["MAX_SCORED", "Ask", "Model", "marked_candidates"]
 
-GAP_CONTINUATIONS = 2
-"""How often each gap is filled: greedily, then by samples."""
+MAX_CONTINUATIONS = 2
+"""How often each gap is filled: greedily, then by a sample, if more than one candidate is wanted."""
 GAP_WORDS = 6
 """Words of a filling behind which the rest of the source may follow."""
 MAX_FILLED = 8
+MAX_SCORED = 1024
+"""Tokens of all edits of one segment; for each the model weighs its whole vocabulary."""
 WINDOW = 1
 """Words beside the toxic ones in which a free rewrite may differ and still be taken over in part."""
 _PIECE = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*|\s+|.", re.DOTALL)
@@ -69,7 +71,8 @@ def marked_candidates(
     todo = [(text, spans) for text, spans in dict.fromkeys(segments) if text in prompts]
     free_asks = [Ask(prompts[text], tuple(wording.encode(text)), max(1, n - 1)) for text, _ in todo]
     filled = [(text, number, gap) for text, spans in todo for number, gap in enumerate(gaps(text, spans))]
-    gap_asks = [_gap_ask(prompts[text], gap, number, wording) for text, number, gap in filled]
+    times = min(n, MAX_CONTINUATIONS)
+    gap_asks = [_gap_ask(prompts[text], gap, number, wording, times=times) for text, number, gap in filled]
     continued = model.continued([*free_asks, *gap_asks])
     fillings: dict[str, list[str]] = {}
     for (text, _, gap), tokens in zip(filled, continued[len(free_asks) :], strict=True):
@@ -79,9 +82,10 @@ def marked_candidates(
         for (text, _), tokens in zip(todo, continued[: len(free_asks)], strict=True)
     ]
     kept = [
-        [
-            *free_of[:1],
-            *_different(
+        _affordable(
+            wording,
+            free_of[:1],
+            _different(
                 [text, *free_of[:1]],
                 [
                     *edits(text, spans, table),
@@ -89,7 +93,7 @@ def marked_candidates(
                     *fillings.get(text, ())[:MAX_FILLED],
                 ],
             ),
-        ]
+        )
         for (text, spans), free_of in zip(todo, free, strict=True)
     ]
     scores = model.scored([prompts[text] for text, _ in todo], kept)
@@ -98,6 +102,18 @@ def marked_candidates(
         for asked, texts, scored, free_of in zip(todo, kept, scores, free, strict=True)
     }
     return [list(found.get(asked, ())) for asked in segments]
+
+
+def _affordable(wording: Wording, first: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The first text and as many others, in order, as ``MAX_SCORED`` tokens allow."""
+    found = list(first)
+    left = MAX_SCORED
+    for text in others:
+        left -= len(wording.encode(text))
+        if left < 0:
+            break
+        found.append(text)
+    return found
 
 
 def _different(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
@@ -110,10 +126,10 @@ def _letters(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum())
 
 
-def _gap_ask(prompt: Prompt, gap: Gap, number: int, wording: Wording) -> Ask:
+def _gap_ask(prompt: Prompt, gap: Gap, number: int, wording: Wording, *, times: int) -> Ask:
     seed = prompt.seed + b"\0gap" + bytes([number])
     ids = (*prompt.ids, *wording.encode(gap.before))
-    return Ask(replace(prompt, ids=ids, seed=seed), tuple(wording.encode(gap.behind)), GAP_CONTINUATIONS)
+    return Ask(replace(prompt, ids=ids, seed=seed), tuple(wording.encode(gap.behind)), times)
 
 
 def _joins(gap: Gap, continuations: Sequence[str]) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from guardrail.rewriters.decode import decode, log_probabilities
-from guardrail.rewriters.edits.candidates import Ask
+from guardrail.rewriters.edits.candidates import MAX_SCORED, Ask
 from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
 from guardrail.rewriters.sampling import Decoding, Prompt
 
@@ -45,11 +45,26 @@ class SearchModel:
             Question(prompt, (), 0, tuple(tuple(self._encode(text)) for text in group))
             for prompt, group in zip(prompts, texts, strict=True)
         ]
-        return [answer.scores for answer in self._answers(questions)]
+        return [answer.scores for group in _groups(questions) for answer in self._answers(group)]
 
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
         with self._reader.runtime.held():
             return search(self._reader, questions, stop=self._stop, decoding=self._decoding)
+
+
+def _groups(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """The questions in groups whose texts are of ``MAX_SCORED`` tokens in all, or alone."""
+    group: list[Question] = []
+    size = 0
+    for question in questions:
+        own = sum(map(len, question.texts))
+        if group and size + own > MAX_SCORED:
+            yield group
+            group, size = [], 0
+        group.append(question)
+        size += own
+    if group:
+        yield group
 
 
 class TorchModel:

@@ -70,6 +70,8 @@ def _open_phrases(text: str, spans: Sequence[Span]) -> list[Phrase]:
 
 def _options(text: str, phrase: Phrase, table: SubstitutionTable) -> list[Change]:
     """What may be done about one phrase, best guesses first."""
+    if not _WORD.search(text[: phrase.head] + " " + text[phrase.end :]):
+        return []  # nothing would be left of what was said
     substituted = list(_substitutions(text, phrase, table))
     cut = cuts(text, phrase)
     turned = list(turns(text, phrase))
