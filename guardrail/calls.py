@@ -88,7 +88,7 @@ class Calls:
             ask: Callable[[], Any] = partial(plugin.verdicts, call.texts)
         elif isinstance(call, Rewrite):
             self.open()
-            ask = partial(plugin.candidates, call.texts, call.n)
+            ask = partial(plugin.candidates, call.texts, call.n, spans=call.spans)
         elif isinstance(call, Verify):
             ask = partial(plugin.probabilities, call.sources, call.texts)
         else:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from guardrail.errors import REWRITER_MISSING, ConfigError, ModelFileError, PluginError
-from guardrail.outcome import Failure, FrozenDict, Verdict
+from guardrail.outcome import Failure, FrozenDict, Span, Verdict
 from guardrail.protocols import Embeddings
 from guardrail.tracebacks import debugging
 
@@ -37,6 +37,7 @@ class Plugin:
     ``name`` is what errors call it where the function is not its own: a shipped model is loaded behind it. By
     default it is the name of the function, or of the type that it belongs to.
     ``labels`` gives those that a detector says it scores, None where it does not say; it is asked if need be.
+    ``marked`` is a rewriter's ``rewrite_marked``, if it has one.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Plugin:
         *,
         name: str | None = None,
         labels: Callable[[], Iterable[str] | None] = lambda: None,
+        marked: Callable[..., Any] | None = None,
     ) -> None:
         self.place = place
         self.function = function
+        self.marked = marked
         self._labels = labels
         own_name, self._module, self._line = _definition(function) if name is None else (name, None, None)
         self.name = own_name
@@ -82,9 +85,15 @@ class Plugin:
         verdicts = self._listed(self.function(texts), len(texts), "verdicts", "texts")
         return [self._verdict(verdict, text) for verdict, text in zip(verdicts, texts, strict=True)]
 
-    def candidates(self, texts: Sequence[str], n: int) -> list[list[str]]:
-        """Up to ``n`` candidates per text, checked."""
-        groups = self._listed(self.function(texts, n), len(texts), "lists of candidates", "segments")
+    def candidates(
+        self, texts: Sequence[str], n: int, *, spans: Sequence[Sequence[Span]] = ()
+    ) -> list[list[str]]:
+        """Up to ``n`` candidates per text, checked. A rewriter that can use the toxic ``spans`` gets them."""
+        if self.marked is not None and len(spans) == len(texts):
+            reply = self.marked(texts, spans, n)
+        else:
+            reply = self.function(texts, n)
+        groups = self._listed(reply, len(texts), "lists of candidates", "segments")
         return [self._group(group, n) for group in groups]
 
     def vectors(self, texts: Sequence[str]) -> Embeddings:

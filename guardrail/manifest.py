@@ -15,7 +15,7 @@ from guardrail.errors import ManifestError
 __all__ = ["FILENAME", "Encoder", "Manifest", "Template", "is_number", "sha256_of"]
 
 FILENAME = "manifest.json"
-KINDS = ("adapter", "base", "detector", "verifier")
+KINDS = ("adapter", "base", "detector", "table", "verifier")
 
 
 class Encoder(Protocol):
@@ -52,7 +52,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder with a model or adapter contains.
+    """What a folder with a model, adapter or table contains.
 
     ``files`` maps file names to sha256 (hex). ``trained_on`` is the sha256 of the base's weight file;
     ``compatible_bases`` maps further sha256 to ``measured`` or ``not measured``. ``calibration`` maps labels

@@ -55,8 +55,15 @@ def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any, verifi
 def _rewriter(part: Any) -> Plugin:
     if part is None:  # left out; the policy's ladder then starts at mask
         return Plugin("rewriter", lambda segments, n: [[] for _ in segments], name="none")
-    chosen = None if part == "shipped" else part
-    return _plugin("rewriter", chosen, "rewrite", lambda segments, n: shipped_rewriter().rewrite(segments, n))
+    if part == "shipped":
+        plugin = _plugin(
+            "rewriter", None, "rewrite", lambda segments, n: shipped_rewriter().rewrite(segments, n)
+        )
+        plugin.marked = lambda segments, spans, n: shipped_rewriter().rewrite_marked(segments, spans, n)
+        return plugin
+    plugin = _plugin("rewriter", part, "rewrite", part)
+    plugin.marked = getattr(part, "rewrite_marked", None)
+    return plugin
 
 
 def _verifier(part: Any) -> Plugin:

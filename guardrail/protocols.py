@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.outcome import Verdict
+from guardrail.outcome import Span, Verdict
 
-__all__ = ["Detector", "Embedder", "Embeddings", "Rewriter", "Verifier"]
+__all__ = ["Detector", "Embedder", "Embeddings", "MarkedRewriter", "Rewriter", "Verifier"]
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -41,6 +41,21 @@ class Rewriter(Protocol):
         """Up to ``n`` candidates per segment, best first; an empty list where it has none.
 
         Candidates must depend on the segment alone, not on the batch, the call order or global random state.
+        """
+        ...
+
+
+@runtime_checkable
+class MarkedRewriter(Rewriter, Protocol):
+    """A rewriter that does better where it is told which characters are toxic."""
+
+    def rewrite_marked(
+        self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
+    ) -> list[list[str]]:
+        """As ``rewrite``, with the toxic characters of each segment; there may be none.
+
+        It is asked in place of ``rewrite`` where spans are known. Candidates must depend on the segment and
+        its spans alone.
         """
         ...
 

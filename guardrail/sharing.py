@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from guardrail.calls import Calls
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.steps import Detect, ModelCall, Rewrite, Verify
+from guardrail.outcome import Span
 from guardrail.portions import MAX_CHARACTERS, MAX_REWRITTEN
 
 __all__ = ["answer_together", "batches", "fits", "kind_of"]
@@ -70,4 +71,12 @@ def _merged(pending: Sequence[ModelCall]) -> ModelCall:
         return Detect(texts, first.lexicon)
     if isinstance(first, Verify):
         return Verify(texts, tuple(source for call in pending for source in call.sources))  # type: ignore[union-attr]  # all are of one kind
-    return Rewrite(texts, first.n) if isinstance(first, Rewrite) else type(first)(texts)
+    if isinstance(first, Rewrite):
+        return Rewrite(texts, first.n, _spans(call for call in pending if isinstance(call, Rewrite)))
+    return type(first)(texts)
+
+
+def _spans(calls: Iterable[Rewrite]) -> tuple[tuple[Span, ...], ...]:
+    """The spans of all texts of all calls; none at all where no call has any."""
+    found = tuple(spans for call in calls for spans in (call.spans or ((),) * len(call.texts)))
+    return found if any(found) else ()

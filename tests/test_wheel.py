@@ -58,6 +58,8 @@ def test_every_file_of_a_package_is_in_it(wheel: zipfile.ZipFile, package: str) 
         "guardrail/shipped/reading/lookalikes.txt",
         "guardrail/shipped/reading/words.txt",
         "guardrail/shipped/reading/NOTICE.md",
+        "guardrail/shipped/edits/substitutions.txt",
+        "guardrail/shipped/edits/manifest.json",
         "guardrail/shipped/detector/lexicon.txt",
         "guardrail/shipped/detector/manifest.json",
         "guardrail/shipped/detector/MODEL_CARD.md",

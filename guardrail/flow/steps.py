@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from guardrail.outcome import Edit, Outcome
+from guardrail.outcome import Edit, Outcome, Span
 
 __all__ = [
     "PAUSE",
@@ -53,10 +53,14 @@ class Detect:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Candidates are wanted. Reply: list[list[str]], one list of up to ``n`` per segment."""
+    """Candidates are wanted. Reply: list[list[str]], one list of up to ``n`` per segment.
+
+    ``spans`` are the toxic characters of each text, or empty where none are known.
+    """
 
     texts: tuple[str, ...] = field(repr=False)
     n: int
+    spans: tuple[tuple[Span, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

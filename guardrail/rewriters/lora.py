@@ -13,10 +13,14 @@ import numpy.typing as npt
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.errors import UsageError
 from guardrail.manifest import Manifest
+from guardrail.outcome import Span
 from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail.rewriters.base import Base, open_base
 from guardrail.rewriters.decode import decode, log_probabilities
+from guardrail.rewriters.edits.candidates import marked_candidates
+from guardrail.rewriters.edits.models import TorchModel
+from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import find_base
 from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.rewriters.wording import LEAST_LIKELY, Wording
@@ -109,6 +113,22 @@ class LoraRewriter:
                     if shorter not in found[segment]:
                         found[segment].append(shorter)
         return [list(found[segment]) for segment in segments]
+
+    def rewrite_marked(
+        self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
+    ) -> list[list[str]]:
+        """The same for segments whose toxic characters are known; see ``MarkedRewriter.rewrite_marked``.
+
+        Edits that keep all else are among the candidates, and the likeliest comes first.
+        """
+        if n < 1:
+            raise UsageError(f"the number of candidates must be 1 or more, got {n}")
+        asked = [(segment, tuple(marks)) for segment, marks in zip(segments, spans, strict=True)]
+        with self._base.applied(self._adapter) as applied:
+            model = TorchModel(
+                applied, stop=self._base.stop, decoding=self._decoding, encode=self._wording.encode
+            )
+            return marked_candidates(model, self._wording, SubstitutionTable.shipped(), asked, n)
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """For each text, as a rewrite of the segment, the log-probability of each token and of its end.

@@ -15,8 +15,12 @@ from guardrail.errors import UsageError
 from guardrail.manifest import Manifest
 from guardrail.models.tokenizer import read_tokenizer
 from guardrail.models.weights import read_weights
+from guardrail.outcome import Span
 from guardrail.protocols import Detector
 from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail.rewriters.edits.candidates import marked_candidates
+from guardrail.rewriters.edits.models import SearchModel
+from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import BaseFolder, find_base
 from guardrail.rewriters.runtime.factors import factors_of
 from guardrail.rewriters.runtime.graph import Precision
@@ -128,6 +132,21 @@ class OnnxRewriter:
             if reads_well and shorter[segment] not in found[segment]:
                 found[segment].append(shorter[segment])
         return [list(found[segment]) for segment in segments]
+
+    def rewrite_marked(
+        self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
+    ) -> list[list[str]]:
+        """The same for segments whose toxic characters are known; see ``MarkedRewriter.rewrite_marked``.
+
+        Edits that keep all else are among the candidates, and the likeliest comes first.
+        """
+        if n < 1:
+            raise UsageError(f"the number of candidates must be 1 or more, got {n}")
+        asked = [(segment, tuple(marks)) for segment, marks in zip(segments, spans, strict=True)]
+        model = SearchModel(
+            self._reader, stop=self._base.stop, decoding=self._decoding, encode=self._wording.encode
+        )
+        return marked_candidates(model, self._wording, SubstitutionTable.shipped(), asked, n)
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """For each text, as a rewrite of the segment, the log-probability of each token and of its end.

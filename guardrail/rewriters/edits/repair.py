@@ -1,0 +1,163 @@
+"""Mends what surrounds an edit: articles, commas, conjunctions, capitals and final marks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Change", "apply", "word_set"]
+
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a line, as a set."""
+    return frozenset(words.split())
+
+
+_BLANKS = " \t"
+_PAUSES = ",;:"
+_ENDS = ".!?"
+_BREAKS = "\r\n"
+_CLOSING = _ENDS + _PAUSES + ")]}…"
+_LAST_WORD = re.compile(r"(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)[ \t]*$")
+_FIRST_WORD = re.compile(r"[ \t]*(?P<word>[^\W_]+(?:['’][^\W\d_]+)*)")
+_ARTICLE = re.compile(r"\b(?P<article>an?)(?P<blanks>[ \t]+)$", re.IGNORECASE)
+_CONJUNCTIONS = word_set("and but or nor so because plus n")
+_DANGLING = word_set("a an the such like as and or but of very so than with by absolute")
+"""What goes with the deleted words that it led to."""
+_LEADS_ON = _DANGLING | word_set(
+    "your my his her their our its to for from at into of on is are was were be been being am im"
+    " because if which who whose that's it's he's she's you're they're we're i'm what's who's u're ur"
+)
+"""What cannot stand before a mark, unless the source has it there."""
+_LEADS_TO_NOUN = word_set("a an the such your my")
+_NO_NOUN = word_set(
+    "a an the who that which is are was were if and or but would will can could has have had to for"
+    " of in on at by with because when while like as than"
+)
+_VOWEL = re.compile(r"(?:[aeio]|u(?!n[aeiou]|s[aeu]|ti|k\b)|h(?:our|onest|onou?r|eir))", re.IGNORECASE)
+_CONSONANT = re.compile(r"(?:one\b|once\b|eu|ewe|uni|use|usu)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A stretch of the text, and what stands there instead; "" deletes it."""
+
+    start: int
+    end: int
+    instead: str = field(default="", repr=False)
+
+
+def apply(text: str, changes: Sequence[Change], *, both_commas: bool = False) -> str | None:
+    """The text after disjoint changes, mended at each of them; None where a hole is left.
+
+    With ``both_commas`` a comma goes too where there is one on either side, or a conjunction behind it:
+    "morale, you prigs, is low" becomes "morale is low" and not "morale, is low".
+    """
+    left, right = text, ""
+    for change in sorted(changes, key=lambda change: change.start, reverse=True):
+        if change.start >= len(left):
+            continue  # it went with what it led to
+        right = left[change.end :] + right
+        left = left[: change.start]
+        if change.instead:
+            left = _with_article(left, change.instead) + change.instead
+            continue
+        left, right = _joined(left, right, both_commas=both_commas)
+        if _is_hole(left, right):
+            return None
+    result = left + right
+    if text[:1].isupper():
+        result = result[:1].upper() + result[1:]
+    return _closed(result, text)
+
+
+def _joined(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
+    """Both sides of a deletion, so that they can stand next to each other."""
+    left, right = left.rstrip(_BLANKS), right.lstrip(_BLANKS)
+    left, right = _paired(left, right, both_commas=both_commas)
+    if not left or left[-1] in _ENDS + _BREAKS:
+        return _opened(left, right)
+    if not right or right[0] in _CLOSING + _BREAKS:
+        left = _ended(left)
+        if not left or left[-1] in _ENDS + _BREAKS:
+            return _opened(left, right)
+    if _last_word(left) in ("a", "an"):
+        left = _with_article(left + " ", right).rstrip(_BLANKS)
+    if right and right[0] not in _CLOSING + _BREAKS and left[-1] not in _BREAKS + '([{"“‘*_`/':
+        left += " "
+    return left, right
+
+
+def _paired(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
+    """Both sides without what stood around the deleted words on either side."""
+    if left.endswith("(") and right.startswith(")"):
+        left, right = left[:-1].rstrip(_BLANKS), right[1:].lstrip(_BLANKS)
+    if both_commas and left.endswith(","):
+        if right.startswith(","):
+            left, right = left[:-1], right[1:].lstrip(_BLANKS)
+        elif _first_word(right) in _CONJUNCTIONS:
+            left = left[:-1]
+    if _last_word(left) in _CONJUNCTIONS and right.startswith(",") and right[1:].strip():
+        right = right[1:].lstrip(_BLANKS)
+    return left, right
+
+
+def _opened(left: str, right: str) -> tuple[str, str]:
+    """Both sides where the right one opens the text, a sentence or a line now."""
+    right = right.lstrip(_BLANKS + _PAUSES + _ENDS + "–—-")
+    if left and left[-1] in _ENDS:
+        right = right[:1].upper() + right[1:]
+        left += " " if right and right[0] not in _BREAKS else ""
+    return left, right
+
+
+def _ended(left: str) -> str:
+    """The left side of a mark, without marks of its own and without words that led to what is gone."""
+    while left:
+        left = left.rstrip(_BLANKS + _PAUSES + "–—")
+        found = _LAST_WORD.search(left)
+        word = _last_word(left)
+        before = left[: found.start()].rstrip(_BLANKS) if found else ""
+        is_address = word in ("you", "u") and (not before or before[-1] in _CLOSING + "–—")
+        if word not in _DANGLING and not is_address:
+            break
+        left = before
+    return left
+
+
+def _is_hole(left: str, right: str) -> bool:
+    """Whether the left side lacks what it leads to."""
+    if not right.strip() or right[0] in _CLOSING + _BREAKS:
+        return left.rstrip(_BLANKS).endswith(("(", "[")) or _last_word(left) in _LEADS_ON
+    return _last_word(left) in _LEADS_TO_NOUN and _first_word(right) in _NO_NOUN
+
+
+def _last_word(left: str) -> str:
+    found = _LAST_WORD.search(left)
+    return found["word"].casefold().replace("’", "'") if found else ""
+
+
+def _first_word(right: str) -> str:
+    found = _FIRST_WORD.match(right)
+    return found["word"].casefold() if found else ""
+
+
+def _with_article(left: str, right: str) -> str:
+    """The left side; where it ends in a or an, as the first word of the right side needs it."""
+    found = _ARTICLE.search(left)
+    word = _first_word(right)
+    if not found or not word:
+        return left
+    article = found["article"][0]
+    if _VOWEL.match(word) and not _CONSONANT.match(word):
+        article += "N" if found["article"].isupper() and right.isupper() else "n"
+    return left[: found.start()] + article + found["blanks"]
+
+
+def _closed(result: str, source: str) -> str:
+    """The result with the final mark of the source, if it lost one."""
+    end, stripped = source.rstrip()[-1:], result.rstrip()
+    if end and end in _ENDS and stripped and stripped[-1] not in _ENDS + "…\"”'’`*":
+        return stripped.rstrip(_PAUSES + _BLANKS) + end
+    return stripped if source == source.rstrip() else result

@@ -1,0 +1,152 @@
+"""Candidates of a rewriter that knows the toxic characters, in both runtimes, and how it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guardrail import Span
+from guardrail.calls import Calls
+from guardrail.contract import Plugin
+from guardrail.errors import PluginError, UsageError
+from guardrail.flow.marks import candidates
+from guardrail.flow.record import Case, Trace
+from guardrail.flow.steps import Detect, Rewrite
+from guardrail.outcome import Verdict
+from guardrail.plugins import connect
+from guardrail.policy import Policy
+from guardrail.rewriters.edits.ranking import ranked
+from guardrail.rewriters.lora import LoraRewriter
+from guardrail.rewriters.onnx import OnnxRewriter
+from guardrail.rewriters.sampling import Decoding
+from guardrail.segment import Segment
+from guardrail.sharing import answer_together
+from tests.fakes import BagEmbedder, WordDetector, WordRewriter
+
+DECODING = Decoding(temperature=1.5, top_k=300, top_p=1.0, length_ratio=1.0, spare_tokens=40)
+SEGMENTS = ["You are a fool, Tom.", "Stop it, you clown.", "What a stupid idea.", "Shut up", " "]
+SPANS = [[Span(10, 14)], [Span(13, 18)], [Span(7, 13)], [], []]
+RUNTIMES: dict[str, Callable[..., Any]] = {
+    "torch": LoraRewriter.load,
+    "onnx": partial(OnnxRewriter.load, threads=1),
+}
+
+
+@pytest.fixture(params=RUNTIMES)
+def rewriter(request: pytest.FixtureRequest, tiny_base: Path, make_adapter: Any) -> Any:
+    pytest.importorskip("torch")
+    return RUNTIMES[request.param](make_adapter(seed=1), base_folder=tiny_base, decoding=DECODING)
+
+
+def test_a_segment_alone_gets_what_it_gets_in_a_batch(rewriter: Any) -> None:
+    together = rewriter.rewrite_marked(SEGMENTS, SPANS, 4)
+    alone = [rewriter.rewrite_marked([s], [m], 4)[0] for s, m in zip(SEGMENTS, SPANS, strict=True)]
+    assert together == alone
+    assert together[-1] == []
+    assert all(len(group) == len(set(group)) <= 4 for group in together)
+
+
+def test_the_same_segment_with_other_spans_gets_candidates_of_its_own(rewriter: Any) -> None:
+    text = "Stop it, you clown, or I will."
+    both = rewriter.rewrite_marked([text, text], [[Span(13, 18)], []], 6)
+    assert both[0] == rewriter.rewrite_marked([text], [[Span(13, 18)]], 6)[0]
+    assert both[1] == rewriter.rewrite_marked([text], [[]], 6)[0]
+
+
+def test_fewer_candidates_than_one_are_refused(rewriter: Any) -> None:
+    with pytest.raises(UsageError, match="1 or more"):
+        rewriter.rewrite_marked(SEGMENTS, SPANS, 0)
+
+
+# ---- the order
+
+
+def scores(*values: float) -> Any:
+    return np.array(values, dtype=np.float32)
+
+
+def test_the_likeliest_as_a_whole_comes_first_and_samples_last() -> None:
+    found = {"greedy": scores(-1.0, -1.0), "edit": scores(-0.5, -0.2), "longer": scores(-0.9, -0.9, -0.9)}
+    assert ranked(found, source="x", free=["greedy", "sample"], n=6) == ["edit", "greedy", "longer", "sample"]
+
+
+def test_an_edit_with_a_token_that_nobody_expects_is_dropped() -> None:
+    found = {"greedy": scores(-9.0, -9.0), "hole": scores(-0.1, -0.1, -8.0, -0.1)}
+    assert ranked(found, source="x", free=["greedy"], n=6) == ["greedy"]
+
+
+def test_samples_keep_a_third_of_the_places() -> None:
+    found = {"greedy": scores(-1.0)} | {f"edit {i}": scores(-0.1 * i) for i in range(9)}
+    order = ranked(found, source="x", free=["greedy", "one", "two", "three"], n=6)
+    assert order == ["edit 0", "edit 1", "edit 2", "edit 3", "one", "two"]
+    assert ranked(found, source="x", free=["greedy", "one"], n=1) == ["edit 0"]
+
+
+# ---- who is asked
+
+
+class Marked(WordRewriter):
+    """Answers with what it was told."""
+
+    def __init__(self, reply: Any = None) -> None:
+        super().__init__()
+        self.reply = reply
+
+    def rewrite_marked(
+        self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
+    ) -> list[list[str]]:
+        if self.reply is not None:
+            return self.reply  # type: ignore[no-any-return]
+        return [
+            [f"{s}|{[(m.start, m.end) for m in marks]}"] for s, marks in zip(segments, spans, strict=True)
+        ]
+
+
+def calls(rewriter: Any) -> Calls:
+    models = connect(
+        detector=WordDetector(), rewriter=rewriter, embedder=BagEmbedder(), lexicon=WordDetector()
+    )
+    return Calls(models, Policy(detect_timeout=None, rewrite_timeout=None))
+
+
+def test_a_rewriter_that_takes_spans_gets_them_and_others_are_asked_as_before() -> None:
+    call = Rewrite(("an idiot",), 2, ((Span(3, 8),),))
+    assert calls(Marked()).answer(call) == [["an idiot|[(3, 8)]"]]
+    assert calls(WordRewriter()).answer(call) == [["an idiot", "an person"]]
+    assert calls(lambda segments, n: [["x"]]).answer(call) == [["x"]]
+    assert calls(Marked()).answer(Rewrite(("an idiot",), 2)) == [["an idiot", "an person"]]
+
+
+def test_what_it_returns_is_checked_like_any_candidates() -> None:
+    for reply in ("text", [["a"], ["b"]], [[1]], 3):
+        with pytest.raises(PluginError, match="rewriter tests"):
+            calls(Marked(reply)).answer(Rewrite(("an idiot",), 2, ((Span(3, 8),),)))
+    assert calls(Marked((("a", "b", "c"),))).answer(Rewrite(("x",), 2, ((Span(0, 1),),))) == [["a", "b"]]
+
+
+def test_calls_with_and_without_spans_are_answered_together() -> None:
+    pending = [Rewrite(("one",), 2), Rewrite(("two", "three"), 2, ((Span(0, 1),), ()))]
+    assert answer_together(calls(Marked()), pending) == [[["one|[]"]], [["two|[(0, 1)]"], ["three|[]"]]]
+
+
+def test_a_plain_plugin_has_no_use_for_spans() -> None:
+    plugin = Plugin("rewriter", lambda segments, n: [["x"] for _ in segments])
+    assert plugin.candidates(["a"], 1, spans=[[Span(0, 1)]]) == [["x"]]
+
+
+def test_the_flow_hands_on_the_verdicts_spans_merged_with_those_of_the_word_list() -> None:
+    text = "You stupid idiot, go."
+    case = Case(Segment(0, text, Span(0, len(text)), "prose"), "", Trace(len(text)))
+    case.verdict = Verdict({"toxicity": 0.9}, True, (Span(4, 12),))
+    steps = candidates(Policy(), [case], n=3)
+    assert next(steps) == Detect((text,), lexicon=True)
+    asked = steps.send([Verdict({"toxicity": 0.9}, True, (Span(11, 16), Span(18, 20)))])
+    assert asked == Rewrite((text,), 3, ((Span(4, 16), Span(18, 20)),))
+    with pytest.raises(StopIteration) as ended:
+        steps.send([["Go."]])
+    assert ended.value.value == [["Go."]]
