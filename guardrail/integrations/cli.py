@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from guardrail.errors import GuardrailError, UsageError
 from guardrail.integrations.audit.command import audit_app
-from guardrail.integrations.bulk.command import filter_file
+from guardrail.integrations.bulk.command import FileKind, filter_file
 from guardrail.integrations.config_command import ConfigOption, config_app
 from guardrail.integrations.serve_command import serve
 
@@ -95,26 +95,44 @@ def _summarise(outcome: Outcome) -> None:
 
 @app.command()
 def detect(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="JSON Lines, or - for standard input.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines, or - for standard output.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="JSON Lines, Parquet or Arrow, or - for standard input.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The same format, or - for standard output.")],
     *,
-    field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    field: Annotated[
+        str, typer.Option(help="The field that holds the text, or a path: comments.0.body.")
+    ] = "text",
     into: Annotated[str, typer.Option(help="The field that receives the verdict.")] = "verdict",
     batch: Annotated[int, typer.Option(min=1, help="Rows per call of the detector.")] = 256,
+    kind: Annotated[
+        FileKind | None,
+        typer.Option("--format", help="The kind of file; default: by the suffix of IN.", show_default=False),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Adds a verdict to every row; each line of IN gives one line of OUT, in order.
 
     Rows are people's comments: toxicity is flagged, mere rudeness is not, unless the configuration says
     use = "assistant".
-    A line that cannot be judged comes out as {"error", "line", "source"}, and the command ends with status 1.
+    A line that cannot be judged comes out as {"error", "line", "source"}, in a table its verdict has the
+    error, and the command ends with status 1. Names that end in .gz or .zst are compressed files.
     """
     from guardrail.config import Config
     from guardrail.guard import Guard
-    from guardrail.integrations.lines import Columns, judge_lines
+    from guardrail.integrations.kinds import Kind
+    from guardrail.integrations.lines import Columns
+    from guardrail.integrations.verdicts import judge_file
 
     guard = Guard.from_config(Config.load(config, use="community"))
-    report = judge_lines(guard.detect, source, target, columns=Columns(field, into), batch=batch)
+    report = judge_file(
+        guard.detect,
+        source,
+        target,
+        columns=Columns(field, into),
+        batch=batch,
+        kind=kind and cast(Kind, kind.value),
+    )
     typer.echo(report.summary(), err=True)
     if report.bad_lines:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,30 +17,30 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from guardrail.errors import PluginError, UsageError
+from guardrail.integrations.beginnings import BOM, require_rows
+from guardrail.integrations.compression import compressed, decompressed
+from guardrail.integrations.field_path import RowError, text_of
 from guardrail.integrations.rows import verdict_row
 from guardrail.outcome import Verdict
 
 __all__ = [
     "Columns",
     "Report",
-    "RowError",
     "dumps",
     "judge_lines",
     "read_object",
+    "replacing",
+    "require_apart",
     "require_free",
-    "text_of",
+    "verdicts_of",
 ]
 
 SHOWN_LINES = 5
 
 
-class RowError(Exception):
-    """Why a row cannot be judged, in words that quote nothing of its text."""
-
-
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The field that holds the text and the one that receives the verdict."""
+    """The field, or path, that holds the text and the field that receives the verdict."""
 
     text: str
     verdict: str
@@ -86,15 +87,17 @@ def judge_lines(
 ) -> Report:
     """Judges every row of ``source`` (``-``: standard input) and writes it with its verdict to ``target``.
 
+    Either is compressed if its name ends in ``.gz`` or ``.zst``.
+
     At most ``batch`` rows are held in memory. Where the detector fails, the rows are judged one by one, so
-    that a row which breaks it, or is late, fails alone. Raises UsageError where both are the same file, or
-    where one cannot be opened.
+    that a row which breaks it, or is late, fails alone. Raises UsageError if both are the same file, if one
+    cannot be opened, or if the input is not JSON Lines at all.
     """
     judged, flagged = 0, 0
     bad: list[int] = []
     with _reading(source) as raw, _writing(target, source=source) as out:
         for lines in _batches(_parsed(raw, columns), batch):
-            verdicts = iter(_verdicts(detect, [line.text for line in lines if line.error is None]))
+            verdicts = iter(verdicts_of(detect, [line.text for line in lines if line.error is None]))
             for line in lines:
                 verdict = line.error or next(verdicts)
                 if isinstance(verdict, Verdict):
@@ -109,16 +112,16 @@ def judge_lines(
     return Report(judged, flagged, tuple(bad))
 
 
-def _verdicts(
+def verdicts_of(
     detect: Callable[[Sequence[str]], list[Verdict]], texts: Sequence[str]
 ) -> Sequence[Verdict | str]:
-    """For each text its verdict, or why there is none."""
+    """For each text its verdict, or why there is none; a text that breaks the detector breaks it alone."""
     try:
         return detect(texts)
     except PluginError as error:
         if len(texts) == 1:
             return [str(error)]
-        return [_verdicts(detect, [text])[0] for text in texts]
+        return [verdicts_of(detect, [text])[0] for text in texts]
 
 
 def dumps(row: object) -> str:
@@ -138,7 +141,7 @@ def _is_encodable(text: str) -> bool:
 def _parsed(raw: Iterable[bytes], columns: Columns) -> Iterator[_Line]:
     """The lines that are not blank; bytes are split at line feeds only, as JSON Lines has it."""
     for number, line in enumerate(raw, 1):
-        content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        content = line.removeprefix(BOM) if number == 1 else line
         if content.strip():
             yield _parse(number, content.rstrip(b"\r\n"), columns)
 
@@ -169,16 +172,6 @@ def read_object(line: bytes) -> dict[str, Any]:
     return row
 
 
-def text_of(row: Mapping[str, Any], field: str) -> str:
-    """The text in a field; RowError where there is none."""
-    if field not in row:
-        raise RowError(f"no field {field!r}: name the text's field with --field")
-    text = row[field]
-    if not isinstance(text, str):
-        raise RowError(f"field {field!r} must be a string, got {type(text).__name__}")
-    return text
-
-
 def require_free(row: Mapping[str, Any], field: str) -> None:
     """RowError where the row has a field of that name already."""
     if field in row:
@@ -194,7 +187,7 @@ def _batches(lines: Iterator[_Line], size: int) -> Iterator[list[_Line]]:
 def _reading(source: Path) -> Iterator[Iterable[bytes]]:
     """The lines of a file with a progress bar on standard error, or those of standard input."""
     if str(source) == "-":
-        yield sys.stdin.buffer
+        yield _of_rows(sys.stdin.buffer)
         return
     import rich.progress
     from rich.console import Console
@@ -207,7 +200,15 @@ def _reading(source: Path) -> Iterator[Iterable[bytes]]:
     except OSError as error:
         raise UsageError(f"cannot read {source}: {error.strerror}") from error
     with opened as file:
-        yield file
+        yield _of_rows(decompressed(file, source))
+
+
+def _of_rows(file: BinaryIO) -> Iterator[bytes]:
+    """All lines. UsageError, before anything is written, if the first one shows that they are no rows."""
+    first = list(itertools.islice(file, 1))
+    for line in first:
+        require_rows(line)
+    return itertools.chain(first, file)
 
 
 @contextlib.contextmanager
@@ -215,11 +216,41 @@ def _writing(target: Path, *, source: Path) -> Iterator[BinaryIO]:
     if str(target) == "-":
         yield sys.stdout.buffer
         return
-    if str(source) != "-" and target.exists() and source.samefile(target):
-        raise UsageError(f"IN and OUT are the same file, {source}: it would be overwritten while it is read")
+    require_apart(source, target)
     try:
         opened = target.open("wb")
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    with opened as file:
-        yield file
+    with opened as file, contextlib.closing(compressed(file, target)) as out:
+        yield out
+
+
+def require_apart(source: Path, target: Path) -> None:
+    """UsageError if both are the same file."""
+    if str(source) != "-" and target.exists() and source.samefile(target):
+        raise UsageError(f"IN and OUT are the same file, {source}: it would be overwritten while it is read")
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which stands in the target's place at once and on disk if all goes well.
+
+    ``-`` is standard output. UsageError if the file cannot be written.
+    """
+    if str(target) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    new = target.with_name(f"{target.name}.new")
+    try:
+        opened = new.open("wb")
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        with opened as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)

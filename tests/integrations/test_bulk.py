@@ -204,10 +204,8 @@ def test_a_missing_column_is_an_error_that_names_those_that_exist(tmp_path: Path
         filtered(tmp_path, "in.csv", b"text,text\nx,y\n")
     with pytest.raises(UsageError, match="a delimiter is one character"):
         filtered(tmp_path, "in.csv", b"text\nx\n", delimiter="::")
-    with pytest.raises(UsageError, match="empty or UTF-16"):
+    with pytest.raises(UsageError, match="empty"):
         filtered(tmp_path, "in.csv", b"")
-    with pytest.raises(UsageError, match="empty or UTF-16"):
-        filtered(tmp_path, "in.csv", "text\nx\n".encode("utf-16"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,22 +17,29 @@ from guardrail.integrations.config_command import ConfigOption
 
 if TYPE_CHECKING:
     from guardrail.integrations.bulk.job import Job, Report, Summary
+    from guardrail.integrations.kinds import Kind
 
 __all__ = ["filter_file"]
 
 
-class Kind(str, Enum):
+class FileKind(str, Enum):
     """Formats of bulk files."""
 
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
+    arrow = "arrow"
 
 
 def filter_file(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="JSON Lines or CSV, or - for standard input.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="JSON Lines, CSV, Parquet or Arrow, or - for standard input.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The same format, or - for standard output.")],
     *,
-    field: Annotated[str, typer.Option(help="The field or column that holds the text.")] = "text",
+    field: Annotated[
+        str, typer.Option(help="The field or column of the text, or a path: comments.0.body.")
+    ] = "text",
     into: Annotated[
         str | None,
         typer.Option(
@@ -41,7 +48,7 @@ def filter_file(
         ),
     ] = None,
     kind: Annotated[
-        Kind | None,
+        FileKind | None,
         typer.Option("--format", help="The kind of file; default: by the suffix of IN.", show_default=False),
     ] = None,
     delimiter: Annotated[
@@ -58,6 +65,7 @@ def filter_file(
 ) -> None:
     """Moderates one text per row; what passes and every other field stay byte for byte as they were.
 
+    Names that end in .gz or .zst are compressed files. Parquet and Arrow keep types, values and metadata.
     Rows are people's comments: toxicity is flagged, mere rudeness is not, unless the configuration says
     use = "assistant".
     An interrupted run goes on where it stopped when it is called again. A row that cannot be judged goes to a
@@ -71,7 +79,7 @@ def filter_file(
         bad=bad,
         field=field,
         into=into,
-        kind=kind and kind.value,
+        kind=kind and cast("Kind", kind.value),
         delimiter="\t" if delimiter == "\\t" else delimiter,
         overwrite=overwrite,
     )
@@ -106,8 +114,7 @@ def _progress(job: Job) -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        total = job.source.stat().st_size if job.source.is_file() else None
-        task = bar.add_task("filtering", total=total, rows=0, rate=0.0)
+        task = bar.add_task("filtering", total=job.length(), rows=0, rate=0.0)
         first: int | None = None
 
         def report(position: Position, counts: Counts) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from guardrail.errors import UsageError
-from guardrail.integrations.bulk.records import BOM, Line, Position, Record, lines_from, outcome_fields
+from guardrail.integrations.beginnings import BOM, require_text
+from guardrail.integrations.bulk.records import Line, Position, Record, lines_from, outcome_fields
 from guardrail.integrations.lines import dumps
 from guardrail.outcome import Outcome, Span
 
@@ -20,6 +22,7 @@ LONGEST_RECORD = 1 << 26
 """Characters; a record that goes on for longer has lost the end of a quotation."""
 COLUMNS = ("action", "degraded", "scores")
 SHOWN_COLUMNS = 20
+_SEPARATOR = re.compile(rb'"?sep=(?P<mark>[\t -!#-~])"?\r?\n', re.IGNORECASE)
 
 
 class CsvRows:
@@ -28,7 +31,8 @@ class CsvRows:
     Quotes are doubled inside quoted cells, which may hold line breaks. Without ``delimiter`` it is the one of
     DELIMITERS that gives the header a column of that name. With ``into`` three columns are added at the end:
     ``INTO_action``, ``INTO_degraded`` and ``INTO_scores``, the latter two as JSON. Reads the header from
-    ``file``; raises UsageError where it has no such column, and names those that it has.
+    ``file``; raises UsageError where it has no such column, and names those that it has. A line ``sep=;``
+    before the header names the delimiter, as spreadsheets have it, and stays.
     """
 
     def __init__(
@@ -38,9 +42,15 @@ class CsvRows:
             raise UsageError(f"a delimiter is one character and no quote, not {delimiter!r}")
         # The module's limit is for all of the process, and low for texts.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
-        header = next(_split(lines_from(file, Position()), delimiter=delimiter or ",", strict=False), None)
-        if header is None or header.raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise UsageError("the file is empty or UTF-16: a CSV file in UTF-8 with a header is needed")
+        rows = _split(lines_from(file, Position()), delimiter=delimiter or ",", strict=False)
+        header, before = next(rows, None), b""
+        if header is not None:
+            require_text(header.raw)
+            if told := _SEPARATOR.fullmatch(header.raw.removeprefix(BOM)):
+                delimiter, before = delimiter or told["mark"].decode(), header.raw
+                header = next(rows, None)
+        if header is None:
+            raise UsageError("the file is empty: a CSV file with a header is needed")
         if header.error is not None:
             raise UsageError(f"the header cannot be read: {header.error}")
         source = header.raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
@@ -48,7 +58,7 @@ class CsvRows:
         self._column, self._width = names.index(field), len(names)
         self._into = into
         self.start = header.end
-        self.head = header.raw
+        self.head = before + header.raw
         self.settings: dict[str, Any] = {
             "format": "csv",
             "field": field,
@@ -59,7 +69,7 @@ class CsvRows:
             added = [f"{into}_{column}" for column in COLUMNS]
             if taken := sorted(set(added) & set(names)):
                 raise UsageError(f"there is a column {taken[0]!r} already: choose another --into")
-            self.head = self._with_cells(header.raw.decode("utf-8", "surrogateescape"), added)
+            self.head = before + self._with_cells(header.raw.decode("utf-8", "surrogateescape"), added)
 
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
         """One record per row; blank lines have no text."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, BinaryIO
 
@@ -18,8 +19,10 @@ from guardrail.integrations.bulk.csv_rows import CsvRows
 from guardrail.integrations.bulk.journal import Counts, Journal
 from guardrail.integrations.bulk.json_lines import JsonLines
 from guardrail.integrations.bulk.output import Output
-from guardrail.integrations.bulk.records import Format, Position, Record
-from guardrail.integrations.lines import dumps
+from guardrail.integrations.bulk.records import Assembled, Format, Position, Record
+from guardrail.integrations.compression import compressed, compression_of, decompressed
+from guardrail.integrations.kinds import TABLES, Kind, kind_of, opened_source, require_alike
+from guardrail.integrations.lines import dumps, replacing, require_apart
 
 __all__ = ["Job", "Summary"]
 
@@ -29,7 +32,6 @@ WINDOW = 128
 WINDOW_BYTES = 1 << 22
 CHECKPOINT_SECONDS = 1.0
 SAMPLE = 1 << 16
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,13 @@ class Summary:
 class Job:
     """One file to moderate.
 
-    source, target  the input and the output; ``-`` is standard input or output, and then nothing is resumed
+    source, target  the input and the output; ``-`` is standard input or output, and then nothing is resumed;
+                    what ends in ``.gz`` or ``.zst`` is compressed
     bad             receives rows that cannot be judged as ``{"line", "error", "source"}``, not the output;
                     default: the output's name with ``.bad.jsonl``
-    field           the field or column that holds the text
+    field           the field or column that holds the text, or a path to it, such as ``comments.0.body``
     into            where to put action, scores and what was degraded; None: nowhere
-    kind            "jsonl" or "csv"; None: by the input's suffix
+    kind            "jsonl", "csv", "parquet" or "arrow"; None: by the input's suffix
     delimiter       of a CSV file; None: found out
     overwrite       begin anew although there is an output
     """
@@ -60,7 +63,7 @@ class Job:
     bad: Path | None = None
     field: str = "text"
     into: str | None = None
-    kind: str | None = None
+    kind: Kind | None = None
     delimiter: str | None = None
     overwrite: bool = False
 
@@ -71,15 +74,39 @@ class Job:
         even, is continued by the next one: nothing is lost and nothing written twice. Raises UsageError where
         the output belongs to something else, or where the input cannot be read as said.
         """
-        with (
-            _open_source(self.source) as source,
-            Output(self._target_path(), keep_empty=True) as target,
-            Output(_apart(self.bad_rows, self.source)) as bad,
-        ):
-            return _Run(self, guard, source, target, bad).finish(report)
+        kind = kind_of(self.source, self.kind)
+        require_alike(self.source, self.target, kind)
+        with opened_source(self.source, kind) as source:
+            for written in (self.target, self.bad_rows):
+                require_apart(self.source, written)
+            with self._rows(kind) as rows, Output(self.bad_rows) as bad:
+                return _Run(self, guard, source, rows, bad).finish(report)
 
-    def _target_path(self) -> Path | None:
-        return None if str(self.target) == "-" else _apart(self.target, self.source)
+    def length(self) -> int | None:
+        """What positions come to at the end of the input: its bytes, a table's rows; None if nobody knows."""
+        kind = kind_of(self.source, self.kind)
+        if str(self.source) == "-" or compression_of(self.source) is not None:
+            return None
+        with opened_source(self.source, kind) as file:
+            if kind not in TABLES:
+                return os.fstat(file.fileno()).st_size
+            from guardrail.integrations.tables.files import TableFile
+
+            return TableFile(file, kind=kind).rows
+
+    @contextmanager
+    def _rows(self, kind: Kind) -> Iterator[Output]:
+        """Where rows go: to the output, or apart where that can only be made of all of them."""
+        if kind not in TABLES and compression_of(self.target) is None:
+            path = None if str(self.target) == "-" else self.target
+            with Output(path, keep_empty=True) as rows:
+                yield rows
+        elif str(self.target) == "-":
+            with TemporaryDirectory() as folder, Output(Path(folder, "rows")) as rows:
+                yield rows
+        else:
+            with Output(_beside(self.target, ".rows")) as rows:
+                yield rows
 
     @property
     def bad_rows(self) -> Path:
@@ -100,20 +127,27 @@ class Job:
 
     def opened(self, file: BinaryIO) -> Format:
         """The input's format; reads the header where it has one."""
-        kind = self.kind or SUFFIXES.get(self.source.suffix.lower())
+        kind = kind_of(self.source, self.kind)
         if kind == "jsonl":
-            return JsonLines(field=self.field, into=self.into)
+            return JsonLines(file, field=self.field, into=self.into)
         if kind == "csv":
             return CsvRows(file, field=self.field, into=self.into, delimiter=self.delimiter)
-        raise UsageError(f"what kind of file {self.source} is cannot be seen: say --format jsonl or csv")
+        from guardrail.integrations.bulk.table_rows import TableRows
+
+        return TableRows(file, field=self.field, into=self.into, kind=kind)
 
 
 class _Run:
-    """A job with its files open, at the place where it begins or goes on."""
+    """A job with its files open, at the place where it begins or goes on.
 
-    def __init__(self, job: Job, guard: Guard, source: BinaryIO, target: Output, bad: Output) -> None:
-        self._job, self._guard, self._source, self._target, self._bad = job, guard, source, target, bad
-        self._format = job.opened(source)
+    ``rows`` is the output, or where rows are kept until that can be made.
+    """
+
+    def __init__(self, job: Job, guard: Guard, source: BinaryIO, rows: Output, bad: Output) -> None:
+        self._job, self._guard, self._rows, self._bad = job, guard, rows, bad
+        self._source = decompressed(source, job.source)
+        self._format = job.opened(self._source)
+        self._is_apart = rows.path is not None and rows.path != job.target
         identity = _identity(source) if job.is_resumable else {}
         described = {**self._format.settings, **identity, **asdict(guard.origin())}
         found = Journal.read(job.journal) if job.is_resumable and not job.overwrite else None
@@ -129,34 +163,50 @@ class _Run:
         before = self._journal.counts
         for window in _windows(self._format.records(self._source, self._journal.source)):
             counts = self._settle(window)
-            sizes = {"target": self._target.size, "bad": self._bad.size}
+            sizes = {"target": self._rows.size, "bad": self._bad.size}
             self._journal = self._journal.at(window[-1].end, counts=counts, **sizes)
             report(self._journal.source, counts)
             if monotonic() - saved >= CHECKPOINT_SECONDS:
                 self._save()
                 saved = monotonic()
         self._save()
+        if self._is_apart:
+            self._assemble()
         if self._job.is_resumable:
             self._job.journal.unlink()
         return Summary(self._journal.counts, before.judged + before.bad, monotonic() - started)
 
+    def _assemble(self) -> None:
+        """Makes the output of the rows that were kept apart, and puts it in its place at once."""
+        with self._rows.written() as rows, replacing(self._job.target) as target:
+            if isinstance(self._format, Assembled):
+                self._format.assemble(rows, target)
+            else:
+                with closing(compressed(target, self._job.target)) as out:
+                    shutil.copyfileobj(rows, out)
+        self._rows.discard()
+
     def _begun(self, journal: Journal) -> Journal:
-        for output in (self._target, self._bad):
-            if output.size and not self._job.overwrite:
-                raise UsageError(f"{output.path} is there already: choose another, or --overwrite it")
+        sizes = {output.path: output.size for output in (self._rows, self._bad)}
+        if self._job.target.is_file():
+            sizes[self._job.target] = self._job.target.stat().st_size
+        for path, size in sizes.items():
+            if size and not self._job.overwrite:
+                raise UsageError(f"{path} is there already: choose another, or --overwrite it")
         if self._job.is_resumable:  # or a job killed now would go on in files that are begun anew
             self._job.journal.unlink(missing_ok=True)
-        self._target.rewind(0)
+        self._rows.rewind(0)
         self._bad.rewind(0)
-        self._target.write(self._format.head)
-        self._journal = journal.at(journal.source, target=self._target.size, bad=0, counts=journal.counts)
+        self._rows.write(self._format.head)
+        self._journal = journal.at(journal.source, target=self._rows.size, bad=0, counts=journal.counts)
         self._save()
         return self._journal
 
     def _continued(self, journal: Journal) -> Journal:
-        self._target.rewind(journal.target)
+        self._rows.rewind(journal.target)
         self._bad.rewind(journal.bad)
-        self._source.seek(journal.source.offset)
+        if journal.source != self._format.start and not isinstance(self._format, Assembled):
+            self._source.seek(journal.source.offset)
         return journal
 
     def _settle(self, window: Sequence[Record]) -> Counts:
@@ -174,13 +224,13 @@ class _Run:
                 self._bad.write(f"{dumps(row)}\n".encode())
             else:
                 outcome = by_number.get(record.number)
-                self._target.write(self._format.written(record, outcome) if outcome else record.raw)
+                self._rows.write(self._format.written(record, outcome) if outcome else record.raw)
         bad = sum(record.error is not None for record in window)
         return self._journal.counts.plus(outcomes, bad=bad)
 
     def _save(self) -> None:
         """What was written so far is on disk, and then the journal says so."""
-        self._target.sync()
+        self._rows.sync()
         self._bad.sync()
         if self._job.is_resumable:
             self._journal.write(self._job.journal)
@@ -207,21 +257,6 @@ def _identity(file: BinaryIO) -> dict[str, Any]:
     sample = hashlib.sha256(file.read(SAMPLE)).hexdigest()
     file.seek(place)
     return {"input size": status.st_size, "input time": status.st_mtime_ns, "input beginning": sample}
-
-
-def _open_source(source: Path) -> AbstractContextManager[BinaryIO]:
-    if str(source) == "-":
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return source.open("rb")
-    except OSError as error:
-        raise UsageError(f"cannot read {source}: {error.strerror}") from error
-
-
-def _apart(target: Path, source: Path) -> Path:
-    if str(source) != "-" and target.exists() and source.samefile(target):
-        raise UsageError(f"IN and OUT are the same file, {source}: it would be overwritten while it is read")
-    return target
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -26,6 +28,7 @@ class Output:
     def __init__(self, path: Path | None, *, keep_empty: bool = False) -> None:
         self.path = path
         self._keep_empty = keep_empty
+        self._is_needed = True
         self.size = 0
         self._file: BinaryIO = sys.stdout.buffer if path is None else _opened(path)
         if path is not None:
@@ -53,6 +56,20 @@ class Output:
         if self.path is not None:
             os.fsync(self._file.fileno())
 
+    @contextmanager
+    def written(self) -> Iterator[BinaryIO]:
+        """All that was written, to be read from its beginning."""
+        self.sync()
+        self._file.seek(0)
+        try:
+            yield self._file
+        finally:
+            self._file.seek(self.size)
+
+    def discard(self) -> None:
+        """Says that the file is of no more use: it is removed in the end."""
+        self._is_needed = False
+
     def __enter__(self) -> Output:
         return self
 
@@ -61,7 +78,7 @@ class Output:
     ) -> None:
         if self.path is None:
             return
-        if self.size == 0 and (error is not None or not self._keep_empty):
+        if not self._is_needed or (self.size == 0 and (error is not None or not self._keep_empty)):
             self.path.unlink()
         self._file.close()
 

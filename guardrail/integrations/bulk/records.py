@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from guardrail.errors import UsageError
 from guardrail.integrations.rows import verdict_row
 from guardrail.outcome import Outcome, Span
 
-__all__ = ["BOM", "Format", "Line", "Position", "Record", "lines_from", "outcome_fields"]
+__all__ = ["Assembled", "Format", "Line", "Position", "Record", "lines_from", "outcome_fields"]
 
-BOM = b"\xef\xbb\xbf"
 NOWHERE = Span(0, 0)
 LONGEST_LINE = 1 << 26
 """Bytes; a file with a longer line is refused, so that no input can fill the memory."""
@@ -20,7 +19,7 @@ LONGEST_LINE = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place between two records: bytes and lines before it."""
+    """A place between two records: bytes and lines before it; in a table, ``offset`` counts rows too."""
 
     offset: int = 0
     lines: int = 0
@@ -38,7 +37,9 @@ class Line:
 class Record:
     """One record. ``text`` is None where there is nothing to judge: a blank line, or a row with an ``error``.
 
-    ``number`` is the line it begins on, from 1. ``cell`` is where the text stands in the decoded ``raw``.
+    ``number`` is the line it begins on, or the row of a table, from 1. ``raw`` is the record as it was; of a
+    table's row the text alone, or all of it as JSON if it has an error. ``cell`` is where the text stands in
+    the decoded ``raw``.
     """
 
     number: int
@@ -60,11 +61,20 @@ class Format(Protocol):
     """Where the first record begins."""
 
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
-        """The records of a file that stands at ``start``."""
+        """The records from ``start`` on, where the file stands; at the first one, as opening it left it."""
         ...
 
     def written(self, record: Record, outcome: Outcome) -> bytes:
         """The record with the outcome's text in its place; as it was where nothing changed."""
+        ...
+
+
+@runtime_checkable
+class Assembled(Format, Protocol):
+    """A kind of file that cannot be written before all is judged; what is ``written`` is kept apart."""
+
+    def assemble(self, rows: BinaryIO, target: BinaryIO) -> None:
+        """Makes the whole output of what was written."""
         ...
 
 

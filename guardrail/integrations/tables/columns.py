@@ -1,0 +1,196 @@
+"""The column of a table that holds the text, however deeply: its texts, and others in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from guardrail.errors import MissingExtraError, UsageError
+from guardrail.integrations.field_path import RowError, index_of
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+except ImportError as missing:
+    raise MissingExtraError(feature="a Parquet or Arrow file", extra="parquet") from missing
+
+__all__ = ["TextColumn", "encodable", "texts_in"]
+
+SHOWN_COLUMNS = 20
+Text = str | RowError
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """The text at ``field`` in every row: in the column ``column``, and in it at ``steps``."""
+
+    field: str
+    column: int
+    steps: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, schema: pa.Schema, field: str) -> TextColumn:
+        """The column of that name, or the path to it; UsageError if there is none of text."""
+        name, *steps = field.split(".")
+        whole, outer = schema.get_all_field_indices(field), schema.get_all_field_indices(name)
+        ways = [cls(field, index) for index in whole]
+        if steps and not whole:
+            ways = [cls(field, index, tuple(steps)) for index in outer]
+        elif steps and any(_type_at(schema.field(index).type, steps) is not None for index in outer):
+            raise UsageError(f"{field!r} is there 2 times: as a column and as a path")
+        if not ways:
+            shown = ", ".join(map(repr, schema.names[:SHOWN_COLUMNS]))
+            raise UsageError(f"no column {field!r}: there are {shown}; name one with --field")
+        if len(ways) > 1:
+            raise UsageError(f"there are {len(ways)} columns {ways[0]._name(schema)!r}")
+        (found,) = ways
+        kind = _type_at(schema.field(found.column).type, found.steps)
+        if kind is None:
+            top = schema.field(found.column)
+            raise UsageError(f"column {top.name!r} has no {'.'.join(found.steps)!r} in it: it is {top.type}")
+        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+            raise UsageError(f"column {field!r} is of type {kind}: name one of strings, or cast it to string")
+        return found
+
+    def kind(self, schema: pa.Schema) -> pa.DataType:
+        """The type that the texts have in the file."""
+        return _type_at(schema.field(self.column).type, self.steps)
+
+    def texts(self, batch: pa.RecordBatch) -> list[Text]:
+        """Every row's text, or why there is none."""
+        missing = RowError(f"no text: {self.field!r} is null or not there")
+        array = batch.column(self.column)
+        for step in self.steps:
+            array = _inside(array, step)
+        return [missing if text is None else text for text in texts_in(array)]
+
+    def replaced(self, batch: pa.RecordBatch, texts: Mapping[int, str]) -> pa.RecordBatch:
+        """The batch with other texts in some rows; all else, types and nulls included, as it was."""
+        if not texts:
+            return batch
+        rows = np.fromiter(texts, dtype=np.int64, count=len(texts))
+        new = [encodable(text) for text in texts.values()]
+        array = _with_texts(batch.column(self.column), self.steps, rows, new)
+        return batch.set_column(self.column, batch.schema.field(self.column), array)
+
+    def _name(self, schema: pa.Schema) -> str:
+        return str(schema.field(self.column).name)
+
+
+def texts_in(array: pa.Array) -> list[Text | None]:
+    """The strings of an array; RowError in the place of one that is not UTF-8."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    try:
+        return list(array.to_pylist())
+    except UnicodeDecodeError:
+        kind = pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary()
+        if pa.types.is_string_view(array.type):
+            kind = pa.binary_view()
+        return [None if raw is None else _decoded(raw) for raw in array.cast(kind).to_pylist()]
+
+
+def encodable(text: str) -> str:
+    """The text as UTF-8 can hold it: without halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _decoded(raw: bytes) -> Text:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as problem:
+        return RowError(f"the text is not UTF-8 at byte {problem.start}")
+
+
+def _type_at(kind: pa.DataType, steps: Sequence[str]) -> pa.DataType | None:
+    """The type of what stands at these steps inside of a column; None if nothing can stand there."""
+    for step in steps:
+        if pa.types.is_struct(kind) and len(kind.get_all_field_indices(step)) == 1:
+            kind = kind.field(kind.get_field_index(step)).type
+        elif _is_list(kind) and index_of(step) is not None:
+            kind = kind.value_type
+        else:
+            return None
+    return kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _inside(array: pa.Array, step: str) -> pa.Array:
+    """What stands at a step in every row, null where nothing does."""
+    if pa.types.is_struct(array.type):
+        return pc.struct_field(array, [array.type.get_field_index(step)])
+    index = int(step)
+    starts, values = _starts(array), _values(array)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    there = lengths > index
+    return values.take(pa.array(np.where(there, starts[:-1] + index, 0), mask=~there))
+
+
+def _with_texts(array: pa.Array, steps: Sequence[str], rows: np.ndarray, texts: list[str]) -> pa.Array:
+    """The array with other texts at the steps in these rows, all of which have one."""
+    kind = array.type
+    if not steps:
+        return _with_strings(array, rows, texts)
+    step, *rest = steps
+    nulls = array.is_null() if array.null_count else None
+    if pa.types.is_struct(kind):
+        children = [array.field(index) for index in range(kind.num_fields)]
+        place = kind.get_field_index(step)
+        children[place] = _with_texts(children[place], rest, rows, texts)
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=nulls)
+    starts = _starts(array)
+    values = _with_texts(_values(array), rest, starts[rows] + int(step), texts)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=nulls)
+    large = pa.types.is_large_list(kind)
+    offsets = pa.array(starts, pa.int64() if large else pa.int32())
+    lists = pa.LargeListArray if large else pa.ListArray
+    return lists.from_arrays(offsets, values, type=kind, mask=nulls)
+
+
+def _values(array: pa.Array) -> pa.Array:
+    """What the lists hold, one after the other, and nothing of lists before or behind these."""
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        return array.values.slice(array.offset * size, len(array) * size)
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.values.slice(first, last - first)
+
+
+def _starts(array: pa.Array) -> np.ndarray:
+    """Where in _values each list begins, and where the last one ends."""
+    if pa.types.is_fixed_size_list(array.type):
+        return np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0]
+
+
+def _with_strings(array: pa.Array, rows: np.ndarray, texts: list[str]) -> pa.Array:
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _encoded(_with_strings(array.dictionary_decode(), rows, texts), kind)
+    if pa.types.is_string_view(kind):  # no function of Arrow's replaces in these
+        return _with_strings(array.cast(pa.large_string()), rows, texts).cast(kind)
+    mask = np.zeros(len(array), dtype=bool)
+    mask[rows] = True
+    return pc.replace_with_mask(array, mask, pa.array(texts, kind))
+
+
+def _encoded(array: pa.Array, kind: pa.DictionaryType) -> pa.Array:
+    encoded = array.dictionary_encode()
+    try:
+        indices = encoded.indices.cast(kind.index_type)
+    except pa.ArrowInvalid as error:
+        raise UsageError(
+            f"the text's column has more different texts than {kind.index_type} can count: cast it to string"
+        ) from error
+    return pa.DictionaryArray.from_arrays(indices, encoded.dictionary, ordered=kind.ordered)
