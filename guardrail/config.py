@@ -6,6 +6,9 @@
     ladder = ["mask", "block"]
     [models]
     rewriter = "adapters/mine"  # a folder; relative ones are taken from this file's folder
+    [rewriter]                  # a chat model on a server, in place of [models] rewriter
+    url = "http://127.0.0.1:8000/v1"
+    model = "my-adapter"
     [audit]
     url = "sqlite:///audit.db"
     [server]
@@ -22,7 +25,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,8 +35,9 @@ from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value
 
 if TYPE_CHECKING:
     from guardrail.audit.store import AuditStore
+    from guardrail.rewriters.remote import RemoteRewriter
 
-__all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "ServerSettings"]
+__all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "RewriterSettings", "ServerSettings"]
 
 # Two underscores: orchestrators set GUARDRAIL_SERVER_PORT and the like for a service of that name.
 VARIABLE = re.compile(r"GUARDRAIL_(?P<section>[A-Z]+)__(?P<key>\w+)")
@@ -69,6 +73,41 @@ class ModelSettings:
     verifier: Literal["shipped"] | Path | None = "shipped"
     download: bool = False
     spinning: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriterSettings:
+    """A chat model behind an OpenAI-compatible API that rewrites; the fields are those of RemoteRewriter.
+
+    ``prompt`` is a file. ``parameters`` are sent as they are; "none": temperature 0.7 and max_tokens 512.
+    ``key_env`` names the environment variable that holds the key, which stands in no file.
+    """
+
+    url: Url | None = None
+    model: str | None = None
+    key_env: str | None = None
+    prompt: Path | None = None
+    parameters: Mapping[str, Any] | None = None
+    seed: bool = True
+    max_choices: int | None = None
+    concurrency: int = 8
+    timeout: float = 60.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        if self.key_env is not None:
+            from guardrail.endpoint import require_variable_name
+
+            require_variable_name(self.key_env, place="rewriter")  # before anyone prints the key itself
+
+    def open(self) -> RemoteRewriter:
+        """The rewriter; ConfigError for a value that is missing or wrong, MissingExtraError without httpx."""
+        from guardrail.rewriters.remote import RemoteRewriter
+
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        if missing := [name for name in ("url", "model") if given[name] is None]:
+            raise ConfigError(f"[rewriter] needs {' and '.join(missing)}")
+        return RemoteRewriter(given.pop("url"), **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +173,7 @@ class Config:
 
     policy: Policy = field(default_factory=Policy)
     models: ModelSettings = field(default_factory=ModelSettings)
+    rewriter: RewriterSettings = field(default_factory=RewriterSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -204,6 +244,10 @@ class Config:
             chosen["verifier"] = OnnxVerifier(models.verifier)
         elif models.verifier is None:
             chosen["verifier"] = None
+        if self.rewriter != RewriterSettings():
+            if "models.rewriter" in self.origins:
+                raise ConfigError("both [models] rewriter and [rewriter] say who rewrites: leave one out")
+            chosen["rewriter"] = self.rewriter.open()
         if models.download:
             chosen["download"] = True
         return chosen
@@ -212,6 +256,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "policy": Policy,
     "models": ModelSettings,
+    "rewriter": RewriterSettings,
     "audit": AuditSettings,
     "server": ServerSettings,
 }

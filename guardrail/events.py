@@ -29,7 +29,7 @@ class OutcomeHook(Protocol):
 
 
 class Told:
-    """Warns of each failing plug-in once per place, however often it fails there.
+    """Warns of each failing plug-in once per place and kind of error, however often it fails there.
 
     A place is the part that the plug-in plays and the line where it fails. Safe to share between threads.
     """
@@ -43,7 +43,7 @@ class Told:
         if failure is None:
             return
         mine = object()
-        place = (failure.place, failure.plugin, failure.module, failure.line)
+        place = (failure.place, failure.plugin, failure.error, failure.module, failure.line)
         if self._places.setdefault(place, mine) is mine:
             logger.warning("%s", error)
 

@@ -117,6 +117,8 @@ def _fitted(value: Any, hint: Any, where: str, folder: Path) -> Any:
 def _as(value: Any, kind: Any, where: str, folder: Path) -> Any:
     """The value as one kind of type, or _MISFIT."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin is Literal:
         return value if value in arguments and isinstance(value, str) else _MISFIT
     if origin is tuple and isinstance(value, (list, tuple)):

@@ -22,7 +22,8 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 class Origin:
     """What decided: the policy's digest, and each model's name, version and sha256 of its manifest.
 
-    A model without a manifest is named by its type, the shipped word list by its own sha256.
+    A model without a manifest is named by its attribute ``identity``, if it has one, else by its type; the
+    shipped word list by its own sha256.
     """
 
     policy: str
@@ -167,5 +168,8 @@ def _identity(part: Any) -> str:
     manifest = part if isinstance(part, Manifest) else getattr(part, "manifest", None)
     if isinstance(manifest, Manifest):
         return f"{manifest.name} {manifest.version} sha256:{manifest.digest()}"
+    identity = getattr(part, "identity", None)
+    if isinstance(identity, str):
+        return identity
     named = part if hasattr(part, "__qualname__") else type(part)
     return f"{named.__module__}.{named.__qualname__}"
