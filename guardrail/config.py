@@ -238,19 +238,21 @@ class Config:
             chosen["rewriter"] = open_rewriter(models.rewriter)
         elif models.rewriter is None:
             chosen["rewriter"] = None
-        if isinstance(models.verifier, Path):
-            from guardrail.verifiers.onnx import OnnxVerifier
-
-            chosen["verifier"] = OnnxVerifier(models.verifier)
-        elif models.verifier is None:
-            chosen["verifier"] = None
         if self.rewriter != RewriterSettings():
             if "models.rewriter" in self.origins:
                 raise ConfigError("both [models] rewriter and [rewriter] say who rewrites: leave one out")
             chosen["rewriter"] = self.rewriter.open()
+        chosen |= self._verifier()
         if models.download:
             chosen["download"] = True
         return chosen
+
+    def _verifier(self) -> dict[str, Any]:
+        if isinstance(self.models.verifier, Path):
+            from guardrail.verifiers.onnx import OnnxVerifier
+
+            return {"verifier": OnnxVerifier(self.models.verifier)}
+        return {"verifier": None} if self.models.verifier is None else {}
 
 
 SECTIONS: dict[str, type] = {

@@ -9,7 +9,7 @@ from guardrail.protected import Item, find
 from guardrail.removal import TAG
 from guardrail.rewriters.mask import mask_spans, words_under
 
-__all__ = ["masked"]
+__all__ = ["GRAMMAR", "masked"]
 
 MAX_PHRASE = 4
 """Words of one span beyond which stars hide a clause and not an insult."""

@@ -154,7 +154,9 @@ def test_more_choices_than_asked_for_are_left() -> None:
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([TOXIC, "You moron!", "Shut up", "so {text} <|im_end|>"]), min_size=1), st.data())
+@given(
+    st.lists(st.sampled_from([TOXIC, "You moron!", "Shut up", "so {text} <|im_end|>"]), min_size=1), st.data()
+)
 def test_what_is_asked_about_a_segment_depends_on_the_segment_alone(
     server: ModelServer, segments: list[str], data: st.DataObject
 ) -> None:
@@ -225,7 +227,9 @@ def test_wrapped_answers_are_unwrapped(server: ModelServer) -> None:
         {"message": {"content": None, "reasoning_content": "Hm."}},
     ],
 )
-def test_unfinished_and_refused_choices_are_no_candidates(server: ModelServer, choice: dict[str, Any]) -> None:
+def test_unfinished_and_refused_choices_are_no_candidates(
+    server: ModelServer, choice: dict[str, Any]
+) -> None:
     server.says(Reply(json.dumps({"choices": [choice]}).encode()))
     assert remote(server).rewrite([TOXIC], 1) == [[]]
 
@@ -251,7 +255,9 @@ def failing(rewriter: RemoteRewriter, n: int = 1) -> PluginError:
     return caught.value
 
 
-@pytest.mark.parametrize("headers", [NOW, {"retry-after-ms": "0"}, {"retry-after": "Mon, 01 Jan 2024 00:00:00 GMT"}])
+@pytest.mark.parametrize(
+    "headers", [NOW, {"retry-after-ms": "0"}, {"retry-after": "Mon, 01 Jan 2024 00:00:00 GMT"}]
+)
 def test_a_server_that_limits_requests_is_asked_again_when_it_says(
     server: ModelServer, headers: dict[str, str]
 ) -> None:

@@ -49,13 +49,22 @@ from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["release"]
 
-VERSION = "2.0.0"
+VERSION = "2.1.0"
 CALIBRATION_SHARE = 0.08  # of a pass, drawn from the held-out slice
 SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
 CLEAN_TEMPLATES = 4000  # sentences that count as clean evidence for the lexicon
 # Sets of hate name groups in most of their toxic texts, which would make the names words of the list.
-LEXICON_SOURCES = ("paradetox", "davidson", "toxic_spans", "stormfront", "everyday", "own", "rewrites", "wikitext2")
+LEXICON_SOURCES = (
+    "paradetox",
+    "davidson",
+    "toxic_spans",
+    "stormfront",
+    "everyday",
+    "own",
+    "rewrites",
+    "wikitext2",
+)
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
 # Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic. The
 # forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind the

@@ -17,9 +17,10 @@ from importlib import resources
 from statistics import fmean
 from typing import Any
 
+from guardrail.masking import GRAMMAR
 from guardrail_training.detection.labelled import CLEAN, Labelled, soft
 
-__all__ = ["LICENCES", "SOURCES", "Reading", "readings", "removed_spans", "wikitext_sentences"]
+__all__ = ["LICENCES", "SOURCES", "Reading", "readings", "removed_spans", "tightened", "wikitext_sentences"]
 
 Row = Mapping[str, Any]
 
@@ -50,13 +51,6 @@ SWEARING = re.compile(
     re.IGNORECASE,
 )
 """Words with which a text that a set of hate calls harmless may still be toxic: its label is left open."""
-FUNCTION_WORDS = frozenset(
-    "a an the this that these those my your his her its our their i you he she it we they me him us them who whom "
-    "which what and or but nor so than as at by for from in into of off on onto out over to under up upon with "
-    "without about is are was were be been being am do does did have has had will would shall should can could "
-    "may might must not no if because while when where there here just very too really only even all any some "
-    "such more most".split()
-)
 LONGEST_MARK = 5  # words of a marked stretch; a longer one is hostile as a whole, and no word of it alone
 
 
@@ -112,8 +106,8 @@ def tightened(text: str, spans: tuple[tuple[int, int], ...] | None) -> tuple[tup
 
 
 def _is_function_word(word: str) -> bool:
-    stem = re.split(r"['’]", word.lower().strip(",.;:!?\""))[0]  # "you're" is one, as "you" is
-    return stem in FUNCTION_WORDS
+    stem = re.split(r"['’]", word.lower().strip(',.;:!?"'))[0]  # "you're" is one, as "you" is
+    return stem in GRAMMAR
 
 
 def _davidson(row: Row, key: str) -> Iterator[Labelled]:
