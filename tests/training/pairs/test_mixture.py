@@ -39,6 +39,7 @@ def data(tmp_path: Path) -> Path:
         item(f"The {p} bus was late again, you moron.", f"The {p} bus was late again.") for p in PLACES
     ]
     everyday.append(item("Only grim wolves shall dine on you tonight.", "I am angry.", lossy=True))
+    everyday.append(item("The central tram was so crowded, YOU moron!", "The central tram was so crowded!"))
     write(folder / "everyday" / "train.jsonl", everyday)
     write(
         folder / "everyday" / "dev.jsonl",
@@ -51,8 +52,6 @@ def data(tmp_path: Path) -> Path:
         }
         for p in PLACES
     ]
-    near = "the central tram was so crowded , you moron !"
-    paradetox.append({"toxic": near, "neutral": ["the central tram was so crowded !"]})
     write(folder / "paradetox" / "train.jsonl", paradetox)
     write(
         folder / "paradetox" / "dev.jsonl",
@@ -70,7 +69,7 @@ def test_a_mixture_has_rows_of_every_origin_and_none_close_to_a_dev_row(data: Pa
     mixture = build(MixtureSettings(data=str(data), clean=0.2))
     assert {row.origin for row in mixture.rows} == {"everyday", "paradetox", "clean"}
     assert not any("central" in text.lower() for row in mixture.rows for text in row.texts)
-    assert mixture.near_dev == 1
+    assert mixture.near_dev == 2  # a row and its look-alike
 
 
 def test_paradetox_is_written_again_and_its_bad_references_are_counted(data: Path) -> None:
