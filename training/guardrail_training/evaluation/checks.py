@@ -8,8 +8,8 @@ detector on a reference is counted beside the fixed checks: what it flags is its
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from guardrail.checks import Proposal, failed
 from guardrail.detectors.lexicon import Lexicon
 from guardrail_training.data import load_paradetox
 from guardrail_training.evaluation.settings import EvaluateSettings
-from guardrail_training.evaluation.spoilt import KINDS, Original, spoilt
 from guardrail_training.evaluation.tables import table
+from guardrail_training.pairs.mixture import PairRow
 from guardrail_training.records import read_records, required_folder
+from guardrail_training.verifier.negatives import KINDS, make_negatives
 
 __all__ = ["checks_tables", "measurements"]
 
@@ -151,40 +152,26 @@ def _spoilt(
     rows: Sequence[Sentence], readings: Readings, policy: Policy, *, seed: int, size: int
 ) -> dict[str, Any]:
     """For each kind of fault how many of up to ``size`` spoilt rewrites are refused, and by what."""
-    rng = random.Random(seed)
     usable = [row for row in rows if not row.lossy and readings.verdict(row.source).flagged]
-    rng.shuffle(usable)
+    random.Random(seed).shuffle(usable)
+    pairs = [PairRow(row.source, row.references, "everyday") for row in usable]
+    made = defaultdict(list)
+    for negative in make_negatives(pairs, lexicon=Lexicon.shipped(), seed=seed, per_pair=len(KINDS)):
+        if len(made[negative.kind]) < size:
+            made[negative.kind].append((negative.source, negative.candidate))
     found = {}
-    for kind in KINDS:
-        pairs = list(_made(kind, usable, readings, rng, seed=seed, size=size))
-        readings.read([text for pair in pairs for text in pair])
-        proposals = [readings.proposal(*pair) for pair in pairs]
-        refusing = [failed(proposal, policy) for proposal in proposals]
-        names = Counter(name for checks in refusing for name in checks)
-        missed = [pair for pair, checks in zip(pairs, refusing, strict=True) if not checks]
+    for kind, candidates in made.items():
+        readings.read([text for pair in candidates for text in pair])
+        refusing = [failed(readings.proposal(*pair), policy) for pair in candidates]
+        missed = [pair for pair, checks in zip(candidates, refusing, strict=True) if not checks]
         found[kind] = {
-            "made": len(pairs),
-            "refused": len(pairs) - len(missed),
+            "made": len(candidates),
+            "refused": len(candidates) - len(missed),
             "by_fixed_checks": sum(not BY_MODELS.issuperset(checks) for checks in refusing if checks),
-            "checks": dict(names.most_common()),
+            "checks": dict(Counter(name for checks in refusing for name in checks).most_common()),
             "missed": [{"source": source, "candidate": candidate} for source, candidate in missed[:5]],
         }
     return found
-
-
-def _made(
-    kind: str, rows: Sequence[Sentence], readings: Readings, rng: random.Random, *, seed: int, size: int
-) -> Iterator[tuple[str, str]]:
-    count = 0
-    for row in rows:
-        if count == size:
-            return
-        other = rng.choice(rows).references[0]
-        original = Original(row.source, readings.verdict(row.source).spans, row.references[0], other)
-        candidate = spoilt(kind, original, seed=seed)
-        if candidate is not None and other not in row.references:
-            count += 1
-            yield row.source, candidate
 
 
 def checks_tables(result: Mapping[str, Any]) -> str:
