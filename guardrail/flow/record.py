@@ -126,7 +126,7 @@ class Case:
         flagged = [i for i, trace in enumerate(self.earlier) if trace.flagged]
         if flagged and not self.parts_word:
             left = self.offset - self.earlier[flagged[-1]].end
-            self.context = _unless_blank(self.context[-left:] if left else "")
+            self.context = self.context[-left:].lstrip() if left else ""
             self.earlier = self.earlier[flagged[-1] + 1 :] if self.context else ()
 
     @property
@@ -270,11 +270,7 @@ def _context(earlier: str, limit: int) -> str:
     if len(earlier) > limit and not earlier[-limit - 1].isspace():
         head, space, rest = tail.partition(" ")
         tail = rest if space else head
-    return _unless_blank(tail)
-
-
-def _unless_blank(text: str) -> str:
-    return text if text.strip() else ""
+    return tail if tail.strip() else ""
 
 
 def _strongest(verdicts: Iterable[Verdict]) -> Verdict:

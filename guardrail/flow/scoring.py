@@ -102,6 +102,8 @@ def _joins(policy: Policy, case: Case) -> bool:
     if case.allowance is None:
         return False
     case.allowance.earn(len(case.body))
+    if not case.context:
+        return False
     case.forget_flagged()
     if case.flagged:
         if case.context:  # what takes its place will be judged alone and with it
