@@ -72,19 +72,29 @@ def scores(*values: float) -> Any:
 
 def test_the_likeliest_as_a_whole_comes_first_and_samples_last() -> None:
     found = {"greedy": scores(-1.0, -1.0), "edit": scores(-0.5, -0.2), "longer": scores(-0.9, -0.9, -0.9)}
-    assert ranked(found, source="x", free=["greedy", "sample"], n=6) == ["edit", "greedy", "longer", "sample"]
+    assert ranked(found, source="x", toxic=[], free=["greedy", "sample"], n=6) == [
+        "edit",
+        "greedy",
+        "longer",
+        "sample",
+    ]
 
 
 def test_an_edit_with_a_token_that_nobody_expects_is_dropped() -> None:
     found = {"greedy": scores(-9.0, -9.0), "hole": scores(-0.1, -0.1, -8.0, -0.1)}
-    assert ranked(found, source="x", free=["greedy"], n=6) == ["greedy"]
+    assert ranked(found, source="x", toxic=[], free=["greedy"], n=6) == ["greedy"]
 
 
 def test_samples_keep_a_third_of_the_places() -> None:
     found = {"greedy": scores(-1.0)} | {f"edit {i}": scores(-0.1 * i) for i in range(9)}
-    order = ranked(found, source="x", free=["greedy", "one", "two", "three"], n=6)
+    order = ranked(found, source="x", toxic=[], free=["greedy", "one", "two", "three"], n=6)
     assert order == ["edit 0", "edit 1", "edit 2", "edit 3", "one", "two"]
-    assert ranked(found, source="x", free=["greedy", "one"], n=1) == ["edit 0"]
+    assert ranked(found, source="x", toxic=[], free=["greedy", "one"], n=1) == ["edit 0"]
+
+
+def test_copies_are_left_out_and_what_is_still_toxic_comes_last() -> None:
+    found = {"You Fool!": scores(-0.1), "no fool": scores(-0.2), "calm": scores(-2.0)}
+    assert ranked(found, source="you fool", toxic=["fool"], free=["You Fool!"], n=6) == ["calm", "no fool"]
 
 
 # ---- who is asked

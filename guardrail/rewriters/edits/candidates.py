@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.outcome import Span
+from guardrail.rewriters.edits.phrases import phrases
 from guardrail.rewriters.edits.propose import Gap, edits, gaps
-from guardrail.rewriters.edits.ranking import ranked
+from guardrail.rewriters.edits.ranking import letters, ranked
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.sampling import Prompt
 from guardrail.rewriters.wording import Wording
@@ -98,7 +99,9 @@ def marked_candidates(
     ]
     scores = model.scored([prompts[text] for text, _ in todo], kept)
     found = {
-        asked: ranked(dict(zip(texts, scored, strict=True)), source=asked[0], free=free_of, n=n)
+        asked: ranked(
+            dict(zip(texts, scored, strict=True)), source=asked[0], toxic=_toxic(*asked), free=free_of, n=n
+        )
         for asked, texts, scored, free_of in zip(todo, kept, scores, free, strict=True)
     }
     return [list(found.get(asked, ())) for asked in segments]
@@ -118,12 +121,12 @@ def _affordable(wording: Wording, first: Sequence[str], others: Sequence[str]) -
 
 def _different(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
     """The candidates, each once, without those that have the letters of a known text."""
-    letters = {_letters(text) for text in known}
-    return list(dict.fromkeys(one for one in candidates if one.strip() and _letters(one) not in letters))
+    same = {letters(text) for text in known}
+    return list(dict.fromkeys(one for one in candidates if one.strip() and letters(one) not in same))
 
 
-def _letters(text: str) -> str:
-    return "".join(character for character in text.casefold() if character.isalnum())
+def _toxic(text: str, spans: Sequence[Span]) -> list[str]:
+    return [text[phrase.start : phrase.end] for phrase in phrases(text, spans)]
 
 
 def _gap_ask(prompt: Prompt, gap: Gap, number: int, wording: Wording, *, times: int) -> Ask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from guardrail.rewriters.edits.phrases import DETERMINERS, Phrase
 from guardrail.rewriters.edits.repair import Change
@@ -15,7 +15,7 @@ _WOULD = re.compile(
     r"[ \t]+(?:would|could)[ \t]+(?:ever[ \t]+)?(?!have\b|be\b|not\b)(?=[a-z])", re.IGNORECASE
 )
 _WHICH = re.compile(
-    r"\b(?:which|what)(?:[ \t]+(?:kind|sort|type)[ \t]+of(?:[ \t]+an?)?)?"
+    r"\b(?P<word>which|what|whichever)(?:[ \t]+(?:kind|sort|type)[ \t]+of(?:[ \t]+an?)?)?"
     r"(?P<modifiers>(?:[ \t]+[\w-]+){0,3}?)[ \t]*$",
     re.IGNORECASE,
 )
@@ -32,7 +32,8 @@ def turns(text: str, phrase: Phrase) -> Iterator[Change]:
     yield from _only(text, phrase)
     which = _WHICH.search(text[: phrase.start])
     if which and (not which["modifiers"] or which.start("modifiers") + 1 >= phrase.head):
-        yield _changed(text, which.start(), phrase.end, "who")
+        person = "whoever" if which["word"].casefold() == "whichever" else "who"
+        yield _changed(text, which.start(), phrase.end, person)
     if like := _LIKE.match(text, phrase.end):
         for words in (like["whom"], f"people like {like['whom']}"):
             yield _changed(text, phrase.head, like.end(), words)
@@ -53,7 +54,9 @@ def _persons(text: str, phrase: Phrase) -> Iterator[Change]:
     determiner = determiner if determiner in DETERMINERS else ""
     is_plural = bool(_PLURAL.search(text[phrase.start : phrase.end]))
     if who := _WHO.match(text, phrase.end):
-        yield from _who(text, phrase, who.end(), is_plural=is_plural)
+        plural = ("the people", "those") if determiner else ("people", "those")
+        persons = plural if is_plural else ("the person", "someone", "whoever")
+        yield from _who(text, phrase, who.end(), persons=persons)
         return
     be = _BE.search(text[: phrase.head])
     words: tuple[str, ...] = ()
@@ -69,17 +72,17 @@ def _persons(text: str, phrase: Phrase) -> Iterator[Change]:
         yield _changed(text, phrase.head, phrase.end, word)
 
 
-def _who(text: str, phrase: Phrase, end: int, *, is_plural: bool) -> Iterator[Change]:
+def _who(text: str, phrase: Phrase, end: int, *, persons: Sequence[str]) -> Iterator[Change]:
     """For "an idiot who wrote it"; ``end`` is behind "who"."""
     if be := _BE.search(text[: phrase.head]):  # "he is a crook who stole it": "he stole it"
         yield Change(be.start(), end)
-    for person in ("the people", "those") if is_plural else ("the person", "someone"):
-        yield _changed(text, phrase.head, phrase.end, person)
-    if not is_plural:
-        yield _changed(text, phrase.head, end, "whoever")
+    for person in persons:
+        yield _changed(text, phrase.head, end if person == "whoever" else phrase.end, person)
 
 
 def _changed(text: str, start: int, end: int, words: str) -> Change:
     """The change, with a capital where the text has one."""
+    if text[start:end].isupper() and len(text[start:end].split()) > 1:
+        return Change(start, end, words.upper())
     first = words[0].upper() if text[start : start + 1].isupper() else words[0].lower()
     return Change(start, end, first + words[1:])

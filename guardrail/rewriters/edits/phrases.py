@@ -23,8 +23,9 @@ _MODIFIERS = word_set(
     " goddamn bloody fucking fuckin freaking frigging effing flipping blithering incompetent ignorant"
     " arrogant spineless brainless clueless mindless heartless shameless lying cheating thieving"
     " whining moaning greedy crooked corrupt cowardly nasty vile evil rotten bunch pack gang load pile"
-    " piece sack bag waste crowd lot of self-righteous smug pompous petty silly"
+    " piece sack bag waste crowd lot self-righteous smug pompous petty silly"
 )
+_QUANTITIES = word_set("bunch pack gang load pile piece sack bag waste crowd lot sort")
 _FUNCTION = DETERMINERS | word_set(
     "i you he she it we they me him us them and or but if so as at by for from in into of on to with"
     " is are was were be been am do does did can could will would should may might must not has have"
@@ -38,8 +39,10 @@ _LEADS = frozenset(["a", "an", "the", "this", "that", "these", "those", "some", 
 _ADDRESSED = re.compile(r"(?:you|u|ya|ye)\b[ \t]*", re.IGNORECASE)
 _SUCH = re.compile(r"\bsuch[ \t]+$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*")
-_MARK = re.compile(r"[,;:()\[\]!?…–—\n]+|\.+(?=\s|$|[\"”’')\]])|\s-{1,2}\s")
-_SENTENCE = re.compile(r"[.!?…]+[\"”’')\]]*\s+|\n+")
+_MARK = re.compile(
+    r"[,;:()\[\]!?…–—\n]+|(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\bMrs)\.+(?=\s|$|[\"”’')\]])|\s-{1,2}\s"
+)
+_SENTENCE = re.compile(r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\bMrs)[.!?…]+[\"”’')\]]*\s+|\n+")
 _MAX_CUTS = 8
 
 
@@ -87,6 +90,9 @@ def _head(text: str, start: int) -> int:
             earlier = _SUCH.search(text[: match.start()]) if word in ("a", "an") else None
             return earlier.start() if earlier else match.start()
         if word in _MODIFIERS:
+            head = match.start()
+            continue
+        if word == "of" and place + 1 < len(before) and before[place + 1].group().casefold() in _QUANTITIES:
             head = match.start()
             continue
         # One word that is not known may stand between an article and its noun.
@@ -158,7 +164,7 @@ def _stretches(text: str, phrase: Phrase) -> Iterator[tuple[int, int]]:
     if after is not None:
         yield piece_start, after
     if piece_start > sentence_start:
-        yield piece_start, sentence_end
+        yield piece_start, len(text[:sentence_end].rstrip(" \t\n.!?…"))
     if piece_end < sentence_end:
         yield sentence_start, piece_end
 
