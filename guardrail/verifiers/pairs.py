@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
@@ -101,7 +102,7 @@ def _states(old: list[int], new: list[int], *, first: int, last: int) -> tuple[l
     return old_states, new_states
 
 
-def _opcodes(old: list[int], new: list[int]) -> list[tuple[str, int, int, int, int]]:
+def _opcodes(old: list[int], new: list[int]) -> Sequence[tuple[str, int, int, int, int]]:
     if max(len(old), len(new)) > _MAX_ALIGNED:
         return [("replace", 0, len(old), 0, len(new))]
     return SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
