@@ -433,7 +433,9 @@ def require_variable_name(name: object, *, place: str) -> None:
 
 def _base(url: object, *, place: str) -> str:
     """The address below which the paths of the API are; one without a path is that of a server with /v1."""
-    problem = f"{place} url must begin with http:// or https:// and name a host, as in http://127.0.0.1:8000/v1"
+    problem = (
+        f"{place} url must begin with http:// or https:// and name a host, as in http://127.0.0.1:8000/v1"
+    )
     if not isinstance(url, str):
         raise ConfigError(problem)
     try:

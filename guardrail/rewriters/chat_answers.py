@@ -27,7 +27,9 @@ _THOUGHT_START = re.compile(r"<(?:think|thinking|thought|reasoning|reflection)>"
 _CHANNEL = re.compile(r".*<\|channel\|>final<\|message\|>", re.DOTALL)
 _END = re.compile(r"(?:\s*(?:<\|[^<>|\n]{1,64}\|>|<｜[^<>｜\n]{1,64}｜>|</s>|<eos>|<end_of_turn>))+\s*$")
 _FENCED = re.compile(r"(`{3,}|~{3,})[^\n`]*\n(.*?)\n?\1", re.DOTALL)
-_ASSENT = re.compile(r"(?:sure|certainly|of course|absolutely|okay|ok|yes|got it|understood)\b", re.IGNORECASE)
+_ASSENT = re.compile(
+    r"(?:sure|certainly|of course|absolutely|okay|ok|yes|got it|understood)\b", re.IGNORECASE
+)
 _ASSENT_LINE = re.compile(rf"{_ASSENT.pattern}[^\n\w]*\n+", re.IGNORECASE)
 _KIND = r"(?:rewritten|rewrite|revised|reworded|rephrased|neutral|polite|civil|respectful|cleaned|edited|detoxified)"
 _THING = r"(?:text|version|sentence|message|comment|rewrite|revision|output|answer|response|reply|result)"
@@ -130,7 +132,8 @@ def _without_comments(answer: str) -> str:
 def _unquoted(answer: str, text: str) -> str:
     for opening, closing in _QUOTES:
         inside = answer[len(opening) : -len(closing)]
-        wraps = answer.startswith(opening) and answer.endswith(closing) and inside.strip()
+        is_long_enough = len(answer) >= len(opening) + len(closing)
+        wraps = is_long_enough and answer.startswith(opening) and answer.endswith(closing)
         marks = _APOSTROPHE.sub("", inside)  # what is left may open or close a quotation
         if wraps and not text.startswith(opening) and opening not in marks and closing not in marks:
             return inside

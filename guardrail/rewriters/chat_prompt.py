@@ -96,7 +96,7 @@ class ChatPrompt:
 
 def _split(match: re.Match[str]) -> str:
     token = match.group()
-    return f"{token[0]} {token[1:]}"
+    return f"{token[0]} {_CONTROL.sub(_split, token[1:])}"  # one may stand inside another
 
 
 def _message(value: Any, number: int) -> Message:

@@ -102,7 +102,11 @@ class RemoteRewriter:
     @property
     def identity(self) -> str:
         """What an audit calls it: the model, where it is, and a hash of how it is asked."""
-        content = [[(each.role, each.content) for each in self._prompt.messages], self._parameters, self._seed]
+        content = [
+            [(each.role, each.content) for each in self._prompt.messages],
+            self._parameters,
+            self._seed,
+        ]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self._model} at {self._endpoint.url}"[:MAX_NAME] + f" sha256:{digest}"
 
@@ -142,7 +146,9 @@ class RemoteRewriter:
         if n > 1:
             body["n"] = n
         if self._seed:
-            body["seed"] = (int.from_bytes(hashlib.sha256(segment.encode()).digest()[:4], "big") + start) % SEEDS
+            body["seed"] = (
+                int.from_bytes(hashlib.sha256(segment.encode()).digest()[:4], "big") + start
+            ) % SEEDS
         return await session.post(PATH, body, read=_answers)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -178,7 +184,9 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError):
-        raise ConfigError("rewriter parameters must hold what JSON can: strings, numbers, lists, tables") from None
+        raise ConfigError(
+            "rewriter parameters must hold what JSON can: strings, numbers, lists, tables"
+        ) from None
     return dict(found)
 
 
