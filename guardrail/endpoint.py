@@ -189,8 +189,8 @@ class Endpoint:
     def circuit_open(self) -> DeadlineError:
         """What is raised in place of a request while the circuit is open."""
         return DeadlineError(
-            f"{self.place} {self.plugin}: {self.url} is not asked for up to {OPEN_SECONDS:.0f} s, because its "
-            "last requests failed",
+            f"{self.place} {self.plugin}: {self.url} is not asked for up to {OPEN_SECONDS:.0f} s, "
+            "because its last requests failed",
             reason=f"{self.place}_circuit_open",
             failure=self._failure("CircuitOpen"),
         )

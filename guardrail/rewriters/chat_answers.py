@@ -53,10 +53,13 @@ _QUOTES = (
     ("**", "**"), ("*", "*"), ("_", "_"),
 )  # fmt: skip
 _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
-_UNABLE = r"(?:can(?:no|['’])t|can not|cannot|could\s?n['’]t|won['’]t|will not|unable to|not able to|not comfortable)"
+_UNABLE = (
+    r"(?:can(?:no|['’])t|can not|could\s?n['’]t|won['’]t|will not|unable to|not able to|not comfortable)"
+)
 _REFUSED = re.compile(
     r"[*_\s]*(?:"
-    rf"(?:i(?:['’]m| am)\s+(?:very |really |so )?)?(?:sorry|afraid|apologi[sz]e)\b[^\n]{{0,60}}?\b(?:i\s+)?{_UNABLE}\b"
+    r"(?:i(?:['’]m| am)\s+(?:very |really |so )?)?(?:sorry|afraid|apologi[sz]e)\b"
+    rf"[^\n]{{0,60}}?\b(?:i\s+)?{_UNABLE}\b"
     rf"|i(?:\s+am|['’]m)?\s+{_UNABLE}\s+(?:\w+\s+){{0,2}}?"
     r"(?:help|assist|rewrite|rephrase|reword|fulfil+|comply|complete|provide|process|produce|generate|create|"
     r"continue|engage|respond|answer|support|do that|do this|repeat|write)"

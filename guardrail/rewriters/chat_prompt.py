@@ -40,8 +40,8 @@ class Message:
 class ChatPrompt:
     """Messages of which exactly one, a user's, has one ``{text}``; ConfigError for any other.
 
-    The text is data: it takes the place of ``{text}``, and nothing is ever formatted. A control token in it is
-    split by a space, so that it is ordinary text for the server, too; ``restored`` undoes that in answers.
+    The text is data: it takes the place of ``{text}``, and nothing is ever formatted. A control token in it
+    is split by a space, so that it is ordinary text for the server, too; ``restored`` undoes that in answers.
     """
 
     messages: tuple[Message, ...]

@@ -45,7 +45,7 @@ REWRITE = "The parcel is late."
         f"{REWRITE}<|im_end|>",
         f"{REWRITE}</s>",
         f"{REWRITE} <|eot_id|><end_of_turn>\n",
-        f'<think>Hm.</think>Sure! Here is the rewrite:\n```\n"{REWRITE}"\n```\n\nNote: it is shorter.<|im_end|>',
+        f'<think>Hm.</think>Sure! Here is the rewrite:\n```\n"{REWRITE}"\n```\n\nNote: shorter.<|im_end|>',
     ],
 )
 def test_the_rewrite_is_taken_out_of_its_wrappings(answer: str) -> None:

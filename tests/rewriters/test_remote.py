@@ -173,7 +173,7 @@ def test_what_is_asked_about_a_segment_depends_on_the_segment_alone(
     (body,) = [asked.body for asked in server.asked]
     server.asked.clear()
     together = rewriter.rewrite(segments, 2)
-    assert [found for text, found in zip(segments, together, strict=True) if text == segment][0] == alone
+    assert together[segments.index(segment)] == alone
     assert [asked.body for asked in server.asked].count(body) == 1
     assert len(server.asked) == len(set(segments))
 
