@@ -31,7 +31,7 @@ _ASSENT = re.compile(
     r"(?:sure|certainly|of course|absolutely|okay|ok|yes|got it|understood)\b", re.IGNORECASE
 )
 _ASSENT_LINE = re.compile(rf"{_ASSENT.pattern}[^\n\w]*\n+", re.IGNORECASE)
-_KIND = r"(?:rewritten|rewrite|revised|reworded|rephrased|neutral|polite|civil|respectful|cleaned|edited|detoxified)"
+_KIND = r"(?:rewritten|rewrite|revised|reworded|rephrased|neutral|polite|civil|respectful|cleaned|detoxified)"
 _THING = r"(?:text|version|sentence|message|comment|rewrite|revision|output|answer|response|reply|result)"
 _PREFACE = re.compile(
     rf"[*_#\s]*(?:{_ASSENT.pattern}[^:\n\w]{{0,3}}\s*)?(?:"

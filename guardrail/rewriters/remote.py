@@ -14,6 +14,7 @@ from guardrail.errors import ConfigError, UsageError
 from guardrail.rewriters.chat_answers import candidate_of
 from guardrail.rewriters.chat_prompt import ChatPrompt
 from guardrail.rewriters.wording import MAX_CHARACTERS
+from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["PARAMETERS", "RemoteRewriter"]
 
@@ -87,6 +88,13 @@ class RemoteRewriter:
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
+        try:
+            with WithoutFrames():
+                return self._rewritten(segments, n)
+        finally:
+            del segments
+
+    def _rewritten(self, segments: Sequence[str], n: int) -> list[list[str]]:
         asked = [segment for segment in dict.fromkeys(segments) if _is_rewritable(segment)]
         found = self._endpoint.run(partial(self._all, asked, n)) if asked else []
         candidates = dict(zip(asked, found, strict=True))
