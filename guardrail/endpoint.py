@@ -15,13 +15,13 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from guardrail.errors import ConfigError, DeadlineError, MissingExtraError, PluginError
 from guardrail.outcome import Failure
-from guardrail.tracebacks import WithoutFrames
 
 if TYPE_CHECKING:
     import httpx
@@ -156,16 +156,13 @@ class Endpoint:
         Raises DeadlineError where it takes longer than ``timeout`` or the circuit is open, PluginError where
         the server fails. Nothing of ``work`` goes on afterwards.
         """
-        with WithoutFrames():
-            lines = self._opened()
-            future = asyncio.run_coroutine_threadsafe(self._bounded(lines, work), lines.loop)
-            try:
-                return future.result()
-            except BaseException:  # an interrupt of this thread, say: nobody waits for the answer any more
-                future.cancel()
-                raise
-            finally:
-                del work
+        lines = self._opened()
+        future = asyncio.run_coroutine_threadsafe(self._bounded(lines, work), lines.loop)
+        try:
+            return future.result()
+        except BaseException:  # an interrupt of this thread, say: nobody waits for the answer any more
+            future.cancel()
+            raise
 
     async def _bounded(self, lines: _Lines, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         session = Session(self, lines, until=lines.loop.time() + self.timeout)
@@ -189,22 +186,11 @@ class Endpoint:
     def circuit_open(self) -> DeadlineError:
         """What is raised in place of a request while the circuit is open."""
         return DeadlineError(
-            f"{self.place} {self.plugin}: {self.url} is not asked for up to {OPEN_SECONDS:.0f} s, because its "
-            "last requests failed",
+            f"{self.place} {self.plugin}: {self.url} is not asked for up to {OPEN_SECONDS:.0f} s, "
+            "because its last requests failed",
             reason=f"{self.place}_circuit_open",
             failure=self._failure("CircuitOpen"),
         )
-
-    def authorize(self, request: httpx.Request) -> httpx.Request:
-        """The request with the key, which is nowhere but in the environment until now."""
-        if self.key_env is None:
-            return request
-        key = os.environ.get(self.key_env, "").strip()
-        if not key or not (key.isascii() and key.isprintable()):
-            problem = "holds characters that no header takes" if key else "is not set any more"
-            raise RequestError(f"was not asked: the variable of key_env {problem}", kind="KeyMissing")
-        request.headers["authorization"] = f"Bearer {key}"
-        return request
 
     def _failure(self, kind: str) -> Failure:
         return Failure(self.place, self.plugin, kind)
@@ -223,7 +209,7 @@ class Endpoint:
             limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency),
             headers={"accept-encoding": "identity"},
             follow_redirects=False,  # a redirect would carry text and key to somebody else
-            auth=self.authorize,
+            auth=partial(_authorized, key_env=self.key_env),
         )
 
 
@@ -284,6 +270,18 @@ class Session:
         if status not in _ANSWERING:
             raise _refusal(status, headers, answer, has_key=endpoint.key_env is not None)
         return _parsed(answer)
+
+
+def _authorized(request: httpx.Request, *, key_env: str | None) -> httpx.Request:
+    """The request with the key, which is nowhere but in the environment until now."""
+    if key_env is None:
+        return request
+    key = os.environ.get(key_env, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
+        problem = "holds characters that no header takes" if key else "is not set any more"
+        raise RequestError(f"was not asked: the variable of key_env {problem}", kind="KeyMissing")
+    request.headers["authorization"] = f"Bearer {key}"
+    return request
 
 
 class _Lines:

@@ -104,7 +104,7 @@ def test_a_variable_can_mend_what_the_file_leaves_unfinished(tmp_path: Path) -> 
             r"guardrail.toml \[policy\]: unknown key 'treshold'; did you mean 'thresh",
         ),
         ("[polcy]\n", "unknown key 'polcy'; did you mean 'policy'"),
-        ("[zzz]\n", "unknown key 'zzz'; known are audit, models, policy, server"),
+        ("[zzz]\n", "unknown key 'zzz'; known are audit, models, policy, rewriter, server"),
         ("policy = 3", "policy must be a section"),
         ("[policy]\nthreshold = 'high'", "threshold must be a number or 'none', got str"),
         ("[policy]\nthreshold = true", "threshold must be a number or 'none', got True"),
@@ -126,6 +126,11 @@ def test_a_variable_can_mend_what_the_file_leaves_unfinished(tmp_path: Path) -> 
         ("[audit]\ninclude_text = 'yes'", "include_text must be true or false, got str"),
         ("[server]\nupstream = 'llm.example'", "upstream must be a URL or 'none', got str"),
         ("[server]\nport = 70000", "server port must be between 0 and 65535"),
+        ("[rewriter]\nkey = 'sk-1'", "unknown key 'key'; did you mean 'key_env'"),
+        ("[rewriter]\nkey_env = 'sk-1'", "rewriter key_env must name an environment variable"),
+        ("[rewriter]\nurl = 'llm.example'", "url must be a URL or 'none', got str"),
+        ("[rewriter]\nparameters = 3", "parameters must be a table"),
+        ("[rewriter]\nseed = 1", "seed must be true or false, got 1"),
         ("[server]\nproxy_keys = ['x']", "unknown key 'proxy_keys'"),
         ("[policy", "is not valid TOML"),
     ],
@@ -251,3 +256,59 @@ def test_spinning_is_a_setting_of_the_detector() -> None:
     options = quick._session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
     assert "detector" not in Config().arguments()
+
+
+REMOTE = """
+[rewriter]
+url = "http://127.0.0.1:9/v1"
+model = "qwen-civil"
+key_env = "MODEL_API_KEY"
+prompt = "own.toml"
+parameters = { temperature = 0.2, stop = ["\\n\\n"], chat_template_kwargs = { enable_thinking = false } }
+max_choices = 1
+timeout = 20
+"""
+
+
+def test_a_file_names_a_remote_rewriter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from guardrail.rewriters.remote import RemoteRewriter
+
+    monkeypatch.setenv("MODEL_API_KEY", "s3cret")
+    (tmp_path / "own.toml").write_text(
+        "[[messages]]\nrole = 'user'\ncontent = 'Mend {text}'\n", encoding="utf-8"
+    )
+    path = write(tmp_path, REMOTE)
+    config = Config.load(path, environ={"GUARDRAIL_REWRITER__MODEL": "tenant-a"})
+    rewriter = config.arguments()["rewriter"]
+    assert isinstance(rewriter, RemoteRewriter)
+    assert repr(rewriter) == "RemoteRewriter('http://127.0.0.1:9/v1', model='tenant-a')"
+    assert rewriter._parameters["chat_template_kwargs"] == {"enable_thinking": False}
+    assert rewriter._prompt.filled("it") == [{"role": "user", "content": "Mend it"}]
+    assert (rewriter._max_choices, rewriter._endpoint.timeout) == (1, 20.0)
+    result = CliRunner().invoke(app, ["config", "check", str(path)])
+    assert result.exit_code == 0
+    assert "s3cret" not in CliRunner().invoke(app, ["config", "show", str(path)]).output
+    shown = write(tmp_path, rendered(config))
+    assert Config.load(shown, environ={}).rewriter == config.rewriter
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[rewriter]\nmodel = 'x'", "[rewriter] needs url"),
+        ("[rewriter]\ntimeout = 5", "[rewriter] needs url and model"),
+        ("[rewriter]\nurl = 'http://127.0.0.1:9'", "[rewriter] needs model"),
+        ("[rewriter]\nurl = 'ftp://127.0.0.1:9'\nmodel = 'x'", "rewriter url must begin with http"),
+        ("[rewriter]\nurl = 'http://127.0.0.1:9'\nmodel = 'x'\nretries = -1", "rewriter retries must be"),
+        (
+            "[rewriter]\nurl = 'http://127.0.0.1:9'\nmodel = 'x'\nkey_env = 'NOT_SET_HERE'",
+            "is not set in this",
+        ),
+        ("[rewriter]\nurl = 'http://127.0.0.1:9'\nmodel = 'x'\nprompt = 'none.json'", "cannot read"),
+        ("[rewriter]\nurl = 'http://127.0.0.1:9'\nmodel = 'x'\n[models]\nrewriter = 'none'", "leave one out"),
+    ],
+)
+def test_check_names_a_mistake_in_the_rewriters_section(tmp_path: Path, text: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["config", "check", str(write(tmp_path, text))])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())

@@ -23,6 +23,7 @@ EXPECTED = {
     "09_openai_proxy.py": "piece: Your parcel left Graz on Monday.",
     "10_fastapi_app.py": " i****. We paid 23 euros.",
     "11_streaming.py": "rewritten: 1 of the sentences changed",
+    "12_remote_rewriter.py": "rewritten: Why is the report late again?",
     "demo.py": "passed",
 }
 

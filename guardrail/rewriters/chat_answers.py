@@ -31,7 +31,7 @@ _ASSENT = re.compile(
     r"(?:sure|certainly|of course|absolutely|okay|ok|yes|got it|understood)\b", re.IGNORECASE
 )
 _ASSENT_LINE = re.compile(rf"{_ASSENT.pattern}[^\n\w]*\n+", re.IGNORECASE)
-_KIND = r"(?:rewritten|rewrite|revised|reworded|rephrased|neutral|polite|civil|respectful|cleaned|edited|detoxified)"
+_KIND = r"(?:rewritten|rewrite|revised|reworded|rephrased|neutral|polite|civil|respectful|cleaned|detoxified)"
 _THING = r"(?:text|version|sentence|message|comment|rewrite|revision|output|answer|response|reply|result)"
 _PREFACE = re.compile(
     rf"[*_#\s]*(?:{_ASSENT.pattern}[^:\n\w]{{0,3}}\s*)?(?:"
@@ -53,10 +53,13 @@ _QUOTES = (
     ("**", "**"), ("*", "*"), ("_", "_"),
 )  # fmt: skip
 _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
-_UNABLE = r"(?:can(?:no|['’])t|can not|cannot|could\s?n['’]t|won['’]t|will not|unable to|not able to|not comfortable)"
+_UNABLE = (
+    r"(?:can(?:no|['’])t|can not|could\s?n['’]t|won['’]t|will not|unable to|not able to|not comfortable)"
+)
 _REFUSED = re.compile(
     r"[*_\s]*(?:"
-    rf"(?:i(?:['’]m| am)\s+(?:very |really |so )?)?(?:sorry|afraid|apologi[sz]e)\b[^\n]{{0,60}}?\b(?:i\s+)?{_UNABLE}\b"
+    r"(?:i(?:['’]m| am)\s+(?:very |really |so )?)?(?:sorry|afraid|apologi[sz]e)\b"
+    rf"[^\n]{{0,60}}?\b(?:i\s+)?{_UNABLE}\b"
     rf"|i(?:\s+am|['’]m)?\s+{_UNABLE}\s+(?:\w+\s+){{0,2}}?"
     r"(?:help|assist|rewrite|rephrase|reword|fulfil+|comply|complete|provide|process|produce|generate|create|"
     r"continue|engage|respond|answer|support|do that|do this|repeat|write)"
@@ -132,7 +135,8 @@ def _without_comments(answer: str) -> str:
 def _unquoted(answer: str, text: str) -> str:
     for opening, closing in _QUOTES:
         inside = answer[len(opening) : -len(closing)]
-        wraps = answer.startswith(opening) and answer.endswith(closing) and inside.strip()
+        is_long_enough = len(answer) >= len(opening) + len(closing)
+        wraps = is_long_enough and answer.startswith(opening) and answer.endswith(closing)
         marks = _APOSTROPHE.sub("", inside)  # what is left may open or close a quotation
         if wraps and not text.startswith(opening) and opening not in marks and closing not in marks:
             return inside

@@ -40,8 +40,8 @@ class Message:
 class ChatPrompt:
     """Messages of which exactly one, a user's, has one ``{text}``; ConfigError for any other.
 
-    The text is data: it takes the place of ``{text}``, and nothing is ever formatted. A control token in it is
-    split by a space, so that it is ordinary text for the server, too; ``restored`` undoes that in answers.
+    The text is data: it takes the place of ``{text}``, and nothing is ever formatted. A control token in it
+    is split by a space, so that it is ordinary text for the server, too; ``restored`` undoes that in answers.
     """
 
     messages: tuple[Message, ...]
@@ -96,7 +96,7 @@ class ChatPrompt:
 
 def _split(match: re.Match[str]) -> str:
     token = match.group()
-    return f"{token[0]} {token[1:]}"
+    return f"{token[0]} {_CONTROL.sub(_split, token[1:])}"  # one may stand inside another
 
 
 def _message(value: Any, number: int) -> Message:

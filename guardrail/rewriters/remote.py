@@ -1,4 +1,4 @@
-"""Rewriting by a chat model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, hosted models."""
+"""Rewriting by chat models behind OpenAI-compatible APIs: vLLM, SGLang, llama.cpp, Ollama, hosted ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from guardrail.errors import ConfigError, UsageError
 from guardrail.rewriters.chat_answers import candidate_of
 from guardrail.rewriters.chat_prompt import ChatPrompt
 from guardrail.rewriters.wording import MAX_CHARACTERS
+from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["PARAMETERS", "RemoteRewriter"]
 
@@ -41,8 +42,8 @@ class RemoteRewriter:
     timeout      seconds for one call of ``rewrite``, with all its requests and their retries
     retries      further tries of a request after status 429 or 5xx, or a connection that broke
 
-    Safe to share between threads and in forked processes; it can be pickled, the key is not. The rewriters made
-    by ``with_adapter`` share connections, their bound and the circuit.
+    Safe to share between threads and in forked processes; it can be pickled, the key is not. The rewriters
+    made by ``with_adapter`` share connections, their bound and the circuit.
 
     Raises ConfigError for a wrong value, naming it, and MissingExtraError without httpx.
     """
@@ -87,6 +88,13 @@ class RemoteRewriter:
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
+        try:
+            with WithoutFrames():
+                return self._rewritten(segments, n)
+        finally:
+            del segments
+
+    def _rewritten(self, segments: Sequence[str], n: int) -> list[list[str]]:
         asked = [segment for segment in dict.fromkeys(segments) if _is_rewritable(segment)]
         found = self._endpoint.run(partial(self._all, asked, n)) if asked else []
         candidates = dict(zip(asked, found, strict=True))
@@ -126,10 +134,9 @@ class RemoteRewriter:
             if error.code not in FILTERED:
                 raise
             return []  # the server does not work on such a text: that is an answer, too
-        found = (
-            candidate_of(self._prompt.restored(answer, text=segment), text=segment) for answer in answers[:n]
-        )
-        return list(dict.fromkeys(candidate for candidate in found if candidate is not None))
+        found = (candidate_of(answer, text=segment) for answer in answers[:n])
+        candidates = (self._prompt.restored(each, text=segment) for each in found if each is not None)
+        return list(dict.fromkeys(candidates))
 
     async def _first(self, segment: str, n: int, session: Session) -> list[str]:
         width = min(n, self._max_choices or n)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import os
 import pickle
+import re
 import socket
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from hypothesis import strategies as st
 
 from guardrail import Guard, Policy
 from guardrail.audit.trail import origin_of
+from guardrail.config import Config, RewriterSettings
 from guardrail.endpoint import Circuit
 from guardrail.errors import ConfigError, DeadlineError, MissingExtraError, PluginError, UsageError
 from guardrail.outcome import Action
@@ -28,6 +32,7 @@ from guardrail.rewriters.chat_prompt import ChatPrompt
 from guardrail.rewriters.remote import RemoteRewriter
 from tests.fakes import BagEmbedder, WordDetector
 from tests.rewriters.model_server import Asked, ModelServer, Reply, choices, error, mended, serving
+from tests.test_docs import ROOT, blocks, table
 from tests.test_privacy import shown
 from tests.waiting import PATIENCE, until, wait_until
 
@@ -36,6 +41,7 @@ pytest.importorskip("httpx")
 TOXIC = "The driver of that bus is an idiot."
 CIVIL = "The driver of that bus is an person."
 KEY = "sk-canary-0123456789"
+DOCUMENT = (ROOT / "docs" / "remote-rewriter.md").read_text(encoding="utf-8")
 NOW = {"retry-after": "0"}
 
 
@@ -167,7 +173,7 @@ def test_what_is_asked_about_a_segment_depends_on_the_segment_alone(
     (body,) = [asked.body for asked in server.asked]
     server.asked.clear()
     together = rewriter.rewrite(segments, 2)
-    assert [found for text, found in zip(segments, together, strict=True) if text == segment][0] == alone
+    assert together[segments.index(segment)] == alone
     assert [asked.body for asked in server.asked].count(body) == 1
     assert len(server.asked) == len(set(segments))
 
@@ -608,3 +614,41 @@ def test_a_wrong_setting_is_named(wrong: dict[str, Any], message: str) -> None:
 def test_an_adapter_that_is_no_name_is_refused(server: ModelServer) -> None:
     with pytest.raises(ConfigError, match="rewriter model must be the name"):
         guard(remote(server)).with_adapter(Path("runs/ours"))
+
+
+# ---- docs/remote-rewriter.md
+
+
+def test_the_table_of_settings_is_that_of_the_class_and_the_section() -> None:
+    told = [row[0].strip("`") for row in table(DOCUMENT, "Settings") if row[0].startswith("`")]
+    arguments = inspect.signature(RemoteRewriter).parameters
+    assert told == list(arguments) == [each.name for each in fields(RewriterSettings)]
+    for row in table(DOCUMENT, "Settings"):
+        default = arguments[row[0].strip("`")].default
+        assert row[1] == ("" if default is inspect.Parameter.empty else f"`{default!r}`")
+
+
+def test_the_snippets_of_the_document_work(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reply = lambda asked: choices("Why is this person late again?")
+    (snippet,) = blocks(DOCUMENT, "python")
+    exec(snippet.replace("http://127.0.0.1:8000/v1", server.url), {})  # noqa: S102  # our own document
+    assert (
+        capsys.readouterr().out == "The weather in the valley is fine today. Why is this person late again?\n"
+    )
+    configuration, prompt = blocks(DOCUMENT, "toml")
+    (tmp_path / "prompt.toml").write_text(prompt, encoding="utf-8")
+    path = tmp_path / "guardrail.toml"
+    path.write_text(f'{configuration}prompt = "prompt.toml"\n', encoding="utf-8")
+    monkeypatch.setenv("MODEL_API_KEY", KEY)
+    assert (
+        Config.load(path, environ={}).rewriter.open().identity.startswith("my-model at http://127.0.0.1:8000")
+    )
+
+
+@pytest.mark.parametrize("written", re.findall(r"`(parameters = \{.*?\})`", DOCUMENT))
+def test_the_parameters_of_the_document_are_taken(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "guardrail.toml"
+    path.write_text(f'[rewriter]\nurl = "http://127.0.0.1:9"\nmodel = "x"\n{written}\n', encoding="utf-8")
+    Config.load(path, environ={}).rewriter.open()
