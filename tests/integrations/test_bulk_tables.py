@@ -205,6 +205,15 @@ def test_a_row_without_text_goes_to_a_file_of_its_own_with_the_reason(tmp_path: 
     assert json.loads(null_row["source"]) == {"n": 2, "text": None}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_in_lists_may_be_empty(tmp_path: Path, kind: str) -> None:
+    lists = pa.list_(pa.list_(pa.string()))
+    for content, out in [([[], None, [[]], [None]], []), ([[[], [TOXIC]], [[CLEAN], [TOXIC]]], 2 * [MENDED])]:
+        table = pa.table({"text": pa.array(content, lists)})
+        after = filtered(tmp_path, as_bytes(table, kind), kind=kind, field="text.1.0")
+        assert [row["text"][1][0] for row in after.to_pylist()] == out
+
+
 def test_what_was_done_goes_into_a_column_on_request(tmp_path: Path) -> None:
     table = pa.table({"text": [TOXIC, None, CLEAN]})
     toxic, clean = filtered(tmp_path, as_bytes(table, "parquet"), into="guard").to_pylist()

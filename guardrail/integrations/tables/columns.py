@@ -167,6 +167,8 @@ def _values(array: pa.Array) -> pa.Array:
     if pa.types.is_fixed_size_list(array.type):
         size = array.type.list_size
         return array.values.slice(array.offset * size, len(array) * size)
+    if not len(array):
+        return array.values.slice(0, 0)
     first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return array.values.slice(first, last - first)
 
@@ -175,6 +177,8 @@ def _starts(array: pa.Array) -> np.ndarray:
     """Where in _values each list begins, and where the last one ends."""
     if pa.types.is_fixed_size_list(array.type):
         return np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+    if not len(array):  # it need not have offsets
+        return np.zeros(1, dtype=np.int64)
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0]
 
