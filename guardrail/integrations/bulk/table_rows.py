@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -95,7 +96,7 @@ class TableRows:
         if self._into is not None:
             columns = [*columns, pa.array(map(_pairs, added), OUTCOME)]
         changed = pa.RecordBatch.from_arrays(columns, schema=schema)
-        return changed if all(judged) else changed.filter(pa.array(judged))
+        return changed if all(judged) else _only(changed, judged)
 
 
 class _Changes:
@@ -114,6 +115,17 @@ class _Changes:
     def _read(self) -> tuple[int, str | None, dict[str, Any] | None] | None:
         line = self._rows.readline()
         return tuple(json.loads(line)) if line else None
+
+
+def _only(batch: pa.RecordBatch, kept: Sequence[bool]) -> pa.RecordBatch:
+    """The rows that are kept; joined from slices, because Arrow cannot filter all types."""
+    slices, start = [batch.slice(0, 0)], 0
+    for is_kept, run in itertools.groupby(kept):
+        length = len(list(run))
+        if is_kept:
+            slices.append(batch.slice(start, length))
+        start += length
+    return pa.concat_batches(slices)
 
 
 def _pairs(fields: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError(feature="a Parquet or Arrow file", extra="parquet") from missing
 
-__all__ = ["TextColumn", "encodable", "texts_in"]
+__all__ = ["TextColumn", "encodable"]
 
 SHOWN_COLUMNS = 20
 Text = str | RowError
@@ -61,10 +61,11 @@ class TextColumn:
     def texts(self, batch: pa.RecordBatch) -> list[Text]:
         """Every row's text, or why there is none."""
         missing = RowError(f"no text: {self.field!r} is null or not there")
-        array = batch.column(self.column)
+        array, places = batch.column(self.column), np.arange(batch.num_rows)
         for step in self.steps:
-            array = _inside(array, step)
-        return [missing if text is None else text for text in texts_in(array)]
+            array, places = _inside(array, step, places)
+        found = [*_texts_in(array), None]  # the last one for what is nowhere
+        return [missing if (text := found[place]) is None else text for place in places]
 
     def replaced(self, batch: pa.RecordBatch, texts: Mapping[int, str]) -> pa.RecordBatch:
         """The batch with other texts in some rows; all else, types and nulls included, as it was."""
@@ -79,7 +80,7 @@ class TextColumn:
         return str(schema.field(self.column).name)
 
 
-def texts_in(array: pa.Array) -> list[Text | None]:
+def _texts_in(array: pa.Array) -> list[Text | None]:
     """The strings of an array; RowError in the place of one that is not UTF-8."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -124,15 +125,19 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _inside(array: pa.Array, step: str) -> pa.Array:
-    """What stands at a step in every row, null where nothing does."""
+def _inside(array: pa.Array, step: str, places: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """What stands at a step, and where in it each row's own is, -1 for nowhere.
+
+    No function of Arrow's that selects values would do: they do not know all types yet.
+    """
+    present = ~np.append(array.is_null().to_numpy(zero_copy_only=False), True)  # the last one for -1
     if pa.types.is_struct(array.type):
-        return pc.struct_field(array, [array.type.get_field_index(step)])
-    index = int(step)
-    starts, values = _starts(array), _values(array)
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    there = lengths > index
-    return values.take(pa.array(np.where(there, starts[:-1] + index, 0), mask=~there))
+        child, inside = array.field(array.type.get_field_index(step)), np.arange(len(array) + 1)
+    else:
+        starts = _starts(array)
+        child, inside = _values(array), np.append(starts[:-1] + int(step), -1)
+        present[:-1] &= np.diff(starts) > int(step)
+    return child, np.where(present, inside, -1)[places]
 
 
 def _with_texts(array: pa.Array, steps: Sequence[str], rows: np.ndarray, texts: list[str]) -> pa.Array:
@@ -162,6 +167,8 @@ def _values(array: pa.Array) -> pa.Array:
     if pa.types.is_fixed_size_list(array.type):
         size = array.type.list_size
         return array.values.slice(array.offset * size, len(array) * size)
+    if not len(array):
+        return array.values.slice(0, 0)
     first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return array.values.slice(first, last - first)
 
@@ -170,6 +177,8 @@ def _starts(array: pa.Array) -> np.ndarray:
     """Where in _values each list begins, and where the last one ends."""
     if pa.types.is_fixed_size_list(array.type):
         return np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+    if not len(array):  # it need not have offsets
+        return np.zeros(1, dtype=np.int64)
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0]
 
