@@ -10,9 +10,10 @@ from typing import Any
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.agreement import agreement
+from guardrail.flow.marks import candidates
 from guardrail.flow.record import CLEAN, Case, Record, Trace
 from guardrail.flow.scoring import detect, jointly, tolerate
-from guardrail.flow.steps import Embed, Rewrite, Steps, Verify
+from guardrail.flow.steps import Embed, Steps, Verify
 from guardrail.masking import masked
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.policy import Policy
@@ -99,7 +100,7 @@ def _attempt(policy: Policy, cases: Sequence[Case], *, n: int, floor: float | No
     """Settles cases on one of ``n`` candidates; with a floor on its worth, silently or not at all."""
     if not cases:
         return
-    proposed: list[list[str]] = yield Rewrite(tuple(case.body for case in cases), n)
+    proposed = yield from candidates(policy, cases, n=n)
     proposals = yield from _propose(policy, cases, proposed)
     if policy.acceptable is not None:
         proposals = yield from _verify(policy, proposals)
