@@ -17,7 +17,7 @@ STAND_IN = re.compile(
     r"|(?:not|n't|isn't|aren't|not an?|not so|not very|not a very|isn't a|aren't a|isn't very)"
     r" (?:so |very |that |too |a |an |really )?"
     r"(?:good|nice|wise|smart|intelligent|clever|bright|great|kind|pleasant|competent|sensible|knowledgeable"
-    r"|well|thinking)"
+    r"|thinking)"
     r"|(?:good|nice|some|certain|other|such|these|those|specific) (?:person|persons|individuals?)"
     r"|un(?:wise|intelligent|smart|kind|clever|pleasant|desirable|educated|informed|suitable)\w*"
     r"|inappropriate\w*|not wise|lacks? (?:intelligence|wisdom)|low intelligence|less (?:intelligent|smart)"

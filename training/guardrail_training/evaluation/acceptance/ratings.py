@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from operator import eq
 from pathlib import Path
 
 from guardrail.errors import UsageError
@@ -35,16 +36,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    """Two readers on one sheet: shares that agree, and Cohen's kappa; None where both said one thing
-    throughout.
+    """Two readers on one sheet: shares that agree, and Cohen's kappa.
 
-    ``verdict`` looks at accept or not alone, ``rating`` at all words.
+    ``verdict`` looks at accept or not alone, ``rating`` at all words. A share is None for a sheet without
+    rows, kappa also where both said one thing throughout.
     """
 
     rows: int
-    verdict: float
+    verdict: float | None
     verdict_kappa: float | None
-    rating: float
+    rating: float | None
     rating_kappa: float | None
 
 
@@ -91,16 +92,20 @@ def read_ratings(path: str | Path, key: Key, *, wanted: frozenset[str] | None = 
 
 def agreement_of(first: Reading, second: Reading) -> RaterAgreement:
     """How far two readers of the same sheet agree."""
+    ids = sorted(first.ratings)
+    ours, theirs = ([reading.ratings[each] for each in ids] for reading in (first, second))
+    accepts = [[rating == ACCEPT for rating in ratings] for ratings in (ours, theirs)]
+    return RaterAgreement(len(ids), *_agreed(*accepts), *_agreed(ours, theirs))
+
+
+def _agreed(ours: Sequence[object], theirs: Sequence[object]) -> tuple[float | None, float | None]:
+    """The share of equal answers, and Cohen's kappa."""
     from sklearn.metrics import cohen_kappa_score
 
-    ids = sorted(first.ratings)
-    figures: list[float | None] = []
-    for view in (lambda rating: rating == ACCEPT, lambda rating: rating):
-        ours, theirs = ([view(reading.ratings[each]) for each in ids] for reading in (first, second))
-        figures.append(sum(map(lambda a, b: a == b, ours, theirs)) / len(ids))
-        figures.append(float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else None)
-    verdict, verdict_kappa, rating, rating_kappa = figures
-    return RaterAgreement(len(ids), verdict or 0.0, verdict_kappa, rating or 0.0, rating_kappa)
+    if not ours:
+        return None, None
+    share = sum(map(eq, ours, theirs)) / len(ours)
+    return share, float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else None
 
 
 def settle(first: Reading, second: Reading, third: Reading | None) -> Settled:

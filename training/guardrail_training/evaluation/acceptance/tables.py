@@ -111,8 +111,8 @@ def _differences(differences: list[Result]) -> str:
     return note + table(["systems", "set", "n", "accepted", "wrong"], rows)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _rate(rate: Result | None) -> str:
