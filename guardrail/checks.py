@@ -126,7 +126,15 @@ def _stand_in(proposal: Proposal, policy: Policy) -> bool:
 
 
 def _hole(proposal: Proposal, policy: Policy) -> bool:
-    return fidelity.is_hollow(proposal.candidate, proposal.source)
+    return fidelity.is_hollow(_spelled(proposal.candidate), _spelled(proposal.source))
+
+
+def _spelled(text: str) -> str:
+    """The text with letters in place of code, addresses and the like, which stand for words."""
+    return "".join(
+        "x" if new.isspace() and not old.isspace() else new
+        for old, new in zip(text, blanked(text), strict=True)
+    )
 
 
 def _disguise(proposal: Proposal, policy: Policy) -> bool:
@@ -160,7 +168,7 @@ def _changes(kind: str, *, even_toxic: bool = False) -> Callable[[Proposal, Poli
 
 
 def _number(proposal: Proposal, policy: Policy) -> bool:
-    """Numbers are compared by value, and by unit where both texts have one: "a 45-minute call", "45 minutes"."""
+    """Numbers are compared by value, and by unit where both texts have one: "45-minute", "45 minutes"."""
     present = find("number", proposal.source)
     required = Counter(_value(item) for item in present if not _touches(item, proposal.spans))
     found = find("number", proposal.candidate)
@@ -169,7 +177,10 @@ def _number(proposal: Proposal, policy: Policy) -> bool:
     units: dict[str, set[str]] = {}
     for item in present:
         units.setdefault(_value(item), set()).add(_unit(item))
-    return any(_unit(item) and _unit(item) not in units[_value(item)] and "" not in units[_value(item)] for item in found)
+    return any(
+        _unit(item) and _unit(item) not in units[_value(item)] and "" not in units[_value(item)]
+        for item in found
+    )
 
 
 _VALUE = re.compile(r"-?\.?\d+(?:[.,:]\d+)*")

@@ -11,16 +11,23 @@ __all__ = ["debris"]
 
 _TOKEN = re.compile(r"[^\s.,;:?\"()\[\]{}<>/\\`“”]+")
 _READ_AS = str.maketrans("013457@$!|+", "oieastasiit")
-_FREE = re.compile(r"\d+(?:st|nd|rd|th|[a-z]{1,3}|'?s)?|[a-z]+-?\d+|[A-Z]*\d+[A-Z]*|[\w.-]*@[\w.-]+|#\w+|[£$€]\d.*|\d+.*\d+\w?|.*://.*", re.IGNORECASE)
-_INSIDE = re.compile(r"[^\W\d_][013457@$!|+*%#&^]+[^\W\d_]|^[013457@$!|+*](?:[^\W\d_][013457@$!|+*]*){2}", re.IGNORECASE)
+_FREE = re.compile(
+    r"\d+(?:st|nd|rd|th|[a-z]{1,3}|'?s)?|[a-z]+-?\d+|[\w.-]*@[\w.-]+|#\w+|[£$€]\d.*|\d+.*\d+\w?|.*://.*",
+    re.IGNORECASE,
+)
+_INSIDE = re.compile(
+    r"[^\W\d_][013457@$!|+*%#&^]+[^\W\d_]|^[013457@$!|+*](?:[^\W\d_][013457@$!|+*]*){2}", re.IGNORECASE
+)
 _MIN_WORD = 3
 
 
 def debris(candidate: str, source: str) -> bool:
-    """True where the candidate has a word in disguise that the source has not, or one that reads as English."""
+    """True where the candidate has a new word in disguise, or one that reads as English."""
     known = set(_TOKEN.findall(source.casefold()))
-    for token in _TOKEN.findall(candidate.casefold()):
-        token = token.strip("*_~!'’-")
+    for written in _TOKEN.findall(candidate):
+        token = written.strip("*_~!'’-").casefold()
+        if written.isupper():
+            continue  # the name of a product or a place in a list, more often than a disguise
         if not _INSIDE.search(token) or _FREE.fullmatch(token):
             continue
         plain = re.sub(r"[^a-z]", "", token.translate(_READ_AS))

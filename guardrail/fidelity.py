@@ -1,19 +1,18 @@
 """How faithful a rewrite is, read off its words: what was lost, gained, turned round or filled with nothing.
 
 Source and candidate are aligned. What the toxic spans touch may change freely, all else has to stay. Where
-the whole sentence was rewritten, and where there are no spans, the bounds are wide: there a model has to judge.
+the whole sentence was rewritten, and where there are no spans, the bounds are wide: a model has to judge.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
-from guardrail.alignment import Stretch, Word, aligned, words_of
+from guardrail.alignment import Stretch, Word, aligned, key_of, words_of
 from guardrail.outcome import Span
 
 __all__ = ["Comparison", "compared"]
@@ -32,9 +31,10 @@ EDITED = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Opinions:
-    """Words that turn an opinion round: opposites of a word, words of praise, words of blame."""
+    """Words that turn an opinion round: opposites of a word and of its stem, words of praise, of blame."""
 
     opposites: Mapping[str, frozenset[str]]
+    stems: Mapping[str, frozenset[str]]
     praise: frozenset[str]
     blame: frozenset[str]
 
@@ -103,8 +103,12 @@ def opinions() -> Opinions:
             one, other = (word.strip() for word in line.split("|"))
             opposites.setdefault(one, set()).add(other)
             opposites.setdefault(other, set()).add(one)
+    stems: dict[str, frozenset[str]] = {}
+    for word, others in opposites.items():
+        stems[key_of(word)] = stems.get(key_of(word), frozenset()) | {key_of(other) for other in others}
     return Opinions(
-        {key: frozenset(others) for key, others in opposites.items()},
+        {word: frozenset(others) for word, others in opposites.items()},
+        stems,
         frozenset(found["+"]),
         frozenset(found["-"]),
     )
@@ -112,7 +116,29 @@ def opinions() -> Opinions:
 
 _REACH, _BEHIND = 6, 2
 _LEADING = frozenset(
-    "like want going think know see say keep look get go come make take need try able let seem put believe".split()
+    [
+        "like",
+        "want",
+        "going",
+        "think",
+        "know",
+        "see",
+        "say",
+        "keep",
+        "look",
+        "get",
+        "go",
+        "come",
+        "make",
+        "take",
+        "need",
+        "try",
+        "able",
+        "let",
+        "seem",
+        "put",
+        "believe",
+    ]
 )
 """Verbs that may stand between a negation and what it denies: "I don't want to translate"."""
 
@@ -124,7 +150,10 @@ def negations_changed(comparison: Comparison) -> int:
     and "not thought out". So is one that says what should not be: "should not have been moved".
     """
     is_edited = len(comparison.lost) <= EDITED * len(comparison.kept)
-    if not (is_edited if comparison.has_insult else len(comparison.stretches) == 1):
+    elsewhere = [
+        s for s in comparison.stretches if s.start == s.end or set(range(s.start, s.end)) - comparison.toxic
+    ]
+    if not (is_edited if comparison.has_insult else len(elsewhere) == 1):
         return 0  # the sentence was written anew: no telling what the negation is for
     insulting = [stretch for stretch in comparison.stretches if _is_insult(comparison, stretch)]
     free_old = {i for stretch in insulting for i in range(stretch.start - 1, stretch.end + 1)}
@@ -152,7 +181,30 @@ def _newly_denied(before: tuple[Word, ...], after: tuple[Word, ...], free: Set[i
     }
 
 
-_JUDGING = frozenset("should must ought please pls may need needs ok okay fair acceptable good safe nice right enough how even so".split())
+_JUDGING = frozenset(
+    [
+        "should",
+        "must",
+        "ought",
+        "please",
+        "pls",
+        "may",
+        "need",
+        "needs",
+        "ok",
+        "okay",
+        "fair",
+        "acceptable",
+        "good",
+        "safe",
+        "nice",
+        "right",
+        "enough",
+        "how",
+        "even",
+        "so",
+    ]
+)
 
 
 def _is_judgement(words: tuple[Word, ...], i: int) -> bool:
@@ -160,8 +212,10 @@ def _is_judgement(words: tuple[Word, ...], i: int) -> bool:
 
 
 _NEARLY_NEGATIONS = re.compile(
-    r"unable|fail\w*|doubt\w*|wrong\w*|miss(?:ing|ed|es)?|lack\w*|stop\w*|quit|hardly|barely|rarely|refus\w+|forg[eo]t\w*|impossible"
-    r"|difficult|instead|unlike|avoid\w*|ignor\w+|den(?:y|ie[sd])|mistake\w*|only|anyone|anybody|anything|any|if|why|rather|than|cease"
+    r"unable|fail\w*|doubt\w*|wrong\w*|miss(?:ing|ed|es)?|lack\w*|stop\w*|quit|hardly|barely|rarely"
+    r"|refus\w+|forg[eo]t\w*|impossible"
+    r"|difficult|instead|unlike|avoid\w*|ignor\w+|den(?:y|ie[sd])|mistake\w*|only|anyone|anybody"
+    r"|anything|any|if|why|rather|than|cease"
 )
 """What denies without a negation, and what a negation may be traded for."""
 
@@ -172,7 +226,7 @@ def _is_near_negation(words: tuple[Word, ...], i: int) -> bool:
 
 
 def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
-    """The stem of what the negation at ``i`` denies: the next word of content, behind verbs that lead to it."""
+    """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it."""
     for j in range(i + 1, min(len(words), i + _REACH)):
         word = words[j]
         if word.negates:
@@ -180,7 +234,9 @@ def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
         if word.content:
             yield word.key
             return
-        if word.text.casefold() in _LEADING and not (j + 1 < len(words) and words[j + 1].text.casefold() == "to"):
+        if word.text.casefold() in _LEADING and not (
+            j + 1 < len(words) and words[j + 1].text.casefold() == "to"
+        ):
             return
 
 
@@ -196,18 +252,67 @@ def is_turned(comparison: Comparison) -> bool:
         lost = _folded(old) - new_words
         gained = _folded(new) - old_words
         # Where there is no insult and little is left, sarcasm may have been put into plain words.
-        if not is_anew and any(lost & table.opposites.get(word, frozenset()) for word in gained):
+        if not is_anew and _has_opposites(comparison, old, new):
             return True
         if lost & table.blame and gained & table.praise and not _folded(new) & _WISHES:
             return True
     return False
 
 
+def _has_opposites(comparison: Comparison, old: Sequence[Word], new: Sequence[Word]) -> bool:
+    """True where a stem of ``new`` that the source lacks is the opposite of one that the candidate lacks."""
+    stems = opinions().stems
+    lost = {word.key for word in old} - {word.key for word in comparison.candidate}
+    gained = {word.key for word in new} - {word.key for word in comparison.source}
+    return any(lost & stems.get(key, frozenset()) for key in gained)
+
+
 _EXPLETIVES = re.compile(r"(?:mother)?f[u*]?[ck*]+\w*|fkn|damn\w*|goddamn|hell|bloody|ass|freaking")
-_ROUGH_PRAISE = re.compile(_EXPLETIVES.pattern + "|filthy|sick|wicked|insane|crazy|dirty|nasty|killer|beast|badass|bitch|dope|savage")
+_ROUGH_PRAISE = re.compile(
+    _EXPLETIVES.pattern + "|filthy|sick|wicked|insane|crazy|dirty|nasty|killer|beast|badass|bitch|dope|savage"
+)
 _WISHES = frozenset(
-    "should could would please more be want wish hope if better try need let must than ought too less hardly far so"
-    " enough lack lacks dont never rather from little unless pretend pretends claim claims thinks calls instead behind".split()
+    [
+        "should",
+        "could",
+        "would",
+        "please",
+        "more",
+        "be",
+        "want",
+        "wish",
+        "hope",
+        "if",
+        "better",
+        "try",
+        "need",
+        "let",
+        "must",
+        "than",
+        "ought",
+        "too",
+        "less",
+        "hardly",
+        "far",
+        "so",
+        "enough",
+        "lack",
+        "lacks",
+        "dont",
+        "never",
+        "rather",
+        "from",
+        "little",
+        "unless",
+        "pretend",
+        "pretends",
+        "claim",
+        "claims",
+        "thinks",
+        "calls",
+        "instead",
+        "behind",
+    ]
 )
 
 
@@ -222,7 +327,7 @@ def is_praised(comparison: Comparison) -> bool:
         insults = [i for i in range(stretch.start, stretch.end) if i in comparison.toxic]
         if all(_EXPLETIVES.fullmatch(comparison.source[i].text.casefold()) for i in insults):
             continue  # "fucking lucky" and "incredibly lucky"
-        around = comparison.candidate[max(0, stretch.new_start - 3) : stretch.new_end + 1]
+        around = comparison.candidate[max(0, stretch.new_start - 3) : stretch.new_end]
         if any(word.negates or word.text.casefold() in _WISHES for word in around):
             continue
         if _folded(comparison.old(stretch)) & praise:
@@ -250,30 +355,49 @@ def _folded(words: Iterable[Word]) -> set[str]:
 
 
 _STAND_IN = re.compile(
-    r"\b(?:(?P<judged>(?:not (?:so |very |really )?(?:an? )?)?(?:bad|good|nice|great|better|wonderful|decent|kind|unkind|wise|unwise|informed|trained|educated"
-    r"|intelligent|unpleasant|misguided|mistaken|terrible|awful|horrible|mean|evil|silly|foolish|poor|weak|trusted|ordinary|normal|special|unusual|simple|unbearable"
+    r"\b(?:(?P<judged>(?:not (?:so |very |really )?(?:an? )?)?(?:bad|good|nice|great|better|wonderful"
+    r"|decent|kind|unkind|wise|unwise|informed|trained|educated"
+    r"|intelligent|unpleasant|misguided|mistaken|terrible|awful|horrible|mean|evil|silly|foolish|poor"
+    r"|weak|trusted|ordinary|normal|special|unusual|simple|unbearable"
     r"|un[a-z]+(?:ed|able|ful|ive|ent)|in(?:competent|telligent|experienced|sensitive|considerate))"
     r"|complete|total|utter|absolute|fucking|bloody|perfect|freaking|such(?: an?)?|real|proper))"
     r" (?:persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow|ones?)\b"
-    r"|\b(?:is|am|are|was|were|be|you|u|like|re|m|s) (?:just |really |all )?(?:an? )?(?:person|people|human|individual)(?=\s*[.,;!?]|\s*$)"
 )
 
 
 def stands_in(candidate: str, source: str) -> bool:
-    """True where an insult became "a bad person", "a person" or what is left of "a complete idiot"."""
+    """True where an insult became "a bad person", or what is left of "a complete idiot"."""
     known = source.casefold()
     return any(match.group() not in known for match in _STAND_IN.finditer(candidate.casefold()))
 
 
 _CONDITIONS = frozenset(["if", "unless"])
-_STILL_CONDITIONS = frozenset("if unless when whenever whether once until should must please want need provided".split())
+_STILL_CONDITIONS = frozenset(
+    [
+        "if",
+        "unless",
+        "when",
+        "whenever",
+        "whether",
+        "once",
+        "until",
+        "should",
+        "must",
+        "please",
+        "want",
+        "need",
+        "provided",
+    ]
+)
 
 
 def is_unconditional(comparison: Comparison) -> bool:
-    """True where what stood behind an "if" is said outright: "You are a fool if you think so", "You think so"."""
+    """True where what stood behind an "if" is said outright: "You think so"."""
     folded = _folded(comparison.candidate)
-    if not comparison.has_insult or folded & _STILL_CONDITIONS or any(w.negates for w in comparison.candidate) != any(
-        w.negates for w in comparison.source
+    if (
+        not comparison.has_insult
+        or folded & _STILL_CONDITIONS
+        or any(w.negates for w in comparison.candidate) != any(w.negates for w in comparison.source)
     ):
         return False
     found = {word.key for word in comparison.candidate}
@@ -287,7 +411,11 @@ def is_unconditional(comparison: Comparison) -> bool:
 _PERSONS = {
     word: person
     for person, words in enumerate(
-        ("i my me mine im ive our we us", "you your u ur youre youve", "he she they his her their hes shes theyre")
+        (
+            "i my me mine im ive our we us",
+            "you your u ur youre youve",
+            "he she they his her their hes shes theyre",
+        )
     )
     for word in words.split()
 }
@@ -301,11 +429,40 @@ def person_changed(comparison: Comparison) -> bool:
 
 def _owned(words: tuple[Word, ...]) -> dict[str, set[int]]:
     owned: dict[str, set[int]] = {}
-    for one, other in itertools.pairwise(words):
-        person = _PERSONS.get(one.text.casefold().replace("'", "").replace("’", ""))
-        if person is not None and other.content:
-            owned.setdefault(other.key, set()).add(person)
+    person: int | None = None
+    for word in words:
+        text = word.text.casefold().replace("'", "").replace("’", "")
+        if text in _PERSONS:
+            person = _PERSONS[text]
+        elif person is not None and word.content:
+            owned.setdefault(word.key, set()).add(person)
+            person = None
+        elif text not in _BETWEEN:
+            person = None
     return owned
+
+
+_BETWEEN = frozenset(
+    [
+        "am",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "so",
+        "very",
+        "too",
+        "just",
+        "really",
+        "have",
+        "has",
+        "had",
+        "will",
+        "would",
+    ]
+)
 
 
 def is_gutted(comparison: Comparison, *, similarity: float) -> bool:
@@ -318,9 +475,46 @@ def is_gutted(comparison: Comparison, *, similarity: float) -> bool:
 
 
 _COUNTS = frozenset(
-    "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million"
-    " monday tuesday wednesday thursday friday saturday sunday january february march april june july august"
-    " september october november december half twice".split()
+    [
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "twenty",
+        "thirty",
+        "forty",
+        "fifty",
+        "hundred",
+        "thousand",
+        "million",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "january",
+        "february",
+        "march",
+        "april",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+        "half",
+        "twice",
+    ]
 )
 
 
@@ -335,13 +529,15 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
     insults = sum(comparison.source[i].content for i in comparison.toxic)
     if gained - lost - insults >= MIN_INVENTED:
         return True
-    return len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source)) and _is_aside(comparison, candidate)
+    return len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source)) and _is_aside(
+        comparison, candidate
+    )
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:
     """True where a sentence of the candidate has nothing in it of the source."""
     known = {word.key for word in comparison.source}
-    for part in _SENTENCE.findall(candidate):
+    for part in _SENTENCE.findall(candidate)[1:]:
         words = words_of(part)
         content = [word for word in words if word.content]
         if content and not any(word.key in known for word in content) and _folded(words) & _OTHERS:
@@ -355,20 +551,25 @@ _SENTENCE = re.compile(r"[^.!?;\s][^.!?;]*")
 
 def is_hollow(candidate: str, source: str) -> bool:
     """True where a word is missing that the grammar wants: "a bad written by", "run by."."""
-    folded, known = candidate.casefold(), source.casefold()
-    return any(match.group() not in known for match in _HOLE.finditer(folded))
+    holes, before = (sum(1 for _ in _HOLE.finditer(text.casefold())) for text in (candidate, source))
+    return holes > before
 
 
-_END = r"(?=\s*[.,;:!?)]|\s*$)"
+_END = r"(?=\s*[.,;:!?)](?!\w)|\s*$)"
 _HOLE = re.compile(
     # an article with nothing behind it
-    rf"\b(?:a|an|the|my|your|our|their)(?:{_END}|(?=\s+(?:a|an|the|and|or|but|is|are|was|were|by|of|to|in|on|at|for|with|from|who|if|because|than|i|he|we|they)\b))\W*\w*"
+    rf"\b(?:a|an|the|my|your|our|their)(?:{_END}|(?=\s+(?:a|an|the|and|or|but|is|are|was|were|by|of|to"
+    rf"|in|on|at|for|with|from|who|if|because|than|i|he|we|they)\b))\W*\w*"
     # an adjective without its noun
-    r"|\b(?:a|an)\s+(?:(?:very|really|so|such)\s+)?(?:bad|good|poor|complete|total|utter|absolute|terrible|nice|real|great|very|so|really|too|unwise|such|worthless|stupid|silly|unpleasant)"
-    rf"(?:{_END}|(?=\s+(?:written|made|by|of|is|are|was|were|and|who|that|to|if|because|than|in|on|for|with)\b))\W*\w*"
+    r"|\b(?:a|an)\s+(?:(?:very|really|so|such)\s+)?(?:bad|good|poor|complete|total|utter|absolute"
+    r"|terrible|nice|real|great|very|so|really|too|unwise|such|worthless|stupid|silly|unpleasant)"
+    rf"(?:{_END}|(?=\s+(?:written|made|by|of|is|are|was|were|and|who|that|to|if|because|than|in|on|for"
+    rf"|with)\b))\W*\w*"
     # a preposition or conjunction at the end
     rf"|\b(?:by|from|into|and|or|because|than|as|very){_END}"
     # a word of grammar twice
     r"|\b(by|of|from|is|are|was|the|a|an|to|in|on|at|for|with|and|or|but|you|i|he|they|we|it)\s+\1\b"
+    # a phrase twice
+    r"|\b(?P<phrase>\w+ \w+ \w+)\W+(?P=phrase)\b"
     r"|[(\[]\s*[)\]]"
 )

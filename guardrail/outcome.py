@@ -175,9 +175,10 @@ def _span(value: Any) -> Span:
 class Failure:
     """A plug-in that failed, and where its author should look.
 
-    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``. ``error`` is the
-    type of what it raised, ``PluginError`` where it returned what it may not, ``DeadlineError`` where it was
-    late; ``module`` and ``line`` are where it raised, else where it is defined, as far as that is known.
+    ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``.
+    ``error`` is the type of what it raised, ``PluginError`` where it returned what it may not,
+    ``DeadlineError`` where it was late; ``module`` and ``line`` are where it raised, else where it
+    is defined, as far as that is known.
     """
 
     place: str
@@ -202,7 +203,8 @@ class Edit:
 
     ``start`` and ``end`` are offsets into the original text. ``failed_checks`` names the checks that refused
     candidates, and why rungs did not hold (``rewrite:budget``, ``mask:toxic``, a plug-in's failure).
-    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten.
+    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten;
+    ``acceptable`` is what the verifier says of it, None where there is no verifier.
     """
 
     start: int
@@ -213,6 +215,7 @@ class Edit:
     verdict: Verdict
     verdict_after: Verdict | None = None
     similarity: float | None = None
+    acceptable: float | None = None
     failed_checks: tuple[str, ...] = ()
 
 

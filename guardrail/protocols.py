@@ -59,7 +59,7 @@ class Verifier(Protocol):
     """Judges rewrites as a reader would: nothing hostile left, nothing lost, added or turned round."""
 
     def verify(self, sources: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        """For each candidate the probability, 0..1, that a careful reader accepts it as a rewrite of its source.
+        """For each candidate the probability, 0..1, that a careful reader accepts it for its source.
 
         Equal lengths. A probability must depend on its own pair alone. It is compared with
         ``Policy.acceptable``, and ranks the candidates that pass.

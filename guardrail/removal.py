@@ -115,8 +115,11 @@ def _marks(line: str) -> Iterator[_Mark]:
             yield _Mark(text, kind, "stays")
         elif before.isalnum() and after.isalnum():
             continue  # f**k
-        elif after and not after.isspace() and (not before or not before.isalnum()) and not (
-            before and before in ".,!?;:)"
+        elif (
+            after
+            and not after.isspace()
+            and (not before or not before.isalnum())
+            and not (before and before in ".,!?;:)")
         ):
             yield _Mark(text, kind, "opens")
         elif before and not before.isspace():

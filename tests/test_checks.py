@@ -33,9 +33,10 @@ def refused(
 
 
 def test_checks_have_their_names_in_fixed_order() -> None:
-    assert [name for name, _ in CHECKS] == [
-        "empty", "toxic", "lexicon", "meaning", "length", "negation", "number", "url", "address", "code",
-        "placeholder", "mention", "quotation", "layout", "copy", "name",
+    assert [check.name for check in CHECKS] == [
+        "empty", "toxic", "lexicon", "meaning", "length", "negation", "opposite", "content", "invention",
+        "condition", "person", "stand_in", "hole", "disguise", "number", "url", "address", "code",
+        "placeholder", "mention", "quotation", "markup", "layout", "copy", "name", "likelihood", "acceptable",
     ]  # fmt: skip
 
 
@@ -46,9 +47,9 @@ def test_models_are_believed() -> None:
 
 
 def test_meaning_must_reach_the_floor_and_be_a_number() -> None:
-    assert refused("you fool", "the sky is blue", similarity=0.49) == ("meaning",)
+    assert refused("you fool", "the sky is blue", similarity=0.24) == ("meaning",)
     assert refused("you fool", "the sky is blue", similarity=math.nan) == ("meaning",)
-    assert refused("you fool", "you are unwise", similarity=0.5) == ()
+    assert refused("you fool", "you are unwise", similarity=0.25) == ()
 
 
 LONG = "this is a very long and boring sentence about all the stupid things that people do"
@@ -58,11 +59,17 @@ WORSE_AND_NEAR = [
     ("empty", "You fool!", " \u200b\n", "🙂"),
     ("length", LONG, "it happens", "this is about what people do"),
     ("length", "you fool", "you are a person who sees little of it", "you are unwise at times"),
-    ("negation", "i will not go, fool", "i will go", "i won't go"),
-    ("negation", "go away, fool", "do not go away", "please go away"),
-    ("negation", "dont be a fool", "be good", "don't be unwise"),
-    ("negation", "it isn 't your shit", "it is yours", "it isn't yours"),
-    ("negation", "nobody likes you, never did", "nobody likes you", "no one likes you, not once"),
+    ("opposite", "worst hotel ever, fool", "best hotel ever", "worst hotel ever"),
+    ("person", "your memo is crap", "our memo is unclear", "the memo is unclear"),
+    ("stand_in", "he is a complete moron", "he is a complete person", "he is mistaken"),
+    ("stand_in", "run by monkeys", "run by bad people", "run by people who do not care"),
+    ("hole", "it was written by a fool", "it was written by a", "it was written by a person"),
+    ("hole", "this is a heap of crap", "this is a bad.", "this is bad."),
+    ("disguise", "you are a stupid emotion", "you are a st30p em0tion", "you are an odd emotion"),
+    ("disguise", "y0u are a m0ron, really", "y0u are mistaken, really", "you are mistaken, really"),
+    ("markup", "**Save** the damn file", "Save the file", "**Save** the file"),
+    ("markup", "<b>Save</b> the damn file", "Save the file", "<b>Save</b> the file"),
+    ("invention", "nobody asked you, troll", "nobody asked you. he was rejected by us", "nobody asked you"),
     ("number", "take 5 kg of this shit", "take 6 kg of this", "take 5kg of this"),
     ("number", "take 5 kg of this shit", "take 5 g of this", "take 5 kilos of this"),
     ("number", "pay $1,000 you fool", "pay you", "pay 1000 dollars please"),
@@ -91,6 +98,31 @@ WORSE_AND_NEAR = [
 ]  # fmt: skip
 
 
+BESIDE_INSULTS = [
+    # check, source, its insult, a candidate that fails the check alone, the nearest that passes
+    ("negation", "i will not leave, fool", "fool", "i will leave", "i won't leave"),
+    ("negation", "sing it again, fool", "fool", "do not sing it again", "please sing it again"),
+    ("negation", "the damn build never works", "damn", "the build works", "the build does not work"),
+    (
+        "negation",
+        "the idiotic plan works",
+        "idiotic",
+        "the silly plan never works",
+        "the plan works, not well thought out",
+    ),
+    ("opposite", "i hate this stupid phone", "stupid", "i love this phone", "i do not like this phone"),
+    ("condition", "you are a fool if it rains", "fool", "it rains", "when it rains, you are mistaken"),
+]
+
+
+@pytest.mark.parametrize(("check", "source", "insult", "worse", "near"), BESIDE_INSULTS)
+def test_a_check_refuses_alone_beside_an_insult_and_lets_the_near_miss_pass(
+    check: str, source: str, insult: str, worse: str, near: str
+) -> None:
+    assert refused(source, worse, toxic=insult) == (check,)
+    assert refused(source, near, toxic=insult) == ()
+
+
 @pytest.mark.parametrize(("check", "source", "worse", "near"), WORSE_AND_NEAR)
 def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
     check: str, source: str, worse: str, near: str
@@ -100,8 +132,10 @@ def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
 
 
 def test_every_pure_check_has_a_pair() -> None:
-    by_models = {"toxic", "lexicon", "meaning"}
-    assert {name for name, *_ in WORSE_AND_NEAR} | by_models == {check.name for check in CHECKS}
+    by_models = {"toxic", "lexicon", "meaning", "content", "likelihood", "acceptable"}
+    assert {name for name, *_ in (*WORSE_AND_NEAR, *BESIDE_INSULTS)} | by_models == {
+        check.name for check in CHECKS
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,8 +156,8 @@ def test_items_inside_toxic_spans_may_go_and_no_others(source: str, toxic: str, 
 )
 def test_items_beside_a_toxic_span_may_not_go(lost: str) -> None:
     source = "give me 99 books, you fool, for 7 days"
-    assert refused(source, source.replace("fool", "friend"), toxic="fool") == ()
-    assert refused(source, lost.replace("fool", "friend"), toxic="fool") == ("number",)
+    assert refused(source, source.replace("fool", "reader"), toxic="fool") == ()
+    assert refused(source, lost.replace("fool", "reader"), toxic="fool") == ("number",)
 
 
 def test_an_item_that_a_toxic_span_only_borders_on_may_not_go() -> None:
@@ -138,14 +172,14 @@ def test_a_toxic_quotation_may_not_be_rewritten() -> None:
 
 
 def test_policy_limits_are_kept() -> None:
-    assert refused("go away, fool", "do not go away", policy=Policy(negation_change=1)) == ()
+    assert refused("sing, fool", "do not sing", policy=Policy(negation_change=1)) == ()
     assert refused(LONG, "it happens", policy=Policy(length_ratio=(0.0, 2.0))) == ()
     assert refused("you fool", "you are unwise", policy=Policy(meaning_floor=0.95)) == ("meaning",)
 
 
 def test_capitals_are_no_names_where_the_source_shouts() -> None:
-    assert refused("YOU ARE ALL STUPID FOOLS", "YOU ARE ALL UNWISE PEOPLE") == ()
-    assert refused("What A Bunch Of Stupid Fools", "What A Bunch Of Unwise People") == ()
+    assert refused("YOU ARE ALL STUPID FOOLS", "YOU ARE ALL UNWISE") == ()
+    assert refused("What A Bunch Of Stupid Fools", "What An Unwise Bunch") == ()
     assert refused("Ask Donald Trump", "Please ask Barack Obama") == ("name",)
     assert refused("Ask Donald Trump about money", "Please ask Barack Obama about money") == ("name",)
 
@@ -163,7 +197,7 @@ def test_capitals_are_no_names_where_the_source_shouts() -> None:
         ("get your ass over here by 10:30 , jen", "Please get over here by 10:30, Jen."),
         ("who the hell eats that garbage in new york ?", "Who eats that in New York?"),
         ("i couldnt give a shit less about the nfl", "I couldn't care less about the NFL."),
-        ("the whole damn senate is full of morons !", "The whole Senate is full of unwise people!"),
+        ("the whole damn senate is full of morons !", "The whole Senate is full of people who are unwise!"),
         ("nobody asked for your stupid opinion .", "Nobody asked for your opinion."),
         ("hell yeah , that was some crazy shit . lol", "Yeah, that was crazy. lol"),
         ("i 've been working my ass off since 7 am", "I've been working hard since 7 a.m."),
@@ -188,3 +222,122 @@ def test_checks_take_linear_time_on_hostile_text(piece: str) -> None:
         return partial(refused, "a " + text, text)
 
     assert takes_linear_time(refusing, size=12_500)
+
+
+def judged(source: str, candidate: str, *toxic: str, similarity: float = 0.7) -> tuple[str, ...]:
+    """Names of the checks that refuse a candidate for a source whose toxic parts are these."""
+    spans = tuple(Span(source.index(part), source.index(part) + len(part)) for part in toxic)
+    return failed(Proposal(source, candidate, spans, similarity, flagged=False, listed=False), POLICY)
+
+
+SAVE = "This step is trivial, only a complete {} would forget to save the file."
+WRONG_RELEASES = [
+    (
+        "Worst hotel ever, the staff are a bunch of lying scumbags.",
+        "Best Hotel ever, the staff is bad.",
+        ["lying scumbags"],
+    ),
+    ("I hope you get cancer and die alone.", "I hope you recover from cancer and die alone.", ["die"]),
+    (
+        "Let's be honest, all journalists are whores.",
+        "Let's be honest, all journalists are good.",
+        ["whores"],
+    ),
+    (SAVE.format("moron"), SAVE.format("person"), ["complete moron"]),
+    (
+        "This code is a steaming pile of crap written by an idiot.",
+        "This code is a bad written by an uninformed person.",
+        ["crap", "idiot"],
+    ),
+    (
+        "Nobody asked for your opinion, you ugly troll.",
+        "Nobody asked for your opinion. You were rejected by me.",
+        ["ugly troll"],
+    ),
+    (
+        "You are a complete idiot if you think 5 mg is not enough.",
+        "You think 5 mg is not enough.",
+        ["complete idiot"],
+    ),
+    ("that solo was filthy, best fucking night", "that solo was bad, best night", ["fucking"]),
+    ("Your customer service is run by monkeys.", "Your customer service is run by bad people.", ["monkeys"]),
+    ("My sister is such a control freak.", "My sister is such a control fan.", ["freak"]),
+    (
+        "Allow me to translate your memo into something a human being might read.",
+        "I don't want to translate your memo into something a human being might read.",
+        [],
+    ),
+    (
+        "Your press releases are garbage.",
+        "Our press releases are too long and contain too many words.",
+        ["garbage"],
+    ),
+    (
+        "Recruiters are parasites who ghost you after five interviews.",
+        "Recruiters are not trustworthy people.",
+        ["parasites"],
+    ),
+    ("That dish was disgusting.", "That dish was good.", ["disgusting"]),
+]
+
+
+@pytest.mark.parametrize(("source", "candidate", "toxic"), WRONG_RELEASES)
+def test_what_readers_refused_is_refused(source: str, candidate: str, toxic: list[str]) -> None:
+    assert judged(source, candidate, *toxic)
+
+
+@pytest.mark.parametrize(
+    ("source", "candidate", "toxic"),
+    [
+        ("That is an idiotic plan.", "That plan is not well thought out.", ["idiotic"]),
+        ("Nobody asked for your opinion, you ugly troll.", "Nobody asked for your opinion.", ["ugly troll"]),
+        (
+            "Worst hotel ever, the staff are lying scumbags.",
+            "Worst hotel ever, the staff are dishonest.",
+            ["lying scumbags"],
+        ),
+        (
+            "You are a complete idiot if you think 5 mg is not enough.",
+            "You are mistaken if you think 5 mg is not enough.",
+            ["complete idiot"],
+        ),
+        (
+            "Recruiters are parasites who ghost you after five interviews.",
+            "Recruiters do not reply to you after five interviews.",
+            ["parasites"],
+        ),
+        ("What a stupid question that was.", "That was not a good question.", ["stupid"]),
+        (
+            "Tell the imbecile at the barrier that lost tickets cost 20.",
+            "Tell the person at the barrier that lost tickets cost 20.",
+            ["imbecile"],
+        ),
+        (
+            SAVE.format("moron"),
+            "This step is trivial, nobody should forget to save the file.",
+            ["complete moron"],
+        ),
+        ("What colour is your stupid programme?", "What color is your program?", ["stupid"]),
+        (
+            "Fuck off with that 45-minute survey after a 2-minute call.",
+            "Please spare me that 45-minute survey, the call lasted 2 minutes.",
+            ["Fuck"],
+        ),
+    ],
+)
+def test_what_readers_accept_passes(source: str, candidate: str, toxic: list[str]) -> None:
+    assert judged(source, candidate, *toxic) == ()
+
+
+def test_lost_words_refuse_where_the_meaning_is_far_and_nothing_stands_for_them() -> None:
+    source = "The plumber is a clown who flooded my cellar and billed me for new carpets."
+    assert judged(source, "The plumber is unprofessional.", "clown", similarity=0.35) == ("content",)
+    assert judged(source, "The plumber flooded my cellar and billed me for new carpets.", "clown") == ()
+
+
+def test_likelihood_and_acceptance_count_where_somebody_told() -> None:
+    told = Proposal("you fool", "you are unwise", (), 0.9, False, False, likelihood=-2.0, acceptable=0.4)
+    assert failed(told, POLICY) == ()
+    assert failed(told, Policy(likelihood_floor=-1.5)) == ("likelihood",)
+    assert failed(told, Policy(acceptable=0.5)) == ("acceptable",)
+    assert failed(told, Policy(likelihood_floor=-2.0, acceptable=0.4)) == ()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from guardrail import Action, Outcome, Policy, Span, Verdict
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Embed, Read, Release, Request, Rewrite
+from guardrail.flow.steps import Detect, Embed, Read, Release, Request, Rewrite, Verify
 from tests.fakes import BAD, BagEmbedder, WordDetector, WordRewriter
 
 TOXIC = "The driver of that bus is an idiot."
@@ -125,28 +125,110 @@ def test_a_mask_template_replaces_the_words() -> None:
     assert outcome.text == TOXIC.replace("idiot", "[removed]")
 
 
-def test_a_segment_flagged_without_spans_is_masked_as_a_whole() -> None:
+def test_a_segment_flagged_without_spans_is_removed() -> None:
     def detect(request: Detect) -> list[Verdict]:
         return [Verdict({"toxicity": 0.9}, "idiot" in text) for text in request.texts]
 
     outcome = Hand(detect=detect, rewrite=lambda request: [[]]).run(f"{CLEAN} {TOXIC}")
-    assert outcome.text.startswith(CLEAN)
-    assert "idiot" not in outcome.text
-    assert "driver" not in outcome.text
+    assert outcome.text == f"{CLEAN} [removed]"
+    assert outcome.action is Action.REMOVED
     assert outcome.edits[0].failed_checks == ("rewrite:none",)
 
 
-def test_what_stays_toxic_around_the_masked_spans_is_masked_as_a_whole() -> None:
+def test_what_stays_toxic_around_the_masked_spans_is_removed() -> None:
     def detect(request: Detect) -> list[Verdict]:
         return [
-            Verdict({"toxicity": 0.9}, True, (Span(0, 3),)) if "driver" in text else Verdict({}, False)
+            Verdict({"toxicity": 0.9}, True, (Span(19, 22),)) if "driver" in text else Verdict({}, False)
             for text in request.texts
         ]
 
     outcome = Hand(Policy(ladder=("mask", "block")), detect=detect).run(TOXIC)
-    assert outcome.action is Action.MASKED
-    assert "driver" not in outcome.text
+    assert outcome.action is Action.REMOVED
+    assert outcome.text == "[removed]"
     assert outcome.edits[0].failed_checks == ("mask:toxic",)
+
+
+def test_function_words_in_a_span_stay_readable() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        found = [text.find("a worthless idiot") for text in request.texts]
+        return [Verdict({}, i >= 0, (Span(i, i + 17),) if i >= 0 else ()) for i in found]
+
+    policy = Policy(ladder=("mask", "block"))
+    assert Hand(policy, detect=detect).run("He is a worthless idiot.").text == "He is a w******** i****."
+
+
+def test_a_mask_over_a_long_phrase_or_most_of_a_sentence_gives_way_to_removal() -> None:
+    policy = Policy(ladder=("mask", "block"))
+    outcome = Hand(policy).run("Idiot, moron, damn crap and idiot!")
+    assert outcome.text == "[removed]"
+    assert outcome.edits[0].failed_checks == ("mask:too_much",)
+
+
+def harmful(label: str) -> Callable[[Detect], list[Verdict]]:
+    def detect(request: Detect) -> list[Verdict]:
+        return [
+            Verdict({"toxicity": 0.9, label: 0.8}, True, v.spans)
+            if v.flagged
+            else Verdict({label: 0.0}, False)
+            for v in WordDetector().detect(request.texts)
+        ]
+
+    return detect
+
+
+@pytest.mark.parametrize("label", ["threat", "identity_attack", "hate"])
+def test_a_threat_or_contempt_for_a_group_is_removed_without_asking_the_rewriter(label: str) -> None:
+    hand = Hand(detect=harmful(label))
+    outcome = hand.run(f"{CLEAN} {TOXIC}")
+    assert outcome.text == f"{CLEAN} [removed]"
+    assert outcome.edits[0].failed_checks == ("rewrite:harm",)
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+
+
+def test_a_policy_may_allow_lossy_rewrites_of_harm_and_the_outcome_says_so() -> None:
+    outcome = Hand(Policy(lossy=True), detect=harmful("threat")).run(f"{TOXIC} {CLEAN}")
+    assert outcome.text == f"{TOXIC.replace('idiot', 'person')} {CLEAN}"
+    assert outcome.action is Action.LOSSY
+    assert outcome.counts == {"rewritten": 0, "lossy": 1, "masked": 0, "removed": 0, "blocked": 0}
+
+
+def test_a_lossy_rewrite_may_leave_facts_out_and_still_no_opposite_in() -> None:
+    text = "I hope the driver of bus 9 dies, the idiot."
+    stance, kind = "I am angry with the driver.", "I hope the driver of bus 9 lives."
+    for policy, after in (
+        (Policy(lossy=True, meaning_floor=-1.0), stance),
+        (Policy(meaning_floor=-1.0), "[removed]"),
+    ):
+        hand = Hand(policy, detect=harmful("threat"), rewrite=lambda request: [[kind, stance]])
+        assert hand.run(text).text == after
+
+
+def test_a_policy_may_say_per_label_what_stands_for_removed_text() -> None:
+    policy = Policy(removed="[gone]", removals={"threat": "[a threat]"})
+    assert Hand(policy, detect=harmful("threat")).run(TOXIC).text == "[a threat]"
+    assert Hand(policy, detect=harmful("hate")).run(TOXIC).text == "[gone]"
+
+
+def test_a_verifier_is_asked_for_what_passes_all_else_and_decides() -> None:
+    near, far = "The driver of that bus is a person.", "The driver of that bus is unkind."
+    asked: list[Verify] = []
+
+    def verify(request: Verify) -> list[float]:
+        asked.append(request)
+        return [0.9 if text == far else 0.4 for text in request.texts]
+
+    proposed = [near, far, TOXIC]
+    hand = Hand(Policy(acceptable=0.5), rewrite=lambda request: [proposed], verify=verify)
+    (edit,) = hand.run(TOXIC).edits
+    assert (edit.after, edit.acceptable) == (far, 0.9)
+    assert "acceptable" in edit.failed_checks
+    assert [(call.texts, call.sources) for call in asked] == [((near, far), (TOXIC, TOXIC))]
+
+
+def test_without_a_verifier_none_is_asked() -> None:
+    hand = Hand()
+    assert hand.run(TOXIC).edits[0].acceptable is None
+    assert not any(isinstance(request, Verify) for request in hand.asked)
 
 
 def test_block_keeps_earlier_output_and_releases_nothing_after_it() -> None:
@@ -168,11 +250,11 @@ def test_raise_carries_the_clean_prefix_without_a_refusal() -> None:
     assert outcome.text == CLEAN
 
 
-def test_code_is_masked_and_never_rewritten() -> None:
+def test_code_is_removed_between_its_fences_and_never_rewritten() -> None:
     text = f"{CLEAN}\n```\nprint('what an idiot he is, really')\n```\n"
     hand = Hand()
     outcome = hand.run(text)
-    assert outcome.text == text.replace("idiot", "i****")
+    assert outcome.text == f"{CLEAN}\n```\n[removed]\n```\n"
     assert not any(isinstance(request, Rewrite) for request in hand.asked)
     assert "rewrite:code" in outcome.edits[0].failed_checks
 
@@ -184,11 +266,11 @@ def test_a_toxic_quotation_is_masked_and_never_rewritten() -> None:
     assert not any(isinstance(request, Rewrite) for request in hand.asked)
 
 
-def test_a_toxic_url_is_masked_and_never_rewritten() -> None:
+def test_a_toxic_url_is_hidden_as_a_whole_and_never_rewritten() -> None:
     text = "The plan is on https://example.com/idiot/plan for all of you to read."
     hand = Hand()
     outcome = hand.run(text)
-    assert outcome.text == text.replace("idiot", "i****")
+    assert outcome.text == text.replace("https://example.com/idiot/plan", "[removed]")
     assert not any(isinstance(request, Rewrite) for request in hand.asked)
     assert "rewrite:protected" in outcome.edits[0].failed_checks
 
@@ -247,7 +329,7 @@ def test_a_candidate_must_be_clean_after_the_earlier_text_too() -> None:
             for t in request.texts
         ]
 
-    assert Hand(detect=detect).run(f"{CLEAN} {TOXIC}").action is Action.MASKED
+    assert Hand(detect=detect).run(f"{CLEAN} {TOXIC}").action is Action.REMOVED
 
 
 def test_flagged_segments_beyond_the_budget_start_at_mask() -> None:
@@ -284,7 +366,7 @@ def test_text_known_to_be_toxic_never_passes_because_a_later_call_failed() -> No
         raise PluginError("broken", reason="detector_error")
 
     outcome = Hand(Policy(on_error="open", batch=1), detect=detect).run(TOXIC)
-    assert outcome.action is Action.MASKED
+    assert outcome.action is Action.REMOVED
     assert "idiot" not in outcome.text
 
 
@@ -347,7 +429,7 @@ def test_a_segment_that_only_the_word_list_could_read_is_masked_by_its_spans() -
     assert outcome.degraded == ("detector_error",)
 
 
-def test_what_the_word_list_finds_around_masked_spans_is_masked_as_a_whole() -> None:
+def test_what_the_word_list_finds_around_masked_spans_is_removed() -> None:
     def lexicon(request: Detect) -> list[Verdict]:
         return WordDetector(["driver"]).detect(request.texts)
 
@@ -370,7 +452,7 @@ def test_the_context_begins_with_a_whole_word(context: int, seen: str) -> None:
 @pytest.mark.parametrize("stage", ["rewrite", "embed", "lexicon"])
 def test_a_failure_behind_the_detector_leads_to_mask(stage: str) -> None:
     outcome = Hand(**{stage: broken(f"{stage}_down")}).run(TOXIC)
-    assert outcome.action is Action.MASKED
+    assert outcome.action is (Action.REMOVED if stage == "lexicon" else Action.MASKED)
     assert "idiot" not in outcome.text
     assert outcome.degraded == (f"{stage}_down",)
 

@@ -33,7 +33,7 @@ from guardrail.errors import AuditError
 
 __all__ = ["VERSION", "insert_once", "interventions", "prepare", "reviews", "schema_version"]
 
-VERSION = 2
+VERSION = 3
 """Raised by one with every change of the tables; a store of a later version is refused, not guessed at."""
 
 _LOCK = 0x67756172  # any number that other programs in the same database are unlikely to lock
@@ -89,6 +89,7 @@ interventions = Table(
     Column("scores", JSON, nullable=False, comment="per label, 0..1"),
     Column("scores_after", JSON),
     Column("similarity", Float, comment="cosine of rewrite and original"),
+    Column("acceptable", Float, comment="the verifier's probability that a reader accepts the rewrite"),
     Column("failed_checks", JSON, nullable=False),
     Column("degraded", JSON, nullable=False),
     Column("policy", String(16), nullable=False, comment="digest of all settings"),
@@ -118,7 +119,10 @@ reviews = Table(
     ),
 )
 
-MIGRATIONS = {1: f"ALTER TABLE {reviews.name} ADD COLUMN confirmed JSON"}
+MIGRATIONS = {
+    1: f"ALTER TABLE {reviews.name} ADD COLUMN confirmed JSON",
+    2: f"ALTER TABLE {interventions.name} ADD COLUMN acceptable FLOAT",  # and actions lossy and removed
+}
 """What makes the tables of each earlier version those of the next."""
 
 

@@ -82,6 +82,7 @@ class AuditStore:
             "scores": _rounded(one.verdict.scores),
             "scores_after": None if after is None else _rounded(after.scores),
             "similarity": one.similarity,
+            "acceptable": one.acceptable,
             "failed_checks": list(one.failed_checks),
             "degraded": list(one.degraded),
             "policy": one.origin.policy,

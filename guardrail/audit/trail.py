@@ -50,6 +50,7 @@ class Intervention:
     before: str | None = field(default=None, repr=False)
     after: str = field(repr=False)
     similarity: float | None = None
+    acceptable: float | None = None
     failed_checks: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     origin: Origin
@@ -113,6 +114,7 @@ class Trail:
             before=edit.before,
             after=edit.after,
             similarity=edit.similarity,
+            acceptable=edit.acceptable,
             failed_checks=edit.failed_checks,
             origin=self._origin(),
         )

@@ -181,7 +181,13 @@ def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Ver
         if worth > best:
             best = worth
             action = Action.LOSSY if proposal.lossy else Action.REWRITTEN
-            case.settle(action, proposal.candidate, verdict, proposal.similarity)
+            case.settle(
+                action,
+                proposal.candidate,
+                verdict,
+                similarity=proposal.similarity,
+                acceptable=proposal.acceptable,
+            )
 
 
 def _worth(proposal: Proposal, verdict: Verdict) -> float:
@@ -210,17 +216,21 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
             continue
         if verdict is not None:
             case.refuse("mask:toxic")
-        elif text is None and case.verdict.spans:
+        elif text is None and _may_mask(policy, case):
             case.refuse("mask:too_much")
         _remove(policy, case)
 
 
 def _hidden(policy: Policy, case: Case) -> str | None:
     """The body with its toxic words masked; None where there are none, or a mask would not do."""
-    spans = case.verdict.spans
-    if not spans or case.segment.kind == "code" or policy.is_harm(case.verdict):
+    if not _may_mask(policy, case):
         return None
-    return masked(case.body, spans, template=policy.mask, by=policy.removal(case.verdict))
+    return masked(case.body, case.verdict.spans, template=policy.mask, by=policy.removal(case.verdict))
+
+
+def _may_mask(policy: Policy, case: Case) -> bool:
+    """False where the spans do not say what is toxic, where stars would break code, and for harm."""
+    return bool(case.verdict.spans) and case.segment.kind != "code" and not policy.is_harm(case.verdict)
 
 
 def _remove(policy: Policy, case: Case) -> None:

@@ -45,6 +45,7 @@ class Case:
     after: str = ""
     verdict_after: Verdict = CLEAN
     similarity: float | None = None
+    acceptable: float | None = None
     tried: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
@@ -97,15 +98,17 @@ class Case:
             self.failures += (error.failure,)
 
     def settle(
-        self, action: Action, after: str, verdict_after: Verdict, similarity: float | None = None
+        self,
+        action: Action,
+        after: str,
+        verdict_after: Verdict,
+        *,
+        similarity: float | None = None,
+        acceptable: float | None = None,
     ) -> None:
         """Fixes what becomes of the segment."""
-        self.action, self.after, self.verdict_after, self.similarity = (
-            action,
-            after,
-            verdict_after,
-            similarity,
-        )
+        self.action, self.after, self.verdict_after = action, after, verdict_after
+        self.similarity, self.acceptable = similarity, acceptable
 
 
 class Record:
@@ -154,6 +157,7 @@ class Record:
             verdict=case.verdict_in_text,
             verdict_after=case.verdict_after,
             similarity=case.similarity,
+            acceptable=case.acceptable,
             failed_checks=case.tried,
         )
         return Release(text, edit)

@@ -25,12 +25,14 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
     return {
         "action": str(outcome.action),
         "text": outcome.text,
+        "counts": dict(outcome.counts),
         "degraded": list(outcome.degraded),
         "verdict": verdict_row(outcome.verdict),
         "verdict_after": verdict_row(outcome.verdict_after),
         "edits": [_edit_row(edit) for edit in outcome.edits],
         "milliseconds": {
-            name: round(1000 * getattr(timings, name), 3) for name in ("detect", "rewrite", "embed", "total")
+            name: round(1000 * getattr(timings, name), 3)
+            for name in ("detect", "rewrite", "embed", "verify", "total")
         },
     }
 
@@ -43,6 +45,7 @@ def _edit_row(edit: Edit) -> dict[str, Any]:
         "before": edit.before,
         "after": edit.after,
         "similarity": None if edit.similarity is None else round(float(edit.similarity), 6),
+        "acceptable": None if edit.acceptable is None else round(float(edit.acceptable), 6),
         "failed_checks": list(edit.failed_checks),
         "verdict": verdict_row(edit.verdict),
         "verdict_after": None if edit.verdict_after is None else verdict_row(edit.verdict_after),

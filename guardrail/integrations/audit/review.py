@@ -85,6 +85,7 @@ class Record:
     scores: dict[str, float]
     scores_after: dict[str, float] | None
     similarity: float | None
+    acceptable: float | None
     failed_checks: list[str]
     degraded: list[str]
     policy: str

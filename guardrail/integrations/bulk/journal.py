@@ -34,7 +34,7 @@ class Counts:
         """The counts with more rows."""
         actions, degraded = dict(self.actions), self.degraded
         for outcome in outcomes:
-            actions[str(outcome.action)] += 1
+            actions[str(outcome.action)] = actions.get(str(outcome.action), 0) + 1
             degraded += bool(outcome.degraded)
         return Counts(actions, degraded, self.bad + bad)
 

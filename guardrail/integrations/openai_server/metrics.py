@@ -53,7 +53,7 @@ class Metrics:
             self.edits.labels(str(edit.action)).inc()
             for check in edit.failed_checks:
                 self.failed_checks.labels(check).inc()
-        for kind in ("detect", "rewrite", "embed"):
+        for kind in ("detect", "rewrite", "embed", "verify"):
             self.model_seconds.labels(kind).inc(getattr(outcome.timings, kind))
 
     def count_cut(self, error: ApiError) -> None:

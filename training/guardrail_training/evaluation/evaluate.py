@@ -6,6 +6,7 @@
 ``detector``      ranking, flag rates, embedding, templates; with ``cross_source`` trainings without a source
 ``rewriter``      every row of the rewriting table, both blocks, random outputs in full; with ``also`` the
                   adapters of several methods side by side, in a table of their own
+``checks``        what the guard's checks refuse of references and of rewrites spoilt on purpose
 ``select``        the best step-N adapter of one run by dev J
 ``gate``          refuses ``adapter`` where its dev J is below ``current``'s
 ``annotate``      a blinded sheet for human rating, from the outputs that ``rewriter`` saved
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from guardrail_training.data import load_paradetox
+from guardrail_training.evaluation import checks as evaluate_checks
 from guardrail_training.evaluation import detector as evaluate_detector
 from guardrail_training.evaluation import rewriter as evaluate_rewriter
 from guardrail_training.evaluation.annotate import agreement, key_path, write_sheet
@@ -88,6 +90,10 @@ def _rewriter(settings: EvaluateSettings) -> Mapping[str, Any]:
     return evaluate_rewriter.measurements(settings)
 
 
+def _checks(settings: EvaluateSettings) -> Mapping[str, Any]:
+    return evaluate_checks.measurements(settings)
+
+
 def _select(settings: EvaluateSettings) -> Mapping[str, Any]:
     return evaluate_rewriter.selection(settings)
 
@@ -118,6 +124,7 @@ MEASURES: Mapping[str, Callable[[EvaluateSettings], Mapping[str, Any]]] = {
     "judges": _judges,
     "detector": _detector,
     "rewriter": _rewriter,
+    "checks": _checks,
     "select": _select,
     "gate": _gate,
     "annotate": _annotate,
@@ -127,4 +134,5 @@ RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "judges": judge_table,
     "detector": detector_tables,
     "rewriter": rewriter_tables,
+    "checks": evaluate_checks.checks_tables,
 }

@@ -9,20 +9,24 @@ from guardrail_training.evaluation.methods import Method, read_methods
 
 __all__ = ["MEASUREMENTS", "EvaluateSettings"]
 
-MEASUREMENTS = ("judges", "detector", "rewriter", "select", "gate", "annotate", "agreement")
+MEASUREMENTS = ("judges", "detector", "rewriter", "checks", "select", "gate", "annotate", "agreement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSettings:
     """What to measure, on what, with what. Models are names that ``guardrail models`` knows, or folders.
 
-    what          judges, detector, rewriter, select, gate, annotate or agreement
+    what          judges, detector, rewriter, checks, select, gate, annotate or agreement
     data          folder of the sources; GUARDRAIL_DATA if empty
     out           where the JSON and Markdown go
     outputs       file of system outputs: written by ``rewriter``, read by ``annotate``
     seed          of bootstraps, samples, obfuscation and sheets
-    limit         only the first so many dev sentences of the rewriting table, 0: all (a smoke run)
-    samples       random outputs printed in full; sentences of an annotation sheet
+    limit         only the first so many dev sentences of the rewriting table, or sentences of each set of
+                  ``checks``, 0: all (a smoke run)
+    samples       random outputs printed in full; sentences of an annotation sheet; eight times the
+                  examples of each refusing check
+    paradetox_rows  sentences of ParaDetox train whose references ``checks`` reads
+    spoilt        rewrites of each kind of fault that ``checks`` makes
     base          base of the rewriter
     adapter       adapter folder, empty: the shipped one
     current       adapter folder that ``gate`` compares ``adapter`` with, empty: the shipped one
@@ -50,6 +54,8 @@ class EvaluateSettings:
     seed: int = 13
     limit: int = 0
     samples: int = 40
+    paradetox_rows: int = 2000
+    spoilt: int = 200
     base: str = "smollm2-135m-instruct"
     adapter: str = ""
     current: str = ""

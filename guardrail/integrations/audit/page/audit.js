@@ -154,6 +154,7 @@ function facts(one) {
     "scores before": scores(one.scores),
     "scores after": scores(one.scores_after),
     similarity: one.similarity?.toFixed(3),
+    acceptable: one.acceptable?.toFixed(3),
     "refused by": one.failed_checks.join(", "),
     degraded: one.degraded.join(", "),
     characters: `${one.start} to ${one.end}`,
