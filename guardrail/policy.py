@@ -57,10 +57,10 @@ class Policy:
     meaning_floor    least cosine between a rewrite and its original, -1..1
     length_ratio     least and greatest length of a rewrite in units of its original's, after two spare words
     negation_change  greatest difference in the number of negations outside what was rewritten
-    acceptable       least probability, by the guard's verifier, that a reader accepts a rewrite; None: the
-                     verifier's own threshold
-    likelihood_floor least log-probability per word of a rewrite relative to its original's, for rewriters
-                     that tell; None: any
+    acceptable       least probability, by the guard's verifier, that a reader accepts a rewrite;
+                     None: the verifier's own threshold
+    likelihood_floor least log-probability per word of a rewrite relative to its original's, for
+                     rewriters that tell; None: any
     ladder           the rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block"
     candidates       rewrites proposed per segment
     early_stop       worth, 0..1, from which the first rewrite is taken before others are proposed: how surely

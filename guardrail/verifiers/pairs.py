@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from guardrail.detectors.windows import LETTER_CASES, encode
 
@@ -65,7 +65,7 @@ def tokens_of_pair(
     if len(old.ids) + len(new.ids) + 3 > max_tokens:
         return None
     old_states, new_states = _states(old.ids, new.ids, first=first, last=last)
-    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    cls, sep = (cast("int", tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
     kinds = [
         (side * _STATES + state) * LETTER_CASES + case
         for side, (states, cases) in enumerate(((old_states, old.cases), (new_states, new.cases)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 
 from guardrail.errors import ConfigError, UsageError
 from guardrail.manifest import Manifest
@@ -236,6 +236,13 @@ def test_it_goes_on_from_a_detectors_encoder(folder: Path, tmp_path: Path) -> No
     for name, part in network.encoder.state_dict().items():
         torch.testing.assert_close(part, state[f"encoder.{name}"])
     torch.testing.assert_close(network.kind.weight[3:6], detector.case.weight)
+
+
+def test_it_goes_on_from_an_earlier_verifier(network: VerifierNetwork, folder: Path, tmp_path: Path) -> None:
+    save_model(network, str(tmp_path / "network.safetensors"))
+    other = VerifierNetwork.from_base(folder / "base", start=str(tmp_path / "network.safetensors"))
+    for name, part in network.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], part)
 
 
 def test_the_float_file_equals_the_network(network: VerifierNetwork, tmp_path: Path) -> None:

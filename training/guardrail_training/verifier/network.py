@@ -43,7 +43,10 @@ class VerifierNetwork(nn.Module):
 
     @classmethod
     def from_base(cls, base: str | Path, *, start: str = "") -> VerifierNetwork:
-        """The network on a pretrained encoder, or on that of a trained detector (``network.safetensors``)."""
+        """The network on a pretrained encoder, or as a training left it (``network.safetensors``).
+
+        That may be a detector's training, of which the encoder and the letter cases are taken.
+        """
         encoder = AutoModel.from_pretrained(
             str(base),
             add_pooling_layer=False,
@@ -54,6 +57,9 @@ class VerifierNetwork(nn.Module):
         network = cls(encoder)
         if start:
             learned = load_file(start)
+            if "kind.weight" in learned:
+                network.load_state_dict(learned)
+                return network
             parts = {name.removeprefix("encoder."): part for name, part in learned.items()}
             encoder.load_state_dict({name: parts[name] for name in encoder.state_dict()})
             with torch.no_grad():

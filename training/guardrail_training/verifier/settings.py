@@ -19,7 +19,7 @@ class VerifierSettings:
 
     base: str  # name that ``guardrail models`` knows, or folder with model.safetensors and tokenizer.json
     out: str  # checkpoints and metrics; the finished model goes to its subfolder "model"
-    start: str = ""  # network.safetensors of a detector's training: it knows what is hostile; empty: the base
+    start: str = ""  # network.safetensors of a detector's or an earlier verifier's training; empty: the base
     data: str = ""  # folder of sources; GUARDRAIL_DATA by default
     own: tuple[str, ...] = ()  # hand-written pairs in the form of training/data/rewrites.jsonl
     ratings: tuple[str, ...] = ()  # rated candidates in the form of training/data/ratings.jsonl
