@@ -167,7 +167,7 @@ SCHEMA = pa.schema(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     content=st.lists(rows, max_size=7),
     kind=st.sampled_from(KINDS),
