@@ -70,7 +70,7 @@ def filtered(folder: Path, content: bytes, *, kind: str = "parquet", **options: 
 
 def bad_rows(folder: Path, kind: str = "parquet") -> list[dict[str, Any]]:
     path = folder / f"out.{kind}.bad.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def many_types() -> pa.Table:
