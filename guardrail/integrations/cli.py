@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -120,7 +120,6 @@ def detect(
     """
     from guardrail.config import Config
     from guardrail.guard import Guard
-    from guardrail.integrations.kinds import Kind
     from guardrail.integrations.lines import Columns
     from guardrail.integrations.verdicts import judge_file
 
@@ -131,7 +130,7 @@ def detect(
         target,
         columns=Columns(field, into),
         batch=batch,
-        kind=kind and cast(Kind, kind.value),
+        kind=kind.value if kind else None,
     )
     typer.echo(report.summary(), err=True)
     if report.bad_lines:

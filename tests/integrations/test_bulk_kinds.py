@@ -110,7 +110,7 @@ def test_a_compressed_file_that_is_cut_or_damaged_is_an_error(tmp_path: Path, su
             Job(source=path, target=tmp_path / "out.jsonl", overwrite=True).run(guard())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     parts=st.lists(st.binary(max_size=5_000), max_size=4),
     name=st.sampled_from(["a.gz", "a.zst", "a"]),
@@ -306,7 +306,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(row=st.dictionaries(keys, values, min_size=1, max_size=3), choose=st.randoms(use_true_random=False))
 def test_the_text_at_any_path_changes_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any], choose: Any

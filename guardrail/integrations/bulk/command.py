@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from guardrail.integrations.config_command import ConfigOption
 
 if TYPE_CHECKING:
     from guardrail.integrations.bulk.job import Job, Report, Summary
-    from guardrail.integrations.kinds import Kind
 
 __all__ = ["filter_file"]
 
@@ -79,7 +78,7 @@ def filter_file(
         bad=bad,
         field=field,
         into=into,
-        kind=kind and cast("Kind", kind.value),
+        kind=kind.value if kind else None,
         delimiter="\t" if delimiter == "\\t" else delimiter,
         overwrite=overwrite,
     )

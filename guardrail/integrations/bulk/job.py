@@ -88,7 +88,7 @@ class Job:
         if str(self.source) == "-" or compression_of(self.source) is not None:
             return None
         with opened_source(self.source, kind) as file:
-            if kind not in TABLES:
+            if kind == "jsonl" or kind == "csv":
                 return os.fstat(file.fileno()).st_size
             from guardrail.integrations.tables.files import TableFile
 
@@ -132,7 +132,7 @@ class Job:
             return JsonLines(file, field=self.field, into=self.into)
         if kind == "csv":
             return CsvRows(file, field=self.field, into=self.into, delimiter=self.delimiter)
-        from guardrail.integrations.bulk.table_rows import TableRows
+        from guardrail.integrations.tables.rows import TableRows
 
         return TableRows(file, field=self.field, into=self.into, kind=kind)
 

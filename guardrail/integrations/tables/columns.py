@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from guardrail.errors import MissingExtraError, UsageError
+from guardrail.errors import UsageError
 from guardrail.integrations.field_path import RowError, index_of
-
-try:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-except ImportError as missing:
-    raise MissingExtraError(feature="a Parquet or Arrow file", extra="parquet") from missing
 
 __all__ = ["TextColumn", "encodable"]
 
@@ -176,11 +172,11 @@ def _values(array: pa.Array) -> pa.Array:
 def _starts(array: pa.Array) -> np.ndarray:
     """Where in _values each list begins, and where the last one ends."""
     if pa.types.is_fixed_size_list(array.type):
-        return np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+        return np.arange(len(array) + 1, dtype=np.int64) * int(array.type.list_size)
     if not len(array):  # it need not have offsets
         return np.zeros(1, dtype=np.int64)
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0]
+    offsets: np.ndarray = array.offsets.to_numpy().astype(np.int64)
+    return np.asarray(offsets - offsets[0])
 
 
 def _with_strings(array: pa.Array, rows: np.ndarray, texts: list[str]) -> pa.Array:

@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from guardrail.errors import MissingExtraError, UsageError
-from guardrail.integrations.kinds import TableKind
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-try:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-except ImportError as missing:
-    raise MissingExtraError(feature="a Parquet or Arrow file", extra="parquet") from missing
+from guardrail.errors import UsageError
+from guardrail.integrations.kinds import TableKind
 
 __all__ = ["PORTION_ROWS", "Portion", "TableFile", "TableWriter"]
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from guardrail.errors import UsageError
 from guardrail.integrations.field_path import RowError
 from guardrail.integrations.kinds import TableKind, opened_source
 from guardrail.integrations.lines import Columns, Report, replacing, require_apart, verdicts_of
 from guardrail.integrations.rows import verdict_row
 from guardrail.integrations.tables.columns import TextColumn
-from guardrail.integrations.tables.files import PORTION_ROWS, Portion, TableFile, pa
+from guardrail.integrations.tables.files import PORTION_ROWS, Portion, TableFile
 from guardrail.outcome import Verdict
 
 __all__ = ["judge_table"]

@@ -85,7 +85,9 @@ class TableRows:
                 writer.write(self._changed(portion, changes, schema), group=portion.group)
 
     def _changed(self, portion: Portion, changes: _Changes, schema: pa.Schema) -> pa.RecordBatch:
-        batch, texts, added = portion.batch, {}, [None] * portion.batch.num_rows
+        batch = portion.batch
+        texts: dict[int, str] = {}
+        added: list[dict[str, Any] | None] = [None] * batch.num_rows
         judged = [not isinstance(text, RowError) for text in self._texts(batch)]
         for number, text, fields in changes.before(portion.first + batch.num_rows + 1):
             index = number - portion.first - 1
