@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -357,7 +357,7 @@ async def _until(over: asyncio.Event, client: httpx.AsyncClient) -> None:
     await client.aclose()
 
 
-async def together(works: list[Awaitable[T]]) -> list[T]:
+async def together(works: Sequence[Awaitable[T]]) -> list[T]:
     """The results of all; where one fails the others end, too, before its exception is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

@@ -160,7 +160,7 @@ class RemoteRewriter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         server = self._endpoint.server
-        arguments = {
+        arguments: dict[str, Any] = {
             "model": self._model,
             "key_env": server.key_env,
             "prompt": self._prompt,
