@@ -12,7 +12,8 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -108,6 +109,48 @@ class Circuit:
         self._next_trial = self._clock() + self._pause
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a server is and how it is asked, for the part ``plugin`` that has the place ``place``."""
+
+    url: str
+    place: str
+    plugin: str
+    key_env: str | None
+    timeout: float
+    retries: int
+    concurrency: int
+
+    def failure(self, kind: str) -> Failure:
+        """The failure that errors and outcomes carry."""
+        return Failure(self.place, self.plugin, kind)
+
+    def failed(self, error: RequestError) -> PluginError:
+        """What a guard hears of a request without a usable answer."""
+        return PluginError(
+            f"{self.place} {self.plugin}: {self.url} {error}",
+            reason=f"{self.place}_{'invalid' if error.kind == MALFORMED else 'error'}",
+            failure=self.failure(error.kind),
+        )
+
+    def late(self) -> DeadlineError:
+        """What it hears of a run that took too long."""
+        return DeadlineError(
+            f"{self.place} {self.plugin}: {self.url} gave no answer within {self.timeout} s",
+            reason=f"{self.place}_deadline",
+            failure=self.failure(DeadlineError.__name__),
+        )
+
+    def circuit_open(self) -> DeadlineError:
+        """What is raised in place of a request while the circuit is open."""
+        return DeadlineError(
+            f"{self.place} {self.plugin}: {self.url} is not asked for up to {OPEN_SECONDS:.0f} s, "
+            "because its last requests failed",
+            reason=f"{self.place}_circuit_open",
+            failure=self.failure("CircuitOpen"),
+        )
+
+
 class Endpoint:
     """One server's API below ``url``, for any number of threads; in each process it has its own connections.
 
@@ -136,17 +179,19 @@ class Endpoint:
         except ImportError as error:
             raise MissingExtraError(feature=plugin.rpartition(".")[2], extra="remote") from error
         self._httpx = httpx
-        self.url = _base(url, place=place)
-        self.place = place
-        self.plugin = plugin
-        self.key_env = key_env
         if key_env is not None:
             require_variable_name(key_env, place=place)
             if not os.environ.get(key_env, "").strip():
                 raise ConfigError(f"{place} key_env names a variable that is not set in this environment")
-        self.timeout = _within(timeout, 0.0, math.inf, name=f"{place} timeout", whole=False)
-        self.retries = int(_within(retries, -1, 100, name=f"{place} retries"))
-        self.concurrency = int(_within(concurrency, 0, 10_000, name=f"{place} concurrency"))
+        self.server = Server(
+            url=_base(url, place=place),
+            place=place,
+            plugin=plugin,
+            key_env=key_env,
+            timeout=_within(timeout, 0.0, math.inf, name=f"{place} timeout", whole=False),
+            retries=int(_within(retries, -1, 100, name=f"{place} retries")),
+            concurrency=int(_within(concurrency, 0, 10_000, name=f"{place} concurrency")),
+        )
         self._lock = threading.Lock()
         self._lines: _Lines | None = None
 
@@ -157,67 +202,54 @@ class Endpoint:
         the server fails. Nothing of ``work`` goes on afterwards.
         """
         lines = self._opened()
-        future = asyncio.run_coroutine_threadsafe(self._bounded(lines, work), lines.loop)
+        future = asyncio.run_coroutine_threadsafe(_bounded(self.server, lines, work), lines.loop)
         try:
             return future.result()
         except BaseException:  # an interrupt of this thread, say: nobody waits for the answer any more
             future.cancel()
             raise
 
-    async def _bounded(self, lines: _Lines, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        session = Session(self, lines, until=lines.loop.time() + self.timeout)
-        try:
-            return await asyncio.wait_for(work(session), self.timeout)
-        except asyncio.TimeoutError:
-            lines.circuit.failed()
-            failure: PluginError = DeadlineError(
-                f"{self.place} {self.plugin}: {self.url} gave no answer within {self.timeout} s",
-                reason=f"{self.place}_deadline",
-                failure=self._failure(DeadlineError.__name__),
-            )
-        except RequestError as error:
-            failure = PluginError(
-                f"{self.place} {self.plugin}: {self.url} {error}",
-                reason=f"{self.place}_{'invalid' if error.kind == MALFORMED else 'error'}",
-                failure=self._failure(error.kind),
-            )
-        raise failure  # here, so that no exception with the request in it is its context
-
-    def circuit_open(self) -> DeadlineError:
-        """What is raised in place of a request while the circuit is open."""
-        return DeadlineError(
-            f"{self.place} {self.plugin}: {self.url} is not asked for up to {OPEN_SECONDS:.0f} s, "
-            "because its last requests failed",
-            reason=f"{self.place}_circuit_open",
-            failure=self._failure("CircuitOpen"),
-        )
-
-    def _failure(self, kind: str) -> Failure:
-        return Failure(self.place, self.plugin, kind)
-
     def _opened(self) -> _Lines:
         with self._lock:
             # In a forked child the parent's thread exists by name only.
             if self._lines is None or not self._lines.thread.is_alive():
-                self._lines = _Lines(self._client(), concurrency=self.concurrency)
+                self._lines = _Lines(self._client(), concurrency=self.server.concurrency)
                 weakref.finalize(self, self._lines.stop)
             return self._lines
 
     def _client(self) -> httpx.AsyncClient:
         return self._httpx.AsyncClient(
             timeout=self._httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency),
+            limits=self._httpx.Limits(
+                max_connections=None, max_keepalive_connections=self.server.concurrency
+            ),
             headers={"accept-encoding": "identity"},
             follow_redirects=False,  # a redirect would carry text and key to somebody else
-            auth=partial(_authorized, key_env=self.key_env),
+            auth=partial(_authorized, key_env=self.server.key_env),
         )
 
 
-class Session:
-    """The requests of one run; they end with it."""
+async def _bounded(server: Server, lines: _Lines, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    """What ``work`` gives before the deadline; its failures as a guard hears of them."""
+    session = Session(server, lines, until=lines.loop.time() + server.timeout)
+    try:
+        return await asyncio.wait_for(work(session), server.timeout)
+    except asyncio.TimeoutError:
+        lines.circuit.failed()
+        failure: PluginError = server.late()
+    except RequestError as error:
+        failure = server.failed(error)
+    raise failure  # here, so that nothing that holds the request is its context
 
-    def __init__(self, endpoint: Endpoint, lines: _Lines, *, until: float) -> None:
-        self._endpoint = endpoint
+
+class Session:
+    """The requests of one run; they end with it.
+
+    It does not know the Endpoint, which therefore ends as soon as nobody has it any more.
+    """
+
+    def __init__(self, server: Server, lines: _Lines, *, until: float) -> None:
+        self._server = server
         self._lines = lines
         self._until = until
 
@@ -245,19 +277,20 @@ class Session:
 
     def _is_over(self, state: RetryCallState) -> bool:
         """True where no further try fits: a server that asks for more time than there is gets no waiting."""
-        is_last = state.attempt_number > self._endpoint.retries
+        is_last = state.attempt_number > self._server.retries
         return is_last or self._lines.loop.time() + _pause(state) >= self._until
 
     async def _once(self, path: str, content: bytes) -> Any:
-        endpoint, httpx = self._endpoint, self._endpoint._httpx
+        import httpx
+
         broken, answer, status, headers = None, b"", 0, {}
         async with self._lines.slots:
             if not self._lines.circuit.admits():
-                raise endpoint.circuit_open()
+                raise self._server.circuit_open()
             try:
                 async with self._lines.client.stream(
                     "POST",
-                    f"{endpoint.url}{path}",
+                    f"{self._server.url}{path}",
                     content=content,
                     headers={"content-type": "application/json"},
                 ) as response:
@@ -268,7 +301,7 @@ class Session:
         if broken is not None:  # raised out here: the exception of httpx holds the request
             raise RequestError(f"could not be asked ({broken})", kind=broken, transient=True)
         if status not in _ANSWERING:
-            raise _refusal(status, headers, answer, has_key=endpoint.key_env is not None)
+            raise _refusal(status, headers, answer, has_key=self._server.key_env is not None)
         return _parsed(answer)
 
 
@@ -324,7 +357,7 @@ async def _until(over: asyncio.Event, client: httpx.AsyncClient) -> None:
     await client.aclose()
 
 
-async def together(works: list[Awaitable[T]]) -> list[T]:
+async def together(works: Sequence[Awaitable[T]]) -> list[T]:
     """The results of all; where one fails the others end, too, before its exception is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

@@ -284,7 +284,7 @@ def test_a_file_names_a_remote_rewriter(tmp_path: Path, monkeypatch: pytest.Monk
     assert repr(rewriter) == "RemoteRewriter('http://127.0.0.1:9/v1', model='tenant-a')"
     assert rewriter._parameters["chat_template_kwargs"] == {"enable_thinking": False}
     assert rewriter._prompt.filled("it") == [{"role": "user", "content": "Mend it"}]
-    assert (rewriter._max_choices, rewriter._endpoint.timeout) == (1, 20.0)
+    assert (rewriter._max_choices, rewriter._endpoint.server.timeout) == (1, 20.0)
     result = CliRunner().invoke(app, ["config", "check", str(path)])
     assert result.exit_code == 0
     assert "s3cret" not in CliRunner().invoke(app, ["config", "show", str(path)]).output

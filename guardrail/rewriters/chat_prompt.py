@@ -71,10 +71,12 @@ class ChatPrompt:
             raise ConfigError(told if str(path) in told else f"{path}: {told}") from None
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> ChatPrompt:
+    def of(cls, content: object) -> ChatPrompt:
         """The prompt of decoded TOML or JSON: ``messages``, each with ``role`` and ``content``."""
-        messages = content.get("messages") if isinstance(content, Mapping) else None
-        if not isinstance(messages, Sequence) or isinstance(messages, str) or set(content) != {"messages"}:
+        messages = (
+            content["messages"] if isinstance(content, Mapping) and set(content) == {"messages"} else None
+        )
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
             raise ConfigError("a prompt has one key, messages: a list of messages with role and content")
         return cls(tuple(_message(each, number) for number, each in enumerate(messages, 1)))
 

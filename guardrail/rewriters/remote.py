@@ -116,7 +116,7 @@ class RemoteRewriter:
             self._seed,
         ]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return f"{self._model} at {self._endpoint.url}"[:MAX_NAME] + f" sha256:{digest}"
+        return f"{self._model} at {self._endpoint.server.url}"[:MAX_NAME] + f" sha256:{digest}"
 
     async def _all(self, segments: Sequence[str], n: int, session: Session) -> list[list[str]]:
         return await together([self._candidates(segment, n, session) for segment in segments])
@@ -159,22 +159,22 @@ class RemoteRewriter:
         return await session.post(PATH, body, read=_answers)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        endpoint = self._endpoint
-        arguments = {
+        server = self._endpoint.server
+        arguments: dict[str, Any] = {
             "model": self._model,
-            "key_env": endpoint.key_env,
+            "key_env": server.key_env,
             "prompt": self._prompt,
             "parameters": self._parameters,
             "seed": self._seed,
             "max_choices": self._max_choices,
-            "concurrency": endpoint.concurrency,
-            "timeout": endpoint.timeout,
-            "retries": endpoint.retries,
+            "concurrency": server.concurrency,
+            "timeout": server.timeout,
+            "retries": server.retries,
         }
-        return partial(type(self), endpoint.url, **arguments), ()
+        return partial(type(self), server.url, **arguments), ()
 
     def __repr__(self) -> str:
-        return f"RemoteRewriter({self._endpoint.url!r}, model={self._model!r})"
+        return f"RemoteRewriter({self._endpoint.server.url!r}, model={self._model!r})"
 
 
 def _named(model: object) -> str:
