@@ -77,6 +77,5 @@ def _merged(pending: Sequence[ModelCall]) -> ModelCall:
 
 
 def _spans(calls: Iterable[Rewrite]) -> tuple[tuple[Span, ...], ...]:
-    """The spans of all texts of all calls; none at all where no call has any."""
-    found = tuple(spans for call in calls for spans in (call.spans or ((),) * len(call.texts)))
-    return found if any(found) else ()
+    """The spans of all texts of all calls."""
+    return tuple(spans for call in calls for spans in (call.spans or ((),) * len(call.texts)))

@@ -20,7 +20,7 @@ def candidates(policy: Policy, cases: Sequence[Case], *, n: int) -> Steps[list[l
     spans = tuple(
         tuple(_merged([*case.verdict.spans, *words.spans])) for case, words in zip(cases, listed, strict=True)
     )
-    proposed: list[list[str]] = yield Rewrite(bodies, n, spans if any(spans) else ())
+    proposed: list[list[str]] = yield Rewrite(bodies, n, spans)
     return proposed
 
 

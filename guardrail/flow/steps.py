@@ -55,7 +55,7 @@ class Detect:
 class Rewrite:
     """Candidates are wanted. Reply: list[list[str]], one list of up to ``n`` per segment.
 
-    ``spans`` are the toxic characters of each text, or empty where none are known.
+    ``spans`` are the toxic characters of each text, none for a text that is hostile as a whole.
     """
 
     texts: tuple[str, ...] = field(repr=False)

@@ -85,9 +85,9 @@ def marked_candidates(
     kept = [
         _affordable(
             wording,
-            free_of[:1],
+            free_of,
             _different(
-                [text, *free_of[:1]],
+                [text, *free_of],
                 [
                     *edits(text, spans, table),
                     *_partly(text, spans, free_of),
@@ -99,17 +99,15 @@ def marked_candidates(
     ]
     scores = model.scored([prompts[text] for text, _ in todo], kept)
     found = {
-        asked: ranked(
-            dict(zip(texts, scored, strict=True)), source=asked[0], toxic=_toxic(*asked), free=free_of, n=n
-        )
-        for asked, texts, scored, free_of in zip(todo, kept, scores, free, strict=True)
+        asked: ranked(dict(zip(texts, scored, strict=True)), source=asked[0], toxic=_toxic(*asked), n=n)
+        for asked, texts, scored in zip(todo, kept, scores, strict=True)
     }
     return [list(found.get(asked, ())) for asked in segments]
 
 
-def _affordable(wording: Wording, first: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The first text and as many others, in order, as ``MAX_SCORED`` tokens allow."""
-    found = list(first)
+def _affordable(wording: Wording, free: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The free rewrites and as many others, in order, as ``MAX_SCORED`` tokens allow."""
+    found = list(free)
     left = MAX_SCORED
     for text in others:
         left -= len(wording.encode(text))
