@@ -24,8 +24,9 @@ Floats = npt.NDArray[np.float32]
 def ranked(scores: Mapping[str, Floats], *, source: str, toxic: Sequence[str], n: int) -> list[str]:
     """Up to ``n`` rewrites by their likelihood, none of which the model finds unlikely.
 
-    ``scores`` has for each text the log-probability of each of its tokens and of its end. Copies of the source
-    are left out, and what still has one of the ``toxic`` phrases in it comes last: it will hardly pass.
+    ``scores`` has for each text the log-probability of each of its tokens and of its end. Copies of the
+    source are left out, and what still has one of the ``toxic`` phrases in it comes last: it will hardly
+    pass.
     """
     likely = [text for text in scores if _is_likely(text, scores[text], source)]
     phrases = [phrase.casefold() for phrase in toxic]
