@@ -103,6 +103,16 @@ def test_bounds_copies_and_shares_hold_wherever_the_rows_are(tmp_path: Path, str
     assert len(half) == 5
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_that_are_their_own_rewrite_are_kept_if_that_is_wanted(tmp_path: Path, streaming: bool) -> None:
+    write(tmp_path, {"q": "a copy", "a": "a copy"}, {"q": "source", "a": "target"})
+    write(tmp_path, {"q": "source", "a": "z"}, name="dev.jsonl")
+
+    kept = load_corpus(settings(tmp_path, dev="dev.jsonl", streaming=streaming, keep_copies=True)).train
+
+    assert [row.references for row in kept] == [("a copy",), ("target",)]
+
+
 def test_rows_on_disk_train_as_rows_in_memory_do_to_the_bit(bases: dict[str, Path], tmp_path: Path) -> None:
     kept = small_run("t5", bases["t5"], tmp_path, dev="")
     streamed = replace(kept, streaming=True, out=str(tmp_path / "streamed"))

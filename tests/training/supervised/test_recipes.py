@@ -23,6 +23,7 @@ PUBLISHED = (
 NAMES = (
     "smollm2-paradetox",
     "smollm2-paradetox-pilot",
+    "smollm2-detox",
     *PUBLISHED,
     *(f"{name}-cpu" for name in PUBLISHED),
 )

@@ -87,7 +87,9 @@ def _keeper(settings: SftSettings) -> Callable[[Row], Row | None]:
 
     def keep(row: Row) -> Row | None:
         fits = settings.least_characters <= len(row.source) <= settings.most_characters
-        return without_copies(row) if fits else None
+        if not fits:
+            return None
+        return row if settings.keep_copies else without_copies(row)
 
     return keep
 
