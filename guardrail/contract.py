@@ -89,8 +89,8 @@ class Plugin:
         self, texts: Sequence[str], n: int, *, spans: Sequence[Sequence[Span]] = ()
     ) -> list[list[str]]:
         """Up to ``n`` candidates per text, checked. A rewriter that can use the toxic ``spans`` gets them."""
-        if self.marked is not None and len(spans) == len(texts):
-            reply = self.marked(texts, spans, n)
+        if self.marked is not None:  # asked in one way alone, whatever is known of other texts
+            reply = self.marked(texts, spans or ((),) * len(texts), n)
         else:
             reply = self.function(texts, n)
         groups = self._listed(reply, len(texts), "lists of candidates", "segments")

@@ -54,7 +54,7 @@ class MarkedRewriter(Rewriter, Protocol):
     ) -> list[list[str]]:
         """As ``rewrite``, with the toxic characters of each segment; there may be none.
 
-        It is asked in place of ``rewrite`` where spans are known. Candidates must depend on the segment and
+        A guard asks it in place of ``rewrite``. Candidates must depend on the segment and
         its spans alone.
         """
         ...

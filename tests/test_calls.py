@@ -13,12 +13,18 @@ from guardrail import Policy, Span, Verdict
 from guardrail.calls import Calls, Models
 from guardrail.contract import Plugin
 from guardrail.errors import DeadlineError, ManifestError, PluginError
-from guardrail.flow.steps import Detect, Embed, ModelCall, Rewrite
+from guardrail.flow.steps import Detect, Embed, ModelCall, Rewrite, Verify
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE
 
 SECRET = "canary-5f2c"
-PLACES = {"detect": "detector", "lexicon": "lexicon", "rewrite": "rewriter", "embed": "embedder"}
+PLACES = {
+    "detect": "detector",
+    "lexicon": "lexicon",
+    "rewrite": "rewriter",
+    "embed": "embedder",
+    "verify": "verifier",
+}
 
 
 def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
@@ -28,6 +34,7 @@ def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
         "lexicon": words.detect,
         "rewrite": WordRewriter().rewrite,
         "embed": BagEmbedder().embed,
+        "verify": lambda sources, candidates: [1.0 for _ in candidates],
     }
     plugins = {name: Plugin(PLACES[name], part) for name, part in (parts | models).items()}
     return Calls(Models(**plugins), policy or Policy(detect_timeout=None, rewrite_timeout=None))
@@ -77,6 +84,12 @@ def test_invalid_embeddings_are_a_plugin_error(reply: Any) -> None:
     }
 
 
+@pytest.mark.parametrize("reply", [[], [0.1, 0.2], [math.nan], [1.5], [-0.5], ["0.5"], [None], 0.5, None])
+def test_invalid_probabilities_are_a_plugin_error(reply: Any) -> None:
+    call = Verify((SECRET,), (f"{SECRET}, you fool",))
+    assert failure(call, verify=lambda sources, candidates: reply).reason == "verifier_invalid"
+
+
 def test_what_a_plugin_raises_is_kept_as_an_attribute_and_out_of_the_message() -> None:
     def detect(texts: Any) -> Any:
         raise ValueError(texts[0])
@@ -103,8 +116,9 @@ def test_a_broken_model_file_is_not_a_plugin_error() -> None:
 
 def test_only_the_word_list_has_no_deadline() -> None:
     given = calls()
-    timed = [given.deadline(call) for call in (Detect(()), Rewrite((), 1), Embed(()))]
-    assert [deadline and deadline.name for deadline in timed] == ["detector", "rewriter", "embedder"]
+    asked: tuple[ModelCall, ...] = (Detect(()), Rewrite((), 1), Embed(()), Verify((), ()))
+    timed = [deadline.name for call in asked if (deadline := given.deadline(call)) is not None]
+    assert timed == ["detector", "rewriter", "embedder", "verifier"]
     assert given.deadline(Detect((), lexicon=True)) is None
 
 

@@ -180,6 +180,12 @@ def test_every_setting_is_part_of_the_digest() -> None:
         "on_error": "open",
         "detect_timeout": None,
         "rewrite_timeout": None,
+        "acceptable": 0.5,
+        "likelihood_floor": -1.0,
+        "removed": "x",
+        "removals": {"a": "x"},
+        "harms": {"a": 0.1},
+        "lossy": True,
     }
     numbers = {f.name: getattr(Policy(), f.name) + 1 for f in fields(Policy) if f.name not in other}
     digests = {replace(Policy(), **{name: value}).digest() for name, value in (other | numbers).items()}

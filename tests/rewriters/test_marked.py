@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guardrail import Span
 from guardrail.calls import Calls
@@ -70,31 +72,22 @@ def scores(*values: float) -> Any:
     return np.array(values, dtype=np.float32)
 
 
-def test_the_likeliest_as_a_whole_comes_first_and_samples_last() -> None:
-    found = {"greedy": scores(-1.0, -1.0), "edit": scores(-0.5, -0.2), "longer": scores(-0.9, -0.9, -0.9)}
-    assert ranked(found, source="x", toxic=[], free=["greedy", "sample"], n=6) == [
-        "edit",
-        "greedy",
-        "longer",
-        "sample",
-    ]
+def test_the_likeliest_as_a_whole_comes_first() -> None:
+    found = {"free": scores(-1.0, -1.0), "edit": scores(-0.5, -0.2), "longer": scores(-0.9, -0.9, -0.9)}
+    assert ranked(found, source="x", toxic=[], n=6) == ["edit", "free", "longer"]
+    assert ranked(found, source="x", toxic=[], n=2) == ["edit", "free"]
 
 
-def test_an_edit_with_a_token_that_nobody_expects_is_dropped() -> None:
-    found = {"greedy": scores(-9.0, -9.0), "hole": scores(-0.1, -0.1, -8.0, -0.1)}
-    assert ranked(found, source="x", toxic=[], free=["greedy"], n=6) == ["greedy"]
-
-
-def test_samples_keep_a_third_of_the_places() -> None:
-    found = {"greedy": scores(-1.0)} | {f"edit {i}": scores(-0.1 * i) for i in range(9)}
-    order = ranked(found, source="x", toxic=[], free=["greedy", "one", "two", "three"], n=6)
-    assert order == ["edit 0", "edit 1", "edit 2", "edit 3", "one", "two"]
-    assert ranked(found, source="x", toxic=[], free=["greedy", "one"], n=1) == ["edit 0"]
+@pytest.mark.parametrize("unlikely", [scores(-0.1, -0.1, -8.0, -0.1), scores(*[-0.6] * 10)])
+def test_what_the_model_finds_unlikely_is_not_proposed(unlikely: Any) -> None:
+    assert ranked({"unlikely": unlikely, "likely": scores(-1.0)}, source="x", toxic=[], n=6) == ["likely"]
+    assert ranked({"unlikely": unlikely}, source="x", toxic=[], n=6) == []
 
 
 def test_copies_are_left_out_and_what_is_still_toxic_comes_last() -> None:
     found = {"You Fool!": scores(-0.1), "no fool": scores(-0.2), "calm": scores(-2.0)}
-    assert ranked(found, source="you fool", toxic=["fool"], free=["You Fool!"], n=6) == ["calm", "no fool"]
+    assert ranked(found, source="you fool", toxic=["Fool"], n=6) == ["calm", "no fool"]
+    assert ranked(found, source="you fool", toxic=["Fool"], n=1) == ["calm"]
 
 
 # ---- who is asked
@@ -118,9 +111,8 @@ class Marked(WordRewriter):
 
 
 def calls(rewriter: Any) -> Calls:
-    models = connect(
-        detector=WordDetector(), rewriter=rewriter, embedder=BagEmbedder(), lexicon=WordDetector()
-    )
+    words = WordDetector()
+    models = connect(detector=words, rewriter=rewriter, embedder=BagEmbedder(), lexicon=words, verifier=None)
     return Calls(models, Policy(detect_timeout=None, rewrite_timeout=None))
 
 
@@ -129,7 +121,7 @@ def test_a_rewriter_that_takes_spans_gets_them_and_others_are_asked_as_before() 
     assert calls(Marked()).answer(call) == [["an idiot|[(3, 8)]"]]
     assert calls(WordRewriter()).answer(call) == [["an idiot", "an person"]]
     assert calls(lambda segments, n: [["x"]]).answer(call) == [["x"]]
-    assert calls(Marked()).answer(Rewrite(("an idiot",), 2)) == [["an idiot", "an person"]]
+    assert calls(Marked()).answer(Rewrite(("an idiot",), 2)) == [["an idiot|[]"]]
 
 
 def test_what_it_returns_is_checked_like_any_candidates() -> None:
@@ -139,9 +131,49 @@ def test_what_it_returns_is_checked_like_any_candidates() -> None:
     assert calls(Marked((("a", "b", "c"),))).answer(Rewrite(("x",), 2, ((Span(0, 1),),))) == [["a", "b"]]
 
 
-def test_calls_with_and_without_spans_are_answered_together() -> None:
-    pending = [Rewrite(("one",), 2), Rewrite(("two", "three"), 2, ((Span(0, 1),), ()))]
-    assert answer_together(calls(Marked()), pending) == [[["one|[]"]], [["two|[(0, 1)]"], ["three|[]"]]]
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3), st.sampled_from(["none", "empty", "some"]), st.sampled_from("abc")
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_calls_candidates_do_not_depend_on_whether_others_have_spans(
+    described: list[tuple[int, str, str]],
+) -> None:
+    spans = {"none": lambda size: (), "empty": lambda size: ((),) * size, "some": some_spans}
+    pending = [Rewrite((text,) * size, 2, spans[kind](size)) for size, kind, text in described]
+    for rewriter in (Marked(), WordRewriter()):
+        alone = [answer_together(calls(rewriter), [call])[0] for call in pending]
+        assert answer_together(calls(rewriter), pending) == alone
+
+
+def some_spans(size: int) -> tuple[tuple[Span, ...], ...]:
+    """The first text has a span, the others have none."""
+    return ((Span(0, 1),), *((),) * (size - 1))
+
+
+def test_a_text_without_spans_is_asked_for_like_one_beside_a_text_with_spans() -> None:
+    texts = ("You stupid idiot, go.", "Nobody wants you here.")
+    marked = [(Span(4, 16),), ()]
+
+    def asked(places: Sequence[int]) -> Rewrite:
+        cases = [
+            Case(Segment(0, texts[i], Span(0, len(texts[i])), "prose"), "", Trace(len(texts[i])))
+            for i in places
+        ]
+        for i, case in zip(places, cases, strict=True):
+            case.verdict = Verdict({"toxicity": 0.9}, True, marked[i])
+        steps = candidates(Policy(), cases, n=2)
+        next(steps)
+        call = steps.send([Verdict({"toxicity": 0.0}, False) for _ in places])
+        assert isinstance(call, Rewrite)
+        return call
+
+    one = calls(Marked())
+    assert one.answer(asked([0, 1])) == [*one.answer(asked([0])), *one.answer(asked([1]))]
 
 
 def test_a_plain_plugin_has_no_use_for_spans() -> None:

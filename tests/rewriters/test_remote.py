@@ -549,6 +549,7 @@ def test_its_thread_ends_with_it(server: ModelServer) -> None:
     assert lines is not None
     thread = lines.thread
     del rewriter, lines
+    thread.join(PATIENCE)  # it may itself have been the last to hold the rewriter, for a moment
     assert not thread.is_alive()
 
 

@@ -71,13 +71,15 @@ def marked_candidates(
     prompts = wording.prompts([text for text, _ in segments])
     todo = [(text, spans) for text, spans in dict.fromkeys(segments) if text in prompts]
     free_asks = [Ask(prompts[text], tuple(wording.encode(text)), max(1, n - 1)) for text, _ in todo]
-    filled = [(text, number, gap) for text, spans in todo for number, gap in enumerate(gaps(text, spans))]
+    filled = [(asked, number, gap) for asked in todo for number, gap in enumerate(gaps(*asked))]
     times = min(n, MAX_CONTINUATIONS)
-    gap_asks = [_gap_ask(prompts[text], gap, number, wording, times=times) for text, number, gap in filled]
+    gap_asks = [
+        _gap_ask(prompts[asked[0]], gap, number, wording, times=times) for asked, number, gap in filled
+    ]
     continued = model.continued([*free_asks, *gap_asks])
-    fillings: dict[str, list[str]] = {}
-    for (text, _, gap), tokens in zip(filled, continued[len(free_asks) :], strict=True):
-        fillings.setdefault(text, []).extend(_joins(gap, [wording.decode(ids) for ids in tokens]))
+    fillings: dict[tuple[str, tuple[Span, ...]], list[str]] = {}
+    for (asked, _, gap), tokens in zip(filled, continued[len(free_asks) :], strict=True):
+        fillings.setdefault(asked, []).extend(_joins(gap, [wording.decode(ids) for ids in tokens]))
     free = [
         wording.texts(tokens, source=text)
         for (text, _), tokens in zip(todo, continued[: len(free_asks)], strict=True)
@@ -91,7 +93,7 @@ def marked_candidates(
                 [
                     *edits(text, spans, table),
                     *_partly(text, spans, free_of),
-                    *fillings.get(text, ())[:MAX_FILLED],
+                    *fillings.get((text, spans), ())[:MAX_FILLED],
                 ],
             ),
         )

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 __all__ = ["letters", "ranked"]
 
-MIN_WORST = -5.0
-"""Log-probability of its least likely token below which an edit is not proposed: something is missing."""
 MIN_TOTAL = -5.0
 """Log-probability of a whole rewrite below which it is not proposed.
 
@@ -45,4 +43,4 @@ def letters(text: str) -> str:
 def _is_likely(text: str, score: Floats, source: str) -> bool:
     if letters(text) == letters(source):
         return False
-    return bool(score.min() >= MIN_WORST and score.sum() >= MIN_TOTAL)
+    return bool(score.sum() >= MIN_TOTAL)
