@@ -116,7 +116,7 @@ def _refusals(
 ) -> dict[str, Any]:
     readings.read([text for row in rows for text in (row.source, *row.references)])
     counts: Counter[str] = Counter()
-    refused = []
+    refused: list[dict[str, Any]] = []
     total = fixed = 0
     for number, row in enumerate(rows, 1):
         for reference in row.references:
