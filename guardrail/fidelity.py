@@ -324,8 +324,8 @@ def is_praised(comparison: Comparison) -> bool:
     if all(map(_ROUGH_PRAISE.fullmatch, insults)) and known & (praise | {"love"}):
         return False  # "that goal was filthy, I love it"
     for stretch in comparison.stretches:
-        insults = [i for i in range(stretch.start, stretch.end) if i in comparison.toxic]
-        if all(_EXPLETIVES.fullmatch(comparison.source[i].text.casefold()) for i in insults):
+        toxic = [i for i in range(stretch.start, stretch.end) if i in comparison.toxic]
+        if all(_EXPLETIVES.fullmatch(comparison.source[i].text.casefold()) for i in toxic):
             continue  # "fucking lucky" and "incredibly lucky"
         around = comparison.candidate[max(0, stretch.new_start - 3) : stretch.new_end]
         if any(word.negates or word.text.casefold() in _WISHES for word in around):

@@ -16,7 +16,6 @@ from guardrail.drive.stream import AsyncStream, Stream
 from guardrail.drive.whole import adrive, answered, drive, drive_many
 from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
 from guardrail.events import OutcomeHook, log_outcome
-from guardrail.flow.ladder import examine
 from guardrail.flow.moderate import moderate
 from guardrail.flow.steps import Detect, Flow, Verify
 from guardrail.outcome import Action, Outcome, Verdict
@@ -281,6 +280,8 @@ class Guard:
 
         They are those of ``Edit.failed_checks``. Nothing is recorded.
         """
+        from guardrail.flow.ladder import examine
+
         try:
             with WithoutFrames(GuardrailError, TypeError):
                 texts = _require_str(original), _require_str(rewrite)

@@ -126,7 +126,8 @@ def masked(body: str, spans: Sequence[Span], *, template: str | None, by: str) -
     tags = [Span(*match.span()) for match in TAG.finditer(body)]
     if any(_overlap(word, tag) for word in telling for tag in tags) or _is_too_much(body, spans, telling):
         return None
-    pieces, done = [], 0
+    pieces: list[str] = []
+    done = 0
     for span, text in _replacements(body, telling, by=by):
         pieces += (_starred(body, done, span.start, telling, template=template), text)
         done = span.end

@@ -219,7 +219,8 @@ class _Llama:
         """Whole numbers from -LARGEST to LARGEST in digits from -64 to 64, the zero point added: all first
         digits, then all second ones, then all third ones.
         """
-        writer, digits = self._writer, []
+        writer = self._writer
+        digits: list[str] = []
         for place in range(len(PLACES)):
             if place:
                 known = writer.node(

@@ -116,7 +116,7 @@ def _refusals(
 ) -> dict[str, Any]:
     readings.read([text for row in rows for text in (row.source, *row.references)])
     counts: Counter[str] = Counter()
-    refused = []
+    refused: list[dict[str, Any]] = []
     total = fixed = 0
     for number, row in enumerate(rows, 1):
         for reference in row.references:
@@ -155,14 +155,16 @@ def _spoilt(
     usable = [row for row in rows if not row.lossy and readings.verdict(row.source).flagged]
     random.Random(seed).shuffle(usable)
     pairs = [PairRow(row.source, row.references, "everyday") for row in usable]
-    made = defaultdict(list)
+    made: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for negative in make_negatives(pairs, lexicon=Lexicon.shipped(), seed=seed, per_pair=len(KINDS)):
         if len(made[negative.kind]) < size:
             made[negative.kind].append((negative.source, negative.candidate))
     found = {}
     for kind, candidates in made.items():
         readings.read([text for pair in candidates for text in pair])
-        refusing = [failed(readings.proposal(*pair), policy) for pair in candidates]
+        refusing = [
+            failed(readings.proposal(source, candidate), policy) for source, candidate in candidates
+        ]
         missed = [pair for pair, checks in zip(candidates, refusing, strict=True) if not checks]
         found[kind] = {
             "made": len(candidates),

@@ -91,7 +91,7 @@ _NOT = re.compile(r"\s+not\b|n['’]t\b|\b(?:never|no)\s+", re.IGNORECASE)
 def _opposite(subject: Subject, others: Others, generator: random.Random) -> str | None:
     """A word of the reference as its opposite."""
     chosen = _drawn([word for word in words(subject.reference) if word.key in ANTONYMS], generator)
-    return chosen and _with(subject.reference, chosen, generator.choice(ANTONYMS[chosen.key]))
+    return _with(subject.reference, chosen, generator.choice(ANTONYMS[chosen.key])) if chosen else None
 
 
 def _added(subject: Subject, others: Others, generator: random.Random) -> str | None:
@@ -148,7 +148,7 @@ def _hole(subject: Subject, others: Others, generator: random.Random) -> str | N
         if before.key in _WANTING and word.is_content and (after is None or not after.is_content)
     ]
     chosen = _drawn(wanted, generator)
-    return chosen and _tidy(subject.reference[: chosen.start] + subject.reference[chosen.end :])
+    return _tidy(subject.reference[: chosen.start] + subject.reference[chosen.end :]) if chosen else None
 
 
 def _stand_in(subject: Subject, others: Others, generator: random.Random) -> str | None:
@@ -183,7 +183,7 @@ def _hostile(subject: Subject, others: Others, generator: random.Random) -> str 
     if generator.random() < 0.5:
         return f"{body}, you {insult}{final}"
     place = _drawn([word for word in words(subject.reference) if word.is_content and word.start], generator)
-    return place and f"{subject.reference[: place.start]}{insult} {subject.reference[place.start :]}"
+    return f"{subject.reference[: place.start]}{insult} {subject.reference[place.start :]}" if place else None
 
 
 def _half_mended(subject: Subject, others: Others, generator: random.Random) -> str | None:
@@ -229,7 +229,7 @@ def _negation(subject: Subject, others: Others, generator: random.Random) -> str
             before = before[:-2] + "will"
         return before + reference[match.end() :]
     chosen = _drawn([word for word in words(reference) if word.key in _AUXILIARIES], generator)
-    return chosen and f"{reference[: chosen.end]} not{reference[chosen.end :]}"
+    return f"{reference[: chosen.end]} not{reference[chosen.end :]}" if chosen else None
 
 
 def _grammar(subject: Subject, others: Others, generator: random.Random) -> str | None:
@@ -247,7 +247,7 @@ def _grammar(subject: Subject, others: Others, generator: random.Random) -> str 
             return f"{reference[: first.start]}{second.text}{between}{first.text}{reference[second.end :]}"
         return None
     chosen = _drawn([word for word in found if word.key in _BE], generator)
-    return chosen and _tidy(reference[: chosen.start] + reference[chosen.end :])
+    return _tidy(reference[: chosen.start] + reference[chosen.end :]) if chosen else None
 
 
 MAKERS: Mapping[str, Maker] = {
@@ -310,7 +310,7 @@ def _changed(subject: Subject) -> list[Word]:
     return [word for tag, i1, i2, _, _ in _opcodes(before, after) if tag != "equal" for word in before[i1:i2]]
 
 
-def _opcodes(before: Sequence[Word], after: Sequence[Word]) -> list[tuple[str, int, int, int, int]]:
+def _opcodes(before: Sequence[Word], after: Sequence[Word]) -> Sequence[tuple[str, int, int, int, int]]:
     matcher = SequenceMatcher(None, [w.key for w in before], [w.key for w in after], autojunk=False)
     return matcher.get_opcodes()
 

@@ -14,7 +14,7 @@ from guardrail_training.verifier.examples import Example
 
 __all__ = ["Figures", "choose_threshold", "crossed_precision", "measure"]
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 GRID = tuple(place / 100 for place in range(1, 100))

@@ -183,7 +183,7 @@ def _sources(settings: VerifierSettings, examples: Examples) -> list[dict[str, A
         ("ratings of this project", settings.ratings, rated),
     ):
         for path in paths:
-            rows = {} if count is None else {"rows": count}
+            rows: dict[str, Any] = {} if count is None else {"rows": count}
             described.append({"name": name, "licence": "Apache-2.0", **rows, "sha256": sha256_of(path)})
     return described
 

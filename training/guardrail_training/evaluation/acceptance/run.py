@@ -79,7 +79,7 @@ def _read(settings: AcceptanceSettings) -> Path:
             (out / SETTLE).with_suffix(Path(settings.sheet).suffix),
             [first.items[each] for each in settled.open],
         )
-    files = (*settings.ratings, *([settings.settled] if settings.settled else []), place)
+    files: tuple[str | Path, ...] = (*settings.ratings, *([settings.settled] if settings.settled else []), place)
     result = {
         "rule": RULE,
         "agreement": agreement_of(first, second),
