@@ -362,11 +362,14 @@ _STAND_IN = re.compile(
     r"|un[a-z]+(?:ed|able|ful|ive|ent)|in(?:competent|telligent|experienced|sensitive|considerate))"
     r"|complete|total|utter|absolute|fucking|bloody|perfect|freaking|such(?: an?)?|real|proper))"
     r" (?:persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow|ones?)\b"
+    # nobody at all, unless it goes on: "not a person who shouts"
+    r"|\b(?:not|n['’]?t|never) (?:even |really |actually )?(?:an? )?(?:persons?|people|human(?: being)?s?)"
+    r"(?=\s*(?:[.,;:!?)]|$))"
 )
 
 
 def stands_in(candidate: str, source: str) -> bool:
-    """True where an insult became "a bad person", or what is left of "a complete idiot"."""
+    """True where an insult became "a bad person" or "not a person", or what is left of "a complete idiot"."""
     known = source.casefold()
     return any(match.group() not in known for match in _STAND_IN.finditer(candidate.casefold()))
 

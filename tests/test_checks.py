@@ -63,6 +63,7 @@ WORSE_AND_NEAR = [
     ("person", "your memo is crap", "our memo is unclear", "the memo is unclear"),
     ("stand_in", "he is a complete moron", "he is a complete person", "he is mistaken"),
     ("stand_in", "run by monkeys", "run by bad people", "run by people who do not care"),
+    ("stand_in", "you are a moron", "you are not even a person", "you are not a person who listens"),
     ("hole", "it was written by a fool", "it was written by a", "it was written by a person"),
     ("hole", "this is a heap of crap", "this is a bad.", "this is bad."),
     ("disguise", "you are a stupid emotion", "you are a st30p em0tion", "you are an odd emotion"),

@@ -92,7 +92,7 @@ def test_embeddings_are_rows_of_unit_length() -> None:
     [
         ("You are a person.", ()),
         ("You are a moron.", ("toxic", "lexicon")),
-        ("You are not a person.", ("negation",)),
+        ("You are not a person.", ("stand_in",)),
         ("You are an idiot!", ("toxic", "lexicon", "copy")),
     ],
 )

@@ -212,7 +212,7 @@ def test_an_export_without_an_audit_says_what_to_set(tmp_path: Path) -> None:
     ("correction", "failed_checks"),
     [
         ("You are a moron.", ("toxic", "lexicon")),
-        ("Bananas grow in hot countries.", ("meaning",)),
+        ("Bananas grow in hot countries.", ("meaning", "invention")),
         ("You are an 1 person.", ("number",)),
         ("You are not an idiot.", ("toxic", "lexicon", "negation")),
     ],
@@ -251,6 +251,7 @@ def test_an_audit_of_the_earlier_version_goes_on_and_its_unchecked_corrections_s
     decide(store.database, 2, "accepted", reviewer="alice")
     with store.database.transaction(write=True) as connection:
         connection.exec_driver_sql("ALTER TABLE guardrail_reviews DROP COLUMN confirmed")
+        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN acceptable")
         connection.exec_driver_sql("UPDATE guardrail_schema SET version = 1")
     store.close()
     result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", where])
