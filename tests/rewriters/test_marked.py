@@ -24,10 +24,12 @@ from guardrail.outcome import Verdict
 from guardrail.plugins import connect
 from guardrail.policy import Policy
 from guardrail.rewriters.edits import ranking
+from guardrail.rewriters.edits.candidates import Ask, marked_candidates
 from guardrail.rewriters.edits.ranking import ranked
+from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.lora import LoraRewriter
 from guardrail.rewriters.onnx import OnnxRewriter
-from guardrail.rewriters.sampling import Decoding
+from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.segment import Segment
 from guardrail.sharing import answer_together
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
@@ -71,6 +73,46 @@ def test_the_same_segment_with_other_spans_gets_candidates_of_its_own(rewriter: 
 def test_fewer_candidates_than_one_are_refused(rewriter: Any) -> None:
     with pytest.raises(UsageError, match="1 or more"):
         rewriter.rewrite_marked(SEGMENTS, SPANS, 0)
+
+
+class Characters:
+    """A wording whose tokens are characters."""
+
+    def prompts(self, texts: Sequence[str]) -> dict[str, Prompt]:
+        return {text: Prompt(tuple(self.encode(text)), 100, text.encode()) for text in texts}
+
+    def encode(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def texts(self, tokens: Sequence[Sequence[int]], *, source: str) -> list[str]:
+        return [self.decode(ids) for ids in tokens]
+
+
+class Filling:
+    """A model that goes on with " friend" and finds all texts likely."""
+
+    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
+        return [[Characters().encode(" friend")] for _ in asks]
+
+    def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Any:
+        return [[np.zeros(1, np.float32) for _ in each] for each in texts]
+
+
+def test_what_fills_a_gap_is_proposed_for_its_spans_alone() -> None:
+    text = "Stop it, you clown"
+
+    def proposed(*spans: tuple[Span, ...]) -> list[list[str]]:
+        segments = [(text, each) for each in spans]
+        wording: Any = Characters()
+        return marked_candidates(Filling(), wording, SubstitutionTable({}), segments, 9)
+
+    marked, plain = proposed((Span(13, 18),), ())
+    assert "Stop it, you friend" in marked or "Stop it, friend" in marked
+    assert plain == [" friend"]
+    assert [marked, plain] == [*proposed((Span(13, 18),)), *proposed(())]
 
 
 # ---- the order
