@@ -191,7 +191,11 @@ def test_what_it_returns_is_checked_like_any_candidates() -> None:
 def test_a_calls_candidates_do_not_depend_on_whether_others_have_spans(
     described: list[tuple[int, str, str]],
 ) -> None:
-    spans = {"none": lambda size: (), "empty": lambda size: ((),) * size, "some": some_spans}
+    spans: dict[str, Callable[[int], tuple[tuple[Span, ...], ...]]] = {
+        "none": lambda size: (),
+        "empty": lambda size: ((),) * size,
+        "some": some_spans,
+    }
     pending = [Rewrite((text,) * size, 2, spans[kind](size)) for size, kind, text in described]
     for rewriter in (Marked(), WordRewriter()):
         alone = [answer_together(calls(rewriter), [call])[0] for call in pending]
@@ -205,7 +209,7 @@ def some_spans(size: int) -> tuple[tuple[Span, ...], ...]:
 
 def test_a_text_without_spans_is_asked_for_like_one_beside_a_text_with_spans() -> None:
     texts = ("You stupid idiot, go.", "Nobody wants you here.")
-    marked = [(Span(4, 16),), ()]
+    marked: list[tuple[Span, ...]] = [(Span(4, 16),), ()]
 
     def asked(places: Sequence[int]) -> Rewrite:
         cases = [
