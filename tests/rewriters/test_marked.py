@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,13 @@ from guardrail.flow.steps import Detect, Rewrite
 from guardrail.outcome import Verdict
 from guardrail.plugins import connect
 from guardrail.policy import Policy
+from guardrail.rewriters.edits import ranking
+from guardrail.rewriters.edits.candidates import Ask, marked_candidates
 from guardrail.rewriters.edits.ranking import ranked
+from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.lora import LoraRewriter
 from guardrail.rewriters.onnx import OnnxRewriter
-from guardrail.rewriters.sampling import Decoding
+from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.segment import Segment
 from guardrail.sharing import answer_together
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
@@ -40,8 +44,12 @@ RUNTIMES: dict[str, Callable[..., Any]] = {
 
 
 @pytest.fixture(params=RUNTIMES)
-def rewriter(request: pytest.FixtureRequest, tiny_base: Path, make_adapter: Any) -> Any:
+def rewriter(
+    request: pytest.FixtureRequest, tiny_base: Path, make_adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     pytest.importorskip("torch")
+    # A model of random weights finds everything unlikely.
+    monkeypatch.setattr(ranking, "MIN_TOTAL", -math.inf)
     return RUNTIMES[request.param](make_adapter(seed=1), base_folder=tiny_base, decoding=DECODING)
 
 
@@ -50,19 +58,61 @@ def test_a_segment_alone_gets_what_it_gets_in_a_batch(rewriter: Any) -> None:
     alone = [rewriter.rewrite_marked([s], [m], 4)[0] for s, m in zip(SEGMENTS, SPANS, strict=True)]
     assert together == alone
     assert together[-1] == []
+    assert all(together[:-1])
     assert all(len(group) == len(set(group)) <= 4 for group in together)
 
 
 def test_the_same_segment_with_other_spans_gets_candidates_of_its_own(rewriter: Any) -> None:
     text = "Stop it, you clown, or I will."
-    both = rewriter.rewrite_marked([text, text], [[Span(13, 18)], []], 6)
-    assert both[0] == rewriter.rewrite_marked([text], [[Span(13, 18)]], 6)[0]
-    assert both[1] == rewriter.rewrite_marked([text], [[]], 6)[0]
+    spans = [[Span(13, 18)], [], [Span(0, 4)]]
+    together = rewriter.rewrite_marked([text] * 3, spans, 40)
+    assert together == [rewriter.rewrite_marked([text], [marks], 40)[0] for marks in spans]
+    assert len(set(map(tuple, together))) == 3
 
 
 def test_fewer_candidates_than_one_are_refused(rewriter: Any) -> None:
     with pytest.raises(UsageError, match="1 or more"):
         rewriter.rewrite_marked(SEGMENTS, SPANS, 0)
+
+
+class Characters:
+    """A wording whose tokens are characters."""
+
+    def prompts(self, texts: Sequence[str]) -> dict[str, Prompt]:
+        return {text: Prompt(tuple(self.encode(text)), 100, text.encode()) for text in texts}
+
+    def encode(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def texts(self, tokens: Sequence[Sequence[int]], *, source: str) -> list[str]:
+        return [self.decode(ids) for ids in tokens]
+
+
+class Filling:
+    """A model that goes on with " friend" and finds all texts likely."""
+
+    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
+        return [[Characters().encode(" friend")] for _ in asks]
+
+    def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Any:
+        return [[np.zeros(1, np.float32) for _ in each] for each in texts]
+
+
+def test_what_fills_a_gap_is_proposed_for_its_spans_alone() -> None:
+    text = "Stop it, you clown"
+
+    def proposed(*spans: tuple[Span, ...]) -> list[list[str]]:
+        segments = [(text, each) for each in spans]
+        wording: Any = Characters()
+        return marked_candidates(Filling(), wording, SubstitutionTable({}), segments, 9)
+
+    marked, plain = proposed((Span(13, 18),), ())
+    assert "Stop it, you friend" in marked or "Stop it, friend" in marked
+    assert plain == [" friend"]
+    assert [marked, plain] == [*proposed((Span(13, 18),)), *proposed(())]
 
 
 # ---- the order
@@ -133,9 +183,7 @@ def test_what_it_returns_is_checked_like_any_candidates() -> None:
 
 @given(
     st.lists(
-        st.tuples(
-            st.integers(1, 3), st.sampled_from(["none", "empty", "some"]), st.sampled_from("abc")
-        ),
+        st.tuples(st.integers(1, 3), st.sampled_from(["none", "empty", "some"]), st.sampled_from("abc")),
         min_size=1,
         max_size=5,
     )
@@ -143,7 +191,11 @@ def test_what_it_returns_is_checked_like_any_candidates() -> None:
 def test_a_calls_candidates_do_not_depend_on_whether_others_have_spans(
     described: list[tuple[int, str, str]],
 ) -> None:
-    spans = {"none": lambda size: (), "empty": lambda size: ((),) * size, "some": some_spans}
+    spans: dict[str, Callable[[int], tuple[tuple[Span, ...], ...]]] = {
+        "none": lambda size: (),
+        "empty": lambda size: ((),) * size,
+        "some": some_spans,
+    }
     pending = [Rewrite((text,) * size, 2, spans[kind](size)) for size, kind, text in described]
     for rewriter in (Marked(), WordRewriter()):
         alone = [answer_together(calls(rewriter), [call])[0] for call in pending]
@@ -157,7 +209,7 @@ def some_spans(size: int) -> tuple[tuple[Span, ...], ...]:
 
 def test_a_text_without_spans_is_asked_for_like_one_beside_a_text_with_spans() -> None:
     texts = ("You stupid idiot, go.", "Nobody wants you here.")
-    marked = [(Span(4, 16),), ()]
+    marked: list[tuple[Span, ...]] = [(Span(4, 16),), ()]
 
     def asked(places: Sequence[int]) -> Rewrite:
         cases = [
