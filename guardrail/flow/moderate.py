@@ -66,7 +66,7 @@ def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Step
         if (yield from _release(ready, record)):
             return True
         if flagged:
-            from guardrail.flow.ladder import mend  # a third of the package's import; clean text goes without it
+            from guardrail.flow.ladder import mend  # a third of the import; clean text needs none
 
             yield from mend(policy, flagged, record)
             if (yield from _release(cases[len(ready) :], record)):

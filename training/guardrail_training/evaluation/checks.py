@@ -162,9 +162,7 @@ def _spoilt(
     found = {}
     for kind, candidates in made.items():
         readings.read([text for pair in candidates for text in pair])
-        refusing = [
-            failed(readings.proposal(source, candidate), policy) for source, candidate in candidates
-        ]
+        refusing = [failed(readings.proposal(source, candidate), policy) for source, candidate in candidates]
         missed = [pair for pair, checks in zip(candidates, refusing, strict=True) if not checks]
         found[kind] = {
             "made": len(candidates),

@@ -79,7 +79,8 @@ def _read(settings: AcceptanceSettings) -> Path:
             (out / SETTLE).with_suffix(Path(settings.sheet).suffix),
             [first.items[each] for each in settled.open],
         )
-    files: tuple[str | Path, ...] = (*settings.ratings, *([settings.settled] if settings.settled else []), place)
+    settled_file = [settings.settled] if settings.settled else []
+    files: tuple[str | Path, ...] = (*settings.ratings, *settled_file, place)
     result = {
         "rule": RULE,
         "agreement": agreement_of(first, second),
