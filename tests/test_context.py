@@ -58,7 +58,7 @@ def test_a_doubtful_segment_is_judged_with_clear_text_before_and_behind_it() -> 
 
 def test_an_insult_in_two_sentences_is_found() -> None:
     outcome = guard(PairDetector()).check(f"{CLEAN} {FIRST} {SECOND} {CLEAN}")
-    assert outcome.action is Action.MASKED
+    assert outcome.action is Action.REMOVED
     assert [edit.before for edit in outcome.edits] == [SECOND]
 
 
@@ -88,7 +88,7 @@ def test_a_word_that_the_length_bound_cuts_is_read_as_a_whole() -> None:
             return Verdict({"toxicity": 0.9 * ("villain" in text)}, "villain" in text, clear=True)
 
     text = "x" * 396 + "villain" + "x" * 300
-    assert guard(Whole()).check(text).action is Action.MASKED
+    assert guard(Whole()).check(text).action is Action.REMOVED
 
 
 def test_what_is_too_far_away_raises_no_doubt() -> None:
@@ -113,7 +113,7 @@ def test_a_segment_that_is_left_out_is_read_with_a_later_one() -> None:
     for place in range(30, 54):
         sentences = [CLEAN.replace("today", f"on day {number}") for number in range(place)]
         text = " ".join([*sentences, "The driver is one.", "He is a big fool too.", *sentences[:6]])
-        found += guard(PairDetector(tells=False)).check(text).action is Action.MASKED
+        found += guard(PairDetector(tells=False)).check(text).action is Action.REMOVED
     assert found >= 12
 
 

@@ -42,16 +42,22 @@ Cock-a-leekie is a Scottish soup, and spotted dick is a pudding.
 The bank rejected our application without giving a reason.
 """.strip().splitlines()
 
-TOXIC = """
+INSULTS = """
 You are a stupid idiot and nobody likes you.
 Shut the fuck up, you worthless piece of shit.
 What a bunch of fucking morons run this office.
-I will find you and break your legs, you bastard.
 he is such a dumb bitch , i hate him .
 That referee is a blind fool and a complete moron.
+""".strip().splitlines()
+
+# Harm, and what is toxic around its stars as well.
+BEYOND_MASKING = """
+I will find you and break your legs, you bastard.
 Go to hell, you disgusting pig.
 these immigrants are filthy animals and should be thrown out
 """.strip().splitlines()
+
+TOXIC = INSULTS + BEYOND_MASKING
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +89,18 @@ def test_harmless_text_passes_untouched(masking: Guard, text: str) -> None:
     assert outcome.degraded == ()
 
 
-@pytest.mark.parametrize("text", TOXIC)
-def test_toxic_text_does_not_pass(masking: Guard, text: str) -> None:
+@pytest.mark.parametrize("text", INSULTS)
+def test_insults_are_masked(masking: Guard, text: str) -> None:
     outcome = masking.check(text)
     assert outcome.action is Action.MASKED
     assert outcome.text != text
+
+
+@pytest.mark.parametrize("text", BEYOND_MASKING)
+def test_what_stars_cannot_mend_is_removed(masking: Guard, text: str) -> None:
+    outcome = masking.check(text)
+    assert outcome.action is Action.REMOVED
+    assert outcome.text == masking.policy.removal(outcome.verdict)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.detectors.scripts import has_letter
+from guardrail.detectors.scripts import count_uncased, has_letter
 from guardrail.detectors.windows import Encoding
 
 __all__ = ["is_dense", "max_tokens", "thinned"]
 
 # English prose has .2 tokens to a character, other languages in Latin script up to .4 with its vocabulary.
 _TOKENS_PER_CHARACTER = 0.4
+# A letter without capitals may be a word, and is a token where the model knows its script.
+_TOKENS_PER_UNCASED = 1.0
 _SPARE_TOKENS = 8
 # Kept at both ends of a run in which there is nothing to read.
 _KEPT = 2
@@ -29,14 +31,16 @@ _MIN_PIECE = 2.2
 _MIN_LETTERS = 3
 
 
-def max_tokens(text: str) -> int:
-    """As many tokens as language has for a text of this length, and some to spare."""
-    return int(_SPARE_TOKENS + _TOKENS_PER_CHARACTER * len(text))
+def max_tokens(text: str, *, scripts: Sequence[str]) -> int:
+    """As many tokens as language in these scripts has for a text of this length, and some to spare."""
+    uncased = count_uncased(text, scripts)
+    cased = _TOKENS_PER_CHARACTER * (len(text) - uncased)
+    return int(_SPARE_TOKENS + cased + _TOKENS_PER_UNCASED * uncased)
 
 
-def is_dense(encoding: Encoding, text: str) -> bool:
-    """True where a text has more tokens than language has."""
-    return len(encoding) > max_tokens(text)
+def is_dense(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> bool:
+    """True where a text has more tokens than language in these scripts has."""
+    return len(encoding) > max_tokens(text, scripts=scripts)
 
 
 def thinned(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> Encoding:
@@ -45,13 +49,14 @@ def thinned(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> Encodin
     If it is still dense then, the shortest tokens go too, until it is not: words of the vocabulary, and those
     that are glued together, have long ones. A text that is not dense stays as it is.
     """
-    if not is_dense(encoding, text):
+    limit = max_tokens(text, scripts=scripts)
+    if len(encoding) <= limit:
         return encoding
     encoding = _chosen(encoding, ~_inside(~_is_readable(encoding, text, scripts)))
-    if not is_dense(encoding, text):
+    if len(encoding) <= limit:
         return encoding
     is_kept = np.zeros(len(encoding), dtype=np.bool_)
-    is_kept[np.argsort(encoding.starts - encoding.ends, kind="stable")[: max_tokens(text)]] = True
+    is_kept[np.argsort(encoding.starts - encoding.ends, kind="stable")[:limit]] = True
     return _chosen(encoding, is_kept)
 
 

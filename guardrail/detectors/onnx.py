@@ -136,6 +136,7 @@ class OnnxDetector:
 
         A way to read it is left out where it shows letters, but none that the model knows.
         """
+        scripts = self.manifest.scripts
         plain = last = encode(self._tokenizer, text)
         normal, shown = second_reading(text), text
         ways = [_Reading(None, self._thinned(plain, text))]
@@ -144,11 +145,12 @@ class OnnxDetector:
             if not np.array_equal(last.ids, plain.ids):
                 undone = _Reading(normal, self._thinned(last, shown))
                 both = len(ways[0].encoding) + len(undone.encoding)
-                ways = [undone] if both > max_tokens(text) else [*ways, undone]
-        scripts = self.manifest.scripts
+                ways = [undone] if both > max_tokens(text, scripts=scripts) else [*ways, undone]
         return _Readings(
             [way for way in ways if not has_foreign_letters_only(way.shown(text), scripts)],
-            is_language=not (is_dense(plain, text) and is_dense(last, shown)),
+            is_language=not (
+                is_dense(plain, text, scripts=scripts) and is_dense(last, shown, scripts=scripts)
+            ),
             is_unsupported=is_unreadable(shown, last, scripts=scripts, unknown_id=self._unknown)
             or all(self._is_foreign(way) for way in dict.fromkeys((text, shown))),
         )

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from guardrail.detectors.windows import Encoding
 
-__all__ = ["has_foreign_letters_only", "has_letter", "is_unreadable"]
+__all__ = ["count_uncased", "has_foreign_letters_only", "has_letter", "is_unreadable"]
 
 # Character names speak of ideographs by their standard, not by their script.
 _NAMED = {"HAN": "CJK"}
@@ -32,6 +32,14 @@ def has_letter(text: str, scripts: Sequence[str]) -> bool:
 def has_foreign_letters_only(text: str, scripts: Sequence[str]) -> bool:
     """True where letters are among the characters, but none of the scripts."""
     return not text.isascii() and any(map(str.isalpha, text)) and not has_letter(text, scripts)
+
+
+def count_uncased(text: str, scripts: Sequence[str]) -> int:
+    """The number of letters of the scripts that have no capitals: ideographs, kana, Arabic, Thai."""
+    if text.isascii():
+        return 0
+    named = _named(scripts)
+    return sum(c.isalpha() and c.lower() == c.upper() and _is_of(c, named) for c in text)
 
 
 def _named(scripts: Sequence[str]) -> tuple[str, ...]:

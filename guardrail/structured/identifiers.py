@@ -53,7 +53,7 @@ _MIN_INSIDE = 5
 """Letters in a row that are read inside random characters."""
 _PLAIN = -8.5
 """Gain from which letters are read that stand by themselves: names and abbreviations too, not only words."""
-_MIXED = 6.0
+_MIXED = 7.0
 """The same for tokens that mix digits or cases, as random ones do."""
 _DISGUISE = 9.0
 """The same for tokens that are words if digits stand for letters."""

@@ -72,7 +72,7 @@ def test_language_is_read_as_a_whole(tokenizer: Tokenizer, text: str) -> None:
 def test_the_inside_of_a_run_without_words_is_left_out(tokenizer: Tokenizer, junk: str) -> None:
     text = f"{junk * 10} {INSULT} {junk * 10}"
     encoding = encode(tokenizer, text)
-    assert is_dense(encoding, text)
+    assert is_dense(encoding, text, scripts=LATIN)
     kept = thinned(encoding, text, scripts=LATIN)
     assert len(kept) <= 10
     assert INSULT in words_of(kept, text)
@@ -91,6 +91,14 @@ def test_a_script_that_the_model_knows_is_no_junk(tokenizer: Tokenizer) -> None:
     encoding = encode(tokenizer, text)
     assert len(thinned(encoding, text, scripts=LATIN)) < len(encoding)
     assert len(thinned(encoding, text, scripts=("Latin", "Han"))) == len(encoding)
+
+
+def test_junk_beside_letters_without_capitals_is_left_out(tokenizer: Tokenizer) -> None:
+    text = "你好你好你好" + "(" * 300
+    encoding = encode(tokenizer, text)
+    kept = thinned(encoding, text, scripts=("Latin", "Han"))
+    assert len(kept) <= 10
+    assert "".join(words_of(kept, text)).startswith("你好你好你好")
 
 
 SURROUNDINGS = ["(" * 300, "4711" * 80, "qX7zK9pLw2" * 30, "l2.3q-3.9h" * 30, "f8 83 a7 02 " * 20]
