@@ -226,10 +226,13 @@ def _is_near_negation(words: tuple[Word, ...], i: int) -> bool:
 
 
 def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
-    """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it."""
+    """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it.
+
+    It lies in the same clause: "nothing here: do your homework" and "nothing but a poem" deny nothing.
+    """
     for j in range(i + 1, min(len(words), i + _REACH)):
         word = words[j]
-        if word.negates:
+        if word.negates or word.clause != words[i].clause or word.text.casefold() in ("and", "but"):
             return
         if word.content:
             yield word.key
@@ -347,6 +350,10 @@ def is_blamed(comparison: Comparison) -> bool:
         return False
     if not said & table.praise or said & table.blame or any(word.negates for word in rest):
         return False
+    if all(map(_EXPLETIVES.fullmatch, rough)):  # they only stress what is beside them: "so fucking good"
+        near = {j for i in comparison.toxic for j in range(i - 2, i + 3)}
+        if not _folded(word for i, word in enumerate(comparison.source) if i in near) & table.praise:
+            return False
     return bool((_folded(comparison.candidate) - said) & table.blame)
 
 
@@ -361,7 +368,7 @@ _STAND_IN = re.compile(
     r"|weak|trusted|ordinary|normal|special|unusual|simple|unbearable"
     r"|un[a-z]+(?:ed|able|ful|ive|ent)|in(?:competent|telligent|experienced|sensitive|considerate))"
     r"|complete|total|utter|absolute|fucking|bloody|perfect|freaking|such(?: an?)?|real|proper))"
-    r" (?:persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow|ones?)\b"
+    r" (?:persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow)\b"
     # nobody at all, unless it goes on: "not a person who shouts"
     r"|\b(?:not|n['’]?t|never) (?:even |really |actually )?(?:an? )?(?:persons?|people|human(?: being)?s?)"
     r"(?=\s*(?:[.,;:!?)]|$))"
@@ -371,7 +378,10 @@ _STAND_IN = re.compile(
 def stands_in(candidate: str, source: str) -> bool:
     """True where an insult became "a bad person" or "not a person", or what is left of "a complete idiot"."""
     known = source.casefold()
-    return any(match.group() not in known for match in _STAND_IN.finditer(candidate.casefold()))
+    return any(
+        match.group() not in known and not (match["judged"] == "poor" and "poor " in known)  # "the poor sod"
+        for match in _STAND_IN.finditer(candidate.casefold())
+    )
 
 
 _CONDITIONS = frozenset(["if", "unless"])
@@ -433,7 +443,10 @@ def person_changed(comparison: Comparison) -> bool:
 def _owned(words: tuple[Word, ...]) -> dict[str, set[int]]:
     owned: dict[str, set[int]] = {}
     person: int | None = None
+    clause = 0
     for word in words:
+        if word.clause != clause:  # "that's you, Renate"
+            person, clause = None, word.clause
         text = word.text.casefold().replace("'", "").replace("’", "")
         if text in _PERSONS:
             person = _PERSONS[text]
@@ -532,9 +545,8 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
     insults = sum(comparison.source[i].content for i in comparison.toxic)
     if gained - lost - insults >= MIN_INVENTED:
         return True
-    return len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source)) and _is_aside(
-        comparison, candidate
-    )
+    has_more = len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source))
+    return has_more and gained >= lost and _is_aside(comparison, candidate)
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:
