@@ -411,7 +411,7 @@ _STAND_IN = re.compile(
     r"|complete|total|utter|absolute|fucking|bloody|perfect|freaking|such(?: an?)?|real|proper))"
     r" (?P<noun>persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow)\b"
     # nobody at all, unless it goes on: "not a person who shouts"
-    r"|\b(?:not|n['’]?t|never) (?:even |really |actually )?(?:an? )?(?:persons?|people|human(?: being)?s?)"
+    r"|(?:\bnot|n['’]?t|\bnever) (?:even |really |actually )?(?:an? )?(?:persons?|people|human(?: being)?s?)"
     r"(?=\s*(?:[.,;:!?)]|$))"
 )
 

@@ -148,7 +148,7 @@ def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
         ("that tackle was bollocks", "bollocks", "that tackle was a bad one"),
         ("this bloody heat, and the fan just died", "bloody", "this awful heat, and the fan just died"),
         ("🤡 the bot keeps the parcel", "🤡", "the bot keeps the parcel"),
-        ("he is not ill, he has the grip of a giraffe", "giraffe", "he is not ill; your hold is weak"),
+        ("he is not ill, he has the cold grip of a giraffe", "giraffe", "he is not ill; your hold is weak"),
     ],
 )  # fmt: skip
 def test_a_good_rewrite_is_not_refused(source: str, insult: str, candidate: str) -> None:
@@ -161,9 +161,9 @@ def test_a_good_rewrite_is_not_refused(source: str, insult: str, candidate: str)
         ("negation", "the waiter helped us, the moron", "moron", "the waiter never helped us"),
         (
             "negation",
-            "if it rains, the damn server restarts",
+            "the damn server restarts after the rain",
             "damn",
-            "if it rains, the server never restarts",
+            "the server never restarts after the rain",
         ),
         ("stand_in", "a complete moron of a man", "moron", "a complete man"),
         ("stand_in", "you are trash", "trash", "you aren't human"),
