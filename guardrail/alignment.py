@@ -455,17 +455,22 @@ _ENDINGS = (
     "s",
 )
 _STEM = 5
+_PARTING = re.compile(r"[.,;:!?()\n–—]")
 _ANSWER = re.compile(r"\s?[,.!?;:]|\s?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a text: where it stands, its stem in lower case, and whether it carries content."""
+    """A word of a text: where it stands, its stem in lower case, and whether it carries content.
+
+    ``clause`` counts the marks before it that part clauses.
+    """
 
     text: str
     key: str
     span: Span
     content: bool
+    clause: int = 0
 
     @property
     def negates(self) -> bool:
@@ -487,27 +492,29 @@ class Stretch:
 def words_of(text: str) -> tuple[Word, ...]:
     """All words of a text in order."""
     found: list[Word] = []
+    clause = end = 0
     for match in _TOKEN.finditer(text):
+        clause += bool(_PARTING.search(text, end, match.start()))
+        end = match.end()
         if match["negated"]:
-            found.append(_word(match["negated"], Span(*match.span("negated"))))
-            found.append(Word(match["nt"], NEGATION, Span(*match.span("nt")), content=False))
+            found.append(_word(match["negated"], Span(*match.span("negated")), clause))
+            found.append(Word(match["nt"], NEGATION, Span(*match.span("nt")), content=False, clause=clause))
             continue
-        word = _word(match["word"], Span(*match.span("word")))
+        word = _word(match["word"], Span(*match.span("word")), clause)
         if word.text.casefold() == "no" and _ANSWER.match(text, match.end()):
-            word = Word(
-                word.text, "no", word.span, content=False
-            )  # an answer, and denies nothing that follows
+            # an answer, and denies nothing that follows
+            word = Word(word.text, "no", word.span, content=False, clause=clause)
         found.append(word)
     return tuple(found)
 
 
-def _word(text: str, span: Span) -> Word:
+def _word(text: str, span: Span, clause: int) -> Word:
     folded = text.casefold().replace("’", "'").replace("´", "'").replace("`", "'")
     if folded in _NEGATIONS:
-        return Word(text, NEGATION, span, content=False)
+        return Word(text, NEGATION, span, content=False, clause=clause)
     plain = folded.replace("'", "")
     is_content = plain not in FUNCTION and folded.partition("'")[0] not in FUNCTION and len(plain) > 1
-    return Word(text, key_of(folded), span, content=is_content and not plain.isdecimal())
+    return Word(text, key_of(folded), span, content=is_content and not plain.isdecimal(), clause=clause)
 
 
 @lru_cache(maxsize=8192)

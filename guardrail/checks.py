@@ -224,7 +224,14 @@ def _markers(text: str) -> list[str]:
 
 
 def _copy(proposal: Proposal, policy: Policy) -> bool:
-    return _letters(proposal.source) == _letters(proposal.candidate)
+    """Refuses the same letters and digits, unless a toxic symbol is gone: an emoji may be the insult."""
+    symbols = {c for s in proposal.spans for c in proposal.source[s.start : s.end] if _is_symbol(c)}
+    same = _letters(proposal.source) == _letters(proposal.candidate)
+    return same and symbols <= set(proposal.candidate)
+
+
+def _is_symbol(character: str) -> bool:
+    return unicodedata.category(character) == "So"
 
 
 def _letters(text: str) -> str:

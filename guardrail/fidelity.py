@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from guardrail.alignment import Stretch, Word, aligned, key_of, words_of
@@ -155,15 +156,51 @@ def negations_changed(comparison: Comparison) -> int:
     ]
     if not (is_edited if comparison.has_insult else len(elsewhere) == 1):
         return 0  # the sentence was written anew: no telling what the negation is for
+    if _is_counterfactual(comparison.source):
+        return 0  # "if you had a brain you would have asked": you did not ask
     insulting = [stretch for stretch in comparison.stretches if _is_insult(comparison, stretch)]
     free_old = {i for stretch in insulting for i in range(stretch.start - 1, stretch.end + 1)}
-    free_new = {i for stretch in insulting for i in range(stretch.new_start - 1, stretch.new_end + 1)}
+    free_new = {
+        i
+        for stretch in insulting
+        for i in range(
+            stretch.new_start - (_SIMILE_REACH if _is_simile(comparison.old(stretch)) else 1),
+            stretch.new_end + 1,
+        )
+    }
     old, new = comparison.source, comparison.candidate
     return len(_newly_denied(old, new, free_new)) + len(_newly_denied(new, old, free_old))
 
 
+_SIMILE_REACH = 4
+
+
+def _is_simile(old: Sequence[Word]) -> bool:
+    """True for "as a chocolate teapot", "like a fox", "of a wasp": what comes before it may be denied."""
+    return any(
+        one.text.casefold() in ("as", "like", "of") and two.text.casefold() in ("a", "an", "the")
+        for one, two in pairwise(old)
+    )
+
+
+def _is_counterfactual(words: Sequence[Word]) -> bool:
+    folded = [word.text.casefold() for word in words if not word.negates]
+    perfect = any(pair in _UNREAL for pair in pairwise(folded))
+    return "if" in folded and perfect
+
+
+_UNREAL = frozenset((modal, verb) for modal in ("would", "could", "might") for verb in ("have", "be", "ve"))
+
+
 def _is_insult(comparison: Comparison, stretch: Stretch) -> bool:
-    """True where a toxic word says something, and is not there for emphasis alone."""
+    """True where a toxic word says something, and is not there for emphasis alone.
+
+    "Fuck off" and "don't give a fuck" say it.
+    """
+    if _folded(comparison.old(stretch)) & {"off", "give", "gives", "gave"}:
+        return any(
+            comparison.source[i].content for i in range(stretch.start, stretch.end) if i in comparison.toxic
+        )
     words = (comparison.source[i] for i in range(stretch.start, stretch.end) if i in comparison.toxic)
     return any(not _EXPLETIVES.fullmatch(word.text.casefold()) and word.content for word in words)
 
@@ -171,13 +208,17 @@ def _is_insult(comparison: Comparison, stretch: Stretch) -> bool:
 def _newly_denied(before: tuple[Word, ...], after: tuple[Word, ...], free: Set[int]) -> set[str]:
     """Stems that a negation denies in ``after``, and that stand in ``before`` with no negation near."""
     standing = {word.key for word in before}
+    positive = {word.text.casefold() for word in before}
+    comparative = {  # "couldn't be prouder" of "proud"
+        word.key for word in after if word.text.endswith("er") and word.text.casefold() not in positive
+    }
     near = {word.key for i, word in enumerate(before) if _is_near_negation(before, i)}
     return {
         key
         for i, word in enumerate(after)
         if word.negates and i not in free and not _is_judgement(after, i)
         for key in _denied(after, i)
-        if key in standing - near
+        if key in standing - near - comparative
     }
 
 
@@ -226,10 +267,13 @@ def _is_near_negation(words: tuple[Word, ...], i: int) -> bool:
 
 
 def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
-    """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it."""
+    """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it.
+
+    It lies in the same clause: "nothing here: do your homework" and "nothing but a poem" deny nothing.
+    """
     for j in range(i + 1, min(len(words), i + _REACH)):
         word = words[j]
-        if word.negates:
+        if word.negates or word.clause != words[i].clause or word.text.casefold() in ("and", "but"):
             return
         if word.content:
             yield word.key
@@ -347,6 +391,10 @@ def is_blamed(comparison: Comparison) -> bool:
         return False
     if not said & table.praise or said & table.blame or any(word.negates for word in rest):
         return False
+    if all(map(_EXPLETIVES.fullmatch, rough)):  # they only stress what is beside them: "so fucking good"
+        near = {j for i in comparison.toxic for j in range(i - 2, i + 3)}
+        if not _folded(word for i, word in enumerate(comparison.source) if i in near) & table.praise:
+            return False
     return bool((_folded(comparison.candidate) - said) & table.blame)
 
 
@@ -361,9 +409,9 @@ _STAND_IN = re.compile(
     r"|weak|trusted|ordinary|normal|special|unusual|simple|unbearable"
     r"|un[a-z]+(?:ed|able|ful|ive|ent)|in(?:competent|telligent|experienced|sensitive|considerate))"
     r"|complete|total|utter|absolute|fucking|bloody|perfect|freaking|such(?: an?)?|real|proper))"
-    r" (?:persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow|ones?)\b"
+    r" (?P<noun>persons?|people|m[ae]n|wom[ae]n|guys?|individuals?|human(?: being)?s?|folks?|fellow)\b"
     # nobody at all, unless it goes on: "not a person who shouts"
-    r"|\b(?:not|n['’]?t|never) (?:even |really |actually )?(?:an? )?(?:persons?|people|human(?: being)?s?)"
+    r"|(?:\bnot|n['’]?t|\bnever) (?:even |really |actually )?(?:an? )?(?:persons?|people|human(?: being)?s?)"
     r"(?=\s*(?:[.,;:!?)]|$))"
 )
 
@@ -371,7 +419,21 @@ _STAND_IN = re.compile(
 def stands_in(candidate: str, source: str) -> bool:
     """True where an insult became "a bad person" or "not a person", or what is left of "a complete idiot"."""
     known = source.casefold()
-    return any(match.group() not in known for match in _STAND_IN.finditer(candidate.casefold()))
+    return any(
+        match.group() not in known and not _is_kept_person(match, known)
+        for match in _STAND_IN.finditer(candidate.casefold())
+    )
+
+
+def _is_kept_person(match: re.Match[str], known: str) -> bool:
+    """True where the source has the person too ("that nasty woman") or pities them ("the poor sod")."""
+    judged, noun = match["judged"], match["noun"]
+    if judged is None or _NOTHING.match(judged):
+        return False
+    return re.search(rf"\b{noun}\b", known) is not None or (judged == "poor" and "poor " in known)
+
+
+_NOTHING = re.compile(r"(?:complete|total|utter|absolute|fucking|bloody|perfect|freaking|such|real|proper)\b")
 
 
 _CONDITIONS = frozenset(["if", "unless"])
@@ -433,7 +495,10 @@ def person_changed(comparison: Comparison) -> bool:
 def _owned(words: tuple[Word, ...]) -> dict[str, set[int]]:
     owned: dict[str, set[int]] = {}
     person: int | None = None
+    clause = 0
     for word in words:
+        if word.clause != clause:  # "that's you, Renate"
+            person, clause = None, word.clause
         text = word.text.casefold().replace("'", "").replace("’", "")
         if text in _PERSONS:
             person = _PERSONS[text]
@@ -532,9 +597,8 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
     insults = sum(comparison.source[i].content for i in comparison.toxic)
     if gained - lost - insults >= MIN_INVENTED:
         return True
-    return len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source)) and _is_aside(
-        comparison, candidate
-    )
+    has_more = len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source))
+    return has_more and gained >= lost + insults and _is_aside(comparison, candidate)
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:

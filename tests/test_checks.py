@@ -132,6 +132,49 @@ def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
     assert refused(source, near) == ()
 
 
+@pytest.mark.parametrize(
+    ("source", "insult", "candidate"),
+    [
+        ("leeches get nothing here: do your own homework", "leeches", "please do your own homework"),
+        ("idiot, it is at two, the bag is here", "idiot", "it is at two, not later and the bag is here"),
+        ("you windbag, all you sent us was a poem", "windbag", "you sent us nothing but a poem"),
+        ("if you had half a brain you would have asked", "brain", "i am sad that you have not asked"),
+        ("fuck off with that survey after the call", "fuck off", "i won't do that survey after the call"),
+        ("he has the patience of a wasp and hung up", "wasp", "he had no patience and hung up"),
+        ("so fucking proud of my dad today", "fucking", "i couldn't be prouder of my dad today"),
+        ("it's you, Renate, you pest, it won't change", "pest", "stop asking me, Renate, it won't change"),
+        ("bless the poor sod who answers", "sod", "bless the poor man who answers"),
+        ("i vote for that nasty woman again", "nasty", "i vote for that unpleasant woman again"),
+        ("that tackle was bollocks", "bollocks", "that tackle was a bad one"),
+        ("this bloody heat, and the fan just died", "bloody", "this awful heat, and the fan just died"),
+        ("🤡 the bot keeps the parcel", "🤡", "the bot keeps the parcel"),
+        ("he is not ill, he has the cold grip of a giraffe", "giraffe", "he is not ill; your hold is weak"),
+    ],
+)  # fmt: skip
+def test_a_good_rewrite_is_not_refused(source: str, insult: str, candidate: str) -> None:
+    assert refused(source, candidate, toxic=insult) == ()
+
+
+@pytest.mark.parametrize(
+    ("check", "source", "insult", "candidate"),
+    [
+        ("negation", "the waiter helped us, the moron", "moron", "the waiter never helped us"),
+        (
+            "negation",
+            "the damn server restarts after the rain",
+            "damn",
+            "the server never restarts after the rain",
+        ),
+        ("stand_in", "a complete moron of a man", "moron", "a complete man"),
+        ("stand_in", "you are trash", "trash", "you aren't human"),
+        ("opposite", "that solo was fucking good", "fucking", "that solo was awful"),
+        ("copy", "🙂 you fool", "fool", "you fool"),
+    ],
+)
+def test_a_bad_rewrite_like_it_is(check: str, source: str, insult: str, candidate: str) -> None:
+    assert check in refused(source, candidate, toxic=insult)
+
+
 def test_every_pure_check_has_a_pair() -> None:
     by_models = {"toxic", "lexicon", "meaning", "content", "likelihood", "acceptable"}
     assert {name for name, *_ in (*WORSE_AND_NEAR, *BESIDE_INSULTS)} | by_models == {
