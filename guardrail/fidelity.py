@@ -598,7 +598,7 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
     if gained - lost - insults >= MIN_INVENTED:
         return True
     has_more = len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source))
-    return has_more and gained >= lost + insults and _is_aside(comparison, candidate)
+    return has_more and gained >= lost and _is_aside(comparison, candidate)
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:
