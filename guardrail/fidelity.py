@@ -175,7 +175,7 @@ def negations_changed(comparison: Comparison) -> int:
 _SIMILE_REACH = 4
 
 
-def _is_simile(old: Sequence[Word]) -> bool:
+def _is_simile(old: tuple[Word, ...]) -> bool:
     """True for "as a chocolate teapot", "like a fox", "of a wasp": what comes before it may be denied."""
     return any(
         one.text.casefold() in ("as", "like", "of") and two.text.casefold() in ("a", "an", "the")
@@ -183,7 +183,7 @@ def _is_simile(old: Sequence[Word]) -> bool:
     )
 
 
-def _is_counterfactual(words: Sequence[Word]) -> bool:
+def _is_counterfactual(words: tuple[Word, ...]) -> bool:
     folded = [word.text.casefold() for word in words if not word.negates]
     perfect = any(pair in _UNREAL for pair in pairwise(folded))
     return "if" in folded and perfect
@@ -368,8 +368,8 @@ def is_praised(comparison: Comparison) -> bool:
     if all(map(_ROUGH_PRAISE.fullmatch, insults)) and known & (praise | {"love"}):
         return False  # "that goal was filthy, I love it"
     for stretch in comparison.stretches:
-        toxic = [i for i in range(stretch.start, stretch.end) if i in comparison.toxic]
-        if all(_EXPLETIVES.fullmatch(comparison.source[i].text.casefold()) for i in toxic):
+        replaced = [i for i in range(stretch.start, stretch.end) if i in comparison.toxic]
+        if all(_EXPLETIVES.fullmatch(comparison.source[i].text.casefold()) for i in replaced):
             continue  # "fucking lucky" and "incredibly lucky"
         around = comparison.candidate[max(0, stretch.new_start - 3) : stretch.new_end]
         if any(word.negates or word.text.casefold() in _WISHES for word in around):
@@ -598,7 +598,7 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
     if gained - lost - insults >= MIN_INVENTED:
         return True
     has_more = len(_SENTENCE.findall(candidate)) > len(_SENTENCE.findall(source))
-    return has_more and gained >= lost + insults and _is_aside(comparison, candidate)
+    return has_more and gained >= lost and _is_aside(comparison, candidate)
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:

@@ -148,7 +148,7 @@ def test_a_check_refuses_alone_and_lets_the_near_miss_pass(
         ("that tackle was bollocks", "bollocks", "that tackle was a bad one"),
         ("this bloody heat, and the fan just died", "bloody", "this awful heat, and the fan just died"),
         ("🤡 the bot keeps the parcel", "🤡", "the bot keeps the parcel"),
-        ("he is not ill, he has the cold grip of a giraffe", "giraffe", "he is not ill; your hold is weak"),
+        ("he is not ill, you have the grip of a newborn giraffe", "", "he is not ill; your hold is weak"),
     ],
 )  # fmt: skip
 def test_a_good_rewrite_is_not_refused(source: str, insult: str, candidate: str) -> None:
