@@ -45,7 +45,7 @@ class SftSettings:
     source, target       fields of a row: a text, and a text or a list of texts of which each pass draws one
     instruction          field that comes before the source; empty: none
     least_characters, most_characters     rows with a source outside are left out
-    keep_copies          keeps references that only copy their source: rows that teach to leave clean text alone
+    keep_copies          keeps references that only copy their source: they teach to leave clean text alone
     template             prompt with one ``{text}``; for T5 it ends with ``</s>``
     pad_token            what to pad with where the tokenizer does not say
     max_tokens           a longer example is an error
