@@ -172,7 +172,7 @@ OTHERS: list[tuple[bytes, str]] = [
     ('{"text": "x"}\n'.encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
     ('{"text": "x"}\n'.encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
     ('{"text": "x"}\n'.encode("utf-32"), "the input is UTF-32: save it as UTF-8"),
-    (gzip.compress(b'{"text": "x"}\n'), "let its name end in .gz"),
+    (gzip.compress(b'{"text": "x"}\n', mtime=0), "let its name end in .gz"),
     (zstandard.ZstdCompressor().compress(b"x"), "let its name end in .zst"),
     (b"PAR1\x15\x04", "let its name end in .parquet"),
     (b"ARROW1\0\0", "let its name end in .arrow"),
