@@ -36,7 +36,7 @@ class _Mark:
     text: str
     kind: str
     side: Side
-    partnered: bool = False
+    partner: _Mark | None = None  # what closes it, or what it closes, in the same line
 
 
 def removed(body: str, *, by: str) -> str:
@@ -73,9 +73,18 @@ def _line_removed(line: str, *, by: str, is_row: bool) -> str:
     kept = [mark for mark in marks if _is_kept(mark, is_row=is_row)]
     if is_row:
         return _row(kept, by=by)
-    before = [mark.text for mark in kept if mark.side == "opens"]
-    after = [mark.text for mark in kept if mark.side != "opens"]
-    return "".join((*before, by, *after))
+    # Pairs stand inside what opens or closes in another line, the first one outermost.
+    pairs = [(mark, mark.partner) for mark in kept if mark.side == "opens" and mark.partner]
+    alone = [mark for mark in kept if not mark.partner]
+    return "".join(
+        (
+            *(mark.text for mark in alone if mark.side == "opens"),
+            *(opening.text for opening, _ in pairs),
+            by,
+            *(closing.text for _, closing in reversed(pairs)),
+            *(mark.text for mark in alone if mark.side != "opens"),
+        )
+    )
 
 
 def _row(marks: list[_Mark], *, by: str) -> str:
@@ -92,7 +101,7 @@ def _row(marks: list[_Mark], *, by: str) -> str:
 def _is_kept(mark: _Mark, *, is_row: bool) -> bool:
     if mark.kind == "bar":
         return is_row
-    return not mark.partnered or mark.kind == "tag"
+    return not mark.partner or mark.kind == "tag"
 
 
 def _marks(line: str) -> Iterator[_Mark]:
@@ -103,10 +112,9 @@ def _marks(line: str) -> Iterator[_Mark]:
             name = _TAG_NAME.match(text)
             if name is None:
                 continue  # a comment
-            is_void = text.endswith("/>")
             side: Side = "closes" if text[1] == "/" else "opens"
             # Attributes may hold what was removed.
-            yield _Mark(name.group() + ("/>" if is_void else ">"), kind, side, partnered=is_void)
+            yield _Mark(name.group() + ("/>" if text.endswith("/>") else ">"), kind, side)
         elif kind == "link":
             yield _Mark("](#)", "bracket", "closes")  # the address may be what was removed
         elif kind == "bracket":
@@ -135,7 +143,7 @@ def _pair(marks: list[_Mark]) -> None:
         elif mark.side == "closes":
             for i in range(len(open_marks) - 1, -1, -1):
                 if _closes(open_marks[i], mark):
-                    open_marks[i].partnered = mark.partnered = True
+                    open_marks[i].partner, mark.partner = mark, open_marks[i]
                     del open_marks[i]
                     break
 
