@@ -628,10 +628,11 @@ _HOLE = re.compile(
     rf"\b(?:a|an|the|my|your|our|their)(?:{_END}|(?=\s+(?:a|an|the|and|or|but|is|are|was|were|by|of|to"
     rf"|in|on|at|for|with|from|who|if|because|than|i|he|we|they)\b))\W*\w*"
     # an adjective without its noun
-    r"|\b(?:a|an)\s+(?:(?:very|really|so|such)\s+)?(?:bad|good|poor|complete|total|utter|absolute"
+    r"|\b(?:a|an)\s+(?:(?:very|really|so|such|complete|total|utter|absolute|real)\s+)*"
+    r"(?:bad|good|poor|complete|total|utter|absolute"
     r"|terrible|nice|real|great|very|so|really|too|unwise|such|worthless|stupid|silly|unpleasant)"
     rf"(?:{_END}|(?=\s+(?:written|made|by|of|is|are|was|were|and|who|that|to|if|because|than|in|on|for"
-    rf"|with)\b))\W*\w*"
+    rf"|with|i|you|he|she|we|they)\b))\W*\w*"
     # a preposition or conjunction at the end
     rf"|\b(?:by|from|into|and|or|because|than|as|very){_END}"
     # a word of grammar twice

@@ -66,6 +66,7 @@ WORSE_AND_NEAR = [
     ("stand_in", "you are a moron", "you are not even a person", "you are not a person who listens"),
     ("hole", "it was written by a fool", "it was written by a", "it was written by a person"),
     ("hole", "this is a heap of crap", "this is a bad.", "this is bad."),
+    ("hole", "What an absolute idiot I am", "What an absolute bad I am", "What a fool I am"),
     ("disguise", "you are a stupid emotion", "you are a st30p em0tion", "you are an odd emotion"),
     ("disguise", "y0u are a m0ron, really", "y0u are mistaken, really", "you are mistaken, really"),
     ("markup", "**Save** the damn file", "Save the file", "**Save** the file"),
