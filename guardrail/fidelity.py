@@ -15,6 +15,7 @@ from pathlib import Path
 
 from guardrail.alignment import Stretch, Word, aligned, key_of, words_of
 from guardrail.outcome import Span
+from guardrail.wordlists import word_set
 
 __all__ = ["Comparison", "compared"]
 
@@ -116,30 +117,11 @@ def opinions() -> Opinions:
 
 
 _REACH, _BEHIND = 6, 2
-_LEADING = frozenset(
-    [
-        "like",
-        "want",
-        "going",
-        "think",
-        "know",
-        "see",
-        "say",
-        "keep",
-        "look",
-        "get",
-        "go",
-        "come",
-        "make",
-        "take",
-        "need",
-        "try",
-        "able",
-        "let",
-        "seem",
-        "put",
-        "believe",
-    ]
+_LEADING = word_set(
+    """
+    like want going think know see say keep look get go come make take need try able let seem put
+    believe
+    """
 )
 """Verbs that may stand between a negation and what it denies: "I don't want to translate"."""
 
@@ -222,29 +204,11 @@ def _newly_denied(before: tuple[Word, ...], after: tuple[Word, ...], free: Set[i
     }
 
 
-_JUDGING = frozenset(
-    [
-        "should",
-        "must",
-        "ought",
-        "please",
-        "pls",
-        "may",
-        "need",
-        "needs",
-        "ok",
-        "okay",
-        "fair",
-        "acceptable",
-        "good",
-        "safe",
-        "nice",
-        "right",
-        "enough",
-        "how",
-        "even",
-        "so",
-    ]
+_JUDGING = word_set(
+    """
+    should must ought please pls may need needs ok okay fair acceptable good safe nice right enough
+    how even so
+    """
 )
 
 
@@ -315,48 +279,12 @@ _EXPLETIVES = re.compile(r"(?:mother)?f[u*]?[ck*]+\w*|fkn|damn\w*|goddamn|hell|b
 _ROUGH_PRAISE = re.compile(
     _EXPLETIVES.pattern + "|filthy|sick|wicked|insane|crazy|dirty|nasty|killer|beast|badass|bitch|dope|savage"
 )
-_WISHES = frozenset(
-    [
-        "should",
-        "could",
-        "would",
-        "please",
-        "more",
-        "be",
-        "want",
-        "wish",
-        "hope",
-        "if",
-        "better",
-        "try",
-        "need",
-        "let",
-        "must",
-        "than",
-        "ought",
-        "too",
-        "less",
-        "hardly",
-        "far",
-        "so",
-        "enough",
-        "lack",
-        "lacks",
-        "dont",
-        "never",
-        "rather",
-        "from",
-        "little",
-        "unless",
-        "pretend",
-        "pretends",
-        "claim",
-        "claims",
-        "thinks",
-        "calls",
-        "instead",
-        "behind",
-    ]
+_WISHES = word_set(
+    """
+    should could would please more be want wish hope if better try need let must than ought too less
+    hardly far so enough lack lacks dont never rather from little unless pretend pretends claim
+    claims thinks calls instead behind
+    """
 )
 
 
@@ -437,22 +365,10 @@ _NOTHING = re.compile(r"(?:complete|total|utter|absolute|fucking|bloody|perfect|
 
 
 _CONDITIONS = frozenset(["if", "unless"])
-_STILL_CONDITIONS = frozenset(
-    [
-        "if",
-        "unless",
-        "when",
-        "whenever",
-        "whether",
-        "once",
-        "until",
-        "should",
-        "must",
-        "please",
-        "want",
-        "need",
-        "provided",
-    ]
+_STILL_CONDITIONS = word_set(
+    """
+    if unless when whenever whether once until should must please want need provided
+    """
 )
 
 
@@ -510,26 +426,10 @@ def _owned(words: tuple[Word, ...]) -> dict[str, set[int]]:
     return owned
 
 
-_BETWEEN = frozenset(
-    [
-        "am",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "so",
-        "very",
-        "too",
-        "just",
-        "really",
-        "have",
-        "has",
-        "had",
-        "will",
-        "would",
-    ]
+_BETWEEN = word_set(
+    """
+    am is are was were be been so very too just really have has had will would
+    """
 )
 
 
@@ -542,47 +442,12 @@ def is_gutted(comparison: Comparison, *, similarity: float) -> bool:
     return lost >= GUTTED_SHARE * kept and (has_lost_fact or similarity < GUTTED_SIMILARITY)
 
 
-_COUNTS = frozenset(
-    [
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "twenty",
-        "thirty",
-        "forty",
-        "fifty",
-        "hundred",
-        "thousand",
-        "million",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-        "half",
-        "twice",
-    ]
+_COUNTS = word_set(
+    """
+    two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred
+    thousand million monday tuesday wednesday thursday friday saturday sunday january february march
+    april june july august september october november december half twice
+    """
 )
 
 

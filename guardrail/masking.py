@@ -8,6 +8,7 @@ from guardrail.outcome import Span
 from guardrail.protected import Item, find
 from guardrail.removal import TAG
 from guardrail.rewriters.mask import mask_spans, words_under
+from guardrail.wordlists import word_set
 
 __all__ = ["GRAMMAR", "masked"]
 
@@ -15,103 +16,14 @@ MAX_PHRASE = 4
 """Words of one span beyond which stars hide a clause and not an insult."""
 MAX_SHARE = 0.5
 """Share of a sentence's words beyond which what is left says nothing."""
-GRAMMAR = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "these",
-        "those",
-        "i",
-        "you",
-        "he",
-        "she",
-        "it",
-        "we",
-        "they",
-        "me",
-        "him",
-        "her",
-        "us",
-        "them",
-        "my",
-        "your",
-        "his",
-        "its",
-        "our",
-        "their",
-        "u",
-        "ur",
-        "am",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "do",
-        "does",
-        "did",
-        "have",
-        "has",
-        "had",
-        "will",
-        "would",
-        "shall",
-        "should",
-        "can",
-        "could",
-        "may",
-        "might",
-        "must",
-        "to",
-        "of",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "with",
-        "about",
-        "from",
-        "into",
-        "over",
-        "up",
-        "as",
-        "than",
-        "then",
-        "so",
-        "too",
-        "very",
-        "and",
-        "or",
-        "but",
-        "if",
-        "because",
-        "not",
-        "no",
-        "who",
-        "whom",
-        "which",
-        "what",
-        "when",
-        "where",
-        "why",
-        "how",
-        "there",
-        "here",
-        "just",
-        "like",
-        "im",
-        "youre",
-        "hes",
-        "shes",
-        "theyre",
-        "its",
-    ]
+GRAMMAR = word_set(
+    """
+    a an the this that these those i you he she it we they me him her us them my your his its our
+    their u ur am is are was were be been being do does did have has had will would shall should can
+    could may might must to of in on at by for with about from into over up as than then so too very
+    and or but if because not no who whom which what when where why how there here just like im
+    youre hes shes theyre its
+    """
 )
 """Words that insult nobody and hold a sentence together: they stay readable."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, cast
 
+from guardrail.alignment import common_prefix
 from guardrail.detectors.windows import LETTER_CASES, encode
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def tokens_of_pair(
     the tokens next to what differs: nothing can be wrong with them. Letter case is no difference.
     """
     old, new = (_side(tokenizer, text) for text in (source, candidate))
-    first = _common(old.ids, new.ids)
-    last = _common(old.ids[first:][::-1], new.ids[first:][::-1])
+    first = common_prefix(old.ids, new.ids)
+    last = common_prefix(old.ids[first:][::-1], new.ids[first:][::-1])
     if len(old.ids) + len(new.ids) + 3 > max_tokens:
         start, after = max(0, first - _CONTEXT), max(0, last - _CONTEXT)
         old, new = (side.part(start, len(side.ids) - after) for side in (old, new))
@@ -106,12 +107,3 @@ def _opcodes(old: list[int], new: list[int]) -> Sequence[tuple[str, int, int, in
     if max(len(old), len(new)) > _MAX_ALIGNED:
         return [("replace", 0, len(old), 0, len(new))]
     return SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-
-
-def _common(old: list[int], new: list[int]) -> int:
-    length = 0
-    for a, b in zip(old, new, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length

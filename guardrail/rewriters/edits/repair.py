@@ -6,12 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Change", "apply", "word_set"]
+from guardrail.wordlists import word_set
 
-
-def word_set(words: str) -> frozenset[str]:
-    """The words of a line, as a set."""
-    return frozenset(words.split())
+__all__ = ["Change", "apply"]
 
 
 _BLANKS = " \t"
