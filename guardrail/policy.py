@@ -113,7 +113,7 @@ class Policy:
     unsupported: Literal["pass", "mask", "block"] = "pass"
     detect_timeout: float | None = 30.0
     rewrite_timeout: float | None = 120.0
-    context: int = 100
+    context: int = 80
     segment_min: int = 24
     segment_max: int = 400
     batch: int = 64

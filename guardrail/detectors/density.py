@@ -20,7 +20,7 @@ __all__ = ["is_dense", "max_tokens", "thinned"]
 _TOKENS_PER_CHARACTER = 0.4
 # A letter without capitals may be a word, and is a token where the model knows its script.
 _TOKENS_PER_UNCASED = 1.0
-_SPARE_TOKENS = 8
+_SPARE_TOKENS = 6
 # Kept at both ends of a run in which there is nothing to read.
 _KEPT = 2
 # A word is spelled out where it has more pieces than this, and each is shorter than this on average: words

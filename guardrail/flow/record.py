@@ -39,7 +39,7 @@ class Allowance:
     ``start`` of them are there at first and at most kept; each segment brings ``RATE`` for each of its own.
     """
 
-    RATE = 1.5
+    RATE = 0.75
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -224,8 +224,10 @@ class Record:
 
     def close(self, case: Case, release: Release) -> None:
         """Takes note of a case whose release was handed out."""
-        self._degraded.update(dict.fromkeys(case.degraded))
-        self._failures.update(dict.fromkeys(case.failures))
+        if case.degraded:
+            self._degraded.update(dict.fromkeys(case.degraded))
+        if case.failures:
+            self._failures.update(dict.fromkeys(case.failures))
         self._before.append(case.verdict_in_text)
         self._after.append(case.verdict_after if case.settled else case.verdict_in_text)
         self._released.append(release.text)
@@ -251,11 +253,12 @@ class Record:
             (edit.action for edit in self._edits), key=lambda action: action.rank, default=Action.PASSED
         )
         refused = action is Action.BLOCKED and self.policy.block == "whole"
+        before = _strongest(self._before)
         return Outcome(
             text=self.policy.refusal if refused else "".join(self._released),
             action=action,
-            verdict=_strongest(self._before),
-            verdict_after=_strongest(self._after),
+            verdict=before,
+            verdict_after=_strongest(self._after) if self._edits else before,
             edits=tuple(self._edits),
             degraded=tuple(self._degraded),
             failures=tuple(self._failures),

@@ -87,6 +87,8 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
         if case.in_context is None:
             case.in_context = _joins(policy, case)
     doubtful = [case for case in cases if case.in_context]
+    if not doubtful:
+        return
     bodies = [_continuation(policy, case) for case in doubtful]
     guilty = yield from jointly(policy, doubtful, bodies)
     for case, joint in zip(doubtful, guilty, strict=True):
