@@ -131,6 +131,8 @@ def load_base(
     if quantisation != "none":
         how = quantisation_config(quantisation, dtype=dtype, device=device)
         more = {"quantization_config": how, "device_map": {"": device}}
+    if device.type == "cpu" and not config.is_encoder_decoder:
+        more["attn_implementation"] = "eager"  # the fused attention's backward pass is half of a step there
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with quiet_transformers():
         model: Any = kind.from_pretrained(
