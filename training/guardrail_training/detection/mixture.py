@@ -49,11 +49,11 @@ ROWS = {
     "diasafety_rude": 1_500,
     "diasafety_biased": 850,
     "diasafety_not": 1_600,
-    "templates": 12_000,
+    "templates": 9_000,
     "composed": 7_000,
 }
 # Groups per pass: all texts of a pair in one batch, in the same style.
-GROUPS = {"everyday": 4_400, "own": 4_400, "rewrites": 4_600, "hatemoji_build": 2_700}
+GROUPS = {"everyday": 4_400, "own": 5_000, "rewrites": 7_500, "hatemoji_build": 2_700}
 # The last phase settles thresholds and the embedding: less of what is plentiful, more of what a guard meets.
 LAST_ROWS = {**ROWS, "stormfront_hate": 4_500, "templates": 9_000}
 CLEAN_SOURCES = (

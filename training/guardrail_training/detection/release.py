@@ -49,7 +49,7 @@ from guardrail_training.runlog import git_commit, package_versions
 
 __all__ = ["release"]
 
-VERSION = "2.1.0"
+VERSION = "2.2.0"
 CALIBRATION_SHARE = 0.08  # of a pass, drawn from the held-out slice
 SMOOTHED = 600  # texts on which the size of activations is read
 COMPARED = 400  # texts on which the 8-bit file is compared with float32
@@ -66,26 +66,27 @@ LEXICON_SOURCES = (
     "wikitext2",
 )
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
-# Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic. The
-# forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind the
-# preset for people's comments alone, with a budget above zero. Of Wikipedia's 484 held-out sentences two may
-# be flagged, and one: a stricter share would leave the decision to a single odd sentence.
+# Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and
+# more of it uncivil: the preset for generated answers may flag that. Our own harmless sentences are hard ones.
+# The forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind
+# the preset for people's comments alone, with a wide budget. Of Wikipedia's 484 held-out sentences two may be
+# flagged, and one: a stricter share would leave the decision to a single odd sentence.
 ALLOWED = {
     "assistant": {
-        "lookalikes": 0.03,
-        "own_harmless": 0.04,
-        "civil_versions": 0.02,
-        "paradetox_neutral": 0.02,
-        "toxigen_neutral": 0.04,
+        "lookalikes": 0.04,
+        "own_harmless": 0.05,
+        "civil_versions": 0.03,
+        "paradetox_neutral": 0.05,
+        "toxigen_neutral": 0.05,
         "wikitext2": 0.0045,
     },
     "community": {
         "lookalikes": 0.02,
-        "own_harmless": 0.025,
-        "civil_versions": 0.01,
-        "paradetox_neutral": 0.012,
+        "own_harmless": 0.035,
+        "civil_versions": 0.015,
+        "paradetox_neutral": 0.02,
         "toxigen_neutral": 0.03,
-        "forum": 0.07,
+        "forum": 0.14,
         "wikitext2": 0.0025,
     },
 }
