@@ -67,9 +67,9 @@ LEXICON_SOURCES = (
 )
 AGREES = 0.75  # score of a word alone from which the detector agrees with the lexicon
 # Shares of held-out harmless texts that may be flagged. Some of ParaDetox's neutral side stayed toxic, and
-# more of it uncivil: the preset for generated answers may flag that. Our own harmless sentences are hard ones.
-# The forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind
-# the preset for people's comments alone, with a wide budget. Of Wikipedia's 484 held-out sentences two may be
+# more of it uncivil: the preset for generated answers may flag that. Our own harmless sentences are hard. The
+# forum's texts that name a group are from a place of hate, where noHate is a matter of context: they bind the
+# preset for people's comments alone, with a wide budget. Of Wikipedia's 484 held-out sentences two may be
 # flagged, and one: a stricter share would leave the decision to a single odd sentence.
 ALLOWED = {
     "assistant": {
