@@ -9,7 +9,6 @@ from typing import Any
 
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
-from guardrail.flow.agreement import agreement
 from guardrail.flow.marks import candidates
 from guardrail.flow.record import CLEAN, Case, Record, Trace
 from guardrail.flow.scoring import detect, jointly, tolerate
@@ -164,8 +163,7 @@ def _verify(
 def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
     """Settles the case on the best of the candidates that pass every check.
 
-    That is the one that is cleanest, closest in meaning, most acceptable to the verifier if there is one, and
-    most like what else the rewriter proposes.
+    That is the one that the verifier finds most acceptable; without a verifier, the first of the rewriter's.
     """
     if not tried:
         case.refuse("rewrite:none")
@@ -175,20 +173,16 @@ def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Ver
             case.refuse(name)
         if not names:
             passing.append((proposal, verdict))
-    best = -1.0
-    agreed = agreement([proposal.candidate for proposal, _ in passing])
-    for (proposal, verdict), shared in zip(passing, agreed, strict=True):
-        worth = _worth(proposal, verdict) * shared
-        if worth > best:
-            best = worth
-            action = Action.LOSSY if proposal.lossy else Action.REWRITTEN
-            case.settle(
-                action,
-                proposal.candidate,
-                verdict,
-                similarity=proposal.similarity,
-                acceptable=proposal.acceptable,
-            )
+    if not passing:
+        return
+    proposal, verdict = max(passing, key=lambda pair: pair[0].acceptable or 0.0)  # of equals the first
+    case.settle(
+        Action.LOSSY if proposal.lossy else Action.REWRITTEN,
+        proposal.candidate,
+        verdict,
+        similarity=proposal.similarity,
+        acceptable=proposal.acceptable,
+    )
 
 
 def _worth(proposal: Proposal, verdict: Verdict) -> float:

@@ -1,11 +1,14 @@
-"""All candidates for segments whose toxic characters are known: edits, filled gaps, free rewrites."""
+"""All candidates for segments whose toxic characters are known: edits and the likeliest free rewrite.
+
+Samples are not among them: readers accept one in four of what only a sample says (decision 0043).
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +16,7 @@ import numpy.typing as npt
 
 from guardrail.outcome import Span
 from guardrail.rewriters.edits.phrases import phrases
-from guardrail.rewriters.edits.propose import Gap, edits, gaps
+from guardrail.rewriters.edits.propose import edits
 from guardrail.rewriters.edits.ranking import letters, ranked
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.sampling import Prompt
@@ -21,33 +24,26 @@ from guardrail.rewriters.wording import Wording
 
 __all__ = ["MAX_SCORED", "Ask", "Model", "marked_candidates"]
 
-MAX_CONTINUATIONS = 2
-"""How often each gap is filled: greedily, then by a sample, if more than one candidate is wanted."""
-GAP_WORDS = 6
-"""Words of a filling behind which the rest of the source may follow."""
-MAX_FILLED = 8
 MAX_SCORED = 1024
 """Tokens of all edits of one segment; for each the model weighs its whole vocabulary."""
 WINDOW = 1
 """Words beside the toxic ones in which a free rewrite may differ and still be taken over in part."""
 _PIECE = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*|\s+|.", re.DOTALL)
-_WORD_END = re.compile(r"(?<=\w)(?!\w)|$")
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A prompt to be continued ``n`` times; ``source`` are the tokens that a continuation may well repeat."""
+    """A prompt to be continued; ``source`` are the tokens that a continuation may well repeat."""
 
     prompt: Prompt
     source: tuple[int, ...]
-    n: int
 
 
 class Model(Protocol):
     """A model under an adapter."""
 
-    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
-        """The continuations of each prompt, the greedy one first."""
+    def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
+        """The greedy continuation of each prompt."""
         ...
 
     def scored(
@@ -70,35 +66,12 @@ def marked_candidates(
     """
     prompts = wording.prompts([text for text, _ in segments])
     todo = [(text, spans) for text, spans in dict.fromkeys(segments) if text in prompts]
-    free_asks = [Ask(prompts[text], tuple(wording.encode(text)), max(1, n - 1)) for text, _ in todo]
-    filled = [(asked, number, gap) for asked in todo for number, gap in enumerate(gaps(*asked))]
-    times = min(n, MAX_CONTINUATIONS)
-    gap_asks = [
-        _gap_ask(prompts[asked[0]], gap, number, wording, times=times) for asked, number, gap in filled
-    ]
-    continued = model.continued([*free_asks, *gap_asks])
-    fillings: dict[tuple[str, tuple[Span, ...]], list[str]] = {}
-    for (asked, _, gap), tokens in zip(filled, continued[len(free_asks) :], strict=True):
-        fillings.setdefault(asked, []).extend(_joins(gap, [wording.decode(ids) for ids in tokens]))
-    free = [
-        wording.texts(tokens, source=text)
-        for (text, _), tokens in zip(todo, continued[: len(free_asks)], strict=True)
-    ]
-    kept = [
-        _affordable(
-            wording,
-            free_of,
-            _different(
-                [text, *free_of],
-                [
-                    *edits(text, spans, table),
-                    *_partly(text, spans, free_of),
-                    *fillings.get((text, spans), ())[:MAX_FILLED],
-                ],
-            ),
-        )
-        for (text, spans), free_of in zip(todo, free, strict=True)
-    ]
+    continued = model.continued([Ask(prompts[text], tuple(wording.encode(text))) for text, _ in todo])
+    kept = []
+    for (text, spans), tokens in zip(todo, continued, strict=True):
+        free = wording.texts([tokens], source=text)
+        others = _different([text, *free], [*edits(text, spans, table), *_partly(text, spans, free)])
+        kept.append(_affordable(wording, free, others))
     scores = model.scored([prompts[text] for text, _ in todo], kept)
     found = {
         asked: ranked(dict(zip(texts, scored, strict=True)), source=asked[0], toxic=_toxic(*asked), n=n)
@@ -127,32 +100,6 @@ def _different(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
 
 def _toxic(text: str, spans: Sequence[Span]) -> list[str]:
     return [text[phrase.start : phrase.end] for phrase in phrases(text, spans)]
-
-
-def _gap_ask(prompt: Prompt, gap: Gap, number: int, wording: Wording, *, times: int) -> Ask:
-    seed = prompt.seed + b"\0gap" + bytes([number])
-    ids = (*prompt.ids, *wording.encode(gap.before))
-    return Ask(replace(prompt, ids=ids, seed=seed), tuple(wording.encode(gap.behind)), times)
-
-
-def _joins(gap: Gap, continuations: Sequence[str]) -> list[str]:
-    """What was generated, whole and up to each of its first words, then what stood behind the gap."""
-    found: dict[str, None] = {}
-    for continuation in continuations:
-        found[gap.before + continuation] = None
-        ends = [match.start() for match in _WORD_END.finditer(continuation)][:GAP_WORDS]
-        behind = gap.behind if gap.behind[:1] in tuple(".,;:!?)") else " " + gap.behind.lstrip()
-        for end in ends:
-            # It fits where the model itself goes on with the word or mark that stood there.
-            rest = continuation[end:].lstrip()
-            if rest and behind.strip() and _first(rest) == _first(behind.lstrip()):
-                found[gap.before + continuation[:end] + behind] = None
-    return list(found)
-
-
-def _first(text: str) -> str:
-    found = _PIECE.match(text)
-    return found.group().casefold() if found else ""
 
 
 def _partly(text: str, spans: Sequence[Span], rewrites: Sequence[str]) -> list[str]:

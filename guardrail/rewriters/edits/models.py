@@ -34,10 +34,10 @@ class SearchModel:
         self._decoding = decoding
         self._encode = encode
 
-    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
+    def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
         """See ``Model.continued``; all prompts share passes."""
-        answers = self._answers([Question(ask.prompt, ask.source, ask.n) for ask in asks])
-        return [answer.candidates for answer in answers]
+        answers = self._answers([Question(ask.prompt, ask.source, 1) for ask in asks])
+        return [answer.candidates[0] for answer in answers]
 
     def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Scores:
         """See ``Model.scored``; texts that begin alike are read once as far as they do."""
@@ -83,10 +83,10 @@ class TorchModel:
         self._decoding = decoding
         self._encode = encode
 
-    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
+    def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
         """See ``Model.continued``; one prompt after the other."""
         return [
-            decode(self._model, [ask.prompt], n=ask.n, stop=self._stop, decoding=self._decoding)[0]
+            decode(self._model, [ask.prompt], n=1, stop=self._stop, decoding=self._decoding)[0][0]
             for ask in asks
         ]
 

@@ -1,11 +1,10 @@
-"""Candidates that keep what lies outside the toxic stretch: deletions, substitutions, gaps to fill."""
+"""Candidates that keep what lies outside the toxic stretch: deletions and substitutions."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from guardrail.outcome import Span
 from guardrail.protected import find, protected_spans
@@ -14,25 +13,16 @@ from guardrail.rewriters.edits.phrases import Phrase, cuts, phrases
 from guardrail.rewriters.edits.repair import Change, apply
 from guardrail.rewriters.edits.substitutions import MAX_WORDS, SubstitutionTable
 
-__all__ = ["MAX_EDITS", "Gap", "edits", "gaps"]
+__all__ = ["MAX_EDITS", "edits"]
 
 MAX_EDITS = 20
 """Candidates for one segment: each is read once by the model."""
 MAX_PHRASES = 4
 MAX_OPTIONS = 10
 MAX_INSTEAD = 3
-MAX_GAPS = 2
 KEPT = ("number", "url", "address", "code", "placeholder", "mention")
 """What no edit may take away."""
 _WORD = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*")
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """What stands before and behind a stretch that the model is to write anew."""
-
-    before: str = field(repr=False)
-    behind: str = field(repr=False)
 
 
 def edits(text: str, spans: Sequence[Span], table: SubstitutionTable) -> list[str]:
@@ -47,18 +37,6 @@ def edits(text: str, spans: Sequence[Span], table: SubstitutionTable) -> list[st
         if len(found) >= MAX_EDITS:
             break
     return list(found)[:MAX_EDITS]
-
-
-def gaps(text: str, spans: Sequence[Span]) -> list[Gap]:
-    """Where one stretch holds all toxic words: the texts before and behind it, widest stretch last."""
-    found = _open_phrases(text, spans)
-    if not found:
-        return []
-    start, end = found[0], found[-1]
-    heads = dict.fromkeys([start.head, start.start])
-    return [Gap(text[:head].rstrip(" \t"), text[end.end :]) for head in heads if text[:head].strip()][
-        :MAX_GAPS
-    ]
 
 
 def _open_phrases(text: str, spans: Sequence[Span]) -> list[Phrase]:
