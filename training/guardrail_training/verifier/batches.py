@@ -25,6 +25,7 @@ class Row:
     kinds: list[int]
     targets: tuple[float, ...]
     weight: float
+    is_rated: bool = False
     pair: int = 0  # candidates of one source need not be in one batch
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, *, max_tokens: int
         if tokens is not None:
             faults = (UNKNOWN if fault is None else float(fault) for fault in example.faults)
             targets = (float(example.acceptable), *faults)
-            rows.append(Row(tokens.ids, tokens.kinds, targets, example.weight))
+            rows.append(Row(tokens.ids, tokens.kinds, targets, example.weight, example.is_rated))
     return rows
 
 

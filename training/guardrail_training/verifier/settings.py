@@ -29,6 +29,7 @@ class VerifierSettings:
     refused_share: float = 1.0  # of ParaDetox's references that a rule refused
     refused_weight: float = 0.7  # of one of these: the rules are not always right
     rated_weight: float = 3.0  # of a rated candidate
+    rated_repeats: int = 1  # how often a pass reads each of them
     fault_weight: float = 0.3  # of saying what is wrong, beside whether something is
     passes: int = 1
     tokens_per_batch: int = 3072
@@ -46,7 +47,7 @@ class VerifierSettings:
     def __post_init__(self) -> None:
         check_values(
             self,
-            at_least_one=("per_pair", "passes", "tokens_per_batch", "max_tokens", "threads"),
+            at_least_one=("per_pair", "rated_repeats", "passes", "tokens_per_batch", "max_tokens", "threads"),
             positive=("lr", "head_lr"),
             not_negative=("refused_weight", "rated_weight", "fault_weight", "max_steps"),
             shares=("held_out", "refused_share", "warmup", "precision"),

@@ -123,11 +123,15 @@ def train(settings: VerifierSettings, examples: Examples) -> VerifierNetwork:
 
 
 def _steps(rows: list[Row], settings: VerifierSettings) -> list[list[int]]:
-    """The rows of every step of all passes."""
+    """The rows of every step of all passes; a rated one stands in each pass ``rated_repeats`` times."""
+    places = [
+        place for place, row in enumerate(rows) for _ in range(settings.rated_repeats if row.is_rated else 1)
+    ]
+    repeated = [rows[place] for place in places]
     return [
-        group
+        [places[place] for place in group]
         for number in range(settings.passes)
-        for group in batches(rows, tokens=settings.tokens_per_batch, seed=settings.seed * 1000 + number)
+        for group in batches(repeated, tokens=settings.tokens_per_batch, seed=settings.seed * 1000 + number)
     ]
 
 
