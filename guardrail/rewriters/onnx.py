@@ -138,7 +138,8 @@ class OnnxRewriter:
     ) -> list[list[str]]:
         """Candidates for segments whose toxic characters are known; see ``MarkedRewriter.rewrite_marked``.
 
-        They are the greedy rewrite and edits that keep all else, the likeliest first. Nothing is sampled.
+        They are the greedy rewrite, whole and in part, and edits that keep all else, the likeliest first.
+        Nothing is sampled.
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
