@@ -58,7 +58,8 @@ class Manifest:
     ``compatible_bases`` maps further sha256 to ``measured`` or ``not measured``. ``calibration`` maps labels
     to ``{"a": float, "b": float}``: a score is ``sigmoid(a * logit + b)``. ``scripts`` are Unicode script
     names, ``languages`` ISO 639-1 codes (none named: a text in any language counts as readable).
-    ``temperature`` is that at which the candidates of an adapter are sampled, more than 0; None: 1.
+    ``temperature`` is that at which ``rewrite`` samples from an adapter, more than 0; None: 1. A guard's
+    candidates are not sampled.
     """
 
     kind: str

@@ -38,8 +38,9 @@ class Rewriter(Protocol):
     """Proposes neutral versions of toxic segments."""
 
     def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
-        """Up to ``n`` candidates per segment, best first; an empty list where it has none.
+        """Up to ``n`` candidates per segment, best first; an empty list if it has none.
 
+        Of those that pass every check a guard without a verifier takes the first.
         Candidates must depend on the segment alone, not on the batch, the call order or global random state.
         """
         ...
@@ -77,6 +78,6 @@ class Verifier(Protocol):
         """For each candidate the probability, 0..1, that a careful reader accepts it for its source.
 
         Equal lengths. A probability must depend on its own pair alone. It is compared with
-        ``Policy.acceptable``, and ranks the candidates that pass.
+        ``Policy.acceptable``, and chooses among the candidates that pass.
         """
         ...

@@ -394,33 +394,55 @@ def test_a_text_that_breaks_the_rewriter_does_not_decide_for_its_companions() ->
     assert outcome.edits[1].failed_checks == outcome.degraded == ("rewriter_error",)
 
 
-def test_of_candidates_that_pass_the_closest_in_meaning_is_taken() -> None:
-    near, far = "The driver of that bus is a person.", "The driver of that bus is unkind."
-    places = {TOXIC: [1.0, 0.0], far: [0.6, 0.8], near: [0.8, 0.6]}
+PASSING = [f"The driver of that bus is {word}." for word in ("a person", "unkind", "a human")]
+REFUSED = [  # each by another check
+    TOXIC,
+    "The driver of that bus is a moron.",
+    "The driver of that bus is not a person.",
+    "The driver of that bus is a person, 9 of them.",
+    "The driver of that bus is a person, see https://a.io/b.",
+    "...",
+]
+PROPOSED = st.lists(st.sampled_from([*PASSING, *REFUSED]), min_size=1, max_size=7)
 
-    def embed(request: Embed) -> Any:
-        return np.array([places[text] for text in request.texts])
 
-    for proposed in ([far, near], [near, far]):
-        assert Hand(rewrite=lambda request, p=proposed: [p], embed=embed).run(TOXIC).text == near
+@given(PROPOSED)
+def test_the_first_of_the_rewriters_candidates_that_passes_every_check_is_taken(proposed: list[str]) -> None:
+    outcome = Hand(rewrite=lambda request: [proposed]).run(TOXIC)
+    passing = [text for text in proposed if text in PASSING]
+    assert outcome.text == (passing[0] if passing else TOXIC.replace("idiot", "i****"))
 
 
-def test_of_candidates_that_pass_the_cleanest_is_taken() -> None:
-    scores = {"The driver of that bus is a human.": 0.5, "The driver of that bus is a person.": 0.1}
+@given(PROPOSED, st.dictionaries(st.sampled_from(PASSING), st.sampled_from([0.3, 0.6, 0.9]), min_size=3))
+def test_a_verifier_has_the_most_acceptable_taken_and_of_equals_the_first(
+    proposed: list[str], probabilities: dict[str, float]
+) -> None:
+    def verify(request: Verify) -> list[float]:
+        return [probabilities[text] for text in request.texts]
+
+    hand = Hand(Policy(acceptable=0.5), rewrite=lambda request: [proposed], verify=verify)
+    acceptable = [text for text in proposed if probabilities.get(text, 0.0) >= 0.5]
+    best = sorted(acceptable, key=lambda text: -probabilities[text])  # keeps the order of equals
+    assert hand.run(TOXIC).text == (best[0] if best else TOXIC.replace("idiot", "i****"))
+
+
+def test_neither_score_nor_closeness_puts_a_later_candidate_first() -> None:
+    first, later = PASSING[:2]
+    scores, places = {first: 0.5, later: 0.1}, {TOXIC: [1.0, 0.0], first: [0.6, 0.8], later: [0.8, 0.6]}
 
     def detect(request: Detect) -> list[Verdict]:
         honest = WordDetector().detect(request.texts)
         return [
-            Verdict({"toxicity": scores.get(t, 0.9)}, v.flagged, v.spans)
-            for t, v in zip(request.texts, honest, strict=True)
+            Verdict({"toxicity": scores.get(text, 0.9)}, verdict.flagged, verdict.spans)
+            for text, verdict in zip(request.texts, honest, strict=True)
         ]
 
     def embed(request: Embed) -> Any:
-        return np.ones((len(request.texts), 1))
+        return np.array([places[text] for text in request.texts])
 
-    (edit,) = Hand(detect=detect, embed=embed, rewrite=lambda request: [list(scores)]).run(TOXIC).edits
-    assert edit.after == "The driver of that bus is a person."
-    assert edit.verdict_after == Verdict({"toxicity": 0.1}, flagged=False)
+    (edit,) = Hand(detect=detect, embed=embed, rewrite=lambda request: [[first, later]]).run(TOXIC).edits
+    assert (edit.after, edit.similarity) == (first, pytest.approx(0.6))
+    assert edit.verdict_after == Verdict({"toxicity": 0.5}, flagged=False)
 
 
 def test_a_segment_that_only_the_word_list_could_read_is_masked_by_its_spans() -> None:
@@ -475,13 +497,6 @@ def test_unsupported_text_passes_as_degraded() -> None:
     )
     assert outcome.action is Action.PASSED
     assert outcome.degraded == ("unsupported_text",)
-
-
-def test_the_cleanest_and_closest_of_the_passing_candidates_wins() -> None:
-    far = "The driver of that bus is a nobody in the end."
-    near = "The driver of that bus is a person."
-    outcome = Hand(Policy(meaning_floor=-1.0), rewrite=lambda request: [[far, near]]).run(TOXIC)
-    assert outcome.text == near
 
 
 def test_a_vector_far_away_fails_the_meaning_check() -> None:

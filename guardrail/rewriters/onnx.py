@@ -136,9 +136,10 @@ class OnnxRewriter:
     def rewrite_marked(
         self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
     ) -> list[list[str]]:
-        """The same for segments whose toxic characters are known; see ``MarkedRewriter.rewrite_marked``.
+        """Candidates for segments whose toxic characters are known; see ``MarkedRewriter.rewrite_marked``.
 
-        Edits that keep all else are among the candidates, and the likeliest comes first.
+        They are the greedy rewrite, whole and in part, and edits that keep all else, the likeliest first.
+        Nothing is sampled.
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")

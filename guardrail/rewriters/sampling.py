@@ -23,7 +23,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class Decoding:
     """How candidates are drawn and how much is computed at once.
 
-    temperature, top_k, top_p   of the sampled candidates; the first one is greedy
+    temperature, top_k, top_p   of the sampled candidates of ``rewrite``; the first one is greedy
     length_ratio, spare_tokens  a candidate ends within ``length_ratio * source tokens + spare_tokens``
     prompt_tokens               a longer prompt gets no candidates
     rows, batch_tokens          greatest number of candidates, and of their tokens, in one forward pass

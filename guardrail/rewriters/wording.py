@@ -74,10 +74,6 @@ class Wording:
         """The ids of a text as data: control tokens in it are ordinary text."""
         return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, as it goes on behind others."""
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
-
     def texts(self, continuations: Sequence[Sequence[int]], *, source: str) -> list[str]:
         """The different candidates that continuations spell, none blank."""
         texts = (self._tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in continuations)

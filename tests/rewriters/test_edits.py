@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.outcome import Span
 from guardrail.protected import find
-from guardrail.rewriters.edits.candidates import _joins, _partly
-from guardrail.rewriters.edits.propose import MAX_EDITS, Gap, edits, gaps
+from guardrail.rewriters.edits.candidates import _partly
+from guardrail.rewriters.edits.propose import MAX_EDITS, edits
 from guardrail.rewriters.edits.repair import Change, apply
 from guardrail.rewriters.edits.substitutions import FILENAME, SHIPPED, SubstitutionTable, context_of
 
@@ -263,27 +263,7 @@ def test_a_change_inside_a_text_leaves_the_rest_byte_for_byte() -> None:
     assert apply(text, [Change(start, start + 4, "old")]) == text.replace("damn", "old")
 
 
-# ---- gaps
-
-
-def test_a_gap_lies_between_what_stands_before_and_behind_the_toxic_words() -> None:
-    text = "Your plan is a steaming pile of crap, and late."
-    assert gaps(text, spans(text, "steaming pile of crap")) == [
-        Gap("Your plan is", ", and late."),
-        Gap("Your plan is a", ", and late."),
-    ]
-
-
-def test_nothing_stands_before_a_gap_that_opens_the_text() -> None:
-    assert gaps("Idiots broke it.", [Span(0, 6)]) == []
-
-
-def test_a_filling_is_joined_where_the_model_itself_comes_to_the_rest() -> None:
-    gap = Gap("Your plan is", ", and late.")
-    assert _joins(gap, [" very weak, and it came late."]) == [
-        "Your plan is very weak, and it came late.",
-        "Your plan is very weak, and late.",
-    ]
+# ---- free rewrites, in part
 
 
 def test_a_free_rewrite_is_taken_over_near_the_toxic_words_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from guardrail.plugins import connect
 from guardrail.policy import Policy
 from guardrail.rewriters.edits import ranking
 from guardrail.rewriters.edits.candidates import Ask, marked_candidates
+from guardrail.rewriters.edits.propose import edits
 from guardrail.rewriters.edits.ranking import ranked
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.lora import LoraRewriter
@@ -37,6 +39,8 @@ from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 DECODING = Decoding(temperature=1.5, top_k=300, top_p=1.0, length_ratio=1.0, spare_tokens=40)
 SEGMENTS = ["You are a fool, Tom.", "Stop it, you clown.", "What a stupid idea.", "Shut up", " "]
 SPANS = [[Span(10, 14)], [Span(13, 18)], [Span(7, 13)], [], []]
+SEED = 25
+"""Of an adapter under which the tiny base ends its greedy rewrites of all these segments."""
 RUNTIMES: dict[str, Callable[..., Any]] = {
     "torch": LoraRewriter.load,
     "onnx": partial(OnnxRewriter.load, threads=1),
@@ -50,7 +54,7 @@ def rewriter(
     pytest.importorskip("torch")
     # A model of random weights finds everything unlikely.
     monkeypatch.setattr(ranking, "MIN_TOTAL", -math.inf)
-    return RUNTIMES[request.param](make_adapter(seed=1), base_folder=tiny_base, decoding=DECODING)
+    return RUNTIMES[request.param](make_adapter(seed=SEED), base_folder=tiny_base, decoding=DECODING)
 
 
 def test_a_segment_alone_gets_what_it_gets_in_a_batch(rewriter: Any) -> None:
@@ -75,6 +79,40 @@ def test_fewer_candidates_than_one_are_refused(rewriter: Any) -> None:
         rewriter.rewrite_marked(SEGMENTS, SPANS, 0)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_nothing_is_sampled_so_the_temperature_changes_no_candidate(
+    tiny_base: Path, make_adapter: Any, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(ranking, "MIN_TOTAL", -math.inf)
+    adapter = make_adapter(seed=SEED)
+    cool, hot = (
+        RUNTIMES[runtime](adapter, base_folder=tiny_base, decoding=replace(DECODING, temperature=temperature))
+        for temperature in (0.1, 1.5)
+    )
+    assert cool.rewrite(SEGMENTS, 6) != hot.rewrite(SEGMENTS, 6)
+    assert cool.rewrite_marked(SEGMENTS, SPANS, 6) == hot.rewrite_marked(SEGMENTS, SPANS, 6)
+
+
+def test_fewer_candidates_are_the_first_of_more(rewriter: Any) -> None:
+    many = rewriter.rewrite_marked(SEGMENTS, SPANS, 6)
+    assert rewriter.rewrite_marked(SEGMENTS, SPANS, 1) == [group[:1] for group in many]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_free_rewrite_that_is_cut_off_leaves_the_edits(
+    tiny_base: Path, make_adapter: Any, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(ranking, "MIN_TOTAL", -math.inf)
+    one_token = replace(DECODING, length_ratio=0.01, spare_tokens=0)
+    rewriter = RUNTIMES[runtime](make_adapter(seed=SEED), base_folder=tiny_base, decoding=one_token)
+    text, marks = SEGMENTS[1], SPANS[1]
+    marked, plain = rewriter.rewrite_marked([text, text], [marks, []], 40)
+    assert plain == []
+    assert sorted(marked) == sorted(edits(text, marks, SubstitutionTable.shipped()))
+
+
 class Characters:
     """A wording whose tokens are characters."""
 
@@ -84,35 +122,45 @@ class Characters:
     def encode(self, text: str) -> list[int]:
         return list(map(ord, text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(chr, ids))
-
     def texts(self, tokens: Sequence[Sequence[int]], *, source: str) -> list[str]:
-        return [self.decode(ids) for ids in tokens]
+        return ["".join(map(chr, ids)) for ids in tokens]
 
 
-class Filling:
-    """A model that goes on with " friend" and finds all texts likely."""
+class Friendly:
+    """A model that writes "Stop, friend" and finds all texts likely; keeps what it was asked."""
 
-    def continued(self, asks: Sequence[Ask]) -> list[list[list[int]]]:
-        return [[Characters().encode(" friend")] for _ in asks]
+    def __init__(self) -> None:
+        self.asked: list[Ask] = []
+
+    def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
+        self.asked.extend(asks)
+        return [Characters().encode("Stop, friend") for _ in asks]
 
     def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Any:
         return [[np.zeros(1, np.float32) for _ in each] for each in texts]
 
 
-def test_what_fills_a_gap_is_proposed_for_its_spans_alone() -> None:
+def proposed(
+    segments: Sequence[tuple[str, tuple[Span, ...]]], *, n: int = 9, model: Friendly | None = None
+) -> list[list[str]]:
+    wording: Any = Characters()
+    return marked_candidates(model or Friendly(), wording, SubstitutionTable({}), segments, n)
+
+
+def test_without_spans_the_free_rewrite_is_all_that_is_proposed() -> None:
     text = "Stop it, you clown"
+    marked, plain = proposed([(text, (Span(13, 18),)), (text, ())])
+    assert {"Stop it", "Stop, friend"} <= set(marked)
+    assert plain == ["Stop, friend"]
+    assert [marked, plain] == [*proposed([(text, (Span(13, 18),))]), *proposed([(text, ())])]
 
-    def proposed(*spans: tuple[Span, ...]) -> list[list[str]]:
-        segments = [(text, each) for each in spans]
-        wording: Any = Characters()
-        return marked_candidates(Filling(), wording, SubstitutionTable({}), segments, 9)
 
-    marked, plain = proposed((Span(13, 18),), ())
-    assert "Stop it, you friend" in marked or "Stop it, friend" in marked
-    assert plain == [" friend"]
-    assert [marked, plain] == [*proposed((Span(13, 18),)), *proposed(())]
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_segment_is_written_anew_once_however_many_candidates_are_wanted(n: int) -> None:
+    texts, model = ["Stop it, you clown", "Go, you fool"], Friendly()
+    found = proposed([(texts[0], (Span(13, 18),)), (texts[1], (Span(8, 12),))], n=n, model=model)
+    assert [ask.prompt for ask in model.asked] == list(Characters().prompts(texts).values())
+    assert all(1 <= len(group) <= n for group in found)
 
 
 # ---- the order

@@ -236,7 +236,7 @@ def export(
     dtype: Annotated[str, typer.Option(help="Of merged weights: float32 or bfloat16.")] = "float32",
     temperature: Annotated[
         float | None,
-        typer.Option(help="At which the adapter's candidates are sampled when it serves; else its own."),
+        typer.Option(help="At which the adapter is sampled, which a guard does not do; else its own."),
     ] = None,
     results: Annotated[str | None, typer.Option(help="JSON of evaluate rewriter, for the card.")] = None,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Uploads it to a hub.")] = None,

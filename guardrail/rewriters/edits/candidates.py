@@ -1,6 +1,7 @@
-"""All candidates for segments whose toxic characters are known: edits and the likeliest free rewrite.
+"""All candidates for segments whose toxic characters are known: edits and the greedy free rewrite.
 
-Samples are not among them: readers accept one in four of what only a sample says (decision 0043).
+Samples are not among them: where only a sample passes all checks, readers accept about one in four
+(docs/decisions/0043-no-samples.md).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Model(Protocol):
     """A model under an adapter."""
 
     def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
-        """The greedy continuation of each prompt."""
+        """The greedy continuation of each prompt, without tokens if it reached its limit and was cut off."""
         ...
 
     def scored(

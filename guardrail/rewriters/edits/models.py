@@ -37,7 +37,7 @@ class SearchModel:
     def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
         """See ``Model.continued``; all prompts share passes."""
         answers = self._answers([Question(ask.prompt, ask.source, 1) for ask in asks])
-        return [answer.candidates[0] for answer in answers]
+        return [_first(answer.candidates) for answer in answers]
 
     def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Scores:
         """See ``Model.scored``; texts that begin alike are read once as far as they do."""
@@ -86,7 +86,7 @@ class TorchModel:
     def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
         """See ``Model.continued``; one prompt after the other."""
         return [
-            decode(self._model, [ask.prompt], n=1, stop=self._stop, decoding=self._decoding)[0][0]
+            _first(decode(self._model, [ask.prompt], n=1, stop=self._stop, decoding=self._decoding)[0])
             for ask in asks
         ]
 
@@ -99,3 +99,8 @@ class TorchModel:
             ]
             for prompt, group in zip(prompts, texts, strict=True)
         ]
+
+
+def _first(continuations: Sequence[list[int]]) -> list[int]:
+    """The only one there is; without tokens if it was cut off and therefore left out."""
+    return continuations[0] if continuations else []

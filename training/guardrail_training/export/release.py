@@ -37,7 +37,7 @@ class ExportSettings:
     form         merged (weights that need no adapter any more) or adapter
     base         name or folder of the base to merge into; None: the run's own
     dtype        of merged weights, float32 or bfloat16; merging itself is done in float32
-    temperature  at which an adapter's candidates are sampled when it serves, above 0; None: its own
+    temperature  at which ``rewrite`` samples from an adapter, above 0; None: its own. A guard never does
     results      JSON file of ``guardrail-train evaluate rewriter`` whose tables go into the model card
     """
 
