@@ -22,7 +22,7 @@ GRAMMAR = word_set(
     their u ur am is are was were be been being do does did have has had will would shall should can
     could may might must to of in on at by for with about from into over up as than then so too very
     and or but if because not no who whom which what when where why how there here just like im
-    youre hes shes theyre its
+    youre hes shes theyre its r u n w ya yall
     """
 )
 """Words that insult nobody and hold a sentence together: they stay readable."""
@@ -31,10 +31,13 @@ GRAMMAR = word_set(
 def masked(body: str, spans: Sequence[Span], *, template: str | None, by: str) -> str | None:
     """The text with the toxic words masked, and ``by`` for a link address or inline code that holds one.
 
-    None where that would hide a whole phrase or most of the text, or break an HTML tag.
+    None if no word that tells anything is toxic, or if that would hide a whole phrase or most of the text, or
+    break an HTML tag.
     """
     words = words_under(body, spans)
-    telling = [word for word in words if not _is_grammar(body, word)] or words
+    telling = [word for word in words if not _is_grammar(body, word)]
+    if not telling:
+        return None
     tags = [Span(*match.span()) for match in TAG.finditer(body)]
     if any(_overlap(word, tag) for word in telling for tag in tags) or _is_too_much(body, spans, telling):
         return None
