@@ -24,7 +24,7 @@ except ImportError as missing:
 
 from guardrail.audit.schema import prepare
 
-__all__ = ["Database"]
+__all__ = ["Database", "file_of"]
 
 BUSY_SECONDS = 30
 """How long a writer waits for another one's lock."""
@@ -93,6 +93,12 @@ def _url(where: str | Path) -> URL:
     if url.database in (None, "", ":memory:"):
         raise UsageError("an audit in memory would be lost with the process: name a file")
     return url
+
+
+def file_of(where: str | Path) -> Path | None:
+    """The SQLite file of an audit; None for PostgreSQL. UsageError for any other."""
+    url = _url(where)
+    return Path(str(url.database)) if url.drivername == "sqlite" else None
 
 
 def _engine(url: URL) -> Engine:

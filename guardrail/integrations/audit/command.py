@@ -35,6 +35,8 @@ def export(
     Each line holds a toxic segment and its neutral versions: {"toxic": ..., "neutral": [...]}.
     """
     settings = with_audit(Config.load(config), audit, include_text=False).audit
+    if settings.url is not None:
+        _require_file(settings.url)
     store = settings.open()
     from guardrail.integrations.audit.review import corrections, pairs
 
@@ -56,4 +58,16 @@ def export(
         typer.echo(
             f"corrections left out as nothing checked them: {found.unchecked}; save them at /audit again",
             err=True,
+        )
+
+
+def _require_file(where: str | Path) -> None:
+    """UsageError for an SQLite file that is not there: opening it for writing would make it."""
+    from guardrail.audit.database import file_of
+
+    path = file_of(where)
+    if path is not None and not path.is_file():
+        raise UsageError(
+            f"there is no audit at {path}: name the file that 'guardrail serve --audit' or "
+            "'guardrail filter --audit' wrote, with --audit or as url in [audit]"
         )
