@@ -15,11 +15,10 @@
     upstream = "https://llm.example/v1"
 
 ``GUARDRAIL_POLICY__THRESHOLD=0.8``, or with one underscore ``GUARDRAIL_POLICY_THRESHOLD``, sets the same as
-``threshold`` in ``[policy]`` and goes before the file; a list is written ``mask,block``. A name that is nearly
-one of these is an error, any other GUARDRAIL_ name a warning. ``GUARDRAIL_CONFIG`` names the file if no path
-is given. Secrets (``GUARDRAIL_PROXY_KEYS``,
-``GUARDRAIL_UPSTREAM_KEY``, ``GUARDRAIL_AUDIT_KEYS``, ``GUARDRAIL_HMAC_KEY``) are read from the environment by
-the part that needs them and never from the file.
+``threshold`` in ``[policy]`` and goes before the file; a list is written ``mask,block``. A name that is
+nearly one of these is an error, any other GUARDRAIL_ name a warning. ``GUARDRAIL_CONFIG`` names the file if
+no path is given. Secrets (``GUARDRAIL_PROXY_KEYS``, ``GUARDRAIL_UPSTREAM_KEY``, ``GUARDRAIL_AUDIT_KEYS``,
+``GUARDRAIL_HMAC_KEY``) are read from the environment by the part that needs them and never from the file.
 """
 
 from __future__ import annotations

@@ -208,6 +208,29 @@ def test_an_export_without_an_audit_says_what_to_set(tmp_path: Path) -> None:
     assert "GUARDRAIL_AUDIT__URL" in result.stderr
 
 
+@pytest.mark.parametrize("form", ["{path}", "sqlite:///{path}"])
+@pytest.mark.parametrize("name", ["none.db", "no/folder/none.db", "folder"])
+def test_an_export_of_an_audit_that_is_not_there_is_an_error_and_makes_nothing(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    where, target = form.format(path=tmp_path / name), tmp_path / "out.jsonl"
+    result = CliRunner().invoke(app, ["audit", "export", str(target), "--audit", where])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"guardrail: there is no audit at {tmp_path / name}: ")
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_export_of_a_file_that_is_no_audit_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("These are notes, and no database. " * 99)
+    result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", str(file)])
+    assert result.exit_code == 1
+    assert "file is not a database" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("correction", "failed_checks"),
     [
