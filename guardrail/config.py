@@ -121,13 +121,19 @@ class AuditSettings:
     include_text: bool = False
     on_error: Literal["closed", "open"] = "closed"
 
-    def open(self) -> AuditStore:
-        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+    @property
+    def where(self) -> str | Path:
+        """The database; ConfigError where none is configured."""
         if self.url is None:
             raise ConfigError("no audit is configured: set url in [audit], or GUARDRAIL_AUDIT__URL")
+        return self.url
+
+    def open(self) -> AuditStore:
+        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+        where = self.where
         from guardrail.audit.store import AuditStore
 
-        return AuditStore(self.url, include_text=self.include_text, on_error=self.on_error)
+        return AuditStore(where, include_text=self.include_text, on_error=self.on_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

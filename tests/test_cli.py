@@ -128,7 +128,8 @@ def test_a_text_that_is_the_name_of_a_file_is_checked_with_a_warning(
     assert result.stderr.startswith("guardrail: warning: TEXT is the name of a file, ")
     assert "--file" in result.stderr
     assert "moron.txt" not in result.stderr
-    assert "warning" in run(["check", str(tmp_path / "moron.txt")]).stderr
+    assert "name of a file" in run(["check", str(tmp_path / "moron.txt")]).stderr
+    assert "name of a folder" in run(["check", str(tmp_path)]).stderr
     assert json.loads(run(["check", "--json", "moron.txt"]).stdout)["edits"][0]["before"] == "moron.txt"
 
 

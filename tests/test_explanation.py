@@ -14,16 +14,17 @@ import pytest
 from guardrail import Action, Policy, Verdict
 from guardrail.explanation import Attempt, Explanation
 from guardrail.flow.record import Case
-from tests.bus import CLEAN, TOXIC
+from tests.bus import CLEAN
 from tests.fakes import WordDetector, WordGuard
 
+TOXIC = "The bus is late today and its driver is an idiot."
 NEUTRAL = TOXIC.replace("idiot", "person")
 CANARY = "canaryword9462"
 REFUSED = {
     "copy": TOXIC,
-    "negation": "The driver of that bus is not a person.",
-    "number": "The driver of that bus is a person 5 times.",
-    "length": "The driver of that bus is a person, " + "and that is what we say, " * 3,
+    "negation": NEUTRAL.replace("late", "not late"),
+    "number": f"{NEUTRAL[:-1]} 5 times.",
+    "length": NEUTRAL + " And that is what we say." * 4,
 }
 
 
@@ -122,11 +123,11 @@ def test_an_explanation_says_why_a_step_was_not_tried() -> None:
 
 
 def test_an_explanation_escapes_what_a_terminal_would_obey() -> None:
-    odd = "The \x1b[2Jdriver \u202eof that bus is an idiot."
-    shown = "\n".join(explained(odd, rewriter=proposing("The \x1b[2Jdriver is a person.")).lines())
+    odd = "The \x1b[2J driver \u202e of that bus is an idiot."
+    shown = "\n".join(explained(odd, rewriter=proposing("The \x1b[2J driver is a person.")).lines())
     assert "\x1b" not in shown
     assert "\u202e" not in shown
-    assert r"\x1b[2Jdriver" in shown
+    assert r"\x1b[2J driver" in shown
 
 
 # ---- nothing is kept unless it is asked for

@@ -184,9 +184,9 @@ def test_a_summary_says_what_was_done_and_why() -> None:
 
 
 def test_a_summary_shows_texts_if_asked_in_quotes_with_control_characters_escaped() -> None:
-    guard = WordGuard(rewriter=lambda texts, n: [["You are a \x1b[31mperson today."] for _ in texts])
-    summary = guard.check("You are a \x1b[31mmoron today.").summary(include_text=True)
-    assert r"'You are a \x1b[31mmoron today.' -> " in summary
+    guard = WordGuard(rewriter=lambda texts, n: [["You are a \x1b[31m person today."] for _ in texts])
+    summary = guard.check("You are a \x1b[31m moron today.").summary(include_text=True)
+    assert r"'You are a \x1b[31m moron today.' -> " in summary
     assert "\x1b" not in summary
 
 

@@ -126,8 +126,8 @@ def _source(text: str | None, file: Path | None) -> tuple[str, bool]:
     if (text is None) == (file is None):
         raise UsageError("name one text: TEXT, - for standard input, or --file FILE")
     if text not in (None, "-"):
-        if _is_path(text):
-            _warn("TEXT is the name of a file, and the name is checked, not the file: --file FILE reads it")
+        if kind := _kind_of_path(text):
+            _warn(f"TEXT is the name of a {kind}, and the name is checked, not what is in it: see --file")
         return text, True
     try:
         piped = file is None or str(file) == "-"
@@ -137,11 +137,14 @@ def _source(text: str | None, file: Path | None) -> tuple[str, bool]:
     return content.decode("utf-8", "surrogateescape"), False
 
 
-def _is_path(text: str) -> bool:
+def _kind_of_path(text: str) -> str | None:
+    """What lies at a path, if the text is one."""
     try:
-        return Path(text).exists()
+        path = Path(text)
+        exists = bool(text.strip()) and path.exists()
+        return ("folder" if path.is_dir() else "file") if exists else None
     except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
-        return False
+        return None
 
 
 def _explained(guard: Guard, source: str) -> Outcome:
