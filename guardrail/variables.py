@@ -85,12 +85,17 @@ def _tell_of_unknown(name: str, settings: Mapping[str, tuple[str, str]]) -> None
         for plain, (section, key) in settings.items()
     }
     known |= {other.removeprefix(PREFIX): other for other in OTHER_VARIABLES}
-    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=ALIKE)
-    if near:
+    bare = name.upper().removeprefix(PREFIX)
+    if near := difflib.get_close_matches(bare, known, n=1, cutoff=ALIKE):
         raise ConfigError(f"unknown environment variable {name}; did you mean {known[near[0]]}?")
+    of_key = [full for full in known.values() if full.endswith(f"__{bare}")]
+    advice = (
+        f"did you mean {' or '.join(of_key)}?"
+        if of_key
+        else "settings are written GUARDRAIL_SECTION__KEY, and 'guardrail config show' lists them"
+    )
     warnings.warn(
-        f"environment variable {name} is not known and changes nothing; settings are written "
-        "GUARDRAIL_SECTION__KEY, and 'guardrail config show' lists them",
+        f"environment variable {name} is not known and changes nothing; {advice}",
         GuardrailWarning,
         stacklevel=4,
     )

@@ -133,6 +133,21 @@ def test_another_name_is_warned_of_and_changes_nothing(name: str) -> None:
         assert loaded(**{name: "1"}) == Config()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GUARDRAIL_LADDER", "GUARDRAIL_POLICY__LADDER"),
+        ("GUARDRAIL_PORT", "GUARDRAIL_SERVER__PORT"),
+        ("GUARDRAIL_URL", "GUARDRAIL_REWRITER__URL or GUARDRAIL_AUDIT__URL"),
+    ],
+)
+def test_a_setting_without_its_section_is_warned_of_with_the_whole_name(name: str, meant: str) -> None:
+    with pytest.warns(
+        GuardrailWarning, match=f"{name} is not known and changes nothing; did you mean {meant}"
+    ):
+        loaded(**{name: "1"})
+
+
 def test_what_orchestrators_set_for_services_is_left_alone() -> None:
     environ = {
         "GUARDRAIL_PORT": "tcp://10.0.0.7:80",

@@ -129,11 +129,13 @@ def _source(text: str | None, file: Path | None) -> tuple[str, bool]:
         if kind := _kind_of_path(text):
             _warn(f"TEXT is the name of a {kind}, and the name is checked, not what is in it: see --file")
         return text, True
-    try:
-        piped = file is None or str(file) == "-"
-        content = sys.stdin.buffer.read() if piped else file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    if file is None or str(file) == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror}") from None
     return content.decode("utf-8", "surrogateescape"), False
 
 
