@@ -13,15 +13,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from openai import OpenAI
 from typer.testing import CliRunner
 
-from guardrail.config import ServerSettings
+from guardrail.config import LogLevel, ServerSettings
 from guardrail.errors import GuardrailWarning
 from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server.logs import JsonFormatter, log_warnings, logging_config
+from guardrail.integrations.serve_command import Level
 from tests.integrations.server.running import (
     CLEAN,
     PROXY_KEY,
@@ -124,6 +126,10 @@ def test_a_higher_log_level_leaves_out_what_is_less_grave() -> None:
     told = logging_config(settings)["loggers"]
     assert {name: logger["level"] for name, logger in told.items()} == dict.fromkeys(told, "ERROR")
     assert {"guardrail", "uvicorn.error"} <= set(told)
+
+
+def test_the_command_line_knows_the_levels_of_the_configuration() -> None:
+    assert tuple(level.value for level in Level) == get_args(LogLevel)
 
 
 @pytest.mark.parametrize("error", [None, ValueError("wrong")])
