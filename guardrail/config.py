@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from guardrail.audit.store import AuditStore
     from guardrail.rewriters.remote import RemoteRewriter
 
-__all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "RewriterSettings", "ServerSettings"]
+__all__ = [
+    "SECTIONS",
+    "AuditSettings",
+    "Config",
+    "LogLevel",
+    "ModelSettings",
+    "RewriterSettings",
+    "ServerSettings",
+]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SERVER_RANGES = (
