@@ -14,16 +14,16 @@
     [server]
     upstream = "https://llm.example/v1"
 
-``GUARDRAIL_POLICY__THRESHOLD=0.8`` sets the same as ``threshold`` in ``[policy]`` and goes before the file;
-``GUARDRAIL_CONFIG`` names the file where no path is given. Secrets (``GUARDRAIL_PROXY_KEYS``,
-``GUARDRAIL_UPSTREAM_KEY``, ``GUARDRAIL_AUDIT_KEYS``, ``GUARDRAIL_HMAC_KEY``) are read from the environment by
-the part that needs them and never from the file.
+``GUARDRAIL_POLICY__THRESHOLD=0.8``, or with one underscore ``GUARDRAIL_POLICY_THRESHOLD``, sets the same as
+``threshold`` in ``[policy]`` and goes before the file; a list is written ``mask,block``. A name that is
+nearly one of these is an error, any other GUARDRAIL_ name a warning. ``GUARDRAIL_CONFIG`` names the file if
+no path is given. Secrets (``GUARDRAIL_PROXY_KEYS``, ``GUARDRAIL_UPSTREAM_KEY``, ``GUARDRAIL_AUDIT_KEYS``,
+``GUARDRAIL_HMAC_KEY``) are read from the environment by the part that needs them and never from the file.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -32,17 +32,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from guardrail.errors import ConfigError
 from guardrail.policy import Policy, Use
 from guardrail.settings import Url, hints_of, key_error, read_toml, typed, value_of
+from guardrail.variables import Variable, variables_of
 
 if TYPE_CHECKING:
     from guardrail.audit.store import AuditStore
     from guardrail.rewriters.remote import RemoteRewriter
 
-__all__ = ["SECTIONS", "AuditSettings", "Config", "ModelSettings", "RewriterSettings", "ServerSettings"]
+__all__ = [
+    "SECTIONS",
+    "AuditSettings",
+    "Config",
+    "LogLevel",
+    "ModelSettings",
+    "RewriterSettings",
+    "ServerSettings",
+]
 
-# Two underscores: orchestrators set GUARDRAIL_SERVER_PORT and the like for a service of that name.
-VARIABLE = re.compile(r"GUARDRAIL_(?P<section>[A-Z]+)__(?P<key>\w+)")
-
-
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SERVER_RANGES = (
     ("port", 0, 65535),
     ("max_body", 1, 1 << 40),
@@ -123,13 +129,19 @@ class AuditSettings:
     include_text: bool = False
     on_error: Literal["closed", "open"] = "closed"
 
-    def open(self) -> AuditStore:
-        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+    @property
+    def where(self) -> str | Path:
+        """The database; ConfigError where none is configured."""
         if self.url is None:
             raise ConfigError("no audit is configured: set url in [audit], or GUARDRAIL_AUDIT__URL")
+        return self.url
+
+    def open(self) -> AuditStore:
+        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+        where = self.where
         from guardrail.audit.store import AuditStore
 
-        return AuditStore(self.url, include_text=self.include_text, on_error=self.on_error)
+        return AuditStore(where, include_text=self.include_text, on_error=self.on_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +158,8 @@ class ServerSettings:
     max_seconds     seconds for a whole request
     allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
                     strings and lists of parts moderated like ``content``
+    log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
+    log_json        log one JSON object per line
     """
 
     upstream: Url | None = None
@@ -158,6 +172,8 @@ class ServerSettings:
     timeout: float = 120.0
     max_seconds: float = 900.0
     allowed_fields: tuple[str, ...] = ()
+    log_level: LogLevel = "info"
+    log_json: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in SERVER_RANGES:
@@ -198,11 +214,11 @@ class Config:
         loaded: dict[str, Any] = {}
         origins: dict[str, str] = {}
         written = _checked_file(read_toml(file), where=str(file)) if file else {}
-        variables = _variables(environ)
+        variables = variables_of(environ, SECTIONS, key_env=written.get("rewriter", {}).get("key_env"))
         for section, kind in SECTIONS.items():
             from_file, from_variables = written.get(section, {}), variables.get(section, {})
             origins |= {f"{section}.{key}": str(file) for key in from_file}
-            origins |= {f"{section}.{key}": _variable(section, key) for key in from_variables}
+            origins |= {f"{section}.{key}": variable.name for key, variable in from_variables.items()}
             loaded[section] = _section(kind, section, from_file, from_variables, file)
         if "policy.use" not in origins:
             loaded["policy"] = replace(loaded["policy"], use=use)
@@ -274,32 +290,20 @@ def _checked_file(content: Mapping[str, Any], *, where: str) -> Mapping[str, Map
     return content
 
 
-def _variables(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The values of GUARDRAIL_SECTION__KEY, by section and key."""
-    found: dict[str, dict[str, str]] = {}
-    for name, value in sorted(environ.items()):
-        if match := VARIABLE.fullmatch(name):
-            section = match["section"].lower()
-            if section not in SECTIONS:
-                raise key_error(section, SECTIONS, where=f"environment variable {name}")
-            found.setdefault(section, {})[match["key"].lower()] = value
-    return found
-
-
-def _variable(section: str, key: str) -> str:
-    return f"GUARDRAIL_{section.upper()}__{key.upper()}"
-
-
 def _section(
-    kind: type, section: str, written: Mapping[str, Any], variables: Mapping[str, str], file: Path | None
+    kind: type,
+    section: str,
+    written: Mapping[str, Any],
+    variables: Mapping[str, Variable],
+    file: Path | None,
 ) -> Any:
     """One section's settings; the file's types are checked even where a variable takes a value's place."""
     values = typed(
         kind, written, where=f"{file} [{section}]", folder=file.absolute().parent if file else Path()
     )
     hints = hints_of(kind)
-    for key, value in variables.items():
-        where = f"environment variable {_variable(section, key)}"
+    for key, (name, value) in variables.items():
+        where = f"environment variable {name}"
         values |= typed(kind, {key: value_of(value, hints.get(key))}, where=where, folder=Path())
     return kind(**values)
 

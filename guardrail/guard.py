@@ -37,6 +37,7 @@ from guardrail.wrap import wrap
 if TYPE_CHECKING:
     from guardrail.batching import Batcher
     from guardrail.config import Config
+    from guardrail.explanation import Explanation
 
 __all__ = ["Guard"]
 
@@ -154,6 +155,24 @@ class Guard:
         finally:
             del text
         return await self._asettle(outcome)
+
+    def explain(self, text: str) -> Explanation:
+        """The outcome of one text, as ``check`` gives and records it, with all that was tried on the way.
+
+        It holds candidates that checks refused; they are kept nowhere else. A blocked text does not raise.
+        """
+        from guardrail.explanation import Explanation, Sentence
+
+        told: list[Sentence] = []
+        try:
+            with WithoutFrames(GuardrailError, TypeError):
+                outcome = drive(moderate(self.policy, told=told), _require_str(text), self._threads)
+        finally:
+            del text
+        if self._trail is not None:
+            TextTrail(self._trail).ended(outcome)
+        self._announce(outcome)
+        return Explanation(outcome=outcome, sentences=tuple(told))
 
     def check_many(self, texts: Sequence[str], *, keys: Sequence[str] | None = None) -> list[Outcome]:
         """One outcome per text, in order, equal to what ``check`` gives, with shared model calls.

@@ -5,16 +5,19 @@ All are frozen. None shows text in its ``repr``: lengths, labels and scores only
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import index
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 __all__ = ["LABELS", "Action", "Edit", "Failure", "FrozenDict", "Outcome", "Span", "Timings", "Verdict"]
 
+SCHEMA = Path(__file__).with_name("outcome.schema.json")
 LABELS = (
     "toxicity",
     "insult",
@@ -259,3 +262,21 @@ class Outcome:
         """How many flagged segments each action was taken for, ``passed`` left out."""
         found = Counter(str(edit.action) for edit in self.edits)
         return FrozenDict({str(action): found[str(action)] for action in Action if action.rank})
+
+    def to_dict(self, *, include_text: bool = True) -> dict[str, Any]:
+        """The outcome as JSON has it, described by ``json_schema``; for logs leave the texts out."""
+        from guardrail.rows import outcome_row
+
+        return outcome_row(self, include_text=include_text)
+
+    @staticmethod
+    def json_schema() -> dict[str, Any]:
+        """The JSON Schema (draft 2020-12) of what ``to_dict`` gives."""
+        schema: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+        return schema
+
+    def summary(self, *, include_text: bool = False) -> str:
+        """What was done and why, in plain words, in a line and one more for each edit; texts if asked for."""
+        from guardrail.summary import summarised
+
+        return summarised(self, include_text=include_text)

@@ -75,10 +75,29 @@ def key_error(key: str, known: Iterable[str], *, where: str) -> ConfigError:
 
 
 def value_of(source: str, hint: Any) -> Any:
-    """An environment variable's value: the string itself where a string will do, else what it is in TOML."""
-    if any(_is_text(kind) for kind in _kinds(hint)):
+    """The value of an environment variable or option: the string itself where a string will do, else what it
+    is in TOML. A list needs no brackets and no quotes (``mask,block``), a table no braces (``threat = 0.5``).
+    """
+    kinds = _kinds(hint)
+    if any(_is_text(kind) for kind in kinds):
         return source
-    return toml_or_text(source)
+    value = toml_or_text(source)
+    for kind in kinds:
+        if get_origin(kind) is tuple and not isinstance(value, list):
+            return _listed(source, get_args(kind)[0])
+        if _is_table(kind) and not isinstance(value, dict):
+            table = toml_or_text(f"{{{source}}}")
+            return table if isinstance(table, dict) else value
+    return value
+
+
+def _listed(source: str, hint: Any) -> list[Any]:
+    """The items of a list that is written without its brackets, or without quotes."""
+    whole = toml_or_text(f"[{source}]")
+    if isinstance(whole, list):
+        return whole
+    parts = source.strip().removeprefix("[").removesuffix("]").split(",")
+    return [value_of(part.strip(), hint) for part in parts if part.strip()]
 
 
 def toml_or_text(source: str) -> Any:
@@ -96,6 +115,11 @@ def takes_text(hint: Any) -> bool:
 
 def _is_text(kind: Any) -> bool:
     return kind in (str, Path, Url) or get_origin(kind) is Literal
+
+
+def _is_table(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -126,7 +150,7 @@ def _as(value: Any, kind: Any, where: str, folder: Path) -> Any:
         if len(items) != len(value):
             return _MISFIT
         return tuple(_fitted(item, hint, where, folder) for item, hint in zip(value, items, strict=True))
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+    if _is_table(kind):
         if not isinstance(value, dict):
             return _MISFIT
         return {key: _fitted(item, arguments[1], f"{where}.{key}", folder) for key, item in value.items()}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from guardrail import Verdict
-from guardrail.errors import ModelFileError, UsageError
+from guardrail import Verdict, __version__
+from guardrail.errors import GuardrailWarning, ModelFileError, UsageError
 from guardrail.integrations.cli import app
 from tests.fakes import WordDetector, WordGuard
 
@@ -74,6 +76,147 @@ def test_standard_input_that_passes_comes_out_byte_for_byte(run: Run, source: by
     result = run(["check", "-"], input=source)
     assert result.exit_code == 0
     assert result.stdout_bytes == source
+
+
+def test_the_version_is_printed_alone() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"guardrail {__version__}\n")
+
+
+@pytest.mark.parametrize("source", [TOXIC.encode(), b"two lines\r\nand no end", b"", b"not \xff UTF-8\n"])
+def test_check_reads_a_file_as_it_reads_standard_input(run: Run, tmp_path: Path, source: bytes) -> None:
+    file = tmp_path / "text.txt"
+    file.write_bytes(source)
+    from_file, from_input = run(["check", "--file", str(file)]), run(["check", "-"], input=source)
+    assert from_file.exit_code == 0
+    assert from_file.stdout_bytes == from_input.stdout_bytes
+    assert from_file.stderr.split(",")[0] == from_input.stderr.split(",")[0]
+    assert run(["check", "--file", "-"], input=source).stdout_bytes == from_input.stdout_bytes
+
+
+def test_check_json_of_a_file_is_one_object(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(TOXIC)
+    assert json.loads(run(["check", "--json", "--file", str(file)]).stdout)["action"] == "rewritten"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "name one text"),
+        ([TOXIC, "--file", "x"], "name one text"),
+        (["-", "--file", "x"], "name one text"),
+        (["--file", "no-such-file.txt"], "cannot read no-such-file.txt: No such file"),
+        (["--file", "."], "cannot read .: Is a directory"),
+    ],
+)
+def test_check_without_one_readable_text_is_an_error(run: Run, arguments: list[str], told: str) -> None:
+    result = run(["check", *arguments])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"guardrail: {told}")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_text_that_is_the_name_of_a_file_is_checked_with_a_warning(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("moron.txt").write_text(CLEAN)
+    result = run(["check", "moron.txt"])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("guardrail: warning: TEXT is the name of a file, ")
+    assert "--file" in result.stderr
+    assert "moron.txt" not in result.stderr
+    assert "name of a file" in run(["check", str(tmp_path / "moron.txt")]).stderr
+    assert "name of a folder" in run(["check", str(tmp_path)]).stderr
+    assert json.loads(run(["check", "--json", "moron.txt"]).stdout)["edits"][0]["before"] == "moron.txt"
+
+
+@pytest.mark.parametrize("text", [CLEAN, "", "other.txt", "a\0b", "x" * 5000, "a/" * 3000, "\udcff"])
+def test_any_other_text_is_checked_without_a_warning(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(["check", text])
+    assert result.exit_code == 0
+    assert "warning" not in result.stderr
+
+
+def test_explain_shows_every_sentence_and_candidate_on_standard_error(run: Run) -> None:
+    result = run(["check", "--explain", f"{CLEAN} {TOXIC}"])
+    assert result.exit_code == 0
+    assert result.stdout == f"{CLEAN} You are a person and everybody here knows that.\n"
+    assert f"1. characters 0-{len(CLEAN)} (toxicity 0.01): passed" in result.stderr
+    assert "rewrite 1: refused: it still reads as toxic (toxic)" in result.stderr
+    assert "it is the original again (copy)" in result.stderr
+    assert "rewrite 2: taken" in result.stderr
+    assert repr(TOXIC) in result.stderr
+    assert "rewritten: toxicity 0.900" in result.stderr
+
+
+def test_explain_leaves_json_as_it_is(run: Run) -> None:
+    explained, plain = (run(["check", *more, "--json", TOXIC]) for more in (["--explain"], []))
+    rows = [json.loads(result.stdout) for result in (explained, plain)]
+    assert rows[0] | {"milliseconds": None} == rows[1] | {"milliseconds": None}
+    assert "rewrite 2: taken" in explained.stderr
+    assert plain.stderr == ""
+
+
+def test_explain_of_a_text_that_raises_shows_why_before_the_error(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "guardrail.toml"
+    config.write_text("[policy]\nladder = ['block']\nblock = 'raise'\n")
+    result = run(["check", "--explain", "--config", str(config), f"{CLEAN} {TOXIC}"])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "blocked, with all that follows" in result.stderr
+    assert result.stderr.endswith("the details are in .outcome\n")
+
+
+def test_a_warning_of_python_is_one_line_without_its_source(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WarningGuard(WordGuard):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            warnings.warn("something is missing", GuardrailWarning, stacklevel=2)
+
+    monkeypatch.setattr("guardrail.guard.Guard", WarningGuard)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = run(["check", CLEAN])
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[0] == "guardrail: warning: something is missing"
+    assert ".py" not in result.stderr
+
+
+def test_a_missing_base_is_told_in_one_line(tmp_path: Path) -> None:
+    command = [Path(sys.executable).parent / "guardrail", "check", "You are a complete idiot."]
+    environ = os.environ | {"GUARDRAIL_CACHE": str(tmp_path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    warning, summary, *_ = done.stderr.splitlines()
+    assert warning.startswith("guardrail: warning: toxic text is masked instead of rewritten: model ")
+    assert warning.endswith("once")
+    assert "degraded: rewriter_missing" in summary
+    assert ".py" not in done.stderr
+
+
+def test_every_command_that_builds_a_guard_takes_a_configuration() -> None:
+    from typer.main import get_command
+
+    def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+        for name, command in getattr(group, "commands", {}).items():
+            yield (*path, name), command
+            yield from commands(command, (*path, name))
+
+    takes = {
+        " ".join(path)
+        for path, command in commands(get_command(app))
+        if any("--config" in parameter.opts for parameter in command.params)
+    }
+    assert takes == {
+        "check", "detect", "filter", "serve", "config show", "config check", "audit export"
+    }  # fmt: skip
 
 
 def test_check_json_stays_valid_for_bytes_that_are_not_text(run: Run) -> None:
@@ -204,6 +347,19 @@ def test_models_list_names_the_rewriters_base(tmp_path: Path, monkeypatch: pytes
     assert result.exit_code == 0
     (line,) = [line for line in result.stdout.splitlines() if "smollm2-135m-instruct" in line]
     assert "missing" in line
+
+
+def test_models_list_json_is_an_array_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
+    result = CliRunner().invoke(app, ["models", "list", "--json"])
+    assert result.exit_code == 0
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    missing = rows["smollm2-135m-instruct"]
+    assert (missing["state"], missing["folder"]) == ("missing", None)
+    assert missing["bytes"] > 50_000_000
+    (shipped,) = [row for row in rows.values() if Path(row["folder"] or "").name == "detector"]
+    assert shipped["state"] == "ready"
+    assert all(list(row) == ["name", "state", "bytes", "purpose", "folder"] for row in rows.values())
 
 
 def test_models_verify_fails_where_a_file_was_altered(

@@ -245,6 +245,18 @@ def test_a_guard_comes_from_a_file(tmp_path: Path) -> None:
         Guard.from_config(write(tmp_path, "[models]\nrewriter = 'nowhere'\n"))
 
 
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_the_file_of_config_is_an_argument_or_an_option(tmp_path: Path, command: str) -> None:
+    path = str(write(tmp_path, "[policy]\nthreshold = 0.9\n"))
+    argument = CliRunner().invoke(app, ["config", command, path])
+    option = CliRunner().invoke(app, ["config", command, "--config", path])
+    assert argument.exit_code == option.exit_code == 0
+    assert argument.output == option.output
+    both = CliRunner().invoke(app, ["config", command, path, "--config", path])
+    assert both.exit_code == 2
+    assert "not both" in both.stderr
+
+
 def test_check_takes_its_policy_from_the_configuration(tmp_path: Path) -> None:
     path = write(tmp_path, "[policy]\nladder = ['block']\nrefusal = '[no]'\nthreshold = 0.0\n")
     result = CliRunner().invoke(app, ["check", "Good morning to everyone.", "--config", str(path)])

@@ -16,15 +16,15 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from guardrail.errors import AuditError, MissingExtraError, UsageError
 
 try:
-    from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+    from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
     from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError, StatementError
     from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 except ImportError as missing:
     raise MissingExtraError(feature="an audit", extra="audit") from missing
 
-from guardrail.audit.schema import prepare
+from guardrail.audit.schema import prepare, schema_version
 
-__all__ = ["Database"]
+__all__ = ["Database", "file_of"]
 
 BUSY_SECONDS = 30
 """How long a writer waits for another one's lock."""
@@ -63,6 +63,11 @@ class Database:
                     prepare(connection, where=self.where)
                 self._prepared = True
 
+    def holds_audit(self) -> bool:
+        """True where the tables of an audit are there; AuditError where the database does not work."""
+        with self._begin(write=False) as connection:
+            return inspect(connection).has_table(schema_version.name)
+
     def close(self) -> None:
         """Closes the connections; a later call opens new ones."""
         self._engine.dispose()
@@ -93,6 +98,12 @@ def _url(where: str | Path) -> URL:
     if url.database in (None, "", ":memory:"):
         raise UsageError("an audit in memory would be lost with the process: name a file")
     return url
+
+
+def file_of(where: str | Path) -> Path | None:
+    """The SQLite file of an audit; None for PostgreSQL. UsageError for any other."""
+    url = _url(where)
+    return Path(str(url.database)) if url.drivername == "sqlite" else None
 
 
 def _engine(url: URL) -> Engine:
@@ -141,8 +152,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _cause(error: SQLAlchemyError) -> str:
     """Why, in the database's words where these cannot quote a value; else the error's type."""
-    if isinstance(error, OperationalError) and error.orig is not None:
-        return str(error.orig).strip().partition("\n")[0]
+    original = getattr(error, "orig", None)
+    is_no_database = type(original) is sqlite3.DatabaseError  # a kind of its own for errors of values
+    if original is not None and (isinstance(error, OperationalError) or is_no_database):
+        return str(original).strip().partition("\n")[0]
     return type(error).__name__
 
 

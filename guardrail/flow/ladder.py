@@ -9,6 +9,7 @@ from typing import Any
 
 from guardrail.checks import Proposal, failed, protected_spans
 from guardrail.errors import DeadlineError, PluginError
+from guardrail.explanation import Attempt
 from guardrail.flow.marks import candidates
 from guardrail.flow.record import CLEAN, Case, Record, Trace
 from guardrail.flow.scoring import detect, jointly, tolerate
@@ -104,6 +105,7 @@ def _attempt(policy: Policy, cases: Sequence[Case], *, n: int, floor: float | No
     if policy.acceptable is not None:
         proposals = yield from _verify(policy, proposals)
     for case, tried in zip(cases, proposals, strict=True):
+        _note_rewrites(policy, case, tried)
         if floor is None:
             _accept_best(policy, case, tried)
         elif tried and not failed(tried[0][0], policy) and _worth(*tried[0]) >= floor:
@@ -160,6 +162,23 @@ def _verify(
     ]
 
 
+def _note_rewrites(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
+    """Keeps the candidates and what refused each, if somebody wants to know."""
+    if case.attempts is None:
+        return
+    known = {attempt.text for attempt in case.attempts}
+    case.attempts += [
+        Attempt(
+            text=proposal.candidate,
+            failed_checks=failed(proposal, policy),
+            similarity=proposal.similarity,
+            acceptable=proposal.acceptable,
+        )
+        for proposal, _ in tried
+        if proposal.candidate not in known
+    ]
+
+
 def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
     """Settles the case on the best of the candidates that pass every check.
 
@@ -206,6 +225,9 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
             case.fail(error)
     for case in cases:
         text, verdict = hidden[id(case)], verdicts.get(id(case))
+        if case.attempts is not None and text is not None and verdict is not None:
+            refused = ("mask:toxic",) if verdict.flagged else ()
+            case.attempts.append(Attempt(text=text, failed_checks=refused, step="mask"))
         if text is not None and verdict is not None and not verdict.flagged:
             case.settle(Action.MASKED, text, verdict)
             continue

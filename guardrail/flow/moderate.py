@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from guardrail.explanation import Sentence
 from guardrail.flow.record import Case, Record
 from guardrail.flow.scoring import judge
 from guardrail.flow.steps import PAUSE, Flow, Read, Steps, UnfinishedError
@@ -30,9 +31,12 @@ STRIDE = 8192
 """Characters cut into segments at a time: a driver may do something else after each stride."""
 
 
-def moderate(policy: Policy) -> Flow:
-    """A flow that moderates one text under a policy and returns its Outcome."""
-    record = Record(policy)
+def moderate(policy: Policy, *, told: list[Sentence] | None = None) -> Flow:
+    """A flow that moderates one text under a policy and returns its Outcome.
+
+    ``told`` receives every sentence with all that was tried for it; by default no candidate is kept.
+    """
+    record = Record(policy, told=told)
     try:
         yield from _read(policy, record)
     except UnfinishedError:

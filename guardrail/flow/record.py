@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from guardrail.boundaries import BRACKETS, DENSE_ENDS
 from guardrail.errors import PluginError
+from guardrail.explanation import Attempt, Sentence
 from guardrail.flow.steps import Release
 from guardrail.outcome import Action, Edit, Failure, FrozenDict, Outcome, Verdict
 from guardrail.policy import Policy
@@ -65,7 +66,8 @@ class Case:
     ``context`` is the earlier text that it is judged with once more, ``earlier`` the traces of the segments
     in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the
     segment did not get a full pass, ``failures`` which plug-ins broke; ``blind`` is true once its classifier
-    failed. ``in_context`` says whether it is judged with its context, once that is decided.
+    failed. ``in_context`` says whether it is judged with its context, once that is decided. ``attempts`` are
+    the candidates that were tried, if somebody wants to know, else None.
     """
 
     segment: Segment
@@ -85,6 +87,7 @@ class Case:
     tried: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    attempts: list[Attempt] | None = field(default=None, repr=False)
 
     @property
     def body(self) -> str:
@@ -171,10 +174,14 @@ class Case:
 
 
 class Record:
-    """One text's cases in order, its released pieces, and in the end its outcome."""
+    """One text's cases in order, its released pieces, and in the end its outcome.
 
-    def __init__(self, policy: Policy) -> None:
+    ``told`` receives every sentence once it was released, with all that was tried; None keeps nothing.
+    """
+
+    def __init__(self, policy: Policy, *, told: list[Sentence] | None = None) -> None:
         self.policy = policy
+        self._told = told
         self.rewrites_left = policy.max_rewrites
         self._tail = ""
         self._traces: tuple[Trace, ...] = ()
@@ -197,7 +204,9 @@ class Record:
                 begin = segment.start + segment.core.start - len(context)
                 reach = tuple(trace for trace in self._traces if trace.end > begin)
             trace = Trace(segment.end, clear=segment.core.start == segment.core.end)
-            cases.append(Case(segment, context, trace, reach, self._allowance))
+            case = Case(segment, context, trace, reach, self._allowance)
+            case.attempts = None if self._told is None else []
+            cases.append(case)
             self._traces = (*reach, trace)
             # One character more than the context shows whether the cut falls inside a word.
             self._tail = (self._tail + segment.text)[-(self.policy.context + 1) :]
@@ -233,6 +242,16 @@ class Record:
         self._released.append(release.text)
         if release.edit is not None:
             self._edits.append(release.edit)
+        if self._told is not None and case.body:
+            self._told.append(
+                Sentence(
+                    start=case.offset,
+                    text=case.body,
+                    verdict=case.verdict_in_text,
+                    edit=release.edit,
+                    attempts=tuple(case.attempts or ()),
+                )
+            )
 
     def _replacement(self, case: Case) -> tuple[str, str]:
         """What stands for the core, and the whole text to release for the segment."""

@@ -6,7 +6,9 @@ package is one line: status 2 where the caller can mend it by other arguments, s
 
 from __future__ import annotations
 
+import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,28 +16,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from guardrail.errors import GuardrailError, UsageError
+from guardrail.errors import BlockedError, GuardrailError, UsageError
 from guardrail.integrations.audit.command import audit_app
 from guardrail.integrations.bulk.command import FileKind, filter_file
 from guardrail.integrations.config_command import ConfigOption, config_app
 from guardrail.integrations.serve_command import serve
+from guardrail.outcome import Action, Outcome
 
 if TYPE_CHECKING:
+    from guardrail.guard import Guard
     from guardrail.models import Installed
-    from guardrail.outcome import Outcome
 
 __all__ = ["app"]
 
 
 class Commands(TyperGroup):
-    """Turns the errors of this package into one line and a status."""
+    """Turns the errors of this package into one line and a status, and Python's warnings into one line."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except GuardrailError as error:
-            typer.echo(f"guardrail: {error}", err=True)
-            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except GuardrailError as error:
+                typer.echo(f"guardrail: {error}", err=True)
+                raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    """What a warning says, without the line of code that gave it."""
+    _warn(str(message))
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"guardrail: warning: {message}", err=True)
 
 
 app = typer.Typer(
@@ -53,30 +67,97 @@ app.command("filter")(filter_file)
 app.command()(serve)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from guardrail import __version__
+
+        typer.echo(f"guardrail {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 @app.command()
 def check(
-    text: Annotated[str, typer.Argument(help="The text, or - to read standard input.")],
+    text: Annotated[
+        str | None, typer.Argument(help="The text, or - to read standard input.", show_default=False)
+    ] = None,
     *,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Read the text from this file.", show_default=False)
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole outcome as one JSON object.")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Show for each sentence what was tried, refused candidates too."),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Prints what may be shown of a text; text that passes comes out as it went in."""
+    """Prints what may be shown of a text; text that passes comes out as it went in.
+
+    A summary goes to standard error, without any text. With --explain the text and every candidate go there.
+    """
     from guardrail.guard import Guard
     from guardrail.integrations.lines import dumps
-    from guardrail.integrations.rows import outcome_row
 
-    piped = text == "-"
-    source = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if piped else text
-    outcome = Guard.from_config(config).check(source)
-    printed = (
-        f"{dumps(outcome_row(outcome))}\n" if as_json else outcome.text if piped else f"{outcome.text}\n"
-    )
+    source, is_argument = _source(text, file)
+    guard = Guard.from_config(config)
+    outcome = _explained(guard, source) if explain else guard.check(source)
+    end = "\n" if is_argument else ""
+    printed = f"{dumps(outcome.to_dict())}\n" if as_json else f"{outcome.text}{end}"
     sys.stdout.buffer.write(printed.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
     if not as_json:
         _summarise(outcome)
+
+
+def _source(text: str | None, file: Path | None) -> tuple[str, bool]:
+    """The text to check, and whether it is the argument itself."""
+    if (text is None) == (file is None):
+        raise UsageError("name one text: TEXT, - for standard input, or --file FILE")
+    if text not in (None, "-"):
+        if kind := _kind_of_path(text):
+            _warn(f"TEXT is the name of a {kind}, and the name is checked, not what is in it: see --file")
+        return text, True
+    if file is None or str(file) == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    return content.decode("utf-8", "surrogateescape"), False
+
+
+def _kind_of_path(text: str) -> str | None:
+    """What lies at a path, if the text is one."""
+    try:
+        path = Path(text)
+        exists = bool(text.strip()) and path.exists()
+        return ("folder" if path.is_dir() else "file") if exists else None
+    except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
+        return None
+
+
+def _explained(guard: Guard, source: str) -> Outcome:
+    """The outcome, once what was tried is on standard error."""
+    explanation = guard.explain(source)
+    for line in explanation.lines():
+        typer.echo(line, err=True)
+    outcome = explanation.outcome
+    if outcome.action is Action.BLOCKED and guard.policy.block == "raise":
+        raise BlockedError(outcome)
+    return outcome
 
 
 def _summarise(outcome: Outcome) -> None:
@@ -138,11 +219,28 @@ def detect(
 
 
 @models_app.command(name="list")
-def list_models() -> None:
+def list_models(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, sizes in bytes.")] = False,
+) -> None:
     """Lists the models that this package knows, and which of them are here."""
     from guardrail import models
 
-    _print_models(models.listing())
+    rows = models.listing()
+    if as_json:
+        typer.echo(json.dumps([_model_row(row) for row in rows]))
+    else:
+        _print_models(rows)
+
+
+def _model_row(row: Installed) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "state": row.state,
+        "bytes": row.size,
+        "purpose": row.purpose,
+        "folder": None if row.where is None else str(row.where),
+    }
 
 
 @models_app.command()

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from guardrail.config import SECTIONS, Config
+from guardrail.errors import UsageError
 from guardrail.guard import Guard
 from guardrail.settings import hints_of, takes_text
 
@@ -33,17 +34,24 @@ Source = Annotated[
 
 
 @config_app.command()
-def show(path: Source = None) -> None:
+def show(path: Source = None, *, config: ConfigOption = None) -> None:
     """Prints every setting as TOML with where it was set; passwords in URLs are left out."""
-    typer.echo(rendered(Config.load(path)), nl=False)
+    typer.echo(rendered(_loaded(path, config)), nl=False)
 
 
 @config_app.command()
-def check(path: Source = None) -> None:
+def check(path: Source = None, *, config: ConfigOption = None) -> None:
     """Reads the configuration and opens its models; status 2 for a wrong key or value, 1 for a model."""
-    config = Config.load(path)
-    guard = Guard.from_config(config, audit=None)
-    typer.echo(f"ok: {len(config.origins)} settings, policy {guard.policy.digest()}", err=True)
+    loaded = _loaded(path, config)
+    guard = Guard.from_config(loaded, audit=None)
+    typer.echo(f"ok: {len(loaded.origins)} settings, policy {guard.policy.digest()}", err=True)
+
+
+def _loaded(path: Path | None, option: Path | None) -> Config:
+    """The configuration of the one file that is named, as an argument or by --config."""
+    if path is not None and option is not None:
+        raise UsageError("name one configuration file: as PATH or with --config, not both")
+    return Config.load(path or option)
 
 
 def rendered(config: Config) -> str:

@@ -20,8 +20,8 @@ from guardrail.errors import PluginError, UsageError
 from guardrail.integrations.beginnings import BOM, require_rows
 from guardrail.integrations.compression import compressed, decompressed
 from guardrail.integrations.field_path import RowError, text_of
-from guardrail.integrations.rows import verdict_row
 from guardrail.outcome import Verdict
+from guardrail.rows import verdict_row
 
 __all__ = [
     "Columns",

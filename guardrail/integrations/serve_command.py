@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guardrail.integrations.audit.option import AuditOption, AuditTextOption, with_audit
 from guardrail.integrations.config_command import ConfigOption
 
+if TYPE_CHECKING:
+    from guardrail.config import Config
+
 __all__ = ["serve"]
+
+
+class Level(str, Enum):
+    """How grave a message must be to be logged."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+    critical = "critical"
 
 
 def serve(
@@ -24,6 +39,19 @@ def serve(
     allow_field: Annotated[
         list[str] | None, typer.Option(help="A field of messages to pass on, moderated; repeatable.")
     ] = None,
+    ladder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS", help="The steps to try: rewrite,mask,block or a part that ends with block."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Flag from this score on, 0..1; as the detector decides if omitted.")
+    ] = None,
+    log_level: Annotated[
+        Level | None, typer.Option(help="Log this and what is graver; info if omitted.", show_default=False)
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object per line.")] = False,
     audit: AuditOption = None,
     audit_text: AuditTextOption = False,
     config: ConfigOption = None,
@@ -38,11 +66,26 @@ def serve(
     from guardrail.integrations.openai_server.serving import run
 
     loaded = with_audit(Config.load(config), audit, include_text=audit_text)
+    loaded = _with_policy(loaded, ladder=ladder, threshold=threshold)
     chosen: dict[str, Any] = {
         "upstream": upstream,
         "host": host,
         "port": port,
         "allowed_fields": tuple(allow_field) if allow_field else None,
+        "log_level": None if log_level is None else log_level.value,
+        "log_json": log_json or None,
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
     run(replace(loaded, server=replace(loaded.server, **changes)))
+
+
+def _with_policy(config: Config, *, ladder: str | None, threshold: float | None) -> Config:
+    """The configuration with what the command line says of the policy."""
+    from guardrail.policy import Policy
+    from guardrail.settings import hints_of, typed, value_of
+
+    changes: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+    if ladder is not None:
+        value = {"ladder": value_of(ladder, hints_of(Policy)["ladder"])}
+        changes |= typed(Policy, value, where="--ladder", folder=Path())
+    return replace(config, policy=replace(config.policy, **changes)) if changes else config

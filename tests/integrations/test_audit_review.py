@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,41 @@ def test_an_export_without_an_audit_says_what_to_set(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl")])
     assert result.exit_code == 2
     assert "GUARDRAIL_AUDIT__URL" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["{path}", "sqlite:///{path}"])
+@pytest.mark.parametrize("name", ["none.db", "no/folder/none.db", "folder"])
+def test_an_export_of_an_audit_that_is_not_there_is_an_error_and_makes_nothing(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    where, target = form.format(path=tmp_path / name), tmp_path / "out.jsonl"
+    result = CliRunner().invoke(app, ["audit", "export", str(target), "--audit", where])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"guardrail: there is no audit in {tmp_path / name}: ")
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_export_of_a_database_without_an_audit_is_an_error_and_makes_no_tables(
+    postgresql: Callable[[], str], tmp_path: Path
+) -> None:
+    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE notes (note)").connection.close()
+    for where in (postgresql(), str(tmp_path / "other.db")):
+        for _ in range(2):
+            result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "x.jsonl"), "--audit", where])
+            assert result.exit_code == 2
+            assert "there is no audit in" in result.stderr
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_an_export_of_a_file_that_is_no_audit_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("These are notes, and no database. " * 99)
+    result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", str(file)])
+    assert result.exit_code == 1
+    assert "file is not a database" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from guardrail.config import Config
 from guardrail.errors import UsageError
 from guardrail.integrations.audit.option import AuditOption, with_audit
 from guardrail.integrations.config_command import ConfigOption
+
+if TYPE_CHECKING:
+    from guardrail.audit.database import Database
 
 __all__ = ["audit_app"]
 
@@ -35,7 +38,7 @@ def export(
     Each line holds a toxic segment and its neutral versions: {"toxic": ..., "neutral": [...]}.
     """
     settings = with_audit(Config.load(config), audit, include_text=False).audit
-    store = settings.open()
+    database = _existing(settings.where)
     from guardrail.integrations.audit.review import corrections, pairs
 
     count = 0
@@ -44,12 +47,12 @@ def export(
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
     with file:
-        for pair in pairs(store.database):
+        for pair in pairs(database):
             # Escaped: readers differ in what they take for the end of a line.
             file.write(f"{json.dumps({'toxic': pair.toxic, 'neutral': pair.neutral})}\n")
             count += 1
     typer.echo(f"{count} pairs", err=True)
-    found = corrections(store.database)
+    found = corrections(database)
     if found.confirmed:
         typer.echo(f"corrections confirmed although checks refuse them: {found.confirmed}", err=True)
     if found.unchecked:
@@ -57,3 +60,17 @@ def export(
             f"corrections left out as nothing checked them: {found.unchecked}; save them at /audit again",
             err=True,
         )
+
+
+def _existing(where: str | Path) -> Database:
+    """The audit that is there; UsageError for none: opened for writing it would be made."""
+    from guardrail.audit.database import Database, file_of
+
+    path = file_of(where)
+    database = Database(where) if path is None or path.is_file() else None
+    if database is None or not database.holds_audit():
+        raise UsageError(
+            f"there is no audit in {path or 'that database'}: name the one that 'guardrail serve --audit' or "
+            "'guardrail filter --audit' wrote, with --audit or as url in [audit]"
+        )
+    return database

@@ -20,7 +20,6 @@ from guardrail.integrations.openai_server.questions import asked
 from guardrail.integrations.openai_server.replies import ApiError, JsonReply, misfit
 from guardrail.integrations.openai_server.sentences import sentence_rows
 from guardrail.integrations.openai_server.wire import JsonObject, inert
-from guardrail.integrations.rows import outcome_row
 from guardrail.outcome import Verdict
 from guardrail.policy import Policy
 
@@ -152,7 +151,8 @@ async def _detoxified(proxy: Proxy, policies: Policies, question: Detoxify) -> J
 
     async def row_of(text: str) -> JsonObject:
         outcome = await moderator.prose(text)
-        row = outcome_row(outcome)
+        row = outcome.to_dict()
+        del row["failures"]  # modules and lines of the server's own code are for its operator
         if question.sentences:
             row["sentences"] = await anyio.to_thread.run_sync(sentence_rows, moderator.guard, text, outcome)
         return row

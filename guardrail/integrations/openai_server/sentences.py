@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from guardrail.guard import Guard
-from guardrail.integrations.rows import verdict_row
 from guardrail.outcome import Outcome
+from guardrail.rows import verdict_row
 from guardrail.segment import Segmenter
 
 __all__ = ["sentence_rows"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import Config, ServerSettings
 from guardrail.guard import Guard
@@ -15,19 +12,12 @@ from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server.app import create_app
 from guardrail.integrations.openai_server.heads import protocol_of
 from guardrail.integrations.openai_server.keys import Keys, require_safe_address
+from guardrail.integrations.openai_server.logs import log_warnings, logging_config
 
 __all__ = ["run", "server_of"]
 
 GRACE = 30
 """Seconds that open streams get to end when the server is told to stop."""
-LOGGING: dict[str, Any] = {
-    **LOGGING_CONFIG,
-    "loggers": {
-        **LOGGING_CONFIG["loggers"],
-        "guardrail": {"handlers": ["default"], "level": "INFO", "propagate": False},
-    },
-}
-"""uvicorn's own, with this package's messages in it: outcomes that changed something, and failures."""
 
 
 def run(config: Config) -> None:
@@ -42,6 +32,7 @@ def run(config: Config) -> None:
         guard = Guard.from_config(config, audit=store)
         routers = [audit_routes(store.database, reviewers, guard=guard)]
         app = create_app(guard, settings=settings, keys=keys, routers=routers)
+    log_warnings()
     server_of(app, settings).run()
 
 
@@ -53,7 +44,7 @@ def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
             http=protocol_of(settings.body_timeout),
             host=settings.host,
             port=settings.port,
-            log_config=LOGGING,
+            log_config=logging_config(settings),
             access_log=False,
             server_header=False,
             proxy_headers=False,

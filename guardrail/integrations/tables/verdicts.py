@@ -13,10 +13,10 @@ from guardrail.errors import UsageError
 from guardrail.integrations.field_path import RowError
 from guardrail.integrations.kinds import TableKind, opened_source
 from guardrail.integrations.lines import Columns, Report, replacing, require_apart, verdicts_of
-from guardrail.integrations.rows import verdict_row
 from guardrail.integrations.tables.columns import TextColumn
 from guardrail.integrations.tables.files import PORTION_ROWS, Portion, TableFile
 from guardrail.outcome import Verdict
+from guardrail.rows import verdict_row
 
 __all__ = ["judge_table"]
 

@@ -215,7 +215,8 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(upstream: Upstream) -> N
 def test_a_connection_whose_head_does_not_arrive_in_time_is_closed(
     upstream: Upstream, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "LOGGING", None)  # how this process logs is not the server's to say here
+    # How this process logs is not the server's to say here.
+    monkeypatch.setattr(serving, "logging_config", lambda settings: None)
     settings = ServerSettings(port=0, body_timeout=0.05)
     server = serving.server_of(create_app(fake_guard(), settings=settings, keys=Keys()), settings)
     thread = threading.Thread(target=server.run, daemon=True)

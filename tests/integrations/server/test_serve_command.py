@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from openai import OpenAI
 from typer.testing import CliRunner
 
+from guardrail.config import LogLevel, ServerSettings
+from guardrail.errors import GuardrailWarning
 from guardrail.integrations.cli import app
+from guardrail.integrations.openai_server.logs import JsonFormatter, log_warnings, logging_config
+from guardrail.integrations.serve_command import Level
 from tests.integrations.server.running import (
     CLEAN,
     PROXY_KEY,
@@ -32,8 +40,13 @@ ADDRESS = re.compile(r"running on (http://\S+)")
 
 
 @contextmanager
-def started(*arguments: str, logs: str = "", **environment: str) -> Iterator[str]:
-    """The command in a process of its own; its address, taken from what it prints. ``logs`` must be there."""
+def started(
+    *arguments: str, logs: str = "", lines: list[str] | None = None, **environment: str
+) -> Iterator[str]:
+    """The command in a process of its own; its address, taken from what it prints.
+
+    ``logs`` must be there; ``lines`` receives what it printed.
+    """
     command = [str(Path(sys.executable).parent / "guardrail"), "serve", "--port", "0", *arguments]
     quick = {"NO_PROXY": "127.0.0.1", "GUARDRAIL_MODELS__REWRITER": "none"}
     environ = os.environ | environment | quick
@@ -50,6 +63,8 @@ def started(*arguments: str, logs: str = "", **environment: str) -> Iterator[str
             process.send_signal(signal.SIGTERM)
             rest = process.stderr.read()
     shown = "".join(printed) + rest
+    if lines is not None:
+        lines += shown.splitlines()
     assert ADDRESS.search(shown), shown
     assert logs in shown
     assert process.returncode in (0, -signal.SIGTERM), shown
@@ -87,9 +102,64 @@ def test_settings_come_from_a_file_under_the_options_and_keys_from_the_environme
     assert upstream.asked[0].header("authorization") == f"Bearer {UPSTREAM_KEY}"
 
 
+def test_ladder_and_threshold_of_the_command_line_go_before_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "guardrail.toml"
+    file.write_text("[policy]\nladder = ['mask', 'block']\nthreshold = 1.0\nrefusal = '[no]'\n")
+    with started("--config", str(file), "--ladder", "block", "--threshold", "0.0") as url:
+        (row,) = post(f"{url}/v1/detoxify", json={"input": CLEAN}).json()["outcomes"]
+    assert (row["action"], row["text"]) == ("blocked", "[no]")
+
+
+def test_the_log_is_json_by_line_and_as_detailed_as_asked() -> None:
+    lines: list[str] = []
+    with started("--log-json", "--log-level", "debug", lines=lines) as url:
+        post(f"{url}/v1/detoxify", json={"input": [CLEAN, TOXIC]})
+    rows = [json.loads(line) for line in lines]
+    assert all({"time", "level", "logger", "message"} <= set(row) for row in rows)
+    told = {(row["logger"], row["level"], row["message"].partition(" ")[0]) for row in rows}
+    assert {("guardrail", "debug", "action=passed"), ("guardrail", "info", "action=masked")} <= told
+    assert any(row["logger"] == "uvicorn.error" for row in rows)
+
+
+def test_a_higher_log_level_leaves_out_what_is_less_grave() -> None:
+    settings = ServerSettings(log_level="error")
+    told = logging_config(settings)["loggers"]
+    assert {name: logger["level"] for name, logger in told.items()} == dict.fromkeys(told, "ERROR")
+    assert {"guardrail", "uvicorn.error"} <= set(told)
+
+
+def test_the_command_line_knows_the_levels_of_the_configuration() -> None:
+    assert tuple(level.value for level in Level) == get_args(LogLevel)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("wrong")])
+def test_a_line_of_the_json_log_is_one_object(error: Exception | None) -> None:
+    record = logging.LogRecord("guardrail", logging.WARNING, "x.py", 1, "two\nlines %s", ("\udcff",), None)
+    if error is not None:
+        record.exc_info = (type(error), error, None)
+    line = JsonFormatter().format(record)
+    row = json.loads(line)
+    assert "\n" not in line
+    assert (row["level"], row["message"]) == ("warning", "two\nlines \udcff")
+    assert row.get("exception") == (None if error is None else "ValueError: wrong")
+
+
+def test_a_warning_of_python_is_logged_without_its_source(caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        log_warnings()
+        warnings.warn("something is missing", GuardrailWarning, stacklevel=1)
+    assert [record.getMessage() for record in caplog.records] == ["something is missing"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["--ladder", "mask"], "policy ladder must be a part of"),
+        (["--ladder", "hide,block"], "--ladder: ladder must be 'rewrite' or 'mask' or 'block', got 'hide'"),
+        (["--ladder", ""], "policy ladder must be a part of"),
+        (["--threshold", "1.5"], "policy threshold must be between 0 and 1, got 1.5"),
+        (["--log-level", "loud"], "'loud' is not one of"),
         (["--host", "0.0.0.0"], "GUARDRAIL_PROXY_KEYS"),
         (["--upstream", "example.org"], "must begin with http"),
         (["--port", "70000"], "between 0 and 65535"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from guardrail.outcome import Edit, Outcome, Verdict
+if TYPE_CHECKING:
+    from guardrail.outcome import Edit, Outcome, Verdict
 
 __all__ = ["outcome_row", "verdict_row"]
 
@@ -19,17 +21,19 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def outcome_row(outcome: Outcome) -> dict[str, Any]:
-    """The whole outcome with its texts; timings in milliseconds."""
+def outcome_row(outcome: Outcome, *, include_text: bool) -> dict[str, Any]:
+    """The whole outcome, as ``outcome.schema.json`` describes it; timings in milliseconds."""
     timings = outcome.timings
+    text = {"text": outcome.text} if include_text else {}
     return {
         "action": str(outcome.action),
-        "text": outcome.text,
+        **text,
         "counts": dict(outcome.counts),
         "degraded": list(outcome.degraded),
+        "failures": [asdict(failure) for failure in outcome.failures],
         "verdict": verdict_row(outcome.verdict),
         "verdict_after": verdict_row(outcome.verdict_after),
-        "edits": [_edit_row(edit) for edit in outcome.edits],
+        "edits": [_edit_row(edit, include_text=include_text) for edit in outcome.edits],
         "milliseconds": {
             name: round(1000 * getattr(timings, name), 3)
             for name in ("detect", "rewrite", "embed", "verify", "total")
@@ -37,13 +41,13 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _edit_row(edit: Edit) -> dict[str, Any]:
+def _edit_row(edit: Edit, *, include_text: bool) -> dict[str, Any]:
+    texts = {"before": edit.before, "after": edit.after} if include_text else {}
     return {
         "start": edit.start,
         "end": edit.end,
         "action": str(edit.action),
-        "before": edit.before,
-        "after": edit.after,
+        **texts,
         "similarity": None if edit.similarity is None else round(float(edit.similarity), 6),
         "acceptable": None if edit.acceptable is None else round(float(edit.acceptable), 6),
         "failed_checks": list(edit.failed_checks),

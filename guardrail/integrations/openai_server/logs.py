@@ -1,0 +1,57 @@
+"""How the server logs: uvicorn's loggers and this package's, as lines for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from datetime import datetime, timezone
+from typing import Any
+
+from uvicorn.config import LOGGING_CONFIG
+
+from guardrail.config import ServerSettings
+
+__all__ = ["JsonFormatter", "log_warnings", "logging_config"]
+
+logger = logging.getLogger("guardrail.server")
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, and ``exception`` if there is
+    one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        row = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            row["exception"] = self.formatException(record.exc_info)
+        return json.dumps(row)
+
+
+def logging_config(settings: ServerSettings) -> dict[str, Any]:
+    """For ``logging.config``: outcomes that changed something, failures, and what uvicorn has to say."""
+    level = settings.log_level.upper()
+    config: dict[str, Any] = {
+        **LOGGING_CONFIG,
+        "loggers": {name: {**each, "level": level} for name, each in LOGGING_CONFIG["loggers"].items()}
+        | {"guardrail": {"handlers": ["default"], "level": level, "propagate": False}},
+    }
+    if settings.log_json:
+        formatter = {"()": f"{__name__}.{JsonFormatter.__name__}"}
+        config["formatters"] = dict.fromkeys(LOGGING_CONFIG["formatters"], formatter)
+    return config
+
+
+def log_warnings() -> None:
+    """Lets Python's warnings be logged, without the line of code that gave them."""
+
+    def log(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+        logger.warning("%s", message)
+
+    warnings.showwarning = log
