@@ -14,7 +14,7 @@ from langchain_core.tools import tool
 from guardrail import Guard
 from guardrail.integrations.langchain import DetoxMiddleware
 
-ANSWER = "The letter is on its way to the customer. Your customer is a stupid idiot."
+ANSWER = "The letter is on its way to the customer. That stupid customer wants it by Friday."
 
 
 @tool

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from guardrail import Guard, Policy
 
-REVIEWS = ["The soup was warm. ", "Whoever wrote this menu is a complete idiot. ", "We paid 23 euros."]
+REVIEWS = ["The soup was warm. ", "The idiot who wrote this menu cannot spell. ", "We paid 23 euros."]
 
 app = FastAPI()
 guard = Guard(

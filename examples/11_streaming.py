@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from guardrail import Guard, Outcome, detox_guard
 
-ANSWER = "The train leaves at ten. Anybody who is late is a stupid idiot. Bring some food along!"
+ANSWER = "The train leaves at ten. Any idiot who is late has to take the next train. Bring some food along!"
 
 
 def report(outcome: Outcome) -> None:

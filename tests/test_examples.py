@@ -21,7 +21,7 @@ EXPECTED = {
     "07_langchain_agent.py": "sent: We are sorry for the delay.",
     "08_bulk_file.py": "{'passed': 2, 'masked': 1}",
     "09_openai_proxy.py": "piece: Your parcel left Graz on Monday.",
-    "10_fastapi_app.py": " i****. We paid 23 euros.",
+    "10_fastapi_app.py": " i**** who wrote this menu cannot spell. We paid 23 euros.",
     "11_streaming.py": "rewritten: 1 of the sentences changed",
     "12_remote_rewriter.py": "rewritten: Why is the report late again?",
     "demo.py": "passed",

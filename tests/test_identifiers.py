@@ -122,11 +122,15 @@ def test_a_chat_completion_passes_whatever_its_fingerprint(shipped: Guard) -> No
 @pytest.mark.parametrize(
     ("identifier", "expected"),
     [
-        ("stop", ("stop",)),
+        ("stop", ()),
+        ("args", ()),
+        ("idiot", ("idiot",)),
+        ("youareanidiot", ("youareanidiot",)),
         ("call_soYouAgree", ("call_soYouAgree", "call so You Agree")),
         ("HTTPError-1d10t", ("HTTPError-1d10t", "HTTP Error 1d10t")),
-        ("call_9kXyQ2vW7ZZ", ("call",)),
-        ("call_3475965abb4b380facfa8e1b", ("call",)),
+        ("call_9kXyQ2vW7ZZ", ()),
+        ("call_3475965abb4b380facfa8e1b", ()),
+        ("call_idiot_3475965abb4b380facfa8e1b", ("call idiot",)),
         ("toolu_01A09q90qw90lq917835lq9", ()),
         ("fp_44709d6fcb", ()),
         ("2024-07-18", ()),

@@ -17,6 +17,7 @@ from pathlib import Path
 from string import punctuation
 from urllib.parse import unquote
 
+from guardrail.detectors.lexicon import Lexicon
 from guardrail.detectors.words import Words
 
 __all__ = ["is_code", "is_identifier", "readings", "texts_of"]
@@ -75,7 +76,8 @@ def readings(identifier: str) -> tuple[str, ...]:
     """What a reader finds in it: the identifier as it stands if it is all words, and its words; nothing
     where it has none.
 
-    ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has "call".
+    ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has "call". One word alone, such
+    as this or ``args``, is read if the word list knows it: a classifier of sentences can only guess.
     """
     if _is_words_in_alternating_case(identifier):
         identifier = identifier.lower()
@@ -86,6 +88,10 @@ def readings(identifier: str) -> tuple[str, ...]:
         for token, is_read in zip(tokens, read, strict=True)
         for word in (token.words() if is_read else token.words_inside())
     ]
+    is_scrap = not all(read) and all(len(word) <= _MIN_RUN for word in words)
+    is_lone = len(words) == 1 and words[0].isalpha()
+    if (is_scrap or is_lone) and not any(map(_is_listed, words)):
+        return ()
     texts = ((identifier,) if all(read) else ()) + (" ".join(words),)
     return tuple(text for text in dict.fromkeys(texts) if _SPOKEN.search(text))
 
@@ -103,6 +109,16 @@ def texts_of(value: str) -> tuple[str, ...]:
         return found
     # Its marks may be a disguise ("b!tch"), and those around it change nothing.
     return (value, *(text for text in found if text not in (value, value.strip(punctuation))))
+
+
+@cache
+def _lexicon() -> Lexicon:
+    return Lexicon.shipped()
+
+
+def _is_listed(word: str) -> bool:
+    (verdict,) = _lexicon().detect([word])
+    return verdict.flagged
 
 
 @dataclass(frozen=True, slots=True)
