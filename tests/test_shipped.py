@@ -161,7 +161,7 @@ def test_embeddings_do_not_depend_on_batch_companions(masking: Guard, texts: lis
 def test_toxic_text_is_rewritten_and_the_rewrite_is_clean(guard: Guard) -> None:
     outcomes = guard.check_many(TOXIC)
     rewritten = [outcome for outcome in outcomes if outcome.action is Action.REWRITTEN]
-    assert len(rewritten) >= 3  # the others are masked or removed: what the rewriter finds unlikely is not shown
+    assert len(rewritten) >= 3  # what the rewriter finds unlikely is masked or removed
     for outcome in rewritten:
         assert outcome.edits[0].similarity is not None
         assert outcome.edits[0].similarity >= guard.policy.meaning_floor
