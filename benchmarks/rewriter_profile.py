@@ -67,7 +67,7 @@ def main() -> None:
     rewriter = OnnxRewriter.load(ADAPTER, threads=options.threads)
     runtime = rewriter._base.runtime
     spent.watch(runtime, "read", "passes")
-    spent.watch(rewriter, "rewrite", "rewrite")
+    spent.watch(rewriter, "rewrite_marked", "rewrite")
     spent.watch(detector, "detect", "detect")
     spent.watch(detector, "embed", "embed")
     spent.watch(lexicon, "detect", "lexicon")

@@ -282,7 +282,7 @@ def test_a_url_that_is_toxic_to_its_end_is_masked_and_never_rewritten() -> None:
 
 
 def test_spans_of_a_joint_verdict_are_those_of_the_segment() -> None:
-    first, second = "First half of it stands here.", "And the second half stands here."
+    first, second = "First half of it stands here.", "Bad men of the second half stand here."
 
     def detect(request: Detect) -> list[Verdict]:
         return [
@@ -294,7 +294,7 @@ def test_spans_of_a_joint_verdict_are_those_of_the_segment() -> None:
 
     (edit,) = Hand(Policy(ladder=("mask", "block")), detect=detect).run(f"{first} {second}").edits
     assert edit.verdict.spans == (Span(len(first) + 1, len(first) + 8),)
-    assert edit.after == second.replace("And the", "A** t**")
+    assert edit.after == second.replace("Bad men", "B** m**")
 
 
 def test_words_split_over_short_lines_are_judged_together() -> None:

@@ -22,7 +22,6 @@ def mask(text: str, *toxic: str) -> str | None:
         ("See [the plan](http://x.org/idiot/1) now.", ["idiot"], "See [the plan]([removed]) now."),
         ("Please run `idiot --fast` right now.", ["idiot"], "Please run `[removed]` right now."),
         ("It is <b>idiot</b> proof, they say.", ["idiot"], "It is <b>i****</b> proof, they say."),
-        ("You and I, you know.", ["You"], "Y** and I, you know."),
     ],
 )
 def test_a_mask_leaves_grammar_and_markup_alone(text: str, toxic: list[str], shown: str) -> None:
@@ -32,6 +31,8 @@ def test_a_mask_leaves_grammar_and_markup_alone(text: str, toxic: list[str], sho
 @pytest.mark.parametrize(
     ("text", "toxic"),
     [
+        ("You and I, you know.", ["You"]),
+        ("As a critic you have the range of a doorbell.", ["a"]),
         ("Those people are lazy filthy thieving rats and liars.", ["lazy filthy thieving rats and liars"]),
         ("Idiot!", ["Idiot"]),
         ('Look at <img alt="idiot"> on this page.', ["idiot"]),
