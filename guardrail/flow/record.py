@@ -18,6 +18,8 @@ __all__ = ["CLEAN", "Case", "Record"]
 CLEAN = Verdict({}, False)
 SPARE = 4
 """Contexts that segments of one text may be judged with before it has brought any allowance."""
+MIN_CONTEXT = 20
+"""Characters that a context counts as there: a shorter one must pay for the segment behind it, too."""
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Allowance:
     ``start`` of them are there at first and at most kept; each segment brings ``RATE`` for each of its own.
     """
 
-    RATE = 0.75
+    RATE = 0.5
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -189,7 +191,7 @@ class Record:
         self._edits: list[Edit] = []
         self._degraded: dict[str, None] = {}
         self._failures: dict[Failure, None] = {}
-        self._allowance = Allowance(SPARE * policy.context)
+        self._allowance = Allowance(SPARE * max(policy.context, MIN_CONTEXT))
         self._before: list[Verdict] = []
         self._after: list[Verdict] = []
 
