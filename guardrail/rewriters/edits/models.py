@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.rewriters.decode import decode, log_probabilities
-from guardrail.rewriters.edits.candidates import MAX_SCORED, Ask
+from guardrail.rewriters.edits.candidates import Ask
 from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
 from guardrail.rewriters.sampling import Decoding, Prompt
 
 __all__ = ["SearchModel", "TorchModel"]
+
+PASS_TOKENS = 128
+"""Tokens of texts that one pass scores: each costs a row of numbers as long as the vocabulary, 200 kB."""
 
 Scores = list[list[npt.NDArray[np.float32]]]
 
@@ -41,27 +44,45 @@ class SearchModel:
 
     def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Scores:
         """See ``Model.scored``; texts that begin alike are read once as far as they do."""
-        questions = [
-            Question(prompt, (), 0, tuple(tuple(self._encode(text)) for text in group))
-            for prompt, group in zip(prompts, texts, strict=True)
+        parts = [
+            (place, Question(prompt, (), 0, part))
+            for place, (prompt, group) in enumerate(zip(prompts, texts, strict=True))
+            for part in _portions([tuple(self._encode(text)) for text in group])
         ]
-        return [answer.scores for group in _groups(questions) for answer in self._answers(group)]
+        found: Scores = [[] for _ in prompts]
+        for group in _groups(parts):
+            answers = self._answers([question for _, question in group])
+            for (place, _), answer in zip(group, answers, strict=True):
+                found[place] += answer.scores
+        return found
 
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
         with self._reader.runtime.held():
             return search(self._reader, questions, stop=self._stop, decoding=self._decoding)
 
 
-def _groups(questions: Sequence[Question]) -> Iterator[list[Question]]:
-    """The questions in groups whose texts are of ``MAX_SCORED`` tokens in all, or alone."""
-    group: list[Question] = []
+def _portions(texts: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """The texts in portions of ``PASS_TOKENS`` tokens, or of one text."""
+    portion: list[tuple[int, ...]] = []
+    for text in texts:
+        if portion and sum(map(len, portion)) + len(text) > PASS_TOKENS:
+            yield tuple(portion)
+            portion = []
+        portion.append(text)
+    if portion:
+        yield tuple(portion)
+
+
+def _groups(parts: Sequence[tuple[int, Question]]) -> Iterator[list[tuple[int, Question]]]:
+    """The questions, each with its place, in groups of ``PASS_TOKENS`` tokens in all, or alone."""
+    group: list[tuple[int, Question]] = []
     size = 0
-    for question in questions:
+    for place, question in parts:
         own = sum(map(len, question.texts))
-        if group and size + own > MAX_SCORED:
+        if group and size + own > PASS_TOKENS:
             yield group
             group, size = [], 0
-        group.append(question)
+        group.append((place, question))
         size += own
     if group:
         yield group
