@@ -122,8 +122,7 @@ def test_a_chat_completion_passes_whatever_its_fingerprint(shipped: Guard) -> No
 @pytest.mark.parametrize(
     ("identifier", "expected"),
     [
-        ("stop", ()),
-        ("args", ()),
+        ("stop", ("stop",)),
         ("idiot", ("idiot",)),
         ("youareanidiot", ("youareanidiot",)),
         ("call_soYouAgree", ("call_soYouAgree", "call so You Agree")),

@@ -216,9 +216,17 @@ def test_an_attribute_that_is_no_field_is_read_too() -> None:
 
 def test_every_string_is_read_in_shared_model_calls() -> None:
     detector = WordDetector()
-    guard(detector=detector).moderate({"one": "first", "two": ["second", {"three": "third"}]})
+    guard(detector=detector).moderate({"at one": "first", "at two": ["second", {"at three": "third"}]})
     (call,) = detector.calls
-    assert sorted(call) == ["first", "one", "second", "third", "three", "two"]
+    assert sorted(call) == ["at one", "at three", "at two", "first", "second", "third"]
+
+
+def test_a_key_of_one_word_is_read_if_the_word_list_knows_it() -> None:
+    detector = WordDetector()
+    guard(detector=detector).moderate({"args": "first"})
+    assert detector.calls == [("first",)]
+    with pytest.raises(BlockedError):
+        guard(detector=detector).moderate({"idiot": "first"})
 
 
 def test_terms_known_to_be_clean_are_not_read_again() -> None:

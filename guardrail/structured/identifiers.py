@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.detectors.words import Words
 
-__all__ = ["is_code", "is_identifier", "readings", "texts_of"]
+__all__ = ["is_code", "is_identifier", "is_name", "readings", "texts_of"]
 
 MAX_IDENTIFIER = 200
 
@@ -52,6 +52,8 @@ _MIN_RUN = 3
 """Letters in a row that are read in a token with digits: shorter ones are chance."""
 _MIN_INSIDE = 5
 """Letters in a row that are read inside random characters."""
+_MAX_NAME = 12
+"""Letters of a key that is one word; more may be several that are glued together."""
 _PLAIN = -8.5
 """Gain from which letters are read that stand by themselves: names and abbreviations too, not only words."""
 _MIXED = 7.0
@@ -76,8 +78,8 @@ def readings(identifier: str) -> tuple[str, ...]:
     """What a reader finds in it: the identifier as it stands if it is all words, and its words; nothing
     where it has none.
 
-    ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has "call". One word alone, such
-    as this or ``args``, is read if the word list knows it: a classifier of sentences can only guess.
+    ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has one alone, "call", which is
+    read only if the word list knows it: of a lone word a classifier of sentences can but guess.
     """
     if _is_words_in_alternating_case(identifier):
         identifier = identifier.lower()
@@ -88,9 +90,8 @@ def readings(identifier: str) -> tuple[str, ...]:
         for token, is_read in zip(tokens, read, strict=True)
         for word in (token.words() if is_read else token.words_inside())
     ]
-    is_scrap = not all(read) and all(len(word) <= _MIN_RUN for word in words)
-    is_lone = len(words) == 1 and words[0].isalpha()
-    if (is_scrap or is_lone) and not any(map(_is_listed, words)):
+    is_scrap = len(words) == 1 or all(len(word) <= _MIN_RUN for word in words)
+    if is_scrap and not all(read) and not any(map(_is_listed, words)):
         return ()
     texts = ((identifier,) if all(read) else ()) + (" ".join(words),)
     return tuple(text for text in dict.fromkeys(texts) if _SPOKEN.search(text))
@@ -109,6 +110,12 @@ def texts_of(value: str) -> tuple[str, ...]:
         return found
     # Its marks may be a disguise ("b!tch"), and those around it change nothing.
     return (value, *(text for text in found if text not in (value, value.strip(punctuation))))
+
+
+def is_name(key: object) -> bool:
+    """True for a key of one short word, such as ``args``, that the word list does not know."""
+    is_word = isinstance(key, str) and len(key) <= _MAX_NAME and _ONE_WORD.fullmatch(key) is not None
+    return is_word and not _is_listed(str(key))
 
 
 @cache

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from guardrail.errors import UsageError
-from guardrail.structured.identifiers import texts_of
+from guardrail.structured.identifiers import is_name, texts_of
 from guardrail.structured.nodes import Branch, Dropped, Kind, Node, Passage, Text
 from guardrail.structured.paths import ELEMENTS, Path
 from guardrail.structured.records import CODE, elements_of, fields_of, is_scalar, keys_of, listed, shown_text
@@ -180,7 +180,7 @@ class _Reader:
             else:
                 below = at.step(name, prose=name == prose, answer=answer)
                 parts.append((name, self._part(part, below, position, name, of=value)))
-        keys = [self.read(key, _At()) for key in keys_of(value)]
+        keys = [self.read(key, _At()) for key in keys_of(value) if not is_name(key)]
         return _branch(value, parts, keys, kind)
 
     def _arrive(self, value: object, at: _At) -> bool:
