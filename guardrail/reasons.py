@@ -36,6 +36,7 @@ REASONS = {
     # Why a step did not hold.
     "rewrite:code": "code is not rewritten",
     "rewrite:harm": "threats and contempt for groups are not rewritten",
+    "rewrite:unsupported": "the rewriter does not know the script or language",
     "rewrite:protected": "what is toxic is in code, a URL or a quotation, which are not rewritten",
     "rewrite:budget": "the text has more flagged sentences than may be rewritten",
     "rewrite:none": "the rewriter proposed nothing",
@@ -61,7 +62,7 @@ _FAILURES = {
 
 
 def in_words(reason: str) -> str:
-    """A clause that says what a reason means; the reason itself where it is not one of this package's."""
+    """A clause that says what a reason means; the reason itself if it is not one of this package's."""
     if reason in REASONS:
         return REASONS[reason]
     place, _, failure = reason.partition("_")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,18 @@ def test_a_threat_or_contempt_for_a_group_is_removed_without_asking_the_rewriter
     outcome = hand.run(f"{CLEAN} {TOXIC}")
     assert outcome.text == f"{CLEAN} [removed]"
     assert outcome.edits[0].failed_checks == ("rewrite:harm",)
+    assert not any(isinstance(request, Rewrite) for request in hand.asked)
+
+
+def test_what_is_flagged_in_an_unknown_language_is_not_rewritten() -> None:
+    def detect(request: Detect) -> list[Verdict]:
+        return [replace(verdict, unsupported=True) for verdict in WordDetector().detect(request.texts)]
+
+    hand = Hand(detect=detect)
+    outcome = hand.run(TOXIC)
+    assert outcome.action is Action.MASKED
+    assert outcome.edits[0].failed_checks == ("rewrite:unsupported",)
+    assert outcome.degraded == ("unsupported_text",)
     assert not any(isinstance(request, Rewrite) for request in hand.asked)
 
 

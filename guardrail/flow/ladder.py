@@ -59,6 +59,9 @@ def _may_rewrite(policy: Policy, case: Case, record: Record) -> bool:
     if case.segment.kind == "code":
         case.refuse("rewrite:code")
         return False
+    if case.verdict.unsupported:  # the rewriter knows the languages of the detector
+        case.refuse("rewrite:unsupported")
+        return False
     if policy.is_harm(case.verdict) and not policy.lossy:
         case.refuse("rewrite:harm")
         return False

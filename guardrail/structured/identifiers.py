@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from string import punctuation
 from urllib.parse import unquote
@@ -123,6 +123,7 @@ def _lexicon() -> Lexicon:
     return Lexicon.shipped()
 
 
+@lru_cache(maxsize=1024)
 def _is_listed(word: str) -> bool:
     (verdict,) = _lexicon().detect([word])
     return verdict.flagged
