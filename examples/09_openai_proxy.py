@@ -13,8 +13,8 @@ from openai import OpenAI
 
 from guardrail import Guard
 from guardrail.config import ServerSettings
+from guardrail.config.settings import Url
 from guardrail.integrations.openai_server import create_app
-from guardrail.settings import Url
 
 ANSWER = "Your parcel left Graz on Monday. Ask that again, you stupid idiot, and I will end this chat."
 

@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
-from guardrail.calls import Calls
-from guardrail.drive.apart import detect_apart, embed_apart
-from guardrail.drive.fed import AsyncFed, Fed
-from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.drive.whole import adrive, answered, drive, drive_many
-from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
-from guardrail.events import OutcomeHook, log_outcome
-from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Flow, Verify
-from guardrail.outcome import Action, Outcome, Verdict
-from guardrail.plugins import (
+from guardrail.engine.apart import detect_apart, embed_apart
+from guardrail.engine.calls import Calls
+from guardrail.engine.fed import AsyncFed, Fed
+from guardrail.engine.moderate import moderate
+from guardrail.engine.plugins import (
     Once,
     chosen_verifier,
     connect,
@@ -27,17 +21,23 @@ from guardrail.plugins import (
     shipped_rewriter,
     threshold_of,
 )
+from guardrail.engine.steps import Detect, Flow, Verify
+from guardrail.engine.stream import AsyncStream, Stream
+from guardrail.engine.threads import ThreadBatcher
+from guardrail.engine.whole import adrive, answered, drive, drive_many
+from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
+from guardrail.events import OutcomeHook, log_outcome
+from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
 from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter, Verifier
 from guardrail.structured.terms import Terms
-from guardrail.threads import ThreadBatcher
 from guardrail.tracebacks import WithoutFrames
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
-    from guardrail.batching import Batcher
     from guardrail.config import Config
-    from guardrail.explanation import Explanation
+    from guardrail.engine.batching import Batcher
+    from guardrail.outcome.explanation import Explanation
 
 __all__ = ["Guard"]
 
@@ -161,7 +161,7 @@ class Guard:
 
         It holds candidates that checks refused; they are kept nowhere else. A blocked text does not raise.
         """
-        from guardrail.explanation import Explanation, Sentence
+        from guardrail.outcome.explanation import Explanation, Sentence
 
         told: list[Sentence] = []
         try:
@@ -299,7 +299,7 @@ class Guard:
 
         They are those of ``Edit.failed_checks``. Nothing is recorded.
         """
-        from guardrail.flow.ladder import examine
+        from guardrail.engine.ladder import examine
 
         try:
             with WithoutFrames(GuardrailError, TypeError):
@@ -443,7 +443,7 @@ class Guard:
 
 
 def _batcher(calls: Calls, policy: Policy) -> Batcher:
-    from guardrail.batching import Batcher  # brings asyncio, which plain calls go without
+    from guardrail.engine.batching import Batcher  # brings asyncio, which plain calls go without
 
     return Batcher(calls, policy)
 

@@ -8,9 +8,9 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, cast
 
-from guardrail.asking import Moderator
-from guardrail.drive.stream import AsyncStream, Stream
-from guardrail.growth import Growth
+from guardrail.engine.asking import Moderator
+from guardrail.engine.growth import Growth
+from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.outcome import Outcome
 
 __all__ = ["AsyncChunks", "Chunks", "EitherChunks"]
@@ -162,7 +162,7 @@ async def _aonly_new(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, N
 
 
 def _objects(chunks: Generator[Any, None, None], by: Moderator) -> Generator[Any, None, None]:
-    from guardrail.asking import AtOnce, by_hand, stepped
+    from guardrail.engine.asking import AtOnce, by_hand, stepped
     from guardrail.structured.chunks import moderated_chunks
     from guardrail.tracebacks import WithoutFrames
 
@@ -174,7 +174,7 @@ def _objects(chunks: Generator[Any, None, None], by: Moderator) -> Generator[Any
 
 
 async def _aobjects(chunks: AsyncGenerator[Any, None], by: Moderator) -> AsyncGenerator[Any, None]:
-    from guardrail.asking import Waiting
+    from guardrail.engine.asking import Waiting
     from guardrail.structured.chunks import moderated_chunks
     from guardrail.tracebacks import WithoutFrames
 

@@ -15,8 +15,8 @@ from collections.abc import (
 )
 from typing import Any, TypeVar
 
-from guardrail.asking import Moderator
-from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.engine.asking import Moderator
+from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.errors import UsageError
 from guardrail.returned import AsyncChunks, Chunks, EitherChunks
 from guardrail.structured.paths import parse_paths

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from guardrail import Guard, Outcome, Policy
-from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from guardrail import Action, Guard, Outcome, Policy, Verdict
-from guardrail.batching import AT_ONCE
-from guardrail.deadline import Worker
+from guardrail.engine.batching import AT_ONCE
+from guardrail.engine.deadline import Worker
 from guardrail.errors import ConfigError, ManifestError, PluginError
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from guardrail import Policy, Span, Verdict
-from guardrail.calls import Calls, Models
-from guardrail.contract import Plugin
+from guardrail.engine.calls import Calls, Models
+from guardrail.engine.contract import Plugin
+from guardrail.engine.steps import Detect, Embed, ModelCall, Rewrite, Verify
 from guardrail.errors import DeadlineError, ManifestError, PluginError
-from guardrail.flow.steps import Detect, Embed, ModelCall, Rewrite, Verify
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE
 

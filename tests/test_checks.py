@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from guardrail.checks import CHECKS, Proposal, failed
 from guardrail.outcome import Span
 from guardrail.policy import Policy
+from guardrail.text.checks import CHECKS, Proposal, failed
 from tests.linear import takes_linear_time
 
 POLICY = Policy()

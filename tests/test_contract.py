@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail import Action, Guard, Outcome, Policy, Span, Verdict, detox_guard
-from guardrail.contract import Plugin, joined
+from guardrail.engine.contract import Plugin, joined
 from guardrail.errors import ConfigError, DeadlineError, PluginError, UsageError
 from guardrail.outcome import Failure
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter

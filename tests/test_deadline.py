@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from guardrail.deadline import Deadline
+from guardrail.engine.deadline import Deadline
 from guardrail.errors import DeadlineError
 from tests.waiting import PATIENCE
 
@@ -51,7 +51,7 @@ def test_the_circuit_opens_after_two_late_calls_and_closes_when_they_return() ->
 
 
 def test_an_open_circuit_tries_one_call_and_closes_if_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.02)
+    monkeypatch.setattr("guardrail.engine.deadline.RETRY_SECONDS", 0.02)
     release, deadline = threading.Event(), Deadline(0.5, name="model")
     for _ in range(2):
         with pytest.raises(DeadlineError):
@@ -62,7 +62,7 @@ def test_an_open_circuit_tries_one_call_and_closes_if_it_is_answered(monkeypatch
 
 
 def test_nothing_is_tried_any_more_while_eight_calls_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("guardrail.engine.deadline.RETRY_SECONDS", 0.001)
     release, deadline = threading.Event(), Deadline(0.02, name="model")
     reasons = []
     for _ in range(9):
@@ -110,7 +110,7 @@ def ends(script: str) -> tuple[int, str]:
 
 LATE = """
 import queue, time
-from guardrail import deadline
+from guardrail.engine import deadline
 from guardrail.errors import DeadlineError
 deadline.LAST_SECONDS = {seconds}
 def busy():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guardrail import Guard, Outcome, Policy, detox_guard
-from guardrail.drive.stream import Stream
+from guardrail.engine.stream import Stream
 from guardrail.errors import UsageError
 from tests.fakes import BagEmbedder, WordDetector
 

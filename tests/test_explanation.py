@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from guardrail import Action, Policy, Verdict
-from guardrail.explanation import Attempt, Explanation
-from guardrail.flow.record import Case
+from guardrail.engine.record import Case
+from guardrail.outcome.explanation import Attempt, Explanation
 from tests.bus import CLEAN
 from tests.fakes import WordDetector, WordGuard
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail import Action, Outcome, Policy, Span, Verdict
+from guardrail.engine.moderate import moderate
+from guardrail.engine.steps import Detect, Embed, Read, Release, Request, Rewrite, Verify
 from guardrail.errors import DeadlineError, PluginError
-from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Detect, Embed, Read, Release, Request, Rewrite, Verify
 from tests.fakes import BAD, BagEmbedder, WordDetector, WordRewriter
 
 TOXIC = "The driver of that bus is an idiot."

@@ -291,7 +291,7 @@ def test_another_policy_decides_with_the_same_models() -> None:
 
 
 def test_a_shipped_model_is_loaded_once_however_many_threads_ask_for_it() -> None:
-    from guardrail.plugins import Once
+    from guardrail.engine.plugins import Once
 
     loads: list[object] = []
     both = threading.Barrier(8, timeout=PATIENCE)

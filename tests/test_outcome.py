@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import guardrail
 from guardrail import Action, Edit, Guard, Outcome, Policy, Span, Verdict
-from guardrail.checks import CHECKS
 from guardrail.outcome import Failure, Timings
-from guardrail.reasons import PLACES, REASONS, in_words
+from guardrail.outcome.reasons import PLACES, REASONS, in_words
+from guardrail.text.checks import CHECKS
 from tests.fakes import WordGuard
 from tests.streaming import CLEAN, TOXIC
 
@@ -217,7 +217,7 @@ def test_every_check_has_words() -> None:
 
 def test_every_reason_that_the_flow_gives_has_words() -> None:
     folder = Path(guardrail.__file__).parent
-    sources = "".join(path.read_text(encoding="utf-8") for path in (folder / "flow").glob("*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (folder / "engine").glob("*.py"))
     found = set(re.findall(r'\.(?:refuse|degrade)\("([\w:]+)"\)', sources))
     assert len(found) > 7
     assert found <= set(REASONS)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail import Action, Guard, Policy, Span, Verdict
-from guardrail.deadline import Deadline
+from guardrail.engine.deadline import Deadline
+from guardrail.engine.portions import MAX_CHARACTERS, MAX_REWRITTEN, Piece, merged, pieces, portions
 from guardrail.errors import PluginError
 from guardrail.integrations.lines import Columns, judge_lines
-from guardrail.portions import MAX_CHARACTERS, MAX_REWRITTEN, Piece, merged, pieces, portions
 from guardrail.protocols import Embeddings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE
@@ -159,7 +159,7 @@ class Hanging:
 
 @pytest.mark.parametrize("hanging", [{9}, {0}, {2, 3, 7}])
 def test_texts_that_hang_fail_alone(hanging: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("guardrail.engine.deadline.RETRY_SECONDS", 0.05)
     detector = Hanging()
     texts = [f"We {'hang' if i in hanging else 'stand'} for a long time in row {i}." for i in range(10)]
     outcomes = guard(Policy(detect_timeout=0.5), detector=detector).check_many(texts)
@@ -169,7 +169,7 @@ def test_texts_that_hang_fail_alone(hanging: set[int], monkeypatch: pytest.Monke
 
 
 def test_rows_of_a_file_that_hang_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.deadline.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("guardrail.engine.deadline.RETRY_SECONDS", 0.05)
     detector = Hanging()
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(f'{{"text": "row {i} {"hangs" * (i == 1)}"}}\n' for i in range(9)))

@@ -15,7 +15,7 @@ from rich.traceback import Traceback
 from typer.testing import CliRunner
 
 from guardrail import Guard, Policy, Verdict
-from guardrail.calls import Calls
+from guardrail.engine.calls import Calls
 from guardrail.errors import BlockedError, ManifestError
 from guardrail.events import fingerprint
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.protected import blanked, find, protected_spans
+from guardrail.text.protected import blanked, find, protected_spans
 from tests.linear import takes_linear_time
 
 KINDS = ["code", "url", "address", "placeholder", "mention", "number", "quotation"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.masking import masked
+from guardrail.engine.masking import masked
 from guardrail.outcome import Span
-from guardrail.removal import removed, removed_code
+from guardrail.text.removal import removed, removed_code
 
 
 def mask(text: str, *toxic: str) -> str | None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.boundaries import LOOKAHEAD, lead_end
-from guardrail.segment import Segment, Segmenter
+from guardrail.text.boundaries import LOOKAHEAD, lead_end
+from guardrail.text.segment import Segment, Segmenter
 from tests.linear import takes_linear_time
 
 PIECES = [

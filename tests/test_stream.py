@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail import Action, Verdict
-from guardrail.flow.steps import PAUSE
+from guardrail.engine.steps import PAUSE
 from tests.fakes import BAD, WordDetector
 from tests.streaming import CLEAN, INLINE, NEUTRAL, SHORT, TOXIC, aread, cut, guard, later, read, timeless
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guardrail import Action, Outcome, Policy, Verdict
-from guardrail.drive.stream import AsyncStream, Stream
+from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.errors import AuditError, BlockedError, ManifestError, UsageError
 from tests.streaming import CLEAN, INLINE, NEUTRAL, TOXIC, aread, guard, read, timeless
 from tests.waiting import PATIENCE

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from guardrail.config import SECTIONS, Config
+from guardrail.config.variables import OTHER_VARIABLES, variables_of
 from guardrail.errors import ConfigError, GuardrailWarning
 from guardrail.integrations.cli import app
-from guardrail.variables import OTHER_VARIABLES, variables_of
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [(section, each.name) for section, kind in SECTIONS.items() for each in fields(kind)]

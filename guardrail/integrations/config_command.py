@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from guardrail.config import SECTIONS, Config
+from guardrail.config.settings import hints_of, takes_text
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
-from guardrail.settings import hints_of, takes_text
 
 __all__ = ["ConfigOption", "config_app", "rendered"]
 

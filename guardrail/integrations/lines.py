@@ -21,7 +21,7 @@ from guardrail.integrations.beginnings import BOM, require_rows
 from guardrail.integrations.compression import compressed, decompressed
 from guardrail.integrations.field_path import RowError, text_of
 from guardrail.outcome import Verdict
-from guardrail.rows import verdict_row
+from guardrail.outcome.rows import verdict_row
 
 __all__ = [
     "Columns",

@@ -81,8 +81,8 @@ def serve(
 
 def _with_policy(config: Config, *, ladder: str | None, threshold: float | None) -> Config:
     """The configuration with what the command line says of the policy."""
+    from guardrail.config.settings import hints_of, typed, value_of
     from guardrail.policy import Policy
-    from guardrail.settings import hints_of, typed, value_of
 
     changes: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
     if ladder is not None:

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guardrail.endpoint import Endpoint, RequestError, Session, malformed, together
 from guardrail.errors import ConfigError, UsageError
+from guardrail.models.endpoint import Endpoint, RequestError, Session, malformed, together
 from guardrail.rewriters.chat_answers import candidate_of
 from guardrail.rewriters.chat_prompt import ChatPrompt
 from guardrail.rewriters.wording import MAX_CHARACTERS

@@ -17,9 +17,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.asking import Asker, FedText
+from guardrail.engine.asking import Asker, FedText
+from guardrail.engine.growth import Growth
 from guardrail.errors import BlockedError
-from guardrail.growth import Growth
 from guardrail.outcome import Action
 from guardrail.structured.records import elements_of, fields_of, keys_of, with_parts
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from guardrail.batching import Batcher
-from guardrail.calls import Calls
-from guardrail.drive.whole import adrive, drive_many
+from guardrail.engine.batching import Batcher
+from guardrail.engine.calls import Calls
+from guardrail.engine.moderate import moderate
+from guardrail.engine.steps import Flow
+from guardrail.engine.whole import adrive, drive_many
 from guardrail.errors import BlockedError
-from guardrail.flow.moderate import moderate
-from guardrail.flow.steps import Flow
 from guardrail.outcome import Action, Outcome
 from guardrail.policy import Policy
 from guardrail.structured.nodes import Passage

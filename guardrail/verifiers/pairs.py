@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, cast
 
-from guardrail.alignment import common_prefix
 from guardrail.detectors.windows import LETTER_CASES, encode
+from guardrail.text.alignment import common_prefix
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.outcome import Span
-from guardrail.protected import find
 from guardrail.rewriters.edits.candidates import _partly
 from guardrail.rewriters.edits.propose import MAX_EDITS, edits
 from guardrail.rewriters.edits.repair import Change, apply
 from guardrail.rewriters.edits.substitutions import FILENAME, SHIPPED, SubstitutionTable, context_of
+from guardrail.text.protected import find
 
 EMPTY = SubstitutionTable({})
 

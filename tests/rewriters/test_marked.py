@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail import Span
-from guardrail.calls import Calls
-from guardrail.contract import Plugin
+from guardrail.engine.calls import Calls
+from guardrail.engine.contract import Plugin
+from guardrail.engine.marks import candidates
+from guardrail.engine.plugins import connect
+from guardrail.engine.record import Case, Trace
+from guardrail.engine.sharing import answer_together
+from guardrail.engine.steps import Detect, Rewrite
 from guardrail.errors import PluginError, UsageError
-from guardrail.flow.marks import candidates
-from guardrail.flow.record import Case, Trace
-from guardrail.flow.steps import Detect, Rewrite
 from guardrail.outcome import Verdict
-from guardrail.plugins import connect
 from guardrail.policy import Policy
 from guardrail.rewriters.edits import ranking
 from guardrail.rewriters.edits.candidates import Ask, marked_candidates
@@ -32,8 +33,7 @@ from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.lora import LoraRewriter
 from guardrail.rewriters.onnx import OnnxRewriter
 from guardrail.rewriters.sampling import Decoding, Prompt
-from guardrail.segment import Segment
-from guardrail.sharing import answer_together
+from guardrail.text.segment import Segment
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 
 DECODING = Decoding(temperature=1.5, top_k=300, top_p=1.0, length_ratio=1.0, spare_tokens=40)

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from guardrail import Guard, Policy
 from guardrail.audit.trail import origin_of
 from guardrail.config import Config, RewriterSettings
-from guardrail.endpoint import Circuit
 from guardrail.errors import ConfigError, DeadlineError, MissingExtraError, PluginError, UsageError
+from guardrail.models.endpoint import Circuit
 from guardrail.outcome import Action
 from guardrail.rewriters.chat_prompt import ChatPrompt
 from guardrail.rewriters.remote import RemoteRewriter
@@ -283,7 +283,7 @@ def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(server
 def test_failures_and_broken_connections_are_tried_again(
     server: ModelServer, broken: Reply, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("guardrail.endpoint.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("guardrail.models.endpoint.FIRST_PAUSE", 0.0)
     server.says(broken, choices(CIVIL))
     assert remote(server).rewrite([TOXIC], 1) == [[CIVIL]]
     assert len(server.asked) == 2

@@ -9,8 +9,8 @@ import pytest
 
 from guardrail import Guard, Policy, plugins
 from guardrail.config import Config, ModelSettings
+from guardrail.engine.plugins import chosen_verifier, threshold_of
 from guardrail.errors import ConfigError, ManifestError
-from guardrail.plugins import chosen_verifier, threshold_of
 from guardrail.rewriters.onnx import OnnxRewriter
 from guardrail.verifiers.onnx import OnnxVerifier
 

@@ -23,7 +23,7 @@ from typing import Any
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.edits.substitutions import DELETED, FILENAME, context_of
-from guardrail.wordlists import word_set
+from guardrail.text.wordlists import word_set
 
 __all__ = ["Pair", "Substitution", "build", "read_pairs", "write"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from guardrail.config import Config
-from guardrail.settings import Url
+from guardrail.config.settings import Url
 
 __all__ = ["AuditOption", "AuditTextOption", "with_audit"]
 

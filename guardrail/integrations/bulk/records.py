@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from guardrail.errors import UsageError
 from guardrail.outcome import Outcome, Span
-from guardrail.rows import verdict_row
+from guardrail.outcome.rows import verdict_row
 
 __all__ = ["Assembled", "Format", "Line", "Position", "Record", "lines_from", "outcome_fields"]
 

@@ -20,7 +20,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from pydantic import PrivateAttr
 
-from guardrail.asking import AtOnce, Waiting, by_hand, stepped
+from guardrail.engine.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
 from guardrail.integrations.langchain.chunks import blank

@@ -14,7 +14,7 @@ from langchain_core.tracers.context import tracing_v2_callback_var
 from langgraph.pregel.protocol import PregelProtocol
 from langsmith.run_helpers import tracing_context
 
-from guardrail.asking import AtOnce, Waiting, by_hand, stepped
+from guardrail.engine.asking import AtOnce, Waiting, by_hand, stepped
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
 from guardrail.integrations.langchain.streaming import moderated

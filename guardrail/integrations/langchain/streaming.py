@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
-from guardrail.asking import Asker
+from guardrail.engine.asking import Asker
 from guardrail.integrations.langchain.chunks import (
     METADATA,
     Held,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, cast
 
-from guardrail.drive.stream import AsyncStream
+from guardrail.engine.steps import PAUSE, Pause
+from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
-from guardrail.flow.steps import PAUSE, Pause
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.answers import Calls
 from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in

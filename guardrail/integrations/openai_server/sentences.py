@@ -6,8 +6,8 @@ from typing import Any
 
 from guardrail.guard import Guard
 from guardrail.outcome import Outcome
-from guardrail.rows import verdict_row
-from guardrail.segment import Segmenter
+from guardrail.outcome.rows import verdict_row
+from guardrail.text.segment import Segmenter
 
 __all__ = ["sentence_rows"]
 

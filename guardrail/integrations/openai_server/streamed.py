@@ -9,8 +9,8 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from guardrail.engine.steps import PAUSE, Pause
 from guardrail.errors import FailureError
-from guardrail.flow.steps import PAUSE, Pause
 from guardrail.integrations.openai_server.answers import (
     BLOCKED,
     CHAT,

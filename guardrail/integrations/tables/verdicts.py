@@ -16,7 +16,7 @@ from guardrail.integrations.lines import Columns, Report, replacing, require_apa
 from guardrail.integrations.tables.columns import TextColumn
 from guardrail.integrations.tables.files import PORTION_ROWS, Portion, TableFile
 from guardrail.outcome import Verdict
-from guardrail.rows import verdict_row
+from guardrail.outcome.rows import verdict_row
 
 __all__ = ["judge_table"]
 

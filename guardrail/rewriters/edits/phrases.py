@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from guardrail.outcome import Span
 from guardrail.rewriters.edits.repair import Change
 from guardrail.rewriters.mask import words_under
-from guardrail.wordlists import word_set
+from guardrail.text.wordlists import word_set
 
 __all__ = ["DETERMINERS", "Phrase", "cuts", "phrases"]
 

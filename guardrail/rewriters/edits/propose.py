@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from guardrail.outcome import Span
-from guardrail.protected import find, protected_spans
 from guardrail.rewriters.edits.patterns import turns
 from guardrail.rewriters.edits.phrases import Phrase, cuts, phrases
 from guardrail.rewriters.edits.repair import Change, apply
 from guardrail.rewriters.edits.substitutions import MAX_WORDS, SubstitutionTable
+from guardrail.text.protected import find, protected_spans
 
 __all__ = ["MAX_EDITS", "edits"]
 

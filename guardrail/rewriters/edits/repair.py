@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from guardrail.wordlists import word_set
+from guardrail.text.wordlists import word_set
 
 __all__ = ["Change", "apply"]
 

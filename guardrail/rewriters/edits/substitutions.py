@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.manifest import Manifest
-from guardrail.wordlists import word_set
+from guardrail.text.wordlists import word_set
 
 __all__ = ["DELETED", "FILENAME", "SHIPPED", "SubstitutionTable", "context_of"]
 

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp
 
 from guardrail import Guard, Policy
 from guardrail.config import ServerSettings
+from guardrail.config.settings import Url
 from guardrail.integrations.openai_server import Keys, create_app
-from guardrail.settings import Url
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE
 

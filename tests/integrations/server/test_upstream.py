@@ -16,9 +16,9 @@ from openai import OpenAI
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from guardrail.config import ServerSettings
+from guardrail.config.settings import Url
 from guardrail.errors import ConfigError
 from guardrail.integrations.openai_server import Keys, create_app
-from guardrail.settings import Url
 from tests.integrations.server.running import (
     CLEAN,
     PROXY_KEY,

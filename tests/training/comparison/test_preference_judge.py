@@ -12,8 +12,8 @@ import pytest
 from starlette.responses import JSONResponse
 from typer.testing import CliRunner, Result
 
+from guardrail.config.settings import Url
 from guardrail.errors import ConfigError, ModelMissingError, PluginError, UsageError
-from guardrail.settings import Url
 from guardrail_training.cli import app
 from guardrail_training.comparison import preference_judge
 from guardrail_training.comparison.judge_models import connect, endpoint_judge

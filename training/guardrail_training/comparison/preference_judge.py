@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from guardrail.config.settings import Url
 from guardrail.errors import ConfigError
 from guardrail.manifest import sha256_of
-from guardrail.settings import Url
 from guardrail_training.comparison.experiment import RESULTS, ROWS
 from guardrail_training.comparison.judge_models import connect, endpoint_judge, likelihood_judge
 from guardrail_training.comparison.measures import DEV_PROMPTS, EVALUATION_SEED, dev_queries

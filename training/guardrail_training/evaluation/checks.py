@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from guardrail import Guard, Policy, Verdict
-from guardrail.checks import Proposal, failed
 from guardrail.detectors.lexicon import Lexicon
+from guardrail.text.checks import Proposal, failed
 from guardrail_training.data import load_paradetox
 from guardrail_training.evaluation.settings import EvaluateSettings
 from guardrail_training.evaluation.tables import table

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from guardrail.outcome import Span
-from guardrail.protected import find
+from guardrail.text.protected import find
 from guardrail_training.data import normalised
 from guardrail_training.pairs.signs import CAPITAL_INSIDE, DETERMINERS, NOISE, STAND_IN, UNGRAMMATICAL
 from guardrail_training.pairs.words import ANTONYMS, NEGATIONS, PERSONS, Word, stem, words

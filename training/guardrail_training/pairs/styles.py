@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from guardrail.protected import find
+from guardrail.text.protected import find
 from guardrail_training.pairs.words import AMERICAN
 
 __all__ = ["STYLES", "american", "british", "restyled"]

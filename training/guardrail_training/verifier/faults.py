@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Protocol, TypeVar
 
-from guardrail.protected import find
+from guardrail.text.protected import find
 from guardrail_training.pairs.words import ANTONYMS, FUNCTION_WORDS, Word, words
 
 __all__ = ["MAKERS", "Maker", "Others", "Subject"]

@@ -1,0 +1,320 @@
+"""One configuration for command line and server: a TOML file, under environment variables, into a Guard.
+
+    [policy]                    # every field of Policy
+    threshold = 0.8
+    thresholds = { threat = 0.5 }
+    ladder = ["mask", "block"]
+    [models]
+    rewriter = "adapters/mine"  # a folder; relative ones are taken from this file's folder
+    [rewriter]                  # a chat model on a server, in place of [models] rewriter
+    url = "http://127.0.0.1:8000/v1"
+    model = "my-adapter"
+    [audit]
+    url = "sqlite:///audit.db"
+    [server]
+    upstream = "https://llm.example/v1"
+
+``GUARDRAIL_POLICY__THRESHOLD=0.8``, or with one underscore ``GUARDRAIL_POLICY_THRESHOLD``, sets the same as
+``threshold`` in ``[policy]`` and goes before the file; a list is written ``mask,block``. A name that is
+nearly one of these is an error, any other GUARDRAIL_ name a warning. ``GUARDRAIL_CONFIG`` names the file if
+no path is given. Secrets (``GUARDRAIL_PROXY_KEYS``, ``GUARDRAIL_UPSTREAM_KEY``, ``GUARDRAIL_AUDIT_KEYS``,
+``GUARDRAIL_HMAC_KEY``) are read from the environment by the part that needs them and never from the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from guardrail.config.settings import Url, hints_of, key_error, read_toml, typed, value_of
+from guardrail.config.variables import Variable, variables_of
+from guardrail.errors import ConfigError
+from guardrail.policy import Policy, Use
+
+if TYPE_CHECKING:
+    from guardrail.audit.store import AuditStore
+    from guardrail.rewriters.remote import RemoteRewriter
+
+__all__ = [
+    "SECTIONS",
+    "AuditSettings",
+    "Config",
+    "LogLevel",
+    "ModelSettings",
+    "RewriterSettings",
+    "ServerSettings",
+]
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+SERVER_RANGES = (
+    ("port", 0, 65535),
+    ("max_body", 1, 1 << 40),
+    ("max_answer", 1, 1 << 40),
+    ("max_requests", 1, 1 << 20),
+    ("body_timeout", 0.001, 86400),
+    ("timeout", 0.001, 86400),
+    ("max_seconds", 0.001, 86400),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which models a guard uses.
+
+    detector  "shipped", a detector folder with a manifest, or a folder with a transformers classifier
+    rewriter  "shipped", an adapter folder, or None (written "none"): the ladder starts at mask
+    lexicon   "shipped", or a file with ``word<TAB>label<TAB>weight`` per line
+    verifier  "shipped", a verifier folder, or None (written "none"): the checks alone judge rewrites
+    download  fetch the rewriter's base if it is not on this machine
+    spinning  whether the threads of an ONNX detector wait for work in a loop: a little faster on a quiet
+              machine, more processor time
+    """
+
+    detector: Literal["shipped"] | Path = "shipped"
+    rewriter: Literal["shipped"] | Path | None = "shipped"
+    lexicon: Literal["shipped"] | Path = "shipped"
+    verifier: Literal["shipped"] | Path | None = "shipped"
+    download: bool = False
+    spinning: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriterSettings:
+    """A chat model behind an OpenAI-compatible API that rewrites; the fields are those of RemoteRewriter.
+
+    ``prompt`` is a file. ``parameters`` are sent as they are; "none": temperature 0.7 and max_tokens 512.
+    ``key_env`` names the environment variable that holds the key, which stands in no file.
+    """
+
+    url: Url | None = None
+    model: str | None = None
+    key_env: str | None = None
+    prompt: Path | None = None
+    parameters: Mapping[str, Any] | None = None
+    seed: bool = True
+    max_choices: int | None = None
+    concurrency: int = 8
+    timeout: float = 60.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        if self.key_env is not None:
+            from guardrail.models.endpoint import require_variable_name
+
+            require_variable_name(self.key_env, place="rewriter")  # before anyone prints the key itself
+
+    def open(self) -> RemoteRewriter:
+        """The rewriter; ConfigError for a value that is missing or wrong, MissingExtraError without httpx."""
+        from guardrail.rewriters.remote import RemoteRewriter
+
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        if missing := [name for name in ("url", "model") if given[name] is None]:
+            raise ConfigError(f"[rewriter] needs {' and '.join(missing)}")
+        return RemoteRewriter(given.pop("url"), **given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """Where interventions are recorded.
+
+    url           a database URL, or the path of an SQLite file; None: nowhere
+    include_text  record the texts before and after, too; without it only HMACs, scores and lengths
+    on_error      "closed": a text whose record cannot be written is not returned; "open": it is, with a log
+    """
+
+    url: Url | Path | None = None
+    include_text: bool = False
+    on_error: Literal["closed", "open"] = "closed"
+
+    @property
+    def where(self) -> str | Path:
+        """The database; ConfigError where none is configured."""
+        if self.url is None:
+            raise ConfigError("no audit is configured: set url in [audit], or GUARDRAIL_AUDIT__URL")
+        return self.url
+
+    def open(self) -> AuditStore:
+        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+        where = self.where
+        from guardrail.audit.store import AuditStore
+
+        return AuditStore(where, include_text=self.include_text, on_error=self.on_error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the server listens and what it lets through; its keys come from the environment alone.
+
+    upstream        the OpenAI-compatible API behind the proxy, with or without ``/v1``
+    host, port      where to listen; another host than this machine's own needs proxy keys
+    max_body        bytes of a request's body
+    max_answer      bytes that are read of an answer of the upstream
+    max_requests    requests in flight; more are told to come back later
+    body_timeout    seconds in which a request's head must have arrived, and then its body
+    timeout         seconds that the upstream may be silent
+    max_seconds     seconds for a whole request
+    allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
+                    strings and lists of parts moderated like ``content``
+    log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
+    log_json        log one JSON object per line
+    """
+
+    upstream: Url | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_body: int = 4 << 20
+    max_answer: int = 16 << 20
+    max_requests: int = 512
+    body_timeout: float = 30.0
+    timeout: float = 120.0
+    max_seconds: float = 900.0
+    allowed_fields: tuple[str, ...] = ()
+    log_level: LogLevel = "info"
+    log_json: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in SERVER_RANGES:
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f"server {name} must be between {low} and {high}, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of everything, by section; ``origins`` says where ("policy.mask") was set."""
+
+    policy: Policy = field(default_factory=Policy)
+    models: ModelSettings = field(default_factory=ModelSettings)
+    rewriter: RewriterSettings = field(default_factory=RewriterSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        use: Use = "assistant",
+    ) -> Config:
+        """The configuration of a file under the environment's variables; ``use`` is the policy's default.
+
+        Without a path ``GUARDRAIL_CONFIG`` names the file; without either there are the variables alone. No
+        file is looked for in the current folder. Raises ConfigError for an unknown section or key, with the
+        nearest known one, and for a value that does not fit.
+        """
+        environ = os.environ if environ is None else environ
+        chosen = path or environ.get("GUARDRAIL_CONFIG")
+        file = Path(chosen).expanduser() if chosen else None
+        loaded: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        written = _checked_file(read_toml(file), where=str(file)) if file else {}
+        variables = variables_of(environ, SECTIONS, key_env=written.get("rewriter", {}).get("key_env"))
+        for section, kind in SECTIONS.items():
+            from_file, from_variables = written.get(section, {}), variables.get(section, {})
+            origins |= {f"{section}.{key}": str(file) for key in from_file}
+            origins |= {f"{section}.{key}": variable.name for key, variable in from_variables.items()}
+            loaded[section] = _section(kind, section, from_file, from_variables, file)
+        if "policy.use" not in origins:
+            loaded["policy"] = replace(loaded["policy"], use=use)
+        return cls(**loaded, origins=origins)
+
+    def arguments(self, **overrides: Any) -> dict[str, Any]:
+        """The arguments of Guard; ``overrides`` go before the configuration.
+
+        Configured models and the audit are opened now. Raises ModelMissingError, ManifestError or AuditError
+        where one is not usable.
+        """
+        chosen = self._models()
+        if "audit" not in overrides and self.audit.url is not None:
+            chosen["audit"] = self.audit.open()
+        return chosen | overrides
+
+    def _models(self) -> dict[str, Any]:
+        """Arguments of Guard for policy and models that differ from its defaults."""
+        models, chosen = self.models, dict[str, Any](policy=self.policy)
+        if isinstance(models.detector, Path):
+            chosen["detector"] = _open_detector(models.detector, spinning=models.spinning)
+        elif models.spinning:
+            from guardrail.detectors.onnx import OnnxDetector
+
+            chosen["detector"] = OnnxDetector.shipped(spinning=True)
+        if isinstance(models.lexicon, Path):
+            from guardrail.detectors.lexicon import Lexicon
+
+            chosen["lexicon"] = Lexicon.load(models.lexicon)
+        if isinstance(models.rewriter, Path):
+            from guardrail.rewriters.opening import open_rewriter
+
+            chosen["rewriter"] = open_rewriter(models.rewriter)
+        elif models.rewriter is None:
+            chosen["rewriter"] = None
+        if self.rewriter != RewriterSettings():
+            if "models.rewriter" in self.origins:
+                raise ConfigError("both [models] rewriter and [rewriter] say who rewrites: leave one out")
+            chosen["rewriter"] = self.rewriter.open()
+        chosen |= self._verifier()
+        if models.download:
+            chosen["download"] = True
+        return chosen
+
+    def _verifier(self) -> dict[str, Any]:
+        if isinstance(self.models.verifier, Path):
+            from guardrail.verifiers.onnx import OnnxVerifier
+
+            return {"verifier": OnnxVerifier(self.models.verifier)}
+        return {"verifier": None} if self.models.verifier is None else {}
+
+
+SECTIONS: dict[str, type] = {
+    "policy": Policy,
+    "models": ModelSettings,
+    "rewriter": RewriterSettings,
+    "audit": AuditSettings,
+    "server": ServerSettings,
+}
+"""The name of each section and its dataclass, in the order in which they are shown."""
+
+
+def _checked_file(content: Mapping[str, Any], *, where: str) -> Mapping[str, Mapping[str, Any]]:
+    for section, values in content.items():
+        if section not in SECTIONS:
+            raise key_error(section, SECTIONS, where=where)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: {section} must be a section, written [{section}] on its own line")
+    return content
+
+
+def _section(
+    kind: type,
+    section: str,
+    written: Mapping[str, Any],
+    variables: Mapping[str, Variable],
+    file: Path | None,
+) -> Any:
+    """One section's settings; the file's types are checked even where a variable takes a value's place."""
+    values = typed(
+        kind, written, where=f"{file} [{section}]", folder=file.absolute().parent if file else Path()
+    )
+    hints = hints_of(kind)
+    for key, (name, value) in variables.items():
+        where = f"environment variable {name}"
+        values |= typed(kind, {key: value_of(value, hints.get(key))}, where=where, folder=Path())
+    return kind(**values)
+
+
+def _open_detector(folder: Path, *, spinning: bool) -> Any:
+    from guardrail.manifest import FILENAME
+
+    if (folder / FILENAME).is_file():
+        from guardrail.detectors.onnx import OnnxDetector
+
+        return OnnxDetector(folder, spinning=spinning)
+    from guardrail.detectors.transformers import TransformersDetector
+
+    return TransformersDetector.load(folder)

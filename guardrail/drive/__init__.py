@@ -1,1 +1,0 @@
-"""Answers a flow's requests: the only place where sync and async differ."""

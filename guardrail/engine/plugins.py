@@ -1,0 +1,197 @@
+"""Connects a guard to its plug-ins; where one was not given, to the shipped model, loaded at first use."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from guardrail.engine.calls import Models
+from guardrail.engine.contract import Plugin
+from guardrail.errors import (
+    REWRITER_MISSING,
+    GuardrailWarning,
+    MissingExtraError,
+    ModelMissingError,
+    PluginError,
+    UsageError,
+)
+from guardrail.manifest import FILENAME, Manifest
+
+if TYPE_CHECKING:
+    from guardrail.detectors.lexicon import Lexicon
+    from guardrail.detectors.onnx import OnnxDetector
+    from guardrail.rewriters.onnx import OnnxRewriter
+    from guardrail.verifiers.onnx import OnnxVerifier
+
+__all__ = ["Once", "chosen_verifier", "connect", "require_portable", "shipped_rewriter", "threshold_of"]
+
+SHIPPED = Path(__file__).parent.parent / "shipped"
+ACCEPTABLE = 0.5
+"""Probability from which a rewrite is taken where neither a policy nor its verifier names another."""
+
+T = TypeVar("T")
+
+
+def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any, verifier: Any) -> Models:
+    """The parts as plug-ins, with the shipped ones, loaded at first use, where none was given."""
+    if embedder is None and hasattr(detector, "embed"):
+        embedder = detector
+    return Models(
+        detect=_plugin("detector", detector, "detect", lambda texts: _shipped_detector().detect(texts)),
+        lexicon=_plugin("lexicon", lexicon, "detect", lambda texts: _shipped_lexicon().detect(texts)),
+        embed=_plugin("embedder", embedder, "embed", lambda texts: _shipped_detector().embed(texts)),
+        rewrite=_rewriter(rewriter),
+        verify=_verifier(verifier),
+        open_rewriter=_open_rewriter if rewriter == "shipped" else None,
+    )
+
+
+def _rewriter(part: Any) -> Plugin:
+    if part is None:  # left out; the policy's ladder then starts at mask
+        return Plugin("rewriter", lambda segments, n: [[] for _ in segments], name="none")
+    if part == "shipped":
+        plugin = _plugin(
+            "rewriter", None, "rewrite", lambda segments, n: shipped_rewriter().rewrite(segments, n)
+        )
+        plugin.marked = lambda segments, spans, n: shipped_rewriter().rewrite_marked(segments, spans, n)
+        return plugin
+    plugin = _plugin("rewriter", part, "rewrite", part)
+    plugin.marked = getattr(part, "rewrite_marked", None)
+    return plugin
+
+
+def _verifier(part: Any) -> Plugin:
+    if part is None:  # left out; the flow then asks for none
+        return Plugin("verifier", lambda sources, candidates: [1.0 for _ in candidates], name="none")
+    chosen = None if part == "shipped" else part
+    return _plugin(
+        "verifier",
+        chosen,
+        "verify",
+        lambda sources, candidates: _shipped_verifier().verify(sources, candidates),
+    )
+
+
+def chosen_verifier(part: Any, *, rewriter: Any) -> Any:
+    """The verifier of a guard with this rewriter; None in place of the shipped one where that does not judge.
+
+    It has learned what is wrong with rewrites of this package's rewriters, and judges those alone.
+    """
+    if part != "shipped":
+        return part
+    is_ours = rewriter == "shipped" or type(rewriter).__module__.startswith("guardrail.rewriters.")
+    return "shipped" if is_ours and (SHIPPED / "verifier" / FILENAME).is_file() else None
+
+
+def threshold_of(verifier: Any) -> float:
+    """The probability from which this verifier's maker takes a rewrite."""
+    part = Manifest.load(SHIPPED / "verifier", verify=False) if verifier == "shipped" else verifier
+    found = getattr(part, "threshold", None)
+    return ACCEPTABLE if found is None else float(found)
+
+
+def _plugin(place: str, part: Any, name: str, shipped: Callable[..., Any]) -> Plugin:
+    """The part's method, the part itself if it is a plain callable, the shipped one if there is none."""
+    if part is None:
+        return Plugin(place, shipped, name="(shipped)", labels=_shipped_labels)
+    if inspect.isclass(part) and inspect.isfunction(inspect.getattr_static(part, name, None)):
+        raise UsageError(
+            f"the {place} is the class {part.__name__}: pass an object of it, {part.__name__}(...)"
+        )
+    method = getattr(part, name, part)
+    if not callable(method):
+        raise UsageError(
+            f"expected an object with a method {name}() or a callable, got {type(part).__name__}"
+        )
+    return Plugin(place, method, labels=partial(_labels, part))
+
+
+def _labels(part: Any) -> Iterable[str] | None:
+    """The labels that a part says it scores, in its attribute ``labels`` or in its manifest."""
+    labels = getattr(part, "labels", None) or getattr(getattr(part, "manifest", None), "labels", None)
+    return labels if isinstance(labels, Iterable) and not isinstance(labels, str) else None
+
+
+def _shipped_labels() -> Iterable[str]:
+    return Manifest.load(SHIPPED / "detector", verify=False).labels
+
+
+def require_portable(parts: Mapping[str, Any]) -> None:
+    """Raises PicklingError for a part of this package that holds what no other process can have.
+
+    Parts of others are left to whoever pickles: some libraries take more than the standard one.
+    """
+    for name, part in parts.items():
+        if not type(part).__module__.startswith("guardrail."):
+            continue
+        try:
+            pickle.dumps(part)
+        except Exception as error:  # there is no common one for what cannot be pickled
+            raise pickle.PicklingError(
+                f"the guard's {name}, {type(part).__name__}, cannot go to another process: make the guard "
+                "in each worker, or make it with Guard.from_config, which loads its models there"
+            ) from error
+
+
+class Once(Generic[T]):
+    """What is made at first use, and once only, however many threads ask for it."""
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._load = cache(load)
+        self._lock = Lock()
+
+    def __call__(self) -> T:
+        with self._lock:
+            return self._load()
+
+    def cache_clear(self) -> None:
+        """Forgets it."""
+        self._load.cache_clear()
+
+
+@Once
+def _shipped_detector() -> OnnxDetector:
+    from guardrail.detectors.onnx import OnnxDetector
+
+    return OnnxDetector.shipped()
+
+
+@Once
+def _shipped_lexicon() -> Lexicon:
+    from guardrail.detectors.lexicon import Lexicon
+
+    return Lexicon.shipped()
+
+
+@Once
+def _shipped_verifier() -> OnnxVerifier:
+    from guardrail.verifiers.onnx import OnnxVerifier
+
+    return OnnxVerifier.shipped()
+
+
+@Once
+def shipped_rewriter() -> OnnxRewriter:
+    from guardrail.rewriters.onnx import OnnxRewriter
+
+    return OnnxRewriter.load(SHIPPED / "rewriter")
+
+
+def _open_rewriter() -> OnnxRewriter:
+    """The shipped rewriter; where it cannot run the flow hears so, and masks."""
+    try:
+        return shipped_rewriter()
+    except (ModelMissingError, MissingExtraError) as error:
+        _warn_once(str(error))
+        raise PluginError(f"no rewriter: {error}", reason=REWRITER_MISSING, original=error) from None
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(f"toxic text is masked instead of rewritten: {message}", GuardrailWarning, stacklevel=2)

@@ -1,0 +1,58 @@
+"""An outcome in plain words, for people: what was done to a text, why, and what did not work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guardrail.outcome.reasons import in_words
+
+if TYPE_CHECKING:
+    from guardrail.outcome import Edit, Outcome, Verdict
+
+__all__ = ["strongest", "summarised"]
+
+DONE = {
+    "rewritten": "rewritten",
+    "lossy": "rewritten, and only its stance was kept",
+    "masked": "its toxic words masked",
+    "removed": "removed",
+    "blocked": "blocked, with all that follows",
+}
+
+
+def summarised(outcome: Outcome, *, include_text: bool) -> str:
+    """One line for the text, one for each edit, one where it got no full pass."""
+    return "\n".join(
+        (_headline(outcome), *(_edit_line(edit, include_text=include_text) for edit in outcome.edits))
+        + ((f"No full pass: {_listed(outcome.degraded)}.",) if outcome.degraded else ())
+    )
+
+
+def strongest(verdict: Verdict) -> str:
+    """The label with the highest score, and the score; empty where there are no scores."""
+    if not verdict.scores:
+        return ""
+    label, score = max(verdict.scores.items(), key=lambda pair: pair[1])
+    return f"{label} {score:.2f}"
+
+
+def _headline(outcome: Outcome) -> str:
+    if not outcome.changed:
+        return "Nothing was changed."
+    counts = (f"{number} {action}" for action, number in outcome.counts.items() if number)
+    flagged = len(outcome.edits)
+    return f"{flagged} flagged {'sentence' if flagged == 1 else 'sentences'}: {', '.join(counts)}."
+
+
+def _edit_line(edit: Edit, *, include_text: bool) -> str:
+    score = strongest(edit.verdict)
+    line = f"- characters {edit.start}-{edit.end}{f' ({score})' if score else ''}: {DONE[str(edit.action)]}"
+    if include_text:
+        line += f", {edit.before!r} -> {edit.after!r}"
+    if edit.failed_checks:
+        line += f"; not accepted on the way: {_listed(edit.failed_checks)}"
+    return f"{line}."
+
+
+def _listed(reasons: tuple[str, ...]) -> str:
+    return "; ".join(f"{in_words(reason)} ({reason})" for reason in reasons)
