@@ -4,7 +4,8 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser screenshot lint types bench format
+.PHONY: help demo test test-browser screenshot lint types bench format map
+IN ?= guardrail training/guardrail_training benchmarks examples
 
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
@@ -12,6 +13,7 @@ help:
 	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
 	@echo "make screenshot  takes the picture of the playground in docs/ anew"
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
+	@echo "make map     what each module is for; IN=FOLDER for one folder"
 	@echo "make format  put the code into the house layout"
 
 demo: .venv/installed
@@ -50,6 +52,9 @@ bench: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+map:
+	@$(PYTHON) -m tests.map $(IN)
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import subprocess
@@ -15,16 +14,16 @@ import pytest
 
 from guardrail import Outcome, Policy
 from guardrail.outcome import LABELS
+from tests.map import lines, purpose_of
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PACKAGES = ("guardrail", "training/guardrail_training", "benchmarks", "examples")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
 FOLDERS = "/" + r"(work|root|tmp|home)/\w"
 HOSTS = "|".join(f"{name}{dot_end}" for name, dot_end in [("pypi", r"\.org"), ("huggingface", r"\.co\b")])
 MACHINE = re.compile(f"{FOLDERS}|{HOSTS}")
-MAP_LINE = re.compile(r"^(?P<path>\S+) {2,}(?P<purpose>\S.*)$")
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -44,18 +43,6 @@ def project_files() -> list[str]:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
     return sorted({name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()})
-
-
-def file_map() -> dict[str, str]:
-    """Path or pattern to purpose, as CONTRIBUTING lists them."""
-    section = CONTRIBUTING.partition("\n## File map\n")[2]
-    matches = [MAP_LINE.match(line) for line in "".join(blocks(section, "text")).splitlines()]
-    return {match["path"]: match["purpose"] for match in matches if match}
-
-
-def matching(name: str, patterns: list[str]) -> list[str]:
-    """The patterns that a name matches."""
-    return [pattern for pattern in patterns if fnmatch.fnmatch(name, pattern)]
 
 
 def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -118,16 +105,11 @@ def test_the_outcome_table_lists_every_field_and_all_labels_are_named() -> None:
     assert all(f"`{label}`" in README for label in LABELS)
 
 
-def test_every_file_has_one_line_in_the_file_map_and_every_line_a_file() -> None:
-    files, lines = project_files(), file_map()
-    patterns = [line for line in lines if line not in files]  # a file's own line goes before a pattern
-    owners = {name: matching(name, patterns) for name in files if name not in lines}
-    assert {name: found for name, found in owners.items() if len(found) != 1} == {}
-    assert [pattern for pattern in patterns if not fnmatch.filter(owners, pattern)] == []
-
-
-def test_a_purpose_takes_at_most_eight_words() -> None:
-    assert [purpose for purpose in file_map().values() if len(purpose.split()) > 8] == []
+def test_every_module_says_in_one_line_what_it_is_for() -> None:
+    modules = [path for top in PACKAGES for path in (ROOT / top).rglob("*.py") if path.name != "__init__.py"]
+    assert len(modules) > 100
+    assert [str(path) for path in modules if not purpose_of(path) and path.read_text().strip()] == []
+    assert len(lines(ROOT / "guardrail" / "text")) > 5
 
 
 def test_no_file_names_a_machines_folders_or_a_registry() -> None:
