@@ -37,6 +37,9 @@ def open_session(path: Path, *, threads: int | None, spinning: bool) -> Any:
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0  # 0: as many as physical cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # Passes differ in size: memory kept for one is of no use to the next.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     options.log_severity_level = 4  # what goes wrong is raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -92,7 +92,9 @@ class Reader:
 class _Node:
     """One token behind its ancestors; read once it has a slot."""
 
-    __slots__ = ("children", "logits", "parent", "position", "slot", "token", "top_ids", "top_logits")
+    __slots__ = (
+        "children", "end", "followers", "parent", "position", "slot", "token", "top_ids", "top_logits",
+    )  # fmt: skip
 
     def __init__(self, token: int, parent: _Node | None, position: int) -> None:
         self.token = token
@@ -102,13 +104,23 @@ class _Node:
         self.slot: int | None = None
         self.top_ids: npt.NDArray[np.int64] | None = None
         self.top_logits: Floats | None = None
-        self.logits: Floats | None = None
+        self.followers: dict[int, float] = {}
+        self.end = -np.inf
 
     def child(self, token: int) -> _Node:
         """The node of this token behind this one."""
         if token not in self.children:
             self.children[token] = _Node(token, self, self.position + 1)
         return self.children[token]
+
+    def keep_logprobs(self, logits: Floats, *, stop: frozenset[int]) -> None:
+        """Keeps, of what may follow, the log-probability of each child and of the text's end."""
+        exact = logits.astype(np.float64)
+        highest = exact.max()
+        total = highest + np.log(np.exp(exact - highest).sum())
+        ends = exact[sorted(stop)]
+        self.end = float(ends.max() + np.log(np.exp(ends - ends.max()).sum()) - total)
+        self.followers = {token: float(exact[token] - total) for token in self.children}
 
     def path(self) -> Iterator[_Node]:
         """This node and its ancestors, behind the head."""
@@ -225,13 +237,8 @@ class _Segment:
 
     def _score(self, chain: Sequence[_Node]) -> Floats:
         befores = [self.root, *chain]
-        logits = np.stack([_known(node.logits) for node in befores]).astype(np.float64)
-        highest = logits.max(axis=1)
-        total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-        own = [row[node.token] for row, node in zip(logits, chain, strict=False)]
-        ends = logits[-1, sorted(self._stop)]
-        end = ends.max() + np.log(np.exp(ends - ends.max()).sum())
-        return np.asarray([*own, end] - total, dtype=np.float32)
+        own = [before.followers[node.token] for before, node in zip(befores, chain, strict=False)]
+        return np.asarray([*own, befores[-1].end], dtype=np.float32)
 
 
 def _known(array: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic]:
@@ -313,7 +320,7 @@ class _Search:
             node = nodes[offset]
             node.top_ids, node.top_logits = found.top_ids[row], found.top_logits[row]
             if id(node) in scored:
-                node.logits = found.logits[row]
+                node.keep_logprobs(found.logits[row], stop=self._stop)
 
     def _make_room(self, count: int, segments: Iterable[_Segment]) -> None:
         """Drops the slots that no open candidate stands behind, and makes more where these are not enough."""
