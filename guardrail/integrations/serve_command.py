@@ -63,7 +63,7 @@ def serve(
     there is a page at /audit for who has one of GUARDRAIL_AUDIT_KEYS, written name=key.
     """
     from guardrail.config import Config
-    from guardrail.integrations.openai_server.serving import run
+    from guardrail.integrations.openai_server.server import run
 
     loaded = with_audit(Config.load(config), audit, include_text=audit_text)
     loaded = _with_policy(loaded, ladder=ladder, threshold=threshold)

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from guardrail import Guard, Policy
 from guardrail.audit.store import AuditStore
 from guardrail.errors import ConfigError, UsageError
-from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.review import (
     Query,
     Record,
@@ -31,6 +30,7 @@ from guardrail.integrations.audit.review import (
 from guardrail.integrations.audit.routes import FILES, audit_routes
 from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server import Keys, create_app
+from guardrail.integrations.web.auth import Reviewers
 from guardrail_training.data import drop_copies, read_rows
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.integrations.server.running import get, serving

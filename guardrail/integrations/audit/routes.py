@@ -16,8 +16,8 @@ from guardrail.audit.database import Database
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
 from guardrail.integrations.audit import review
-from guardrail.integrations.audit.keys import VARIABLE, Reviewers
-from guardrail.integrations.openai_server.replies import ApiError, JsonReply
+from guardrail.integrations.web.auth import VARIABLE, Reviewers
+from guardrail.integrations.web.errors import ApiError, JsonReply
 
 __all__ = ["audit_routes"]
 

@@ -1,4 +1,4 @@
-"""The server put together: routes inside, and around them limits, keys, measurement and the outer seal."""
+"""The server put together: routes inside, and around them limits, keys, measurement and error handling."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from starlette.routing import Route
 
 from guardrail.config import ServerSettings
 from guardrail.guard import Guard
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.openai_server.guard_api import Policies, own_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
-from guardrail.integrations.openai_server.keys import Doorkeeper, Keys
 from guardrail.integrations.openai_server.limits import Limits
 from guardrail.integrations.openai_server.metrics import Measured, Metrics
-from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.own import own_routes
 from guardrail.integrations.openai_server.playground import FILES, page_routes
-from guardrail.integrations.openai_server.policies import Policies
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
-from guardrail.integrations.openai_server.replies import ApiError, http_error, invalid_request
-from guardrail.integrations.openai_server.sealed import Sealed
 from guardrail.integrations.openai_server.upstream import Upstream
+from guardrail.integrations.web.auth import Doorkeeper, Keys
+from guardrail.integrations.web.errors import ApiError, Sealed, http_error, invalid_request
 
-__all__ = ["create_app"]
+__all__ = [
+    "create_app",
+]
 
 PATHS = frozenset(
     {

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.config import ServerSettings
 from guardrail.integrations.openai_server.metrics import Metrics
-from guardrail.integrations.openai_server.replies import ApiError
+from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["Limits"]
-
+__all__ = [
+    "LAST_WORDS",
+    "LeftError",
+    "Limits",
+    "late",
+    "while_connected",
+]
 
 OPERATIONAL = frozenset(("/healthz", "/metrics", "/readyz"))
 """Answered however full the server is, and without a look at the body: that is when people ask."""
+
+T = TypeVar("T")
+
+CLOSED_REQUEST = 499
+
+LAST_WORDS = 5.0
+"""Seconds in which a stream that must end may still say what is clean of it, and why it ends."""
 
 
 class Limits:
@@ -88,3 +103,42 @@ class Limits:
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.limited.labels(error.body["error"]["code"]).inc()
         await error.reply()(scope, receive, send)
+
+
+class LeftError(ApiError):
+    """The client has left; there is nobody to tell."""
+
+    def __init__(self) -> None:
+        super().__init__("the client has left", status=CLOSED_REQUEST)
+
+
+def late() -> ApiError:
+    """The error for work that took longer than this server lets it."""
+    return ApiError(
+        "not done within this server's max_seconds", status=504, kind="server_error", code="timeout"
+    )
+
+
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """What the work returns, or raises. LeftError where the client left, ApiError where the time was over."""
+    failure: Exception = LeftError()
+    results: list[T] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_wait_for_leaving, receive, tasks.cancel_scope)
+        try:
+            with anyio.fail_after(seconds):
+                results.append(await work())
+        except TimeoutError:
+            failure = late()
+        except Exception as error:  # noqa: BLE001  # raised below, outside the group that would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if results:
+        return results[0]
+    raise failure
+
+
+async def _wait_for_leaving(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

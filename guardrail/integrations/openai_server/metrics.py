@@ -8,12 +8,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardrail.integrations.openai_server.replies import ApiError
+from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
 
-__all__ = ["CONTENT_TYPE", "Measured", "Metrics"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Measured",
+    "Metrics",
+]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 CUTS = ("guard_unavailable", "timeout", "upstream_disconnected", "upstream_malformed", "upstream_timeout")

@@ -8,9 +8,12 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import Response
 
-__all__ = ["page_routes"]
+__all__ = [
+    "page_routes",
+]
 
 FOLDER = Path(__file__).parent / "page"
+
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),

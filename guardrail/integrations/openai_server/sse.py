@@ -1,14 +1,26 @@
-"""Server-sent events: read from bytes, and written."""
+"""Server-sent events: read from bytes, written, and answered with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, dumps
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-__all__ = ["DONE", "EventReader", "event"]
+from guardrail.integrations.openai_server.limits import LAST_WORDS, LeftError, while_connected
+from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
+from guardrail.integrations.web.errors import ApiError
+
+__all__ = [
+    "DONE",
+    "EventReader",
+    "Streaming",
+    "event",
+]
 
 DONE = b"data: [DONE]\n\n"
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -67,3 +79,62 @@ class EventReader:
 def event(payload: JsonObject) -> bytes:
     """One event with a JSON payload."""
     return f"data: {dumps(payload)}\n\n".encode("ascii")
+
+
+class Streaming(Response):
+    """A stream of events that ``work`` writes.
+
+    Its head goes out with the first bytes: until then an ApiError of the work becomes the whole answer; later
+    it becomes the last event, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
+    by itself, and is ended a little later where it does not.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Writer], Awaitable[None]],
+        *,
+        seconds: float,
+        on_cut: Callable[[ApiError], object],
+    ) -> None:
+        self._work = work
+        self._seconds = seconds
+        self._on_cut = on_cut
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        writer = Writer(send)
+        try:
+            await while_connected(receive, lambda: self._work(writer), seconds=self._seconds + LAST_WORDS)
+        except LeftError:
+            return
+        except ApiError as error:
+            if not writer.started:
+                await error.reply()(scope, receive, send)
+                return
+            self._on_cut(error)
+            with anyio.move_on_after(LAST_WORDS):
+                await writer.write(event(error.body))
+        await writer.close()
+
+
+class Writer:
+    """Sends the bytes of an answer's body, its head before them."""
+
+    def __init__(self, send: Send) -> None:
+        self.started = False
+        self.headers: dict[str, str] = {}
+        self._send = send
+
+    async def write(self, content: bytes) -> None:
+        """Sends some more bytes."""
+        if not self.started:
+            self.started = True
+            head = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
+            raw = [(name.encode(), value.encode("latin-1")) for name, value in (self.headers | head).items()]
+            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._send({"type": "http.response.body", "body": content, "more_body": True})
+
+    async def close(self) -> None:
+        """Ends the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

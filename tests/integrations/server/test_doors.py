@@ -17,8 +17,9 @@ from starlette.responses import JSONResponse, Response
 
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
-from guardrail.integrations.openai_server import Keys, create_app, serving
-from guardrail.integrations.openai_server.keys import require_safe_address
+from guardrail.integrations.openai_server import Keys, create_app
+from guardrail.integrations.openai_server import server as running_server
+from guardrail.integrations.web.auth import require_safe_address
 from tests.integrations.server.running import (
     PROXY_KEY,
     UPSTREAM_KEY,
@@ -216,9 +217,9 @@ def test_a_connection_whose_head_does_not_arrive_in_time_is_closed(
     upstream: Upstream, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # How this process logs is not the server's to say here.
-    monkeypatch.setattr(serving, "logging_config", lambda settings: None)
+    monkeypatch.setattr(running_server, "logging_config", lambda settings: None)
     settings = ServerSettings(port=0, body_timeout=0.05)
-    server = serving.server_of(create_app(fake_guard(), settings=settings, keys=Keys()), settings)
+    server = running_server.server_of(create_app(fake_guard(), settings=settings, keys=Keys()), settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.integrations.openai_server.identifiers import identifiers_in
+from guardrail.integrations.completions.sanitize import identifiers_in, inert, numbers, strings_of
 from guardrail.integrations.openai_server.sse import EventReader, event
-from guardrail.integrations.openai_server.wire import MalformedError, inert, numbers, parse, strings_of
+from guardrail.integrations.strict_json import MalformedError, parse
 
 PAYLOADS = st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_size=1))
 BREAKS = st.sampled_from([b"\n", b"\r\n", b"\r"])

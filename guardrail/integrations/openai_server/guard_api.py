@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,24 +14,38 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from guardrail.errors import ConfigError
 from guardrail.guard import Guard
-from guardrail.integrations.openai_server.connected import while_connected
-from guardrail.integrations.openai_server.policies import Choice, Policies
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.sanitize import inert
+from guardrail.integrations.openai_server.limits import while_connected
+from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.openai_server.proxy import Proxy
-from guardrail.integrations.openai_server.questions import asked
-from guardrail.integrations.openai_server.replies import ApiError, JsonReply, misfit
-from guardrail.integrations.openai_server.sentences import sentence_rows
-from guardrail.integrations.openai_server.wire import JsonObject, inert
-from guardrail.outcome import Verdict
+from guardrail.integrations.openai_server.request import asked
+from guardrail.integrations.strict_json import JsonObject
+from guardrail.integrations.web.errors import ApiError, JsonReply, misfit
+from guardrail.outcome import Outcome, Verdict
+from guardrail.outcome.rows import verdict_row
 from guardrail.policy import Policy
+from guardrail.text.segment import Segmenter
 
-__all__ = ["own_routes"]
+__all__ = [
+    "Choice",
+    "Policies",
+    "own_routes",
+    "sentence_rows",
+]
 
 PREFIX = "guardrail-"
+
 MODERATION = "guardrail-moderation"
+
 MODELS = ("guardrail-embedding", MODERATION)
+
 MOST_TEXTS = 256
+
 LIKELY = 0.5
+
 COUNTERPARTS = {
     "harassment": "insult",
     "harassment/threatening": "threat",
@@ -39,6 +55,16 @@ COUNTERPARTS = {
 """OpenAI's categories for which a label stands; those that nobody judged here are left out."""
 
 Texts = Annotated[list[str], Field(max_length=MOST_TEXTS)]
+
+REMEMBERED = 64
+
+
+class Choice(BaseModel):
+    """What a request wants different; None leaves it as it is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    ladder: list[Literal["rewrite", "mask", "block"]] | None = None
 
 
 class TextPart(BaseModel):
@@ -223,3 +249,56 @@ async def _model(proxy: Proxy, request: Request, name: str) -> JsonObject:
         if model["id"] == name:
             return model
     raise ApiError("there is no such model", status=404, code="model_not_found")
+
+
+class Policies:
+    """Moderators by policy, the latest ones remembered; all share the models of the first."""
+
+    def __init__(self, moderator: Moderator, metrics: Metrics) -> None:
+        self._first = moderator
+        self._metrics = metrics
+        self._known: OrderedDict[str, Moderator] = OrderedDict()
+
+    def moderator(self, choice: Choice) -> Moderator:
+        """The moderator under the chosen policy; ApiError for a ladder that cannot be."""
+        policy = self._policy(choice)
+        if policy == self._first.guard.policy:
+            return self._first
+        name = policy.digest()
+        if name not in self._known:
+            self._known[name] = Moderator(self._first.guard.with_policy(policy), self._metrics)
+        self._known.move_to_end(name)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return self._known[name]
+
+    def _policy(self, choice: Choice) -> Policy:
+        policy = self._first.guard.policy
+        try:
+            if choice.threshold is not None:
+                policy = replace(policy, threshold=choice.threshold)
+            if choice.ladder is not None:
+                policy = replace(policy, ladder=tuple(choice.ladder))
+        except ConfigError as error:
+            raise ApiError(str(error), status=400, param="policy") from None
+        return policy
+
+
+def sentence_rows(guard: Guard, text: str, outcome: Outcome) -> list[dict[str, Any]]:
+    """``start`` and ``end`` (offsets into the text), ``scores`` and ``flagged`` of every segment.
+
+    Scores are of the segment alone; those of a segment that was edited are the ones that it was edited for.
+    """
+    policy = guard.policy
+    segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
+    segments = [s for s in (*segmenter.feed(text), *segmenter.close()) if s.body]
+    verdicts = guard.detect([segment.body for segment in segments])
+    edits = {edit.start: edit for edit in outcome.edits}
+    rows = []
+    for segment, verdict in zip(segments, verdicts, strict=True):
+        core = segment.core.shifted(segment.start)
+        edit = edits.get(core.start)
+        row = verdict_row(verdict if edit is None else edit.verdict)
+        flagged = edit is not None or verdict.flagged
+        rows.append({"start": core.start, "end": core.end, "scores": row["scores"], "flagged": flagged})
+    return rows

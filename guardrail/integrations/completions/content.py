@@ -7,9 +7,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError
+from guardrail.integrations.strict_json import JsonObject, MalformedError
 
-__all__ = ["Part", "is_readable", "joined", "parts_of"]
+__all__ = [
+    "Part",
+    "is_readable",
+    "joined",
+    "parts_of",
+]
 
 STRUCTURE = frozenset(
     {
@@ -19,7 +24,9 @@ STRUCTURE = frozenset(
 )
 """Keys of strings that are no prose; they are judged as they are and never rewritten. Any other string is
 prose, however the provider names its key, so that no text escapes by being spread over several deltas."""
+
 MAX_DEPTH = 16
+
 Place = tuple[str | int, ...]
 
 

@@ -1,4 +1,4 @@
-"""One choice of a streamed answer: text through guard streams, calls of tools held until they are whole."""
+"""One choice of a streamed completion: text through guard streams, calls of tools held until whole."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from anyio.abc import TaskGroup
 
 from guardrail.engine.steps import PAUSE, Pause
 from guardrail.errors import FailureError
-from guardrail.integrations.openai_server.answers import (
+from guardrail.integrations.completions.completion import (
     BLOCKED,
     CHAT,
     DOCUMENT,
-    Calls,
     Terms,
     finish_reason,
     message_of,
-    object_of,
     plain,
 )
-from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.parts import Part, is_readable, joined, parts_of
-from guardrail.integrations.openai_server.wire import JsonObject
+from guardrail.integrations.completions.content import Part, is_readable, joined, parts_of
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.tool_calls import Calls
+from guardrail.integrations.strict_json import JsonObject, object_of
 from guardrail.outcome import Action
 
-__all__ = ["Outlet", "StreamedChoice"]
+__all__ = [
+    "Outlet",
+    "StreamedChoice",
+]
 
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+
 WAITING = 64
 """Pieces of text that may wait for the guard; then the upstream is not read until it has caught up."""
 

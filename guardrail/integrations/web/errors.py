@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.errors import FailureError, GuardrailError
-from guardrail.integrations.openai_server.wire import JsonObject, dumps
+from guardrail.integrations.strict_json import JsonObject, dumps
+
+__all__ = [
+    "ApiError",
+    "JsonReply",
+    "Sealed",
+    "http_error",
+    "invalid_request",
+    "misfit",
+    "unable",
+]
 
 logger = logging.getLogger("guardrail.server")
 
-__all__ = ["ApiError", "JsonReply", "http_error", "invalid_request", "misfit", "unable"]
+BROWSER_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
 
 
 class ApiError(GuardrailError):
@@ -83,3 +107,42 @@ def misfit(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     first = errors[0]
     param = ".".join(str(part) for part in first["loc"] if part != "body") or None
     return ApiError(f"{param or 'body'}: {first['msg']}", status=400, param=param)
+
+
+class Sealed:
+    """Answers what failed unforeseen with an error that says nothing, and logs where it failed.
+
+    The exception itself goes no further: its message may quote a text, and servers log what they catch.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def dressed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in BROWSER_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, dressed)
+        except Exception as error:  # noqa: BLE001  # whatever it is, its message stays here
+            reply = unable(error) if isinstance(error, FailureError) else _unforeseen(error)
+            if not started:
+                await reply.reply()(scope, receive, dressed)
+
+
+def _unforeseen(error: Exception) -> ApiError:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s in %s, line %s", type(error).__name__, where.name, where.lineno)
+    return ApiError("the server failed; its log names the place", status=500, kind="server_error")

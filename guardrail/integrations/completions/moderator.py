@@ -1,4 +1,4 @@
-"""The guard as the proxy uses it: one for prose, one that only detects, both counted."""
+"""The guard as completions need it: one for prose, one that only detects, both counted."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
 from guardrail.guard import Guard
-from guardrail.integrations.openai_server.answers import Calls
-from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in
+from guardrail.integrations.completions.content import Part
+from guardrail.integrations.completions.sanitize import CATEGORIES, identifiers_in, leaves, strings_of
+from guardrail.integrations.completions.tool_calls import Calls
 from guardrail.integrations.openai_server.metrics import Metrics
-from guardrail.integrations.openai_server.parts import Part
-from guardrail.integrations.openai_server.wire import leaves, strings_of
 from guardrail.outcome import Action, Outcome
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = ["Moderator", "Passages"]
+__all__ = [
+    "Moderator",
+    "Passages",
+]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""

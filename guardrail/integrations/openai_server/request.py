@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from guardrail.integrations.openai_server.answers import Kind, Terms
-from guardrail.integrations.openai_server.replies import ApiError
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, parse
+from guardrail.integrations.completions.completion import Kind, Terms
+from guardrail.integrations.strict_json import JsonObject, MalformedError, parse
+from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["Question", "asked"]
+__all__ = [
+    "Question",
+    "asked",
+]
 
 JSON_FORMATS = ("json_object", "json_schema")
 

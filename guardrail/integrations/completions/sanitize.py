@@ -1,68 +1,42 @@
-"""JSON that comes over the wire: read strictly, and stripped to what cannot carry text."""
+"""JSON values of others: the strings in them that people could read, and the values without these."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-import math
-import re
+import secrets
 from collections.abc import Container, Iterator
-from typing import Any, NoReturn, TypeGuard
+from typing import Any
 
 import numpy as np
 
+from guardrail.integrations.strict_json import number_in
 from guardrail.structured.identifiers import is_identifier
 
 __all__ = [
-    "JsonObject",
-    "MalformedError",
-    "dumps",
+    "CATEGORIES",
+    "identifiers_in",
     "inert",
     "leaves",
-    "loads",
-    "number_in",
+    "new_id",
     "numbers",
-    "parse",
     "strings_of",
 ]
 
-JsonObject = dict[str, Any]
-
-_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _FLOAT_BYTES = 4
-MAX_NESTING = 200
-"""Levels of objects and lists that are read; what walks over a value may recurse that often."""
+
 _NORMS = (1e-3, 1e3)
 """Lengths that an embedding may have: letters read as numbers are nearly always far outside."""
 
-
-class MalformedError(ValueError):
-    """Bytes from the network are not what they should be; the message holds none of them."""
-
-
-def loads(content: bytes | str) -> Any:
-    """The JSON value; MalformedError for anything else: NaN, numbers beyond a float's, deep nesting."""
-    try:
-        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        raise MalformedError("not valid JSON") from None
-    if _is_deeper(value, MAX_NESTING):
-        raise MalformedError("JSON that is nested too deeply")
-    return value
-
-
-def parse(content: bytes | str) -> JsonObject:
-    """The JSON object; MalformedError for anything else."""
-    value = loads(content)
-    if not isinstance(value, dict):
-        raise MalformedError("not a JSON object")
-    return value
-
-
-def dumps(value: object) -> str:
-    """The value as compact ASCII JSON, so that lone surrogates survive too."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+CATEGORIES = frozenset(
+    {
+        *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
+        *("self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors"),
+        *("violence", "violence/graphic"),
+    }
+)
+"""What OpenAI's moderations look for: names that speak of harm and do none."""
 
 
 def numbers(value: object, *, clean: Container[str]) -> Any:
@@ -70,13 +44,6 @@ def numbers(value: object, *, clean: Container[str]) -> Any:
     if isinstance(value, dict):
         return {key: numbers(item, clean=clean) for key, item in value.items() if key in clean}
     return value if isinstance(value, bool) else number_in(value)
-
-
-def number_in(value: object) -> int | float | None:
-    """The number, or the one that a string writes out; None for anything else."""
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value) if "." in value else int(value)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def inert(value: object, *, clean: Container[str]) -> Any:
@@ -137,26 +104,21 @@ def _is_packed(value: str) -> bool:
     return bool(_NORMS[0] <= length <= _NORMS[1])  # false for a length that is no number
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError("not JSON")
+def identifiers_in(value: object) -> list[str]:
+    """Every key and every string of a JSON value that is an identifier, each once."""
+    found: dict[str, None] = {}
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            found |= {part: None} if is_identifier(part) else {}
+        elif isinstance(part, dict):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+    return list(found)
 
 
-def _finite(digits: str) -> float:
-    """The number; ValueError for one such as 1e999, which could not be written again."""
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("beyond a float")
-    return number
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """True where objects and lists are nested more than ``levels`` deep."""
-    nested = [value]
-    for _ in range(levels + 1):
-        inner = [part.values() if isinstance(part, dict) else part for part in nested if _is_nesting(part)]
-        nested = [part for parts in inner for part in parts]
-    return any(map(_is_nesting, nested))
-
-
-def _is_nesting(value: object) -> TypeGuard[dict[str, object] | list[object]]:
-    return isinstance(value, (dict, list))
+def new_id(prefix: str) -> str:
+    """An id that nobody has yet, in place of one that cannot be shown."""
+    return prefix + secrets.token_hex(12)
