@@ -11,22 +11,19 @@ __all__ = [
     "JsonObject",
     "MalformedError",
     "dumps",
-    "index_of",
+    "index_in",
     "loads",
     "number_in",
-    "object_of",
+    "object_in",
     "parse",
-    "string_of",
+    "string_in",
 ]
 
 JsonObject = dict[str, Any]
-
 _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
-
 MAX_NESTING = 200
 """Levels of objects and lists that are read; what walks over a value may recurse that often."""
-
-MOST_CHOICES = 128
+MAX_CHOICES = 128
 
 
 class MalformedError(ValueError):
@@ -89,7 +86,7 @@ def _is_nesting(value: object) -> TypeGuard[dict[str, object] | list[object]]:
     return isinstance(value, (dict, list))
 
 
-def index_of(part: JsonObject, *, default: int = 0) -> int:
+def index_in(part: JsonObject, *, default: int = 0) -> int:
     """The index of a choice or of a fragment of a call, as a number or as its digits."""
     index = part.get("index")
     if index is None:
@@ -97,12 +94,12 @@ def index_of(part: JsonObject, *, default: int = 0) -> int:
     index = number_in(index)
     if isinstance(index, float) and index.is_integer():
         index = int(index)
-    if type(index) is not int or not 0 <= index < MOST_CHOICES:
-        raise MalformedError(f"an index is not a number below {MOST_CHOICES}")
+    if type(index) is not int or not 0 <= index < MAX_CHOICES:
+        raise MalformedError(f"an index is not a number below {MAX_CHOICES}")
     return index
 
 
-def object_of(part: JsonObject, name: str | None) -> JsonObject:
+def object_in(part: JsonObject, name: str | None) -> JsonObject:
     """The object under a name, empty where there is none; the part itself for no name.
 
     Some languages write an empty object as an empty list, others as an empty string.
@@ -115,7 +112,7 @@ def object_of(part: JsonObject, name: str | None) -> JsonObject:
     return found
 
 
-def string_of(part: JsonObject, name: str) -> str:
+def string_in(part: JsonObject, name: str) -> str:
     """The string under a name, empty where there is none."""
     found = part.get(name)
     if not found:

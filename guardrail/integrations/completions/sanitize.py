@@ -17,18 +17,16 @@ from guardrail.structured.identifiers import is_identifier
 __all__ = [
     "CATEGORIES",
     "identifiers_in",
-    "inert",
-    "leaves",
     "new_id",
-    "numbers",
-    "strings_of",
+    "only_numbers",
+    "strings_in",
+    "strings_in_json",
+    "without_text",
 ]
 
 _FLOAT_BYTES = 4
-
 _NORMS = (1e-3, 1e3)
 """Lengths that an embedding may have: letters read as numbers are nearly always far outside."""
-
 CATEGORIES = frozenset(
     {
         *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
@@ -39,35 +37,35 @@ CATEGORIES = frozenset(
 """What OpenAI's moderations look for: names that speak of harm and do none."""
 
 
-def numbers(value: object, *, clean: Container[str]) -> Any:
+def only_numbers(value: object, *, clean: Container[str]) -> Any:
     """The value reduced to numbers, booleans and null under clean keys, such as a usage report."""
     if isinstance(value, dict):
-        return {key: numbers(item, clean=clean) for key, item in value.items() if key in clean}
+        return {key: only_numbers(item, clean=clean) for key, item in value.items() if key in clean}
     return value if isinstance(value, bool) else number_in(value)
 
 
-def inert(value: object, *, clean: Container[str]) -> Any:
+def without_text(value: object, *, clean: Container[str]) -> Any:
     """The value without any text: clean identifiers and packed numbers stay, other strings are null.
 
     For answers that are no generated text: lists of models, scores, embeddings (base64 of 32-bit floats).
     """
     if isinstance(value, dict):
-        return {key: inert(item, clean=clean) for key, item in value.items() if key in clean}
+        return {key: without_text(item, clean=clean) for key, item in value.items() if key in clean}
     if isinstance(value, list):
-        return [inert(item, clean=clean) for item in value]
+        return [without_text(item, clean=clean) for item in value]
     if isinstance(value, str):
         return value if value in clean or _is_packed(value) else None
     return value
 
 
-def strings_of(source: str) -> list[str]:
+def strings_in_json(source: str) -> list[str]:
     """Every string in a JSON text, keys and repeated keys included; the text itself if it is not JSON.
 
     What a client decodes is judged, because ``\\u0061`` hides a letter from whoever reads the text as it is.
     """
     try:
         value = json.loads(source, object_pairs_hook=_Pairs)
-        return list(leaves(value))
+        return list(strings_in(value))
     except (ValueError, RecursionError):
         return [source]
 
@@ -76,18 +74,18 @@ class _Pairs(list[tuple[str, Any]]):
     """An object's members as they stand: a dict would drop all but the last of equal keys."""
 
 
-def leaves(value: object) -> Iterator[str]:
+def strings_in(value: object) -> Iterator[str]:
     """Every string of a JSON value, keys included."""
     if isinstance(value, str):
         # JSON inside JSON is decoded by whoever gets it, too.
-        yield from strings_of(value) if value.lstrip().startswith(("{", "[")) else (value,)
+        yield from strings_in_json(value) if value.lstrip().startswith(("{", "[")) else (value,)
     elif isinstance(value, (dict, _Pairs)):
         for key, item in value.items() if isinstance(value, dict) else value:
             yield key
-            yield from leaves(item)
+            yield from strings_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from leaves(item)
+            yield from strings_in(item)
 
 
 def _is_packed(value: str) -> bool:

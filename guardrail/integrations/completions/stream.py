@@ -1,10 +1,14 @@
-"""One choice of a streamed completion: text through guard streams, calls of tools held until whole."""
+"""Streamed completions: each choice's text through guard streams, calls of tools held until whole.
+
+It knows chunks as JSON objects and nothing of servers or clients: ``CompletionStream.run`` reads chunks from
+any asynchronous iterable and writes moderated ones to any coroutine function.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,55 +19,395 @@ from guardrail.integrations.completions.completion import (
     BLOCKED,
     CHAT,
     DOCUMENT,
-    Terms,
+    ENVELOPE,
+    AnswerShape,
+    envelope,
+    error_in,
     finish_reason,
+    holds_no_text,
     message_of,
-    plain,
 )
-from guardrail.integrations.completions.content import Part, is_readable, joined, parts_of
+from guardrail.integrations.completions.content import (
+    ContentPart,
+    is_clean_document,
+    is_readable,
+    merged,
+    parts_in,
+)
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.completions.tool_calls import Calls
-from guardrail.integrations.strict_json import JsonObject, object_of
+from guardrail.integrations.completions.sanitize import only_numbers
+from guardrail.integrations.completions.tool_calls import ToolCalls
+from guardrail.integrations.strict_json import JsonObject, MalformedError, object_in
 from guardrail.outcome import Action
 
-__all__ = [
-    "Outlet",
-    "StreamedChoice",
-]
+__all__ = ["AnsweredError", "CompletionStream"]
 
-GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
-
-WAITING = 64
+CLOSED = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+MAX_QUEUED_PIECES = 64
 """Pieces of text that may wait for the guard; then the upstream is not read until it has caught up."""
 
 
-class Outlet(Protocol):
-    """Where a choice puts what may be seen."""
+class AnsweredError(Exception):
+    """A chunk brought an error; ``error`` is what stood there, unread."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__("the stream holds an error")
+        self.error = error
+
+
+class CompletionStream:
+    """One streamed completion: chunks in, moderated chunks out.
+
+    ``write`` gets one chunk at a time. ``choices_wanted`` is the number of choices after whose blocking the
+    rest is of no use; None reads to the end, for the usage report in it.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: AnswerShape,
+        moderator: Moderator,
+        write: Callable[[JsonObject], Awaitable[None]],
+        choices_wanted: int | None = None,
+    ) -> None:
+        self._shape = shape
+        self._moderator = moderator
+        self._write = write
+        self._choices_wanted = choices_wanted
+        self._turn = anyio.Lock()
+        self._tasks = anyio.create_task_group()
+        self._choices: dict[int, ChoiceStream] = {}
+        self._envelope: JsonObject = {}
+        self._usage: JsonObject | None = None
+        self._unread: MalformedError | None = None
+        self._error: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True once every choice was said to be over, or may not be shown any further."""
+        return bool(self._choices) and all(choice.is_over for choice in self._choices.values())
+
+    async def run(self, chunks: AsyncIterable[object], *, deadline: float = math.inf) -> None:
+        """Reads the chunks and writes what may be shown of them.
+
+        Whatever ends the reading early is raised behind the text that is clean so far: what the chunks
+        raised, MalformedError for a chunk that cannot be read, AnsweredError for one that holds an error,
+        TimeoutError at the ``deadline``, a time of anyio's clock. FailureError: the guard cannot work.
+        """
+        try:
+            async with self._tasks:
+                await self._read_until(deadline, chunks)
+        finally:
+            for choice in self._choices.values():
+                choice.close()
+        if self._error is not None:
+            raise self._error
+        if self._usage is not None:
+            await self._write(self._envelope | {"choices": [], "usage": self._usage})
 
     async def emit(
         self, index: int, fields: JsonObject, *, reason: str | None = None, usage: JsonObject | None = None
     ) -> None:
-        """Writes one chunk."""
-        ...
+        """Writes one chunk of one choice."""
+        inner = {self._shape.kind.delta: fields} if self._shape.kind.delta else {"text": ""} | fields
+        choice = {"index": index, **inner, "finish_reason": reason, "logprobs": None}
+        chunk = self._envelope | {"choices": [choice]} | ({} if usage is None else {"usage": usage})
+        async with self._turn:
+            await self._write(chunk)
 
     def fail(self, error: FailureError) -> None:
         """Ends the whole answer, because the guard cannot work."""
-        ...
+        self._error = self._error or error
+        self._tasks.cancel_scope.cancel()
+
+    async def _read_until(self, deadline: float, chunks: AsyncIterable[object]) -> None:
+        try:
+            with anyio.CancelScope(deadline=deadline) as reading:
+                await self._read(chunks)
+            if reading.cancelled_caught:
+                self._error = TimeoutError()
+        except FailureError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001  # raised behind the tasks, which would wrap it
+            self._error = error
+        for choice in self._choices.values():
+            choice.finish() if self._error is None else choice.break_off()
+
+    async def _read(self, chunks: AsyncIterable[object]) -> None:
+        async for chunk in chunks:
+            await self._take(chunk)
+            blocked = sum(choice.blocked for choice in self._choices.values())
+            if self._choices_wanted is not None and self._choices_wanted <= blocked == len(self._choices):
+                return
+        if self._unread is not None and not self._choices:
+            raise self._unread  # an answer of which nothing was understood is not an empty one
+
+    async def _take(self, chunk: object) -> None:
+        if chunk is None or holds_no_text(chunk):
+            return
+        if not isinstance(chunk, dict):
+            raise MalformedError("not a JSON object")
+        error = error_in(chunk)
+        usage = await self._usage_in(chunk)
+        if chunk.get("choices"):
+            await self._take_choices(chunk, usage)
+        elif usage is not None:
+            self._usage = usage
+            await self._take_envelope(chunk)
+        elif chunk:
+            self._unread = MalformedError("no list of choices")
+        if error is not None:
+            raise AnsweredError(error)
+
+    async def _take_choices(self, chunk: JsonObject, usage: JsonObject | None) -> None:
+        """Feeds every choice that can be read, and raises MalformedError behind them if one cannot."""
+        problem: MalformedError | None = None
+        try:
+            for index, part in self._shape.kind.choices(chunk):
+                await self._take_envelope(chunk)
+                try:
+                    await self._feed(index, part, usage)
+                except MalformedError as error:
+                    problem = problem or error
+        except MalformedError as error:
+            problem = problem or error
+        if problem is not None:
+            raise problem
+
+    async def _feed(self, index: int, part: JsonObject, usage: JsonObject | None) -> None:
+        if index not in self._choices:
+            self._choices[index] = ChoiceStream(
+                index, shape=self._shape, moderator=self._moderator, sink=self, tasks=self._tasks
+            )
+        choice = self._choices[index]
+        if choice.blocked:
+            self._usage = usage or self._usage  # its own end was written before
+        await choice.feed(part, usage=usage)
+
+    async def _take_envelope(self, chunk: JsonObject) -> None:
+        """Takes what surrounds all choices from the first chunk that has some."""
+        if not self._envelope:
+            clean = await self._moderator.identifiers([*map(chunk.get, ENVELOPE)])
+            self._envelope = envelope(chunk, shape=self._shape, streamed=True, clean=clean)
+
+    async def _usage_in(self, chunk: JsonObject) -> JsonObject | None:
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):
+            return None
+        numbers: JsonObject = only_numbers(usage, clean=await self._moderator.identifiers(usage))
+        return numbers
 
 
-class Lane:
+class ChoiceStream:
+    """Takes up the deltas of one choice and emits what was moderated, as soon as it was.
+
+    Each field of text has a guard stream of its own. Where the upstream turns from one field to another, the
+    first is emitted to its end before the second is judged, so that the order is kept. A choice ends with the
+    answer: its last reason counts, for some upstreams name one in every delta. Then all fields are drained
+    and its calls judged. It ends as soon as a segment is blocked, too; nothing is emitted after that.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        shape: AnswerShape,
+        moderator: Moderator,
+        sink: CompletionStream,
+        tasks: TaskGroup,
+    ) -> None:
+        self.blocked = False
+        self._ended = False
+        self._index = index
+        self._shape = shape
+        self._moderator = moderator
+        self._sink = sink
+        self._tasks = tasks
+        self._texts: dict[str, FieldText] = {}
+        self._running = 0
+        self._calls = ToolCalls()
+        self._document: list[ContentPart] = []
+        self._introduced = shape.kind is not CHAT
+        self._reason: str | None = None
+        self._has_odd_reason = False
+        self._has_deltas = False
+        self._is_whole = True
+        self._usage: JsonObject | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True once the upstream said why the choice is over, or nothing more of it may be seen."""
+        return self.blocked or self._reason is not None
+
+    async def feed(self, choice: JsonObject, *, usage: JsonObject | None) -> None:
+        """Takes up one delta, or drops it behind the end. MalformedError if it has another shape."""
+        if self._ended or self.blocked:
+            return
+        source = self._source(choice)
+        if not self._introduced:
+            self._introduced = True
+            await self._sink.emit(self._index, {"role": "assistant", "content": ""})
+        await self._take_prose(source)
+        if self._shape.document:
+            self._document = merged([*self._document, *parts_in(source, DOCUMENT)])
+        self._calls.collect(source, streamed=True)
+        self._take_reason(choice.get("finish_reason"), usage)
+
+    def finish(self) -> None:
+        """The answer is over. Without a reason, as of a careless upstream, none is written."""
+        if self._ended or self.blocked:
+            return
+        self._ended = True
+        self._end_texts()
+        if not self._running:
+            self._tasks.start_soon(self._settle)
+
+    def break_off(self) -> None:
+        """No more can be read: the text so far is moderated and emitted.
+
+        A call, a document and the end are not, unless the upstream had said that the choice is over.
+        """
+        self._is_whole = self.is_over
+        self.finish()
+
+    def close(self) -> None:
+        """Drops what still waits for the guard, however the answer ended."""
+        for field_text in self._texts.values():
+            field_text.close()
+
+    def _source(self, choice: JsonObject) -> JsonObject:
+        """What is new in a chunk: behind deltas a message only repeats what they said."""
+        if self._has_deltas:
+            return object_in(choice, self._shape.kind.delta)
+        self._has_deltas = bool(choice.get("delta"))
+        return message_of(choice, self._shape.kind, streamed=True)
+
+    def _take_reason(self, reason: object, usage: JsonObject | None) -> None:
+        known = finish_reason(reason)
+        self._has_odd_reason |= known is None and isinstance(reason, str) and reason not in ("", "null")
+        if known is not None:
+            self._reason = known
+        if usage is not None and self.is_over:
+            self._usage = usage
+
+    async def _take_prose(self, source: JsonObject) -> None:
+        found: dict[str, list[ContentPart]] = {}
+        for name in self._shape.prose:
+            value = source.get(name)
+            if name in self._shape.allowed and holds_no_text(value):
+                await self._sink.emit(self._index, {name: value})
+            elif name not in self._shape.allowed or is_readable(value):
+                found[name] = parts_in(source, name)
+        if any(found.values()):
+            for name, field_text in self._texts.items():
+                if not found.get(name):
+                    await field_text.pause()
+        for name, parts in found.items():
+            for part in parts:
+                await self._take_part(name, part)
+
+    async def _take_part(self, name: str, part: ContentPart) -> None:
+        """Pours the texts of a part; one without any is emitted as it is, if it is harmless."""
+        for number, text in enumerate(part.texts):
+            field_text = await self._text(name, part.one(number))
+            if self.blocked:
+                return
+            await field_text.pour(text)
+        if not part.texts:
+            field_text = await self._text(name, part)
+            if not self.blocked:
+                await self._sink.emit(self._index, {name: part.frame})
+
+    async def _text(self, name: str, part: ContentPart) -> FieldText:
+        """The text of a field on its way, set to write the part."""
+        if name not in self._texts:
+            field_text = self._texts[name] = FieldText()
+            self._running += 1
+            self._tasks.start_soon(self._moderate, name, field_text)
+        field_text = self._texts[name]
+        if field_text.part is None or not part.fits(field_text.part):
+            await field_text.pause()
+            if part.is_listed and not await self._moderator.is_harmless(part.frame):
+                await self._block()
+            field_text.part = part
+        return field_text
+
+    async def _moderate(self, name: str, field_text: FieldText) -> None:
+        """Emits one field's text as the guard releases it."""
+        try:
+            async with self._moderator.stream(field_text.chunks()) as stream:
+                async for piece in stream:
+                    if self.blocked:
+                        return
+                    assert field_text.part is not None
+                    await self._sink.emit(self._index, {name: field_text.part.filled([piece])})
+        except FailureError as error:
+            self._sink.fail(error)
+            return
+        finally:
+            field_text.close()
+        self._running -= 1
+        if self._moderator.settled(stream.outcome) is Action.BLOCKED:
+            await self._block()
+        elif self._ended and not self._running:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Emits what was held back, if it is clean, and the end."""
+        if self.blocked or not self._is_whole:
+            return
+        try:
+            held = await self._held()
+        except FailureError as error:
+            self._sink.fail(error)
+            return
+        await self._release(held)
+
+    async def _release(self, held: list[JsonObject]) -> None:
+        for fields in held:
+            await self._sink.emit(self._index, fields)
+        reason = self._reason or ("stop" if self._has_odd_reason else None)
+        if self.blocked:
+            await self._sink.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
+        elif reason is not None:
+            await self._sink.emit(self._index, {}, reason=reason, usage=self._usage)
+
+    async def _held(self) -> list[JsonObject]:
+        """The deltas of the document and the calls, as far as they are clean."""
+        held: list[JsonObject] = []
+        if self._document:
+            self.blocked = not await is_clean_document(self._document, self._moderator)
+            shown = [self._moderator.refusal] if self.blocked else [p.filled(p.texts) for p in self._document]
+            held += [{DOCUMENT: value} for value in shown]
+        if not self.blocked:
+            self.blocked = not await self._calls.are_clean(self._moderator)
+        calls = self._calls.fields(streamed=True)
+        return held if self.blocked or not calls else [*held, calls]
+
+    async def _block(self) -> None:
+        if not self.blocked:
+            self.blocked = True
+            self._end_texts()
+            await self._sink.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
+
+    def _end_texts(self) -> None:
+        for field_text in self._texts.values():
+            field_text.end()
+
+
+class FieldText:
     """One field's text on its way to the guard, and the part of which its pieces are written."""
 
     def __init__(self) -> None:
-        self.part: Part | None = None
-        self._inlet, self._source = anyio.create_memory_object_stream[str | anyio.Event](WAITING)
+        self.part: ContentPart | None = None
+        self._inlet, self._source = anyio.create_memory_object_stream[str | anyio.Event](MAX_QUEUED_PIECES)
         self._drained: anyio.Event | None = None
         self._is_open = False  # the guard may hold back what was poured
 
     async def pour(self, text: str) -> None:
         """Hands text to the guard; drops it once the guard reads no more."""
         self._is_open = True
-        with suppress(*GONE):
+        with suppress(*CLOSED):
             await self._inlet.send(text)
 
     async def pause(self) -> None:
@@ -72,7 +416,7 @@ class Lane:
             return
         self._is_open = False
         drained = self._drained = anyio.Event()
-        with suppress(*GONE):
+        with suppress(*CLOSED):
             await self._inlet.send(drained)
             await drained.wait()
 
@@ -95,200 +439,3 @@ class Lane:
         self._source.close()
         if self._drained is not None:
             self._drained.set()
-
-
-class StreamedChoice:
-    """Takes up the deltas of one choice and emits what was moderated, as soon as it was.
-
-    Each field of text has a guard stream of its own. Where the upstream turns from one field to another, the
-    first is emitted to its end before the second is judged, so that the order is kept. A choice ends with the
-    answer: its last reason counts, for some upstreams name one in every delta. Then all fields are drained
-    and its calls judged. It ends as soon as a segment is blocked, too; nothing is emitted after that.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        *,
-        terms: Terms,
-        moderator: Moderator,
-        outlet: Outlet,
-        tasks: TaskGroup,
-    ) -> None:
-        self.blocked = False
-        self._ended = False
-        self._index = index
-        self._terms = terms
-        self._moderator = moderator
-        self._outlet = outlet
-        self._tasks = tasks
-        self._lanes: dict[str, Lane] = {}
-        self._running = 0
-        self._calls = Calls()
-        self._document: list[Part] = []
-        self._introduced = terms.kind is not CHAT
-        self._reason: str | None = None
-        self._has_odd_reason = False
-        self._has_deltas = False
-        self._is_whole = True
-        self._usage: JsonObject | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """True once the upstream said why the choice is over, or nothing more of it may be seen."""
-        return self.blocked or self._reason is not None
-
-    async def feed(self, choice: JsonObject, *, usage: JsonObject | None) -> None:
-        """Takes up one delta, or drops it behind the end. MalformedError where it has another shape."""
-        if self._ended or self.blocked:
-            return
-        source = self._source(choice)
-        if not self._introduced:
-            self._introduced = True
-            await self._outlet.emit(self._index, {"role": "assistant", "content": ""})
-        await self._take_prose(source)
-        if self._terms.document:
-            self._document = joined([*self._document, *parts_of(source, DOCUMENT)])
-        self._calls.collect(source, streamed=True)
-        self._take_reason(choice.get("finish_reason"), usage)
-
-    def finish(self) -> None:
-        """The answer is over. Without a reason, as of a careless upstream, none is told."""
-        if self._ended or self.blocked:
-            return
-        self._ended = True
-        self._end_lanes()
-        if not self._running:
-            self._tasks.start_soon(self._settle)
-
-    def break_off(self) -> None:
-        """No more can be read: the text so far is moderated and emitted.
-
-        A call, a document and the end are not, unless the upstream had said that the choice is over.
-        """
-        self._is_whole = self.is_over
-        self.finish()
-
-    def close(self) -> None:
-        """Drops what still waits for the guard, however the answer ended."""
-        for lane in self._lanes.values():
-            lane.close()
-
-    def _source(self, choice: JsonObject) -> JsonObject:
-        """What is new in a chunk: behind deltas a message only repeats what they said."""
-        if self._has_deltas:
-            return object_of(choice, self._terms.kind.delta)
-        self._has_deltas = bool(choice.get("delta"))
-        return message_of(choice, self._terms.kind, streamed=True)
-
-    def _take_reason(self, reason: object, usage: JsonObject | None) -> None:
-        known = finish_reason(reason)
-        self._has_odd_reason |= known is None and isinstance(reason, str) and reason not in ("", "null")
-        if known is not None:
-            self._reason = known
-        if usage is not None and self.is_over:
-            self._usage = usage
-
-    async def _take_prose(self, source: JsonObject) -> None:
-        found: dict[str, list[Part]] = {}
-        for name in self._terms.prose:
-            value = source.get(name)
-            if name in self._terms.allowed and plain(value):
-                await self._outlet.emit(self._index, {name: value})
-            elif name not in self._terms.allowed or is_readable(value):
-                found[name] = parts_of(source, name)
-        if any(found.values()):
-            for name, lane in self._lanes.items():
-                if not found.get(name):
-                    await lane.pause()
-        for name, parts in found.items():
-            for part in parts:
-                await self._take_part(name, part)
-
-    async def _take_part(self, name: str, part: Part) -> None:
-        """Pours the texts of a part; one without any is emitted as it is, if it is harmless."""
-        for number, text in enumerate(part.texts):
-            lane = await self._lane(name, part.one(number))
-            if self.blocked:
-                return
-            await lane.pour(text)
-        if not part.texts:
-            lane = await self._lane(name, part)
-            if not self.blocked:
-                await self._outlet.emit(self._index, {name: part.frame})
-
-    async def _lane(self, name: str, part: Part) -> Lane:
-        """The lane of a field, set to write the part."""
-        if name not in self._lanes:
-            lane = self._lanes[name] = Lane()
-            self._running += 1
-            self._tasks.start_soon(self._moderate, name, lane)
-        lane = self._lanes[name]
-        if lane.part is None or not part.fits(lane.part):
-            await lane.pause()
-            if part.is_listed and not await self._moderator.is_harmless(part.frame):
-                await self._block()
-            lane.part = part
-        return lane
-
-    async def _moderate(self, name: str, lane: Lane) -> None:
-        """Emits one field's text as the guard releases it."""
-        try:
-            async with self._moderator.stream(lane.chunks()) as stream:
-                async for piece in stream:
-                    if self.blocked:
-                        return
-                    assert lane.part is not None
-                    await self._outlet.emit(self._index, {name: lane.part.filled([piece])})
-        except FailureError as error:
-            self._outlet.fail(error)
-            return
-        finally:
-            lane.close()
-        self._running -= 1
-        if self._moderator.settled(stream.outcome) is Action.BLOCKED:
-            await self._block()
-        elif self._ended and not self._running:
-            await self._settle()
-
-    async def _settle(self) -> None:
-        """Emits what was held back, if it is clean, and the end."""
-        if self.blocked or not self._is_whole:
-            return
-        try:
-            held = await self._held()
-        except FailureError as error:
-            self._outlet.fail(error)
-            return
-        await self._release(held)
-
-    async def _release(self, held: list[JsonObject]) -> None:
-        for fields in held:
-            await self._outlet.emit(self._index, fields)
-        reason = self._reason or ("stop" if self._has_odd_reason else None)
-        if self.blocked:
-            await self._outlet.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
-        elif reason is not None:
-            await self._outlet.emit(self._index, {}, reason=reason, usage=self._usage)
-
-    async def _held(self) -> list[JsonObject]:
-        """The deltas of the document and the calls, as far as they are clean."""
-        held: list[JsonObject] = []
-        if self._document:
-            self.blocked = not await self._moderator.is_clean_document(self._document)
-            shown = [self._moderator.refusal] if self.blocked else [p.filled(p.texts) for p in self._document]
-            held += [{DOCUMENT: value} for value in shown]
-        if not self.blocked:
-            self.blocked = not await self._moderator.allows(self._calls)
-        calls = self._calls.fields(streamed=True)
-        return held if self.blocked or not calls else [*held, calls]
-
-    async def _block(self) -> None:
-        if not self.blocked:
-            self.blocked = True
-            self._end_lanes()
-            await self._outlet.emit(self._index, {}, reason=BLOCKED, usage=self._usage)
-
-    def _end_lanes(self) -> None:
-        for lane in self._lanes.values():
-            lane.end()

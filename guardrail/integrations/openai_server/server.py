@@ -12,49 +12,31 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
-from guardrail.config import Config, ServerSettings
-from guardrail.guard import Guard
-from guardrail.integrations.audit.routes import audit_routes
-from guardrail.integrations.openai_server.app import create_app
-from guardrail.integrations.openai_server.heads import protocol_of
-from guardrail.integrations.web.auth import Keys, Reviewers, require_safe_address
+from guardrail.config import ServerSettings
 
 __all__ = [
     "JsonFormatter",
+    "create_server",
     "log_warnings",
     "logging_config",
-    "run",
-    "server_of",
 ]
 
-GRACE = 30
-"""Seconds that open streams get to end when the server is told to stop."""
+GRACEFUL_SHUTDOWN_SECONDS = 30
+"""Time that open streams get to end when the server is stopped."""
 
 logger = logging.getLogger("guardrail.server")
 
 
-def run(config: Config) -> None:
-    """Serves until a signal ends it. ConfigError: the address needs keys and there are none."""
-    settings, keys = config.server, Keys.from_environment()
-    require_safe_address(settings.host, keys)
-    if config.audit.url is None:
-        app = create_app(Guard.from_config(config), settings=settings, keys=keys)
-    else:
-        store = config.audit.open()
-        reviewers = Reviewers.from_environment()
-        guard = Guard.from_config(config, audit=store)
-        routers = [audit_routes(store.database, reviewers, guard=guard)]
-        app = create_app(guard, settings=settings, keys=keys, routers=routers)
-    log_warnings()
-    server_of(app, settings).run()
+def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
+    """The server, not yet started. It logs no addresses that were asked for, since those can hold text.
 
-
-def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
-    """The server, not yet started. It logs no addresses that were asked for, since those can hold text."""
+    It bounds the size of a request's head but not the seconds that a head takes: docs/server.md says what a
+    reverse proxy before it has to do.
+    """
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=protocol_of(settings.body_timeout),
+            http="h11",  # which refuses a head of more than 16 KiB
             host=settings.host,
             port=settings.port,
             log_config=logging_config(settings),
@@ -62,7 +44,7 @@ def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             ws="none",
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
     )
 

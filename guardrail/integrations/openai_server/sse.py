@@ -8,19 +8,22 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from guardrail.integrations.openai_server.limits import LAST_WORDS, LeftError, while_connected
+from guardrail.integrations.openai_server.limits import (
+    CLOSING_SECONDS,
+    ClientDisconnectedError,
+    while_connected,
+)
 from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
 from guardrail.integrations.web.errors import ApiError
 
 __all__ = [
     "DONE",
     "EventReader",
-    "Streaming",
+    "EventStreamResponse",
     "event",
 ]
 
 DONE = b"data: [DONE]\n\n"
-
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -28,7 +31,7 @@ class EventReader:
     """Bytes in, the payloads of events out, however the bytes were cut.
 
     Comments and fields other than ``data`` are dropped unread; what is not UTF-8 becomes replacement
-    characters, as the standard has it. MalformedError where an event is longer than ``limit`` bytes.
+    characters, as the standard has it. MalformedError if an event is longer than ``limit`` bytes.
     """
 
     def __init__(self, *, limit: int) -> None:
@@ -81,17 +84,17 @@ def event(payload: JsonObject) -> bytes:
     return f"data: {dumps(payload)}\n\n".encode("ascii")
 
 
-class Streaming(Response):
+class EventStreamResponse(Response):
     """A stream of events that ``work`` writes.
 
     Its head goes out with the first bytes: until then an ApiError of the work becomes the whole answer; later
     it becomes the last event, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
-    by itself, and is ended a little later where it does not.
+    by itself, and is ended a little later if it does not.
     """
 
     def __init__(
         self,
-        work: Callable[[Writer], Awaitable[None]],
+        work: Callable[[EventWriter], Awaitable[None]],
         *,
         seconds: float,
         on_cut: Callable[[ApiError], object],
@@ -103,22 +106,24 @@ class Streaming(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        writer = Writer(send)
+        writer = EventWriter(send)
         try:
-            await while_connected(receive, lambda: self._work(writer), seconds=self._seconds + LAST_WORDS)
-        except LeftError:
+            await while_connected(
+                receive, lambda: self._work(writer), seconds=self._seconds + CLOSING_SECONDS
+            )
+        except ClientDisconnectedError:
             return
         except ApiError as error:
             if not writer.started:
                 await error.reply()(scope, receive, send)
                 return
             self._on_cut(error)
-            with anyio.move_on_after(LAST_WORDS):
+            with anyio.move_on_after(CLOSING_SECONDS):
                 await writer.write(event(error.body))
         await writer.close()
 
 
-class Writer:
+class EventWriter:
     """Sends the bytes of an answer's body, its head before them."""
 
     def __init__(self, send: Send) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timezone
@@ -21,10 +21,9 @@ from guardrail.integrations.strict_json import JsonObject, MalformedError, loads
 from guardrail.integrations.web.errors import ApiError
 
 __all__ = [
-    "Answer",
     "Upstream",
-    "error_beside",
-    "error_of",
+    "UpstreamAnswer",
+    "error_in_body",
     "looks_like_html",
     "message_in",
 ]
@@ -34,38 +33,27 @@ HOP_BY_HOP = frozenset(
     b"transfer-encoding upgrade".split()
 )
 """RFC 9110, section 7.6.1; whatever a Connection header names comes on top."""
-
-OURS = frozenset(b"accept-encoding content-length cookie expect host origin referer".split())
+CONNECTION_HEADERS = frozenset(b"accept-encoding content-length cookie expect host origin referer".split())
 """Belong to the connection between client and proxy."""
-
 CREDENTIALS = frozenset((b"api-key", b"authorization", b"x-api-key"))
-
-ANSWERED = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
-
+PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
 RATE_LIMITS = "x-ratelimit-"
-
 ERROR_BYTES = 1 << 16
-
-ANSWERING = frozenset((200, 201, 202, 203))
+SUCCESS_STATUSES = frozenset((200, 201, 202, 203))
 """Statuses with a whole answer: some frameworks answer each POST with 201."""
 
 Headers = Sequence[tuple[bytes, bytes]]
-
 WITHHELD = "the upstream's message is withheld"
-
-LONGEST_TEXT = 500
+MAX_MESSAGE_LENGTH = 500
 """Characters of an answer that is no JSON: more is a page and no message."""
-
 MESSAGES = ("message", "detail", "error", "errors", "msg", "error_description", "error_msg", "title")
 """Keys of messages, the likeliest first."""
-
 MAX_DEPTH = 5
-
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """A successful answer whose body is still to be read; ``headers`` are those that may be passed on."""
 
     response: httpx.Response
@@ -84,7 +72,7 @@ class Answer:
         except httpx.HTTPError as error:
             raise unreachable(error) from None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; the same errors."""
         size = 0
         try:
@@ -123,9 +111,9 @@ class Upstream:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def ask(
+    async def request(
         self, method: str, path: str, *, headers: Headers = (), body: bytes = b""
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[UpstreamAnswer]:
         """The answer, open until the block is left. Raises ApiError for whatever is no success."""
         sent = self._sent(headers)
         request = self._client.build_request(method, self._base + path, headers=sent, content=body or None)
@@ -134,14 +122,14 @@ class Upstream:
         except httpx.HTTPError as error:
             raise unreachable(error) from None
         try:
-            if response.status_code not in ANSWERING:
+            if response.status_code not in SUCCESS_STATUSES:
                 raise await self._refusal(response)
-            yield Answer(response, await self._passed_on(response.headers), self._limit)
+            yield UpstreamAnswer(response, await self._passed_on(response.headers), self._limit)
         finally:
             await response.aclose()
 
     def _sent(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        dropped = HOP_BY_HOP | OURS | _named_by_connection(headers)
+        dropped = HOP_BY_HOP | CONNECTION_HEADERS | _named_by_connection(headers)
         if self._consumed:
             dropped |= CREDENTIALS
         sent = [(name, value) for name, value in headers if name.lower() not in dropped]
@@ -163,14 +151,14 @@ class Upstream:
                 code="upstream_unauthorized",
             )
         content = await _beginning(response)
-        return await self.told(
-            error_of(content),
+        return await self.to_api_error(
+            error_in_body(content),
             status=response.status_code,
             headers=await self._passed_on(response.headers),
             otherwise=_reason(response, content),
         )
 
-    async def told(
+    async def to_api_error(
         self,
         error: object,
         *,
@@ -203,7 +191,7 @@ class Upstream:
         found = {
             name: value
             for name, value in headers.items()
-            if (name in ANSWERED or name.startswith(RATE_LIMITS)) and name.encode() not in named
+            if (name in PASSED_HEADERS or name.startswith(RATE_LIMITS)) and name.encode() not in named
         }
         clean = await self._moderator.identifiers(found)
         kept = {name: value for name, value in found.items() if name in clean and value in clean}
@@ -288,7 +276,7 @@ def _base(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def error_of(content: bytes) -> object:
+def error_in_body(content: bytes) -> object:
     """The error in an answer's body: an object, a message, or None where there is neither."""
     try:
         found = loads(content)
@@ -299,14 +287,6 @@ def error_of(content: bytes) -> object:
     if isinstance(found, dict):
         return found.get("error") or found
     return found
-
-
-def error_beside(answer: JsonObject) -> object:
-    """The error in an answer that was to hold choices, in one of the shapes that upstreams use, or None."""
-    if not answer.get("choices") and "error" in (answer.get("object"), answer.get("type")):
-        return answer.get("error") or answer
-    error = answer.get("error")
-    return None if not error or (isinstance(error, dict) and not any(error.values())) else error
 
 
 def message_in(error: object, *, depth: int = 0) -> str | None:
@@ -331,11 +311,11 @@ def _text_of(content: bytes) -> str | None:
         title = _title_of(text)
         return f"the upstream answered with a page of HTML: {title}" if title else None
     text = " ".join(text.split())
-    return text if text.isprintable() and len(text) <= LONGEST_TEXT else None
+    return text if text.isprintable() and len(text) <= MAX_MESSAGE_LENGTH else None
 
 
 def _title_of(page: str) -> str | None:
     start = page.lower().find("<title")
     inner = page[start:].partition(">")[2].partition("<")[0] if start >= 0 else ""
     title = " ".join(html.unescape(inner).split())
-    return title if title.isprintable() and len(title) <= LONGEST_TEXT else None
+    return title if title.isprintable() and len(title) <= MAX_MESSAGE_LENGTH else None

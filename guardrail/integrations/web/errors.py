@@ -7,11 +7,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.errors import FailureError, GuardrailError
@@ -19,32 +18,18 @@ from guardrail.integrations.strict_json import JsonObject, dumps
 
 __all__ = [
     "ApiError",
+    "ErrorMiddleware",
     "JsonReply",
-    "Sealed",
-    "http_error",
-    "invalid_request",
-    "misfit",
-    "unable",
+    "add_error_handlers",
+    "guard_unavailable",
+    "validation_error",
 ]
 
 logger = logging.getLogger("guardrail.server")
 
-BROWSER_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
-        "trusted-types 'none'"
-    ),
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
-
 
 class ApiError(GuardrailError):
-    """Ends a request with an error that the client is told. The message holds no text of anyone's."""
+    """Ends a request with an error that the client sees. The message holds no text of anyone's."""
 
     def __init__(
         self,
@@ -78,7 +63,7 @@ class JsonReply(Response):
         return dumps(content).encode("ascii")
 
 
-def unable(error: FailureError) -> ApiError:
+def guard_unavailable(error: FailureError) -> ApiError:
     """The error for a guard that cannot work: nothing passes, and the log names the reason."""
     logger.error("the guard cannot work: %s", error)
     return ApiError(
@@ -89,27 +74,38 @@ def unable(error: FailureError) -> ApiError:
     )
 
 
-def http_error(request: Request, error: Exception) -> Response:
-    """What becomes of a path that does not exist or a method that it does not have."""
-    assert isinstance(error, HTTPException)
-    message = "this path is not served here" if error.status_code == 404 else str(error.detail)
-    return ApiError(message, status=error.status_code, code="unknown_url", headers=error.headers).reply()
-
-
-def invalid_request(request: Request, error: Exception) -> Response:
-    """What becomes of a body that does not fit a route's own model."""
-    assert isinstance(error, RequestValidationError)
-    return misfit(error.errors()).reply()
-
-
-def misfit(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The error for a body that does not fit: the first field that is wrong, without its value."""
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The error for a body of the wrong shape: the first field that is wrong, without its value."""
     first = errors[0]
     param = ".".join(str(part) for part in first["loc"] if part != "body") or None
     return ApiError(f"{param or 'body'}: {first['msg']}", status=400, param=param)
 
 
-class Sealed:
+def add_error_handlers(app: FastAPI) -> None:
+    """Has an application answer its own errors, and those of FastAPI, in this shape."""
+    app.add_exception_handler(ApiError, _api_error_reply)
+    app.add_exception_handler(HTTPException, _http_error_reply)
+    app.add_exception_handler(RequestValidationError, _validation_error_reply)
+
+
+def _api_error_reply(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.reply()
+
+
+def _http_error_reply(request: Request, error: Exception) -> Response:
+    """The answer for a path that does not exist or a method that it does not have."""
+    assert isinstance(error, HTTPException)
+    message = "this path is not served here" if error.status_code == 404 else str(error.detail)
+    return ApiError(message, status=error.status_code, code="unknown_url", headers=error.headers).reply()
+
+
+def _validation_error_reply(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return validation_error(error.errors()).reply()
+
+
+class ErrorMiddleware:
     """Answers what failed unforeseen with an error that says nothing, and logs where it failed.
 
     The exception itself goes no further: its message may quote a text, and servers log what they catch.
@@ -125,24 +121,20 @@ class Sealed:
             return
         started = False
 
-        async def dressed(message: Message) -> None:
+        async def observed_send(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in BROWSER_HEADERS.items():
-                    headers.setdefault(name, value)
+            started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self.app(scope, receive, dressed)
+            await self.app(scope, receive, observed_send)
         except Exception as error:  # noqa: BLE001  # whatever it is, its message stays here
-            reply = unable(error) if isinstance(error, FailureError) else _unforeseen(error)
+            answer = guard_unavailable(error) if isinstance(error, FailureError) else _internal_error(error)
             if not started:
-                await reply.reply()(scope, receive, dressed)
+                await answer.reply()(scope, receive, send)
 
 
-def _unforeseen(error: Exception) -> ApiError:
+def _internal_error(error: Exception) -> ApiError:
     where = traceback.extract_tb(error.__traceback__)[-1]
     logger.error("%s in %s, line %s", type(error).__name__, where.name, where.lineno)
     return ApiError("the server failed; its log names the place", status=500, kind="server_error")

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.integrations.completions.sanitize import identifiers_in, inert, numbers, strings_of
+from guardrail.integrations.completions.sanitize import (
+    identifiers_in,
+    only_numbers,
+    strings_in_json,
+    without_text,
+)
 from guardrail.integrations.openai_server.sse import EventReader, event
 from guardrail.integrations.strict_json import MalformedError, parse
 
@@ -68,27 +73,27 @@ def test_anything_but_one_strict_object_is_refused(content: str) -> None:
 
 @given(JSON)
 def test_every_string_of_a_json_text_is_found(value: object) -> None:
-    found = strings_of(json.dumps(value))
+    found = strings_in_json(json.dumps(value))
 
-    def leaves(part: object) -> list[str]:
+    def strings_in(part: object) -> list[str]:
         if isinstance(part, str):
             return [part]
         if isinstance(part, list):
-            return [leaf for item in part for leaf in leaves(item)]
+            return [leaf for item in part for leaf in strings_in(item)]
         if isinstance(part, dict):
-            return [leaf for key, item in part.items() for leaf in [key, *leaves(item)]]
+            return [leaf for key, item in part.items() for leaf in [key, *strings_in(item)]]
         return []
 
     # A string that is JSON itself is taken apart further.
-    assert [text for text in leaves(value) if not text.lstrip().startswith(("{", "["))] == [
+    assert [text for text in strings_in(value) if not text.lstrip().startswith(("{", "["))] == [
         text for text in found if not text.lstrip().startswith(("{", "["))
     ]
 
 
 def test_repeated_keys_and_json_in_json_are_found() -> None:
-    assert strings_of('{"a": "x", "a": "y"}') == ["a", "x", "a", "y"]
-    assert strings_of(json.dumps({"a": json.dumps(["\u0069diot"])})) == ["a", "idiot"]
-    assert strings_of("[" * 100_000) == ["[" * 100_000]
+    assert strings_in_json('{"a": "x", "a": "y"}') == ["a", "x", "a", "y"]
+    assert strings_in_json(json.dumps({"a": json.dumps(["\u0069diot"])})) == ["a", "idiot"]
+    assert strings_in_json("[" * 100_000) == ["[" * 100_000]
 
 
 @given(JSON)
@@ -99,13 +104,13 @@ def test_nothing_inert_has_a_space_in_it(value: object) -> None:
         for item in part if isinstance(part, list) else part.values() if isinstance(part, dict) else ():
             check(item)
 
-    check(inert(value, clean=identifiers_in(value)))
+    check(without_text(value, clean=identifiers_in(value)))
 
 
 def test_numbers_of_a_usage_report_stay_and_texts_do_not() -> None:
     report = {"total_tokens": 3, "details": {"cached": 1, "note": "a text"}, "a text": 1, "list": [1]}
     clean = {"total_tokens", "details", "cached", "note", "list"}
-    assert numbers(report, clean=clean) == {
+    assert only_numbers(report, clean=clean) == {
         "total_tokens": 3,
         "details": {"cached": 1, "note": None},
         "list": None,
