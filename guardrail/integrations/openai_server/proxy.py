@@ -130,17 +130,24 @@ class Proxy:
             _require_event_stream(answer)
             writer.headers = dict(answer.headers)
             chunks = await stack.enter_async_context(aclosing(_chunks(answer, stream)))
+            await self._run(stream, chunks, deadline=deadline)
+        await writer.write(DONE)
+
+    async def _run(
+        self, stream: CompletionStream, chunks: AsyncGenerator[object, None], *, deadline: float
+    ) -> None:
+        """Runs the stream to its end; ApiError for whatever ends it early."""
+        try:
             try:
                 await stream.run(chunks, deadline=deadline)
-            except MalformedError as error:
-                raise malformed(error) from None
-            except TimeoutError:
-                raise timeout_error() from None
             except AnsweredError as error:
                 raise await self.require_upstream().to_api_error(error.error, status=502) from None
-            except FailureError as error:
-                raise guard_unavailable(error) from None
-        await writer.write(DONE)
+        except MalformedError as error:
+            raise malformed(error) from None
+        except TimeoutError:
+            raise timeout_error() from None
+        except FailureError as error:
+            raise guard_unavailable(error) from None
 
     def _ask(self, asked: CompletionRequest) -> AbstractAsyncContextManager[UpstreamAnswer]:
         return self.require_upstream().request("POST", asked.path, headers=asked.headers, body=asked.body)
