@@ -74,7 +74,7 @@ def _finite(digits: str) -> float:
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    """True where objects and lists are nested more than ``levels`` deep."""
+    """True if objects and lists are nested more than ``levels`` deep."""
     nested = [value]
     for _ in range(levels + 1):
         inner = [part.values() if isinstance(part, dict) else part for part in nested if _is_nesting(part)]
@@ -100,7 +100,7 @@ def index_in(part: JsonObject, *, default: int = 0) -> int:
 
 
 def object_in(part: JsonObject, name: str | None) -> JsonObject:
-    """The object under a name, empty where there is none; the part itself for no name.
+    """The object under a name, empty if there is none; the part itself if there is no name.
 
     Some languages write an empty object as an empty list, others as an empty string.
     """
@@ -113,7 +113,7 @@ def object_in(part: JsonObject, name: str | None) -> JsonObject:
 
 
 def string_in(part: JsonObject, name: str) -> str:
-    """The string under a name, empty where there is none."""
+    """The string under a name, empty if there is none."""
     found = part.get(name)
     if not found:
         return ""

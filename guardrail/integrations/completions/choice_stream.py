@@ -32,7 +32,7 @@ from guardrail.integrations.completions.tool_calls import ToolCalls
 from guardrail.integrations.strict_json import JsonObject, object_in
 from guardrail.outcome import Action
 
-__all__ = ["ChoiceStream", "ChunkSink"]
+__all__ = ["ChoiceStream"]
 
 CLOSED = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 MAX_QUEUED_PIECES = 64

@@ -11,13 +11,7 @@ from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import strings_in_json
 from guardrail.integrations.strict_json import JsonObject, MalformedError
 
-__all__ = [
-    "ContentPart",
-    "is_clean_document",
-    "is_readable",
-    "merged",
-    "parts_in",
-]
+__all__ = ["ContentPart", "is_clean_document", "is_readable", "merged", "parts_in"]
 
 NON_PROSE_KEYS = frozenset(
     {

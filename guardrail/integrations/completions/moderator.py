@@ -18,10 +18,7 @@ from guardrail.outcome import Action, Outcome
 from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = [
-    "Moderator",
-    "Passages",
-]
+__all__ = ["Moderator"]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""

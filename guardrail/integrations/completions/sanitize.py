@@ -99,7 +99,7 @@ def _is_packed(value: str) -> bool:
     if not content or len(content) % _FLOAT_BYTES:
         return False
     length = np.linalg.norm(np.frombuffer(content, dtype="<f4").astype(np.float64))
-    return bool(_NORMS[0] <= length <= _NORMS[1])  # false for a length that is no number
+    return bool(_NORMS[0] <= length <= _NORMS[1])  # false for a length that is NaN
 
 
 def identifiers_in(value: object) -> list[str]:

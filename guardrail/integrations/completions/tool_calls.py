@@ -16,10 +16,7 @@ from guardrail.integrations.strict_json import (
     string_in,
 )
 
-__all__ = [
-    "ToolCall",
-    "ToolCalls",
-]
+__all__ = ["ToolCalls"]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The server put together: routes inside, and around them limits, keys, measurement and error handling."""
+"""The server put together: routes, and around them limits, authentication, errors and metrics."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def create_app(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(readiness.prepare)
             yield
-            tasks.cancel_scope.cancel()  # a server that is told to stop does not finish loading
+            tasks.cancel_scope.cancel()  # a server that is being stopped does not finish loading
         if upstream is not None:
             await upstream.aclose()
 

@@ -28,12 +28,7 @@ from guardrail.outcome.rows import verdict_row
 from guardrail.policy import Policy
 from guardrail.text.segment import Segmenter
 
-__all__ = [
-    "ModeratorCache",
-    "PolicyOverrides",
-    "guard_routes",
-    "sentence_rows",
-]
+__all__ = ["ModeratorCache", "guard_routes"]
 
 PREFIX = "guardrail-"
 MODERATION = "guardrail-moderation"
@@ -193,7 +188,7 @@ def _result(verdict: Verdict, policy: Policy) -> JsonObject:
     limits = {
         name: policy.thresholds.get(CATEGORY_LABELS.get(name, name), policy.threshold) for name in scores
     }
-    # Scores are calibrated: where the policy has no limit for a label, a flagged text is what it likely is.
+    # Scores are calibrated: if the policy has no limit for a label, a flagged text is what it likely is.
     flagged = {
         name: verdict.flagged and (score >= limit if limit is not None else score >= LIKELY_SCORE)
         for (name, score), limit in zip(scores.items(), limits.values(), strict=True)

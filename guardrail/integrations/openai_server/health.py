@@ -13,10 +13,7 @@ from guardrail.guard import Guard
 from guardrail.integrations.openai_server.metrics import CONTENT_TYPE, Metrics
 from guardrail.integrations.web.errors import JsonReply
 
-__all__ = [
-    "Readiness",
-    "health_routes",
-]
+__all__ = ["Readiness", "health_routes"]
 
 logger = logging.getLogger("guardrail.server")
 

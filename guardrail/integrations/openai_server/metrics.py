@@ -11,11 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
 
-__all__ = [
-    "CONTENT_TYPE",
-    "Metrics",
-    "MetricsMiddleware",
-]
+__all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

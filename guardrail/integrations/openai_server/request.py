@@ -8,10 +8,7 @@ from guardrail.integrations.completions.completion import AnswerShape, Completio
 from guardrail.integrations.strict_json import JsonObject, MalformedError, parse
 from guardrail.integrations.web.errors import ApiError
 
-__all__ = [
-    "CompletionRequest",
-    "read_json",
-]
+__all__ = ["CompletionRequest", "read_json"]
 
 JSON_FORMATS = ("json_object", "json_schema")
 

@@ -14,12 +14,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import ServerSettings
 
-__all__ = [
-    "JsonFormatter",
-    "create_server",
-    "log_warnings",
-    "logging_config",
-]
+__all__ = ["JsonFormatter", "create_server", "log_warnings", "logging_config"]
 
 GRACEFUL_SHUTDOWN_SECONDS = 30
 """Time that open streams get to end when the server is stopped."""
@@ -36,7 +31,7 @@ def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11",  # which refuses a head of more than 16 KiB
+            http="h11",  # which refuses a head that is not whole after 16 KiB
             host=settings.host,
             port=settings.port,
             log_config=logging_config(settings),

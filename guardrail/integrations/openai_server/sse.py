@@ -16,12 +16,7 @@ from guardrail.integrations.openai_server.limits import (
 from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
 from guardrail.integrations.web.errors import ApiError
 
-__all__ = [
-    "DONE",
-    "EventReader",
-    "EventStreamResponse",
-    "event",
-]
+__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter", "event"]
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"

@@ -20,13 +20,7 @@ from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.strict_json import JsonObject, MalformedError, loads, parse
 from guardrail.integrations.web.errors import ApiError
 
-__all__ = [
-    "Upstream",
-    "UpstreamAnswer",
-    "error_in_body",
-    "looks_like_html",
-    "message_in",
-]
+__all__ = ["Upstream", "UpstreamAnswer", "malformed"]
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -45,7 +39,7 @@ SUCCESS_STATUSES = frozenset((200, 201, 202, 203))
 Headers = Sequence[tuple[bytes, bytes]]
 WITHHELD = "the upstream's message is withheld"
 MAX_MESSAGE_LENGTH = 500
-"""Characters of an answer that is no JSON: more is a page and no message."""
+"""Characters of an answer that is not JSON: more is a page and not a message."""
 MESSAGES = ("message", "detail", "error", "errors", "msg", "error_description", "error_msg", "title")
 """Keys of messages, the likeliest first."""
 MAX_DEPTH = 5
@@ -61,7 +55,7 @@ class UpstreamAnswer:
     limit: int
 
     async def json(self) -> JsonObject:
-        """The body; ApiError where it is too long, no JSON, or the connection breaks."""
+        """The body; ApiError if it is too long or not JSON, or if the connection breaks."""
         try:
             content = await _read(self.response, limit=self.limit)
             if looks_like_html(content):
@@ -88,7 +82,7 @@ class UpstreamAnswer:
 class Upstream:
     """Sends requests to one API.
 
-    ``key`` takes the place of the client's credentials where ``consumed`` says that those were the proxy's.
+    ``key`` takes the place of the client's credentials if ``consumed`` says that those were the proxy's.
     Raises ConfigError for an address that is not a plain http(s) one.
     """
 
@@ -114,7 +108,7 @@ class Upstream:
     async def request(
         self, method: str, path: str, *, headers: Headers = (), body: bytes = b""
     ) -> AsyncIterator[UpstreamAnswer]:
-        """The answer, open until the block is left. Raises ApiError for whatever is no success."""
+        """The answer, open until the block is left. Raises ApiError for whatever is not a success."""
         sent = self._sent(headers)
         request = self._client.build_request(method, self._base + path, headers=sent, content=body or None)
         try:
@@ -277,7 +271,7 @@ def _base(url: str) -> str:
 
 
 def error_in_body(content: bytes) -> object:
-    """The error in an answer's body: an object, a message, or None where there is neither."""
+    """The error in an answer's body: an object, a message, or None if there is neither."""
     try:
         found = loads(content)
     except MalformedError:

@@ -1,1 +1,1 @@
-"""What the servers of this package share: who may ask, and how errors are told."""
+"""What the servers of this package share: authentication, errors, pages."""
