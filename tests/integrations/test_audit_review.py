@@ -27,7 +27,7 @@ from guardrail.integrations.audit.review import (
     pairs,
     record_of,
 )
-from guardrail.integrations.audit.routes import FILES, audit_routes
+from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server import Keys, create_app
 from guardrail.integrations.web.auth import Reviewers
@@ -382,8 +382,9 @@ def test_the_page_may_load_nothing_from_elsewhere_and_no_text_is_markup(client: 
     answer = client.get("/audit")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
-    for path, (_, media_type) in FILES.items():
-        source = client.get(path)
+    files = {"": "text/html", "/audit.css": "text/css", "/audit.js": "text/javascript"}
+    for path, media_type in files.items():
+        source = client.get(f"/audit{path}")
         assert source.headers["content-type"].startswith(media_type)
         assert "http" not in source.text.replace("http-equiv", "")
         assert not any(word in source.text for word in ("innerHTML", "outerHTML", "insertAdjacent", "style="))
