@@ -68,7 +68,7 @@ class _Refused:
     def _error(self) -> UsageError:
         return UsageError(
             f"client.{self._name} gives answers that the guard has not seen: use chat.completions.create, "
-            "with stream=True for a stream, or the client itself where nothing is to be moderated"
+            "with stream=True for a stream, or the client itself if nothing is to be moderated"
         )
 
 

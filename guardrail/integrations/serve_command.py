@@ -63,7 +63,6 @@ def serve(
     there is a page at /audit for who has one of GUARDRAIL_AUDIT_KEYS, written name=key.
     """
     from guardrail.config import Config
-    from guardrail.integrations.openai_server.serving import run
 
     loaded = with_audit(Config.load(config), audit, include_text=audit_text)
     loaded = _with_policy(loaded, ladder=ladder, threshold=threshold)
@@ -76,7 +75,31 @@ def serve(
         "log_json": log_json or None,
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
-    run(replace(loaded, server=replace(loaded.server, **changes)))
+    _run(replace(loaded, server=replace(loaded.server, **changes)))
+
+
+def _run(config: Config) -> None:
+    """Serves until a signal ends it. ConfigError: the address needs keys and there are none."""
+    from guardrail.guard import Guard
+    from guardrail.integrations.openai_server import Keys, create_app
+    from guardrail.integrations.openai_server.server import create_server, log_warnings
+    from guardrail.integrations.web.auth import require_safe_address
+
+    settings, keys = config.server, Keys.from_environment()
+    require_safe_address(settings.host, keys)
+    if config.audit.url is None:
+        app = create_app(Guard.from_config(config), settings=settings, keys=keys)
+    else:
+        from guardrail.integrations.audit.routes import audit_routes
+        from guardrail.integrations.web.auth import Reviewers
+
+        store = config.audit.open()
+        reviewers = Reviewers.from_environment()
+        guard = Guard.from_config(config, audit=store)
+        routers = [audit_routes(store.database, reviewers, guard=guard)]
+        app = create_app(guard, settings=settings, keys=keys, routers=routers)
+    log_warnings()
+    create_server(app, settings).run()
 
 
 def _with_policy(config: Config, *, ladder: str | None, threshold: float | None) -> Config:

@@ -14,11 +14,11 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from guardrail import Policy
 from guardrail.audit.store import AuditStore
-from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.review import record_of
 from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server import Keys as ServerKeys
 from guardrail.integrations.openai_server import create_app
+from guardrail.integrations.web.auth import Reviewers
 from tests.integrations.server.browser import chromium
 from tests.integrations.server.running import fake_guard, serving
 from tests.waiting import PATIENCE

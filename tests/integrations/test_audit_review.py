@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from guardrail import Guard, Policy
 from guardrail.audit.store import AuditStore
 from guardrail.errors import ConfigError, UsageError
-from guardrail.integrations.audit.keys import Reviewers
 from guardrail.integrations.audit.review import (
     Query,
     Record,
@@ -28,9 +27,10 @@ from guardrail.integrations.audit.review import (
     pairs,
     record_of,
 )
-from guardrail.integrations.audit.routes import FILES, audit_routes
+from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.cli import app
 from guardrail.integrations.openai_server import Keys, create_app
+from guardrail.integrations.web.auth import Reviewers
 from guardrail_training.data import drop_copies, read_rows
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.integrations.server.running import get, serving
@@ -382,8 +382,9 @@ def test_the_page_may_load_nothing_from_elsewhere_and_no_text_is_markup(client: 
     answer = client.get("/audit")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
-    for path, (_, media_type) in FILES.items():
-        source = client.get(path)
+    files = {"": "text/html", "/audit.css": "text/css", "/audit.js": "text/javascript"}
+    for path, media_type in files.items():
+        source = client.get(f"/audit{path}")
         assert source.headers["content-type"].startswith(media_type)
         assert "http" not in source.text.replace("http-equiv", "")
         assert not any(word in source.text for word in ("innerHTML", "outerHTML", "insertAdjacent", "style="))

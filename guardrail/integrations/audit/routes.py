@@ -1,4 +1,4 @@
-"""The audit page and the paths that it asks, for the server to mount; every one but the page wants a key."""
+"""The audit page and the paths that it asks, for a server to mount; every one but the page needs a key."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from guardrail.audit.database import Database
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
 from guardrail.integrations.audit import review
-from guardrail.integrations.audit.keys import VARIABLE, Reviewers
-from guardrail.integrations.openai_server.replies import ApiError, JsonReply
+from guardrail.integrations.web.auth import AUDIT_KEYS, Reviewers
+from guardrail.integrations.web.errors import ApiError, JsonReply
+from guardrail.integrations.web.pages import add_files
 
 __all__ = ["audit_routes"]
 
 FOLDER = Path(__file__).parent / "page"
 FILES = {
-    "/audit": ("index.html", "text/html"),
-    "/audit/audit.css": ("audit.css", "text/css"),
-    "/audit/audit.js": ("audit.js", "text/javascript"),
+    "/audit": FOLDER / "index.html",
+    "/audit/audit.css": FOLDER / "audit.css",
+    "/audit/audit.js": FOLDER / "audit.js",
 }
 Word = Annotated[str | None, Parameter(max_length=300)]
 State = Literal["open", "accepted", "corrected"]
@@ -50,13 +51,12 @@ def audit_routes(database: Database, reviewers: Reviewers, *, guard: Guard | Non
     They are plain functions, which FastAPI runs in threads: a slow database holds up nobody else.
     """
     router = APIRouter()
-    for path, (name, media_type) in FILES.items():
-        _add_file(router, path, (FOLDER / name).read_bytes(), media_type)
+    add_files(router, FILES)
 
     def reviewer(authorization: Annotated[str | None, Header()] = None) -> str:
         name = reviewers.admit(authorization)
         if name is None:
-            advice = "show one as Authorization: Bearer KEY" if reviewers.keys else f"{VARIABLE} is not set"
+            advice = "show one as Authorization: Bearer KEY" if reviewers.keys else f"{AUDIT_KEYS} is not set"
             raise ApiError(f"no valid audit key: {advice}", status=401, code="invalid_api_key")
         return name
 
@@ -116,12 +116,6 @@ def audit_routes(database: Database, reviewers: Reviewers, *, guard: Guard | Non
         return JsonReply(_shown(record))
 
     return router
-
-
-def _add_file(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
-    @router.get(path)
-    async def serve() -> Response:
-        return Response(content, media_type=media_type)
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

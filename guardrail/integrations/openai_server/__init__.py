@@ -13,6 +13,6 @@ except ImportError as error:
     raise MissingExtraError(feature="the server", extra="server") from error
 
 from guardrail.integrations.openai_server.app import create_app
-from guardrail.integrations.openai_server.keys import Keys
+from guardrail.integrations.web.auth import Keys
 
 __all__ = ["Keys", "create_app"]

@@ -1,38 +1,42 @@
-"""The server put together: routes inside, and around them limits, keys, measurement and the outer seal."""
+"""The server put together: routes, and around them limits, authentication, errors and metrics."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from fastapi import APIRouter, FastAPI
 from starlette.routing import Route
 
 from guardrail.config import ServerSettings
 from guardrail.guard import Guard
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.openai_server.guard_api import ModeratorCache, guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
-from guardrail.integrations.openai_server.keys import Doorkeeper, Keys
-from guardrail.integrations.openai_server.limits import Limits
-from guardrail.integrations.openai_server.metrics import Measured, Metrics
-from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.own import own_routes
-from guardrail.integrations.openai_server.playground import FILES, page_routes
-from guardrail.integrations.openai_server.policies import Policies
+from guardrail.integrations.openai_server.limits import LimitsMiddleware
+from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
-from guardrail.integrations.openai_server.replies import ApiError, http_error, invalid_request
-from guardrail.integrations.openai_server.sealed import Sealed
 from guardrail.integrations.openai_server.upstream import Upstream
+from guardrail.integrations.web.auth import AuthMiddleware, Keys
+from guardrail.integrations.web.errors import ErrorMiddleware, add_error_handlers
+from guardrail.integrations.web.pages import SecurityHeadersMiddleware, add_files
 
 __all__ = ["create_app"]
 
+PAGE = Path(__file__).parent / "page"
+PLAYGROUND = {
+    "/": PAGE / "index.html",
+    "/page.css": PAGE / "page.css",
+    "/page.js": PAGE / "page.js",
+    "/icon.svg": PAGE / "icon.svg",
+}
+"""The page to try the guard on."""
 PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/moderations", "/v1/embeddings", "/v1/models"),
-        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", *FILES),
+        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", *PLAYGROUND),
     }
 )
 
@@ -52,7 +56,7 @@ def create_app(
     settings = settings or ServerSettings()
     keys = keys if keys is not None else Keys.from_environment()
     metrics = Metrics()
-    moderator = Moderator(guard, metrics)
+    moderator = Moderator(guard, on_outcome=metrics.count)
     upstream = _upstream(settings, keys, moderator)
     proxy = Proxy(upstream, moderator, metrics, settings)
     readiness = Readiness(guard)
@@ -62,28 +66,27 @@ def create_app(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(readiness.prepare)
             yield
-            tasks.cancel_scope.cancel()  # a server that is told to stop does not finish loading
+            tasks.cancel_scope.cancel()  # a server that is being stopped does not finish loading
         if upstream is not None:
             await upstream.aclose()
 
     # Documentation pages would load their scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     for router in (
-        own_routes(proxy, Policies(moderator, metrics)),
+        guard_routes(proxy, ModeratorCache(moderator)),
         completion_routes(proxy),
         health_routes(readiness, metrics),
-        page_routes(),
+        _playground_routes(),
         *routers,
     ):
         _answer_head(router)
         app.include_router(router)
-    app.add_exception_handler(ApiError, _told)
-    app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(RequestValidationError, invalid_request)
-    app.add_middleware(Limits, settings=settings, metrics=metrics)  # innermost first
-    app.add_middleware(Doorkeeper, keys=keys)
-    app.add_middleware(Sealed)
-    app.add_middleware(Measured, metrics=metrics, paths=PATHS)
+    add_error_handlers(app)
+    app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
+    app.add_middleware(AuthMiddleware, keys=keys)
+    app.add_middleware(ErrorMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(MetricsMiddleware, metrics=metrics, paths=PATHS)
     return app
 
 
@@ -93,13 +96,14 @@ def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Ups
     return Upstream(settings, key=keys.upstream, consumed=bool(keys.proxy), moderator=moderator)
 
 
+def _playground_routes() -> APIRouter:
+    router = APIRouter()
+    add_files(router, PLAYGROUND)
+    return router
+
+
 def _answer_head(router: APIRouter) -> None:
     """Has every path that answers GET answer HEAD, as HTTP wants it; the server leaves the body out."""
     for route in router.routes:
         if isinstance(route, Route) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")
-
-
-def _told(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return error.reply()

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from guardrail.errors import GuardrailError
 from guardrail.guard import Guard
 from guardrail.integrations.openai_server.metrics import CONTENT_TYPE, Metrics
-from guardrail.integrations.openai_server.replies import JsonReply
+from guardrail.integrations.web.errors import JsonReply
 
 __all__ = ["Readiness", "health_routes"]
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.config import ServerSettings
 from guardrail.integrations.openai_server.metrics import Metrics
-from guardrail.integrations.openai_server.replies import ApiError
+from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["Limits"]
+__all__ = [
+    "CLOSING_SECONDS",
+    "ClientDisconnectedError",
+    "LimitsMiddleware",
+    "timeout_error",
+    "while_connected",
+]
 
-
-OPERATIONAL = frozenset(("/healthz", "/metrics", "/readyz"))
+UNLIMITED_PATHS = frozenset(("/healthz", "/metrics", "/readyz"))
 """Answered however full the server is, and without a look at the body: that is when people ask."""
+T = TypeVar("T")
+CLOSED_REQUEST = 499
+CLOSING_SECONDS = 5.0
+"""Seconds in which a stream that must end may still say what is clean of it, and why it ends."""
 
 
-class Limits:
+class LimitsMiddleware:
     """Refuses requests that are too many, too large or too slow to arrive."""
 
     def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
@@ -28,7 +40,7 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or passes it on with its whole body read."""
-        if scope["type"] != "http" or scope["path"] in OPERATIONAL:
+        if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
             await self.app(scope, receive, send)
             return
         if self._open >= self._settings.max_requests:
@@ -68,7 +80,7 @@ class Limits:
         await self.app(scope, replay, send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None where the client has left."""
+        """The whole body; None if the client has left."""
         limit = self._settings.max_body
         too_large = ApiError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
         declared = Headers(scope=scope).get("content-length", "0")
@@ -88,3 +100,45 @@ class Limits:
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.limited.labels(error.body["error"]["code"]).inc()
         await error.reply()(scope, receive, send)
+
+
+class ClientDisconnectedError(ApiError):
+    """The client has left; there is nobody to tell."""
+
+    def __init__(self) -> None:
+        super().__init__("the client has left", status=CLOSED_REQUEST)
+
+
+def timeout_error() -> ApiError:
+    """The error for work that took longer than this server lets it."""
+    return ApiError(
+        "not done within this server's max_seconds", status=504, kind="server_error", code="timeout"
+    )
+
+
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """What the work returns, or raises.
+
+    ClientDisconnectedError if the client leaves first, ApiError if the time is over.
+    """
+    failure: Exception = ClientDisconnectedError()
+    results: list[T] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_wait_for_leaving, receive, tasks.cancel_scope)
+        try:
+            with anyio.fail_after(seconds):
+                results.append(await work())
+        except TimeoutError:
+            failure = timeout_error()
+        except Exception as error:  # noqa: BLE001  # raised below, outside the group that would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if results:
+        return results[0]
+    raise failure
+
+
+async def _wait_for_leaving(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

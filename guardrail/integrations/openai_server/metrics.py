@@ -8,15 +8,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardrail.integrations.openai_server.replies import ApiError
+from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
 
-__all__ = ["CONTENT_TYPE", "Measured", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-CUTS = ("guard_unavailable", "timeout", "upstream_disconnected", "upstream_malformed", "upstream_timeout")
+CUT_CODES = frozenset(
+    {"guard_unavailable", "timeout", "upstream_disconnected", "upstream_malformed", "upstream_timeout"}
+)
+"""Errors that end streams, as a metric names them; all others are ``upstream_error``."""
 
 
 class Metrics:
@@ -41,8 +43,8 @@ class Metrics:
             registry=self.registry,
         )
 
-    def _counter(self, name: str, told: str, *labels: str) -> Counter:
-        return Counter(f"guardrail_{name}", told, labels, registry=self.registry)
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"guardrail_{name}", documentation, labels, registry=self.registry)
 
     def count(self, outcome: Outcome) -> None:
         """Takes note of one moderated text."""
@@ -59,14 +61,14 @@ class Metrics:
     def count_cut(self, error: ApiError) -> None:
         """Takes note of a stream that broke off."""
         code = error.body["error"]["code"]
-        self.cut_streams.labels(code if code in CUTS else "upstream_error").inc()
+        self.cut_streams.labels(code if code in CUT_CODES else "upstream_error").inc()
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class Measured:
+class MetricsMiddleware:
     """Counts and times the requests of an application; a path that it does not serve counts as ``other``."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str]) -> None:

@@ -1,8 +1,9 @@
-"""The paths that lead upstream: completions moderated, lists and figures stripped of text."""
+"""The paths that lead upstream: completions moderated, lists and scores stripped of text."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 import anyio
@@ -10,22 +11,36 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from guardrail.config import ServerSettings
-from guardrail.errors import ConfigError
-from guardrail.integrations.openai_server.answers import CHAT, KNOWN_FIELDS, TEXT, Kind
-from guardrail.integrations.openai_server.connected import Streaming, Writer, late, while_connected
+from guardrail.errors import ConfigError, FailureError
+from guardrail.integrations.completions.completion import (
+    CHAT,
+    KNOWN_FIELDS,
+    TEXT,
+    CompletionKind,
+    error_in,
+    moderate_completion,
+)
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.sanitize import without_text
+from guardrail.integrations.completions.stream import AnsweredError, CompletionStream
+from guardrail.integrations.openai_server.limits import timeout_error, while_connected
 from guardrail.integrations.openai_server.metrics import Metrics
-from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.questions import Question
-from guardrail.integrations.openai_server.refusals import error_beside
-from guardrail.integrations.openai_server.relay import Relay
-from guardrail.integrations.openai_server.replies import ApiError, JsonReply
-from guardrail.integrations.openai_server.upstream import Answer, Upstream, malformed
-from guardrail.integrations.openai_server.whole import moderated
-from guardrail.integrations.openai_server.wire import MalformedError, inert
+from guardrail.integrations.openai_server.request import CompletionRequest
+from guardrail.integrations.openai_server.sse import (
+    DONE,
+    EventReader,
+    EventStreamResponse,
+    EventWriter,
+    event,
+)
+from guardrail.integrations.openai_server.upstream import Upstream, UpstreamAnswer, malformed
+from guardrail.integrations.strict_json import MalformedError, loads
+from guardrail.integrations.web.errors import ApiError, JsonReply, guard_unavailable
 
 __all__ = ["Proxy", "completion_routes"]
 
 EVENTS = "text/event-stream"
+END = "[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +58,17 @@ class Proxy:
                 f"server allowed_fields: {', '.join(sorted(known))} have a meaning of their own"
             )
 
-    def behind(self) -> Upstream:
-        """The upstream; ApiError where there is none."""
+    def require_upstream(self) -> Upstream:
+        """The upstream; ApiError if there is none."""
         if self.upstream is None:
             raise ApiError(
                 "this server has no upstream: start it with --upstream URL", status=404, code="no_upstream"
             )
         return self.upstream
 
-    async def complete(self, request: Request, *, kind: Kind, path: str) -> Response:
+    async def complete(self, request: Request, *, kind: CompletionKind, path: str) -> Response:
         """The answer of a language model, moderated."""
-        question = Question.read(
+        asked = CompletionRequest.read(
             await request.body(),
             path=path,
             headers=request.headers.raw,
@@ -61,67 +76,81 @@ class Proxy:
             allowed=self.settings.allowed_fields,
         )
         seconds = self.settings.max_seconds
-        if not question.streamed:
-            return await while_connected(request.receive, lambda: self._whole(question), seconds=seconds)
+        if not asked.streamed:
+            return await while_connected(request.receive, lambda: self._whole(asked), seconds=seconds)
         if self.moderator.guard.policy.block == "whole":
             raise ApiError(
                 "the guard's policy withholds whole texts, which a stream cannot: ask without stream",
                 status=400,
                 param="stream",
             )
-        return Streaming(
-            lambda writer: self._stream(question, writer), seconds=seconds, on_cut=self.metrics.count_cut
+        return EventStreamResponse(
+            lambda writer: self._stream(asked, writer), seconds=seconds, on_cut=self.metrics.count_cut
         )
 
-    async def figures(self, request: Request, *, path: str) -> Response:
+    async def forward_json(self, request: Request, *, path: str) -> Response:
         """An answer that holds no generated text, such as a list of models or scores."""
 
         async def work() -> Response:
             body = await request.body()
-            async with self.behind().ask(
+            async with self.require_upstream().request(
                 request.method, path, headers=request.headers.raw, body=body
             ) as answer:
                 content = await answer.json()
                 clean = await self.moderator.identifiers(content)
-                return JsonReply(inert(content, clean=clean), headers=answer.headers)
+                return JsonReply(without_text(content, clean=clean), headers=answer.headers)
 
         return await while_connected(request.receive, work, seconds=self.settings.max_seconds)
 
-    async def _whole(self, question: Question) -> Response:
-        async with self._asking(question) as answer:
+    async def _whole(self, asked: CompletionRequest) -> Response:
+        async with self._ask(asked) as answer:
             content = await answer.json()
-        if not content.get("choices") and (error := error_beside(content)) is not None:
-            raise await self.behind().told(error, status=502, headers=answer.headers)
+        if not content.get("choices") and (error := error_in(content)) is not None:
+            raise await self.require_upstream().to_api_error(error, status=502, headers=answer.headers)
         try:
-            result = await moderated(content, terms=question.terms, moderator=self.moderator)
+            result = await moderate_completion(content, shape=asked.shape, moderator=self.moderator)
         except MalformedError as error:
             raise malformed(error) from None
         return JsonReply(result, headers=answer.headers)
 
-    async def _stream(self, question: Question, writer: Writer) -> None:
-        seconds = self.settings.max_seconds
-        over = anyio.current_time() + seconds
+    async def _stream(self, asked: CompletionRequest, writer: EventWriter) -> None:
+        deadline = anyio.current_time() + self.settings.max_seconds
+        stream = CompletionStream(
+            shape=asked.shape,
+            moderator=self.moderator,
+            write=lambda chunk: writer.write(event(chunk)),
+            choices_wanted=asked.choices_wanted,
+        )
         async with AsyncExitStack() as stack:
             try:
-                with anyio.fail_after(seconds):
-                    answer = await stack.enter_async_context(self._asking(question))
+                with anyio.fail_after(self.settings.max_seconds):
+                    answer = await stack.enter_async_context(self._ask(asked))
             except TimeoutError:
-                raise late() from None
-            _require_events(answer)
+                raise timeout_error() from None
+            _require_event_stream(answer)
             writer.headers = dict(answer.headers)
-            relay = Relay(
-                answer,
-                terms=question.terms,
-                moderator=self.moderator,
-                upstream=self.behind(),
-                wanted=question.wanted,
-                over=over,
-                write=writer.write,
-            )
-            await relay.run()
+            chunks = await stack.enter_async_context(aclosing(_chunks(answer, stream)))
+            await self._run(stream, chunks, deadline=deadline)
+        await writer.write(DONE)
 
-    def _asking(self, question: Question) -> AbstractAsyncContextManager[Answer]:
-        return self.behind().ask("POST", question.path, headers=question.headers, body=question.body)
+    async def _run(
+        self, stream: CompletionStream, chunks: AsyncGenerator[object, None], *, deadline: float
+    ) -> None:
+        """Runs the stream to its end; ApiError for whatever ends it early."""
+        try:
+            try:
+                await stream.run(chunks, deadline=deadline)
+            except AnsweredError as error:
+                raise await self.require_upstream().to_api_error(error.error, status=502) from None
+        except MalformedError as error:
+            raise malformed(error) from None
+        except TimeoutError:
+            raise timeout_error() from None
+        except FailureError as error:
+            raise guard_unavailable(error) from None
+
+    def _ask(self, asked: CompletionRequest) -> AbstractAsyncContextManager[UpstreamAnswer]:
+        return self.require_upstream().request("POST", asked.path, headers=asked.headers, body=asked.body)
 
 
 def completion_routes(proxy: Proxy) -> APIRouter:
@@ -139,7 +168,34 @@ def completion_routes(proxy: Proxy) -> APIRouter:
     return router
 
 
-def _require_events(answer: Answer) -> None:
+def _require_event_stream(answer: UpstreamAnswer) -> None:
     media = answer.response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != EVENTS:
         raise malformed(MalformedError("no stream of events"))
+
+
+async def _chunks(answer: UpstreamAnswer, stream: CompletionStream) -> AsyncGenerator[object, None]:
+    """The JSON values of an answer's events, up to ``[DONE]``; ApiError if it ends in the middle."""
+    async with aclosing(_payloads(answer)) as payloads:
+        async for payload in payloads:
+            if payload.strip('"').upper() == END:
+                return
+            if payload:
+                yield loads(payload)
+    if not stream.is_over:
+        raise ApiError(
+            "the upstream ended its answer in the middle",
+            status=502,
+            kind="upstream_error",
+            code="upstream_disconnected",
+        )
+
+
+async def _payloads(answer: UpstreamAnswer) -> AsyncGenerator[str, None]:
+    reader = EventReader(limit=answer.limit)
+    async with aclosing(answer.chunks()) as chunks:
+        async for chunk in chunks:
+            for payload in reader.feed(chunk):
+                yield payload.strip()
+    for payload in reader.close():
+        yield payload.strip()

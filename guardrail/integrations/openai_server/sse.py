@@ -1,12 +1,22 @@
-"""Server-sent events: read from bytes, and written."""
+"""Server-sent events: read from bytes, written, and answered with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, dumps
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-__all__ = ["DONE", "EventReader", "event"]
+from guardrail.integrations.openai_server.limits import (
+    CLOSING_SECONDS,
+    ClientDisconnectedError,
+    while_connected,
+)
+from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
+from guardrail.integrations.web.errors import ApiError
+
+__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter", "event"]
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
@@ -16,7 +26,7 @@ class EventReader:
     """Bytes in, the payloads of events out, however the bytes were cut.
 
     Comments and fields other than ``data`` are dropped unread; what is not UTF-8 becomes replacement
-    characters, as the standard has it. MalformedError where an event is longer than ``limit`` bytes.
+    characters, as the standard has it. MalformedError if an event is longer than ``limit`` bytes.
     """
 
     def __init__(self, *, limit: int) -> None:
@@ -67,3 +77,64 @@ class EventReader:
 def event(payload: JsonObject) -> bytes:
     """One event with a JSON payload."""
     return f"data: {dumps(payload)}\n\n".encode("ascii")
+
+
+class EventStreamResponse(Response):
+    """A stream of events that ``work`` writes.
+
+    Its head goes out with the first bytes: until then an ApiError of the work becomes the whole answer; later
+    it becomes the last event, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
+    by itself, and is ended a little later if it does not.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[EventWriter], Awaitable[None]],
+        *,
+        seconds: float,
+        on_cut: Callable[[ApiError], object],
+    ) -> None:
+        self._work = work
+        self._seconds = seconds
+        self._on_cut = on_cut
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        writer = EventWriter(send)
+        try:
+            await while_connected(
+                receive, lambda: self._work(writer), seconds=self._seconds + CLOSING_SECONDS
+            )
+        except ClientDisconnectedError:
+            return
+        except ApiError as error:
+            if not writer.started:
+                await error.reply()(scope, receive, send)
+                return
+            self._on_cut(error)
+            with anyio.move_on_after(CLOSING_SECONDS):
+                await writer.write(event(error.body))
+        await writer.close()
+
+
+class EventWriter:
+    """Sends the bytes of an answer's body, its head before them."""
+
+    def __init__(self, send: Send) -> None:
+        self.started = False
+        self.headers: dict[str, str] = {}
+        self._send = send
+
+    async def write(self, content: bytes) -> None:
+        """Sends some more bytes."""
+        if not self.started:
+            self.started = True
+            head = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
+            raw = [(name.encode(), value.encode("latin-1")) for name, value in (self.headers | head).items()]
+            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._send({"type": "http.response.body", "body": content, "more_body": True})
+
+    async def close(self) -> None:
+        """Ends the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import html
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timezone
@@ -14,32 +16,38 @@ import httpx
 
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
-from guardrail.integrations.openai_server.moderator import Moderator
-from guardrail.integrations.openai_server.refusals import error_of, looks_like_html, message_in
-from guardrail.integrations.openai_server.replies import ApiError
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, parse
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.strict_json import JsonObject, MalformedError, loads, parse
+from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["Answer", "Upstream"]
+__all__ = ["Upstream", "UpstreamAnswer", "malformed"]
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
 """RFC 9110, section 7.6.1; whatever a Connection header names comes on top."""
-OURS = frozenset(b"accept-encoding content-length cookie expect host origin referer".split())
+CONNECTION_HEADERS = frozenset(b"accept-encoding content-length cookie expect host origin referer".split())
 """Belong to the connection between client and proxy."""
 CREDENTIALS = frozenset((b"api-key", b"authorization", b"x-api-key"))
-ANSWERED = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
+PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
 RATE_LIMITS = "x-ratelimit-"
 ERROR_BYTES = 1 << 16
-ANSWERING = frozenset((200, 201, 202, 203))
+SUCCESS_STATUSES = frozenset((200, 201, 202, 203))
 """Statuses with a whole answer: some frameworks answer each POST with 201."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 WITHHELD = "the upstream's message is withheld"
+MAX_MESSAGE_LENGTH = 500
+"""Characters of an answer that is not JSON: more is a page and not a message."""
+MESSAGES = ("message", "detail", "error", "errors", "msg", "error_description", "error_msg", "title")
+"""Keys of messages, the likeliest first."""
+MAX_DEPTH = 5
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """A successful answer whose body is still to be read; ``headers`` are those that may be passed on."""
 
     response: httpx.Response
@@ -47,7 +55,7 @@ class Answer:
     limit: int
 
     async def json(self) -> JsonObject:
-        """The body; ApiError where it is too long, no JSON, or the connection breaks."""
+        """The body; ApiError if it is too long or not JSON, or if the connection breaks."""
         try:
             content = await _read(self.response, limit=self.limit)
             if looks_like_html(content):
@@ -58,7 +66,7 @@ class Answer:
         except httpx.HTTPError as error:
             raise unreachable(error) from None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; the same errors."""
         size = 0
         try:
@@ -74,7 +82,7 @@ class Answer:
 class Upstream:
     """Sends requests to one API.
 
-    ``key`` takes the place of the client's credentials where ``consumed`` says that those were the proxy's.
+    ``key`` takes the place of the client's credentials if ``consumed`` says that those were the proxy's.
     Raises ConfigError for an address that is not a plain http(s) one.
     """
 
@@ -97,10 +105,10 @@ class Upstream:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def ask(
+    async def request(
         self, method: str, path: str, *, headers: Headers = (), body: bytes = b""
-    ) -> AsyncIterator[Answer]:
-        """The answer, open until the block is left. Raises ApiError for whatever is no success."""
+    ) -> AsyncIterator[UpstreamAnswer]:
+        """The answer, open until the block is left. Raises ApiError for whatever is not a success."""
         sent = self._sent(headers)
         request = self._client.build_request(method, self._base + path, headers=sent, content=body or None)
         try:
@@ -108,14 +116,14 @@ class Upstream:
         except httpx.HTTPError as error:
             raise unreachable(error) from None
         try:
-            if response.status_code not in ANSWERING:
+            if response.status_code not in SUCCESS_STATUSES:
                 raise await self._refusal(response)
-            yield Answer(response, await self._passed_on(response.headers), self._limit)
+            yield UpstreamAnswer(response, await self._passed_on(response.headers), self._limit)
         finally:
             await response.aclose()
 
     def _sent(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        dropped = HOP_BY_HOP | OURS | _named_by_connection(headers)
+        dropped = HOP_BY_HOP | CONNECTION_HEADERS | _named_by_connection(headers)
         if self._consumed:
             dropped |= CREDENTIALS
         sent = [(name, value) for name, value in headers if name.lower() not in dropped]
@@ -137,14 +145,14 @@ class Upstream:
                 code="upstream_unauthorized",
             )
         content = await _beginning(response)
-        return await self.told(
-            error_of(content),
+        return await self.to_api_error(
+            error_in_body(content),
             status=response.status_code,
             headers=await self._passed_on(response.headers),
             otherwise=_reason(response, content),
         )
 
-    async def told(
+    async def to_api_error(
         self,
         error: object,
         *,
@@ -177,7 +185,7 @@ class Upstream:
         found = {
             name: value
             for name, value in headers.items()
-            if (name in ANSWERED or name.startswith(RATE_LIMITS)) and name.encode() not in named
+            if (name in PASSED_HEADERS or name.startswith(RATE_LIMITS)) and name.encode() not in named
         }
         clean = await self._moderator.identifiers(found)
         kept = {name: value for name, value in found.items() if name in clean and value in clean}
@@ -260,3 +268,48 @@ def _base(url: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError("server upstream must be a plain address; its key goes into GUARDRAIL_UPSTREAM_KEY")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def error_in_body(content: bytes) -> object:
+    """The error in an answer's body: an object, a message, or None if there is neither."""
+    try:
+        found = loads(content)
+    except MalformedError:
+        return _text_of(content)
+    if isinstance(found, list):
+        found = next((item for item in found if isinstance(item, dict)), None)
+    if isinstance(found, dict):
+        return found.get("error") or found
+    return found
+
+
+def message_in(error: object, *, depth: int = 0) -> str | None:
+    """The first message in an error, in whichever shape it stands."""
+    if isinstance(error, str):
+        return error.strip() or None
+    parts: list[object] = []
+    if depth < MAX_DEPTH:
+        parts = error if isinstance(error, list) else []
+        parts = [*map(error.get, MESSAGES)] if isinstance(error, dict) else parts
+    return next((found for part in parts if (found := message_in(part, depth=depth + 1))), None)
+
+
+def looks_like_html(content: bytes) -> bool:
+    """True for a page, as gateways and proxies send it."""
+    return _HTML.match(content) is not None
+
+
+def _text_of(content: bytes) -> str | None:
+    text = content.decode("utf-8", "replace")
+    if looks_like_html(content):
+        title = _title_of(text)
+        return f"the upstream answered with a page of HTML: {title}" if title else None
+    text = " ".join(text.split())
+    return text if text.isprintable() and len(text) <= MAX_MESSAGE_LENGTH else None
+
+
+def _title_of(page: str) -> str | None:
+    start = page.lower().find("<title")
+    inner = page[start:].partition(">")[2].partition("<")[0] if start >= 0 else ""
+    title = " ".join(html.unescape(inner).split())
+    return title if title.isprintable() and len(title) <= MAX_MESSAGE_LENGTH else None

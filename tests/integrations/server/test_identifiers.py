@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from guardrail import Guard, Policy
 from guardrail.detectors.onnx import OnnxDetector
-from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in
+from guardrail.integrations.completions.sanitize import CATEGORIES, identifiers_in
 from guardrail.structured.identifiers import readings
 from tests.fakes import WordDetector
 from tests.integrations.server.running import (

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from guardrail.config import LogLevel, ServerSettings
 from guardrail.errors import GuardrailWarning
 from guardrail.integrations.cli import app
-from guardrail.integrations.openai_server.logs import JsonFormatter, log_warnings, logging_config
+from guardrail.integrations.openai_server.server import JsonFormatter, log_warnings, logging_config
 from guardrail.integrations.serve_command import Level
 from tests.integrations.server.running import (
     CLEAN,

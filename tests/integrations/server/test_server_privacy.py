@@ -11,8 +11,8 @@ import pytest
 from starlette.responses import JSONResponse
 
 from guardrail import Policy
+from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.openai_server import Keys
-from guardrail.integrations.openai_server.moderator import Moderator
 from tests.integrations.server.running import (
     PROXY_KEY,
     UPSTREAM_KEY,

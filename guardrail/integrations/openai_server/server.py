@@ -1,4 +1,4 @@
-"""How the server logs: uvicorn's loggers and this package's, as lines for people or as JSON."""
+"""How the server runs and logs: uvicorn, lines for people or JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,40 @@ import warnings
 from datetime import datetime, timezone
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import ServerSettings
 
-__all__ = ["JsonFormatter", "log_warnings", "logging_config"]
+__all__ = ["JsonFormatter", "create_server", "log_warnings", "logging_config"]
+
+GRACEFUL_SHUTDOWN_SECONDS = 30
+"""Time that open streams get to end when the server is stopped."""
 
 logger = logging.getLogger("guardrail.server")
+
+
+def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
+    """The server, not yet started. It logs no addresses that were asked for, since those can hold text.
+
+    It bounds the size of a request's head but not the seconds that a head takes: docs/server.md says what a
+    reverse proxy before it has to do.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",  # which refuses a head that is not whole after 16 KiB
+            host=settings.host,
+            port=settings.port,
+            log_config=logging_config(settings),
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        )
+    )
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,11 +1,11 @@
-"""Who may use the server: proxy keys, and without them nobody but this machine's own programs."""
+"""Who may use a server: API keys, reviewers' keys, and without keys only programs on this machine."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -13,13 +13,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guardrail.errors import ConfigError
-from guardrail.integrations.openai_server.replies import ApiError
+from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["Doorkeeper", "Keys", "require_safe_address"]
+__all__ = ["AUDIT_KEYS", "AuthMiddleware", "Keys", "Reviewers", "require_safe_address"]
 
 PROXY_KEYS = "GUARDRAIL_PROXY_KEYS"
 UPSTREAM_KEY = "GUARDRAIL_UPSTREAM_KEY"
-LEAST_KEY = 16
+AUDIT_KEYS = "GUARDRAIL_AUDIT_KEYS"
+MIN_KEY_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,7 @@ class Keys:
     upstream: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if any(len(key) < LEAST_KEY for key in self.proxy):
-            raise ConfigError(f"every key in {PROXY_KEYS} must have at least {LEAST_KEY} characters")
+        _require_long_keys(self.proxy, variable=PROXY_KEYS)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Keys:
@@ -43,14 +43,52 @@ class Keys:
         return cls(keys, environ.get(UPSTREAM_KEY) or None)
 
     def admit(self, authorization: str | None) -> bool:
-        """True for ``Bearer KEY`` with one of the keys; takes the same time for every wrong one."""
-        scheme, _, shown = (authorization or "").partition(" ")
-        matches = [hmac.compare_digest(shown.strip().encode(), key.encode()) for key in self.proxy]
-        return scheme.lower() == "bearer" and any(matches)
+        """True for ``Bearer KEY`` with one of the keys."""
+        return any(_bearer_matches(authorization, self.proxy))
 
 
-class Doorkeeper:
-    """Turns away who shows no key, or, without keys, what somebody else's web page sends.
+@dataclass(frozen=True, slots=True)
+class Reviewers:
+    """Keys of an audit's reviewers by the name of their owner; decisions carry the name. Never printed."""
+
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        _require_long_keys(self.keys.values(), variable=AUDIT_KEYS)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Reviewers:
+        """Those in GUARDRAIL_AUDIT_KEYS, written ``name=key`` and separated by commas."""
+        keys: dict[str, str] = {}
+        for entry in environ.get(AUDIT_KEYS, "").split(","):
+            name, equals, key = (part.strip() for part in entry.partition("="))
+            if not entry.strip():
+                continue
+            if not (name and equals) or name in keys:
+                raise ConfigError(f"{AUDIT_KEYS} must be name=key, each name once, separated by commas")
+            keys[name] = key
+        return cls(keys)
+
+    def admit(self, authorization: str | None) -> str | None:
+        """The name of the owner of ``Bearer KEY``, None if no reviewer has this key."""
+        matches = _bearer_matches(authorization, self.keys.values())
+        return next((name for name, matched in zip(self.keys, matches, strict=True) if matched), None)
+
+
+def _bearer_matches(authorization: str | None, keys: Iterable[str]) -> list[bool]:
+    """For each key whether a header shows it as ``Bearer KEY``; takes the same time for every wrong key."""
+    scheme, _, shown = (authorization or "").partition(" ")
+    matches = [hmac.compare_digest(shown.strip().encode(), key.encode()) for key in keys]
+    return matches if scheme.lower() == "bearer" else [False] * len(matches)
+
+
+def _require_long_keys(keys: Iterable[str], *, variable: str) -> None:
+    if any(len(key) < MIN_KEY_LENGTH for key in keys):
+        raise ConfigError(f"every key in {variable} must have at least {MIN_KEY_LENGTH} characters")
+
+
+class AuthMiddleware:
+    """Refuses requests without a valid key, or, if there are no keys, what somebody else's web page sends.
 
     A browser on this machine reaches a server on 127.0.0.1 from any page. Such a request carries an Origin
     that is not ours, or, once the page's name was pointed to this machine, a Host that is not.
@@ -71,9 +109,9 @@ class Doorkeeper:
         if origin is not None and origin.partition("://")[2] != host:
             return ApiError("requests from other web pages are not answered", status=403, code="origin")
         if not self._keys.proxy:
-            if not is_loopback(_hostname(host)):
+            if not _is_loopback(_hostname(host)):
                 return ApiError("this server answers to its own address alone", status=403, code="host")
-        elif _wants_key(scope["path"]) and not self._keys.admit(headers.get("authorization")):
+        elif _needs_key(scope["path"]) and not self._keys.admit(headers.get("authorization")):
             return ApiError(
                 "no valid key: send one of the proxy's keys as Authorization: Bearer KEY",
                 status=401,
@@ -83,29 +121,29 @@ class Doorkeeper:
         return None
 
 
+def _needs_key(path: str) -> bool:
+    """True for all that holds text or metrics; what else is mounted has keys of its own."""
+    return path == "/metrics" or path.startswith("/v1/")
+
+
 def _hostname(host: str) -> str:
-    """A Host header without its port; empty where it is malformed."""
+    """A Host header without its port; empty if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
 
 
-def _wants_key(path: str) -> bool:
-    """True for all that holds text or figures; what else is mounted has keys of its own."""
-    return path == "/metrics" or path.startswith("/v1/")
-
-
 def require_safe_address(host: str, keys: Keys) -> None:
     """Raises ConfigError for an address that others can reach while there are no proxy keys."""
-    if not keys.proxy and not is_loopback(host):
+    if not keys.proxy and not _is_loopback(host):
         raise ConfigError(
             f"server host {host} can be reached from other machines: set {PROXY_KEYS} to one or more keys, "
             "separated by commas, or listen on 127.0.0.1"
         )
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """True for names of this machine that never lead elsewhere."""
     try:
         return ipaddress.ip_address(host).is_loopback

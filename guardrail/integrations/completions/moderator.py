@@ -1,10 +1,10 @@
-"""The guard as the proxy uses it: one for prose, one that only detects, both counted."""
+"""The guard as completions need it: for prose, for what may not be rewritten, and for identifiers."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, cast
@@ -13,15 +13,12 @@ from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
 from guardrail.guard import Guard
-from guardrail.integrations.openai_server.answers import Calls
-from guardrail.integrations.openai_server.identifiers import CATEGORIES, identifiers_in
-from guardrail.integrations.openai_server.metrics import Metrics
-from guardrail.integrations.openai_server.parts import Part
-from guardrail.integrations.openai_server.wire import leaves, strings_of
+from guardrail.integrations.completions.sanitize import CATEGORIES, identifiers_in, strings_in
 from guardrail.outcome import Action, Outcome
+from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = ["Moderator", "Passages"]
+__all__ = ["Moderator"]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""
@@ -38,16 +35,20 @@ class Passages:
 class Moderator:
     """Moderates what a model says.
 
-    ``guard`` decides about prose. Under ``Policy(block="raise")`` a blocked segment is replaced by the
-    refusal, for a client is told of it by ``finish_reason``.
+    ``guard`` decides about prose; ``on_outcome`` hears of every text. Under ``Policy(block="raise")`` a
+    blocked segment is replaced by the refusal, for a client is told of it by ``finish_reason``.
     """
 
-    def __init__(self, guard: Guard, metrics: Metrics) -> None:
+    def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
         policy = guard.policy
         self.guard = guard.with_policy(replace(policy, block="segment")) if policy.block == "raise" else guard
         self._segmentwise = self.guard.with_policy(replace(policy, block="segment"))
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
-        self._metrics = metrics
+        self._on_outcome = on_outcome
+
+    def with_policy(self, policy: Policy) -> Moderator:
+        """A moderator under another policy that shares models and listener of this one."""
+        return Moderator(self.guard.with_policy(policy), on_outcome=self._on_outcome)
 
     @property
     def refusal(self) -> str:
@@ -89,7 +90,7 @@ class Moderator:
         return self._counted(outcome).action
 
     async def is_clean(self, strings: Sequence[str]) -> bool:
-        """False where strings that may not be rewritten, such as arguments of a tool, hold something toxic.
+        """False if strings that may not be rewritten, such as arguments of a tool, hold something toxic.
 
         They are judged as one text, so that nothing escapes by being spread over several; ids, codes and
         names are read as words.
@@ -97,24 +98,9 @@ class Moderator:
         text = "\n".join(read for string in strings for read in texts_of(string))
         return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
 
-    async def allows(self, calls: Calls) -> bool:
-        """False where calls of tools hold something toxic; an id that does is replaced by one of ours."""
-        if not await self.is_clean(calls.strings()):
-            return False
-        calls.name_anew(unless=await self.identifiers(calls.ids()))
-        return True
-
-    async def is_clean_document(self, parts: Sequence[Part]) -> bool:
-        """False where JSON that was asked for, as a reader decodes it, or what surrounds it is toxic."""
-        texts = [text for part in parts for text in part.texts]
-        whole = ["".join(texts)] if len(texts) > 1 else []
-        strings = [string for text in (*texts, *whole) for string in strings_of(text)]
-        frames = [part.frame for part in parts if part.is_listed]
-        return await self.is_clean(strings) and await self.is_harmless(frames)
-
     async def is_harmless(self, value: Any) -> bool:
-        """False where a JSON value that is no prose, such as a picture's frame, holds something toxic."""
-        strings = [string for string in leaves(value) if not is_identifier(string)]
+        """False if a JSON value that is not prose, such as a picture's frame, holds something toxic."""
+        strings = [string for string in strings_in(value) if not is_identifier(string)]
         texts = [string for string in strings if not _MEDIA.fullmatch(string)]
         return len(await self.identifiers(value)) == len(identifiers_in(value)) and await self.is_clean(texts)
 
@@ -138,5 +124,6 @@ class Moderator:
         return True
 
     def _counted(self, outcome: Outcome) -> Outcome:
-        self._metrics.count(outcome)
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
         return outcome

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from guardrail.integrations.openai_server.answers import Kind, Terms
-from guardrail.integrations.openai_server.replies import ApiError
-from guardrail.integrations.openai_server.wire import JsonObject, MalformedError, parse
+from guardrail.integrations.completions.completion import AnswerShape, CompletionKind
+from guardrail.integrations.strict_json import JsonObject, MalformedError, parse
+from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["Question", "asked"]
+__all__ = ["CompletionRequest", "read_json"]
 
 JSON_FORMATS = ("json_object", "json_schema")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CompletionRequest:
     """A request for a completion; ``body`` goes upstream as it came.
 
-    ``wanted`` is the number of choices that are of use: None where the answer's end is wanted in any case,
-    for the usage report behind them, or where nobody can tell.
+    ``choices_wanted`` is the number of choices that are of use: None if the answer's end is wanted in any
+    case, for the usage report behind them, or if nobody can tell.
     """
 
     path: str
     headers: list[tuple[bytes, bytes]] = field(repr=False)
     body: bytes = field(repr=False)
-    terms: Terms
+    shape: AnswerShape
     streamed: bool
-    wanted: int | None
+    choices_wanted: int | None
 
     @classmethod
     def read(
@@ -35,33 +35,33 @@ class Question:
         *,
         path: str,
         headers: list[tuple[bytes, bytes]],
-        kind: Kind,
+        kind: CompletionKind,
         allowed: tuple[str, ...],
-    ) -> Question:
-        """The question in a request's body; ApiError where that is no JSON object."""
-        content = asked(body)
-        shape = content.get("response_format")
+    ) -> CompletionRequest:
+        """The request in a body; ApiError if that is not a JSON object."""
+        content = read_json(body)
+        wanted_format = content.get("response_format")
         model = content.get("model")
-        document = isinstance(shape, dict) and shape.get("type") in JSON_FORMATS
+        document = isinstance(wanted_format, dict) and wanted_format.get("type") in JSON_FORMATS
         return cls(
             path=path,
             headers=headers,
             body=body,
-            terms=Terms(kind, allowed, document, model if isinstance(model, str) else None),
+            shape=AnswerShape(kind, allowed, document, model if isinstance(model, str) else None),
             streamed=content.get("stream") is True,
-            wanted=_wanted(content),
+            choices_wanted=_choices_wanted(content),
         )
 
 
-def asked(body: bytes) -> JsonObject:
-    """The request's JSON object; ApiError where it is none."""
+def read_json(body: bytes) -> JsonObject:
+    """The JSON object in a body; ApiError if it is something else."""
     try:
         return parse(body)
     except MalformedError as error:
         raise ApiError(f"the body is {error}", status=400) from None
 
 
-def _wanted(content: JsonObject) -> int | None:
+def _choices_wanted(content: JsonObject) -> int | None:
     options = content.get("stream_options")
     if isinstance(options, dict) and options.get("include_usage"):
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,25 +14,28 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from guardrail.errors import ConfigError
 from guardrail.guard import Guard
-from guardrail.integrations.openai_server.connected import while_connected
-from guardrail.integrations.openai_server.policies import Choice, Policies
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.sanitize import without_text
+from guardrail.integrations.openai_server.limits import while_connected
 from guardrail.integrations.openai_server.proxy import Proxy
-from guardrail.integrations.openai_server.questions import asked
-from guardrail.integrations.openai_server.replies import ApiError, JsonReply, misfit
-from guardrail.integrations.openai_server.sentences import sentence_rows
-from guardrail.integrations.openai_server.wire import JsonObject, inert
-from guardrail.outcome import Verdict
+from guardrail.integrations.openai_server.request import read_json
+from guardrail.integrations.strict_json import JsonObject
+from guardrail.integrations.web.errors import ApiError, JsonReply, validation_error
+from guardrail.outcome import Outcome, Verdict
+from guardrail.outcome.rows import verdict_row
 from guardrail.policy import Policy
+from guardrail.text.segment import Segmenter
 
-__all__ = ["own_routes"]
+__all__ = ["ModeratorCache", "guard_routes"]
 
 PREFIX = "guardrail-"
 MODERATION = "guardrail-moderation"
 MODELS = ("guardrail-embedding", MODERATION)
-MOST_TEXTS = 256
-LIKELY = 0.5
-COUNTERPARTS = {
+MAX_TEXTS = 256
+LIKELY_SCORE = 0.5
+CATEGORY_LABELS = {
     "harassment": "insult",
     "harassment/threatening": "threat",
     "hate": "identity_attack",
@@ -38,7 +43,16 @@ COUNTERPARTS = {
 }
 """OpenAI's categories for which a label stands; those that nobody judged here are left out."""
 
-Texts = Annotated[list[str], Field(max_length=MOST_TEXTS)]
+Texts = Annotated[list[str], Field(max_length=MAX_TEXTS)]
+MAX_REMEMBERED = 64
+
+
+class PolicyOverrides(BaseModel):
+    """What a request wants different; None leaves it as it is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    ladder: list[Literal["rewrite", "mask", "block"]] | None = None
 
 
 class TextPart(BaseModel):
@@ -64,7 +78,7 @@ class Detoxify(Question):
     """Texts, the policy to use in place of the server's own, and whether to list every sentence's scores."""
 
     model_config = ConfigDict(extra="forbid")
-    policy: Choice = Choice()
+    policy: PolicyOverrides = PolicyOverrides()
     sentences: bool = False
 
 
@@ -72,7 +86,7 @@ class Moderation(Question):
     """As OpenAI's clients send it: without a model's name it is ours, and parts of text are one text."""
 
     model: str | None = None
-    input: str | Texts | Annotated[list[TextPart], Field(max_length=MOST_TEXTS)]  # type: ignore[assignment]  # wider
+    input: str | Texts | Annotated[list[TextPart], Field(max_length=MAX_TEXTS)]  # type: ignore[assignment]  # wider
 
     def texts(self) -> list[str]:
         """The texts as a list."""
@@ -90,7 +104,7 @@ class Embedding(Question):
     dimensions: None = None
 
 
-def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
+def guard_routes(proxy: Proxy, policies: ModeratorCache) -> APIRouter:
     """The routes that need no upstream, and send on what asks for a model that is not ours."""
     router = APIRouter()
     guard = proxy.moderator.guard
@@ -102,18 +116,18 @@ def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
 
     @router.post("/v1/moderations")
     async def moderations(request: Request) -> Response:
-        content = asked(await request.body())
+        content = read_json(await request.body())
         # Without a model's name a text stays here: nobody asked for it to be sent on.
         model = content.get("model")
         if isinstance(model, str) and model.strip() and not _is_ours(content):
-            return await proxy.figures(request, path="/v1/moderations")
+            return await proxy.forward_json(request, path="/v1/moderations")
         question = await _asked(request, Moderation)
         return await _answered(proxy, request, partial(_moderated, guard, question))
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
-        if not _is_ours(asked(await request.body())):
-            return await proxy.figures(request, path="/v1/embeddings")
+        if not _is_ours(read_json(await request.body())):
+            return await proxy.forward_json(request, path="/v1/embeddings")
         question = await _asked(request, Embedding)
         return await _answered(proxy, request, partial(_embedded, guard, question))
 
@@ -129,11 +143,12 @@ def own_routes(proxy: Proxy, policies: Policies) -> APIRouter:
 
 
 async def _asked(request: Request, kind: type[Any]) -> Any:
-    content = asked(await request.body())
+    content = read_json(await request.body())
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise misfit(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        raise validation_error(errors) from None
 
 
 async def _answered(proxy: Proxy, request: Request, work: Any) -> Response:
@@ -146,7 +161,7 @@ def _is_ours(question: JsonObject) -> bool:
     return isinstance(model, str) and model.startswith(PREFIX)
 
 
-async def _detoxified(proxy: Proxy, policies: Policies, question: Detoxify) -> JsonObject:
+async def _detoxified(proxy: Proxy, policies: ModeratorCache, question: Detoxify) -> JsonObject:
     moderator = policies.moderator(question.policy)
 
     async def row_of(text: str) -> JsonObject:
@@ -169,11 +184,13 @@ async def _moderated(guard: Guard, question: Moderation) -> JsonObject:
 
 def _result(verdict: Verdict, policy: Policy) -> JsonObject:
     scores = {label: float(score) for label, score in verdict.scores.items()}
-    scores |= {name: scores[label] for name, label in COUNTERPARTS.items() if label in scores}
-    limits = {name: policy.thresholds.get(COUNTERPARTS.get(name, name), policy.threshold) for name in scores}
-    # Scores are calibrated: where the policy has no limit for a label, a flagged text is what it likely is.
+    scores |= {name: scores[label] for name, label in CATEGORY_LABELS.items() if label in scores}
+    limits = {
+        name: policy.thresholds.get(CATEGORY_LABELS.get(name, name), policy.threshold) for name in scores
+    }
+    # Scores are calibrated: if the policy has no limit for a label, a flagged text is what it likely is.
     flagged = {
-        name: verdict.flagged and (score >= limit if limit is not None else score >= LIKELY)
+        name: verdict.flagged and (score >= limit if limit is not None else score >= LIKELY_SCORE)
         for (name, score), limit in zip(scores.items(), limits.values(), strict=True)
     }
     return {
@@ -208,10 +225,10 @@ async def _models(proxy: Proxy, request: Request) -> JsonObject:
     ours = [{"id": name, "object": "model", "created": 0, "owned_by": "guardrail"} for name in MODELS]
     if proxy.upstream is None:
         return {"object": "list", "data": ours}
-    async with proxy.upstream.ask("GET", "/v1/models", headers=request.headers.raw) as answer:
+    async with proxy.upstream.request("GET", "/v1/models", headers=request.headers.raw) as answer:
         listed = (await answer.json()).get("data")
     models = listed if isinstance(listed, list) else []
-    kept = inert(models, clean=await proxy.moderator.identifiers(models))
+    kept = without_text(models, clean=await proxy.moderator.identifiers(models))
     theirs = [model for model in kept if isinstance(model, dict) and model.get("id")]
     return {"object": "list", "data": theirs + ours}
 
@@ -223,3 +240,55 @@ async def _model(proxy: Proxy, request: Request, name: str) -> JsonObject:
         if model["id"] == name:
             return model
     raise ApiError("there is no such model", status=404, code="model_not_found")
+
+
+class ModeratorCache:
+    """Moderators by policy, the latest ones remembered; all share the models of the first."""
+
+    def __init__(self, moderator: Moderator) -> None:
+        self._first = moderator
+        self._known: OrderedDict[str, Moderator] = OrderedDict()
+
+    def moderator(self, choice: PolicyOverrides) -> Moderator:
+        """The moderator under the chosen policy; ApiError for a ladder that cannot be."""
+        policy = self._policy(choice)
+        if policy == self._first.guard.policy:
+            return self._first
+        name = policy.digest()
+        if name not in self._known:
+            self._known[name] = self._first.with_policy(policy)
+        self._known.move_to_end(name)
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return self._known[name]
+
+    def _policy(self, choice: PolicyOverrides) -> Policy:
+        policy = self._first.guard.policy
+        try:
+            if choice.threshold is not None:
+                policy = replace(policy, threshold=choice.threshold)
+            if choice.ladder is not None:
+                policy = replace(policy, ladder=tuple(choice.ladder))
+        except ConfigError as error:
+            raise ApiError(str(error), status=400, param="policy") from None
+        return policy
+
+
+def sentence_rows(guard: Guard, text: str, outcome: Outcome) -> list[dict[str, Any]]:
+    """``start`` and ``end`` (offsets into the text), ``scores`` and ``flagged`` of every segment.
+
+    Scores are of the segment alone; those of a segment that was edited are the ones that it was edited for.
+    """
+    policy = guard.policy
+    segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
+    segments = [s for s in (*segmenter.feed(text), *segmenter.close()) if s.body]
+    verdicts = guard.detect([segment.body for segment in segments])
+    edits = {edit.start: edit for edit in outcome.edits}
+    rows = []
+    for segment, verdict in zip(segments, verdicts, strict=True):
+        core = segment.core.shifted(segment.start)
+        edit = edits.get(core.start)
+        row = verdict_row(verdict if edit is None else edit.verdict)
+        flagged = edit is not None or verdict.flagged
+        rows.append({"start": core.start, "end": core.end, "scores": row["scores"], "flagged": flagged})
+    return rows
