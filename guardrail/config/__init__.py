@@ -153,7 +153,7 @@ class ServerSettings:
     max_body        bytes of a request's body
     max_answer      bytes that are read of an answer of the upstream
     max_requests    requests in flight; more are told to come back later
-    body_timeout    seconds in which a request's head must have arrived, and then its body
+    body_timeout    seconds in which a request's body must have arrived
     timeout         seconds that the upstream may be silent
     max_seconds     seconds for a whole request
     allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
