@@ -35,6 +35,9 @@ SHIPPED = Path(__file__).parent.parent / "shipped"
 ACCEPTABLE = 0.5
 """Probability from which a rewrite is taken where neither a policy nor its verifier names another."""
 
+LOCAL_REWRITERS = ("guardrail.rewriters.onnx", "guardrail.rewriters.lora")
+"""Modules whose rewriters the shipped verifier has learned to judge."""
+
 T = TypeVar("T")
 
 
@@ -81,11 +84,12 @@ def _verifier(part: Any) -> Plugin:
 def chosen_verifier(part: Any, *, rewriter: Any) -> Any:
     """The verifier of a guard with this rewriter; None in place of the shipped one where that does not judge.
 
-    It has learned what is wrong with rewrites of this package's rewriters, and judges those alone.
+    It has learned what is wrong with rewrites of this package's local models, and judges those alone: of what
+    people write it refuses half.
     """
     if part != "shipped":
         return part
-    is_ours = rewriter == "shipped" or type(rewriter).__module__.startswith("guardrail.rewriters.")
+    is_ours = rewriter == "shipped" or type(rewriter).__module__ in LOCAL_REWRITERS
     return "shipped" if is_ours and (SHIPPED / "verifier" / FILENAME).is_file() else None
 
 

@@ -75,12 +75,14 @@ def release(network: VerifierNetwork, settings: VerifierSettings, examples: Exam
     verifier = OnnxVerifier(folder, threads=settings.threads)
     probabilities = np.array(verifier.verify(*_texts(held_out)))
     chosen = choose_threshold(acceptable[decides], probabilities[decides], precision=settings.precision)
-    threshold = float(probabilities[decides].max()) if chosen is None else chosen
+    reached = float(probabilities[decides].max()) if chosen is None else chosen
+    threshold = settings.threshold or reached
 
     # 4. Figures.
     metrics = {
         "decided_on": decided_on,
-        "precision_reached": chosen is not None,
+        "threshold_chosen_by": "hand" if settings.threshold else f"precision {settings.precision}",
+        "precision_reached": chosen is not None and not settings.threshold,
         "rated": _figures(held_out, probabilities, rated, threshold=threshold, settings=settings),
         "made_and_references": _figures(
             held_out, probabilities, ~rated, threshold=threshold, settings=settings

@@ -39,6 +39,7 @@ class VerifierSettings:
     weight_decay: float = 0.01
     warmup: float = 0.06  # of all steps
     precision: float = 0.95  # share of what is taken that must be acceptable, on held-out candidates
+    threshold: float = 0.0  # probability from which a candidate is taken; 0 is the least with ``precision``
     dtype: str = "auto"  # auto | float32 | bfloat16
     checkpoint_every: int = 200
     max_steps: int = 0  # stop early, for measuring throughput; 0 is to the end
@@ -50,7 +51,7 @@ class VerifierSettings:
             at_least_one=("per_pair", "rated_repeats", "passes", "tokens_per_batch", "max_tokens", "threads"),
             positive=("lr", "head_lr"),
             not_negative=("refused_weight", "rated_weight", "fault_weight", "max_steps"),
-            shares=("held_out", "refused_share", "warmup", "precision"),
+            shares=("held_out", "refused_share", "warmup", "precision", "threshold"),
             choices={"dtype": ("auto", "float32", "bfloat16")},
         )
 

@@ -138,7 +138,7 @@ def _steps(rows: list[Row], settings: VerifierSettings) -> list[list[int]]:
 def _fingerprint(settings: VerifierSettings, examples: tuple[Example, ...]) -> str:
     """The settings and candidates that decide the course of training, in one hash."""
     chosen = course(settings)
-    del chosen["precision"]  # comes after it
+    del chosen["precision"], chosen["threshold"]  # come after it
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
     for example in examples:
         digest.update(
