@@ -62,8 +62,7 @@ class Policy:
     likelihood_floor least log-probability per word of a rewrite relative to its original's, for
                      rewriters that tell; None: any
     ladder           the rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block"
-    candidates       rewrites tried per segment; of those that pass every check the rewriter's first is taken,
-                     or the one that the guard's verifier finds most acceptable
+    candidates       rewrites tried per segment; of those that pass every check the rewriter's first is taken
     early_stop       worth, 0..1, from which the first rewrite is taken before others are tried: how surely it
                      is clean, times how close it is in meaning and how acceptable to the guard's verifier, if
                      it has one; None: all are tried

@@ -58,6 +58,12 @@ these immigrants are filthy animals and should be thrown out
 """.strip().splitlines()
 
 TOXIC = INSULTS + BEYOND_MASKING
+REWRITABLE = [
+    "Did you read the article before commenting, you absolute walnut?",
+    "My ex is a lying piece of shit and he still has my air fryer.",
+    "stfu and play the objective",
+    "Mum specifically said no nuts, you muppet, Ellie's allergic.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +165,9 @@ def test_embeddings_do_not_depend_on_batch_companions(masking: Guard, texts: lis
 
 @pytest.mark.base
 def test_toxic_text_is_rewritten_and_the_rewrite_is_clean(guard: Guard) -> None:
-    outcomes = guard.check_many(TOXIC)
+    outcomes = guard.check_many([*REWRITABLE, *TOXIC])
     rewritten = [outcome for outcome in outcomes if outcome.action is Action.REWRITTEN]
-    assert len(rewritten) >= 3  # what the rewriter finds unlikely is masked or removed
+    assert len(rewritten) >= len(REWRITABLE)  # what the rewriter finds unlikely is masked or removed
     for outcome in rewritten:
         assert outcome.edits[0].similarity is not None
         assert outcome.edits[0].similarity >= guard.policy.meaning_floor
@@ -217,7 +223,7 @@ def test_no_library_below_the_shipped_models_logs_text(
 def test_without_its_base_the_default_guard_masks_and_says_which_command_helps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
-    from guardrail import plugins
+    from guardrail.engine import plugins
     from guardrail.errors import GuardrailWarning
 
     monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))

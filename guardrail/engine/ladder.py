@@ -110,9 +110,9 @@ def _attempt(policy: Policy, cases: Sequence[Case], *, n: int, floor: float | No
     for case, tried in zip(cases, proposals, strict=True):
         _note_rewrites(policy, case, tried)
         if floor is None:
-            _accept_best(policy, case, tried)
+            _accept_first(policy, case, tried)
         elif tried and not failed(tried[0][0], policy) and _worth(*tried[0]) >= floor:
-            _accept_best(policy, case, tried[:1])
+            _accept_first(policy, case, tried[:1])
 
 
 def _propose(
@@ -182,11 +182,8 @@ def _note_rewrites(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, V
     ]
 
 
-def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
-    """Settles the case on the best of the candidates that pass every check.
-
-    That is the one that the verifier finds most acceptable; without a verifier, the first of the rewriter's.
-    """
+def _accept_first(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Verdict]]) -> None:
+    """Settles the case on the rewriter's first candidate that passes every check."""
     if not tried:
         case.refuse("rewrite:none")
     passing = []
@@ -197,7 +194,7 @@ def _accept_best(policy: Policy, case: Case, tried: Sequence[tuple[Proposal, Ver
             passing.append((proposal, verdict))
     if not passing:
         return
-    proposal, verdict = max(passing, key=lambda pair: pair[0].acceptable or 0.0)  # of equals the first
+    proposal, verdict = passing[0]
     case.settle(
         Action.LOSSY if proposal.lossy else Action.REWRITTEN,
         proposal.candidate,
