@@ -16,7 +16,7 @@ from guardrail import Action, Guard, Policy, Span, Verdict
 from guardrail.engine.deadline import Deadline
 from guardrail.engine.portions import MAX_CHARACTERS, MAX_REWRITTEN, Piece, merged, pieces, portions
 from guardrail.errors import PluginError
-from guardrail.integrations.lines import Columns, judge_lines
+from guardrail.integrations.rows.lines import Columns, judge_lines
 from guardrail.protocols import Embeddings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE

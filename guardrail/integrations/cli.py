@@ -18,8 +18,8 @@ from typer.core import TyperGroup
 
 from guardrail.errors import BlockedError, GuardrailError, UsageError
 from guardrail.integrations.audit.command import audit_app
-from guardrail.integrations.bulk.command import FileKind, filter_file
 from guardrail.integrations.config_command import ConfigOption, config_app
+from guardrail.integrations.rows.command import FileKind, filter_file
 from guardrail.integrations.serve_command import serve
 from guardrail.outcome import Action, Outcome
 
@@ -108,7 +108,7 @@ def check(
     A summary goes to standard error, without any text. With --explain the text and every candidate go there.
     """
     from guardrail.guard import Guard
-    from guardrail.integrations.lines import dumps
+    from guardrail.integrations.rows.lines import dumps
 
     source, is_argument = _source(text, file)
     guard = Guard.from_config(config)
@@ -201,8 +201,8 @@ def detect(
     """
     from guardrail.config import Config
     from guardrail.guard import Guard
-    from guardrail.integrations.lines import Columns
-    from guardrail.integrations.verdicts import judge_file
+    from guardrail.integrations.rows.lines import Columns
+    from guardrail.integrations.rows.verdicts import judge_file
 
     guard = Guard.from_config(Config.load(config, use="community"))
     report = judge_file(

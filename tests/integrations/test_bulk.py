@@ -25,8 +25,8 @@ from guardrail import Guard, Outcome, Policy
 from guardrail.audit.database import Database
 from guardrail.errors import UsageError
 from guardrail.integrations.audit.review import Query, page
-from guardrail.integrations.bulk.job import Job, Summary
 from guardrail.integrations.cli import app
+from guardrail.integrations.rows.job import Job, Summary
 from tests.fakes import BagEmbedder, WordDetector, WordGuard, WordRewriter
 from tests.waiting import PATIENCE
 
@@ -50,7 +50,7 @@ def guard(**parts: Any) -> Guard:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command with a guard whose models are small functions."""
-    monkeypatch.setattr("guardrail.integrations.bulk.command.Guard", WordGuard)
+    monkeypatch.setattr("guardrail.integrations.rows.command.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
 
@@ -282,7 +282,7 @@ WORKER = """
 import os, sys, time
 from pathlib import Path
 from guardrail import Guard, Policy
-from guardrail.integrations.bulk import job
+from guardrail.integrations.rows import job
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 
 job.WINDOW, job.CHECKPOINT_SECONDS = 7, float(sys.argv[3])

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from guardrail.errors import MissingExtraError, UsageError
-from guardrail.integrations.bulk.job import Job
 from guardrail.integrations.cli import app
-from guardrail.integrations.compression import compressed, decompressed
+from guardrail.integrations.rows.compression import compressed, decompressed
+from guardrail.integrations.rows.job import Job
 from tests.fakes import WordGuard
 from tests.integrations.test_bulk import (
     CLEAN,
@@ -42,7 +42,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command with a guard whose models are small functions."""
-    monkeypatch.setattr("guardrail.integrations.bulk.command.Guard", WordGuard)
+    monkeypatch.setattr("guardrail.integrations.rows.command.Guard", WordGuard)
     monkeypatch.setattr("guardrail.guard.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 

@@ -20,11 +20,11 @@ from typer.testing import CliRunner, Result
 
 from guardrail import Verdict
 from guardrail.errors import MissingExtraError, UsageError
-from guardrail.integrations.bulk.job import Job
 from guardrail.integrations.cli import app
-from guardrail.integrations.lines import Columns
-from guardrail.integrations.tables.rows import TableRows
-from guardrail.integrations.tables.verdicts import judge_table
+from guardrail.integrations.rows.job import Job
+from guardrail.integrations.rows.lines import Columns
+from guardrail.integrations.rows.table_verdicts import judge_table
+from guardrail.integrations.rows.tables import TableRows
 from tests.fakes import WordGuard
 from tests.integrations.test_bulk import CLEAN, MENDED, TOXIC, guard, kill_after, start_worker
 from tests.waiting import PATIENCE
@@ -36,7 +36,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command with a guard whose models are small functions."""
-    monkeypatch.setattr("guardrail.integrations.bulk.command.Guard", WordGuard)
+    monkeypatch.setattr("guardrail.integrations.rows.command.Guard", WordGuard)
     monkeypatch.setattr("guardrail.guard.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
@@ -348,8 +348,8 @@ def test_memory_does_not_grow_with_the_number_of_row_groups(tmp_path: Path) -> N
 
 
 def test_one_huge_row_group_is_written_as_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.integrations.tables.files.GROUP_BYTES", 20_000)
-    monkeypatch.setattr("guardrail.integrations.tables.files.PORTION_ROWS", 10)
+    monkeypatch.setattr("guardrail.integrations.rows.table_files.GROUP_BYTES", 20_000)
+    monkeypatch.setattr("guardrail.integrations.rows.table_files.PORTION_ROWS", 10)
     table = pa.table({"text": ["a long text " * 100] * 80})
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     source.write_bytes(as_bytes(table, "parquet", group=80))
@@ -406,7 +406,7 @@ def test_a_terminal_sees_how_many_rows_of_a_table_are_done(
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("guardrail.integrations.tables")]:
+    for name in [name for name in sys.modules if name.startswith("guardrail.integrations.rows.table")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "in.parquet").write_bytes(b"PAR1")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from guardrail.errors import ConfigError
-from guardrail.integrations.lines import dumps
+from guardrail.integrations.rows.lines import dumps
 from guardrail_training.records import Record, TrainingRowError, read_records
 
 __all__ = ["FILENAME", "Comparison", "append_comparisons", "pairs_of", "read_comparisons"]

@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Literal
 
-from guardrail.errors import UsageError
-from guardrail.integrations.compression import compression_of, name_inside
+from guardrail.errors import MissingExtraError, UsageError
+from guardrail.integrations.rows.compression import compression_of, name_inside
 
-__all__ = ["TABLES", "Kind", "TableKind", "kind_of", "opened_source", "require_alike"]
+__all__ = ["TABLES", "Kind", "TableKind", "kind_of", "opened_source", "require_alike", "require_pyarrow"]
 
 TableKind = Literal["parquet", "arrow"]
 Kind = Literal["jsonl", "csv"] | TableKind
@@ -51,6 +51,14 @@ def require_alike(source: Path, target: Path, kind: Kind) -> None:
     for path in (source, target):
         if kind in TABLES and compression_of(path) is not None:
             raise UsageError(f"{path}: a table's columns are compressed in it; its file must not be, too")
+
+
+def require_pyarrow() -> None:
+    """MissingExtraError if tables cannot be read here."""
+    try:
+        import pyarrow as pyarrow
+    except ImportError as error:
+        raise MissingExtraError(feature="a Parquet or Arrow file", extra="parquet") from error
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from guardrail.errors import PluginError, UsageError
-from guardrail.integrations.beginnings import BOM, require_rows
-from guardrail.integrations.compression import compressed, decompressed
-from guardrail.integrations.field_path import RowError, text_of
+from guardrail.integrations.rows.beginnings import BOM, require_rows
+from guardrail.integrations.rows.compression import compressed, decompressed
+from guardrail.integrations.rows.field_path import RowError, text_of
 from guardrail.outcome import Verdict
 from guardrail.outcome.rows import verdict_row
 

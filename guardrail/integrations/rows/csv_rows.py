@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from guardrail.errors import UsageError
-from guardrail.integrations.beginnings import BOM, require_text
-from guardrail.integrations.bulk.records import Line, Position, Record, lines_from, outcome_fields
-from guardrail.integrations.lines import dumps
+from guardrail.integrations.rows.beginnings import BOM, require_text
+from guardrail.integrations.rows.lines import dumps
+from guardrail.integrations.rows.record import Line, Position, Record, lines_from, outcome_fields
 from guardrail.outcome import Outcome, Span
 
 __all__ = ["DELIMITERS", "CsvRows"]

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from guardrail.integrations.beginnings import BOM, require_rows
-from guardrail.integrations.bulk.records import Line, Position, Record, lines_from, outcome_fields
-from guardrail.integrations.field_path import RowError, index_of, steps_to, text_of
-from guardrail.integrations.lines import dumps, read_object, require_free
+from guardrail.integrations.rows.beginnings import BOM, require_rows
+from guardrail.integrations.rows.field_path import RowError, index_of, steps_to, text_of
+from guardrail.integrations.rows.lines import dumps, read_object, require_free
+from guardrail.integrations.rows.record import Line, Position, Record, lines_from, outcome_fields
 from guardrail.outcome import Outcome, Span
 
 __all__ = ["JsonLines"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from guardrail.errors import UsageError
-from guardrail.integrations.field_path import RowError, index_of
+from guardrail.integrations.rows.field_path import RowError, index_of
 
 __all__ = ["TextColumn", "encodable"]
 

@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from guardrail.errors import UsageError
-from guardrail.integrations.bulk.records import Position, Record, outcome_fields
-from guardrail.integrations.field_path import RowError
-from guardrail.integrations.kinds import TableKind
-from guardrail.integrations.lines import dumps
-from guardrail.integrations.tables.columns import TextColumn, encodable
-from guardrail.integrations.tables.files import PORTION_ROWS, Portion, TableFile
+from guardrail.integrations.rows.field_path import RowError
+from guardrail.integrations.rows.formats import TableKind
+from guardrail.integrations.rows.lines import dumps
+from guardrail.integrations.rows.record import Position, Record, outcome_fields
+from guardrail.integrations.rows.table_files import PORTION_ROWS, Portion, TableFile
+from guardrail.integrations.rows.text_column import TextColumn, encodable
 from guardrail.outcome import Outcome
 
 __all__ = ["TableRows"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.errors import UsageError
-from guardrail.integrations.bulk.records import Position
+from guardrail.integrations.rows.record import Position
 from guardrail.outcome import Action, Outcome
 
 __all__ = ["Counts", "Journal"]

@@ -15,14 +15,21 @@ from typing import Any, BinaryIO
 
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
-from guardrail.integrations.bulk.csv_rows import CsvRows
-from guardrail.integrations.bulk.journal import Counts, Journal
-from guardrail.integrations.bulk.json_lines import JsonLines
-from guardrail.integrations.bulk.output import Output
-from guardrail.integrations.bulk.records import Assembled, Format, Position, Record
-from guardrail.integrations.compression import compressed, compression_of, decompressed
-from guardrail.integrations.kinds import TABLES, Kind, kind_of, opened_source, require_alike
-from guardrail.integrations.lines import dumps, replacing, require_apart
+from guardrail.integrations.rows.compression import compressed, compression_of, decompressed
+from guardrail.integrations.rows.csv_rows import CsvRows
+from guardrail.integrations.rows.formats import (
+    TABLES,
+    Kind,
+    kind_of,
+    opened_source,
+    require_alike,
+    require_pyarrow,
+)
+from guardrail.integrations.rows.journal import Counts, Journal
+from guardrail.integrations.rows.json_lines import JsonLines
+from guardrail.integrations.rows.lines import dumps, replacing, require_apart
+from guardrail.integrations.rows.output import Output
+from guardrail.integrations.rows.record import Assembled, Format, Position, Record
 
 __all__ = ["Job", "Summary"]
 
@@ -90,7 +97,8 @@ class Job:
         with opened_source(self.source, kind) as file:
             if kind == "jsonl" or kind == "csv":
                 return os.fstat(file.fileno()).st_size
-            from guardrail.integrations.tables.files import TableFile
+            require_pyarrow()
+            from guardrail.integrations.rows.table_files import TableFile
 
             return TableFile(file, kind=kind).rows
 
@@ -132,7 +140,8 @@ class Job:
             return JsonLines(file, field=self.field, into=self.into)
         if kind == "csv":
             return CsvRows(file, field=self.field, into=self.into, delimiter=self.delimiter)
-        from guardrail.integrations.tables.rows import TableRows
+        require_pyarrow()
+        from guardrail.integrations.rows.tables import TableRows
 
         return TableRows(file, field=self.field, into=self.into, kind=kind)
 

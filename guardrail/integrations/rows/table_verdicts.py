@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from guardrail.errors import UsageError
-from guardrail.integrations.field_path import RowError
-from guardrail.integrations.kinds import TableKind, opened_source
-from guardrail.integrations.lines import Columns, Report, replacing, require_apart, verdicts_of
-from guardrail.integrations.tables.columns import TextColumn
-from guardrail.integrations.tables.files import PORTION_ROWS, Portion, TableFile
+from guardrail.integrations.rows.field_path import RowError
+from guardrail.integrations.rows.formats import TableKind, opened_source
+from guardrail.integrations.rows.lines import Columns, Report, replacing, require_apart, verdicts_of
+from guardrail.integrations.rows.table_files import PORTION_ROWS, Portion, TableFile
+from guardrail.integrations.rows.text_column import TextColumn
 from guardrail.outcome import Verdict
 from guardrail.outcome.rows import verdict_row
 

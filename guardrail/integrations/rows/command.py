@@ -16,7 +16,7 @@ from guardrail.integrations.audit.option import AuditOption, AuditTextOption, wi
 from guardrail.integrations.config_command import ConfigOption
 
 if TYPE_CHECKING:
-    from guardrail.integrations.bulk.job import Job, Report, Summary
+    from guardrail.integrations.rows.job import Job, Report, Summary
 
 __all__ = ["filter_file"]
 
@@ -70,7 +70,7 @@ def filter_file(
     An interrupted run goes on where it stopped when it is called again. A row that cannot be judged goes to a
     file of its own with the reason, not to OUT, and the command ends with status 1.
     """
-    from guardrail.integrations.bulk.job import Job
+    from guardrail.integrations.rows.job import Job
 
     job = Job(
         source=source,
@@ -102,8 +102,8 @@ def _progress(job: Job) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from guardrail.integrations.bulk.journal import Counts
-    from guardrail.integrations.bulk.records import Position
+    from guardrail.integrations.rows.journal import Counts
+    from guardrail.integrations.rows.record import Position
 
     console = Console(stderr=True)
     columns = (

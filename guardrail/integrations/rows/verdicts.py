@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from guardrail.errors import UsageError
-from guardrail.integrations.kinds import Kind, kind_of, require_alike
-from guardrail.integrations.lines import Columns, Report, judge_lines
+from guardrail.integrations.rows.formats import Kind, kind_of, require_alike, require_pyarrow
+from guardrail.integrations.rows.lines import Columns, Report, judge_lines
 from guardrail.outcome import Verdict
 
 __all__ = ["judge_file"]
@@ -31,6 +31,7 @@ def judge_file(
         raise UsageError(
             "verdicts are no columns of a CSV file: guardrail filter reads it, and adds scores with --into"
         )
-    from guardrail.integrations.tables.verdicts import judge_table
+    require_pyarrow()
+    from guardrail.integrations.rows.table_verdicts import judge_table
 
     return judge_table(detect, source, target, columns=columns, batch=batch, kind=kind)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guardrail.errors import UsageError
-from guardrail.integrations.kinds import TableKind
+from guardrail.integrations.rows.formats import TableKind
 
 __all__ = ["PORTION_ROWS", "Portion", "TableFile", "TableWriter"]
 
