@@ -55,7 +55,7 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
         ({"toxic": SECRET, "neutral": []}, "at least one reference"),
         ({"toxic": SECRET, "neutral": 7}, "must be a text, or a list"),
         ({"toxic": SECRET, "neutral": [SECRET, " "]}, "reference 2 of field neutral is empty"),
-        ([SECRET], "expected an object"),
+        ([SECRET], "expected a JSON object"),
     ],
 )
 def test_a_bad_row_is_an_error_with_its_number_and_without_its_text(
@@ -74,7 +74,7 @@ def test_broken_json_keeps_its_text_out_of_the_whole_traceback(tmp_path: Path) -
     path = tmp_path / "train.jsonl"
     path.write_text(f'{{"toxic": "{SECRET}"', encoding="utf-8")
 
-    with pytest.raises(TrainingRowError, match="row 1: not valid JSON at column") as caught:
+    with pytest.raises(TrainingRowError, match=r"row 1: not JSON: .* at character") as caught:
         read_rows(path)
 
     assert caught.value.__cause__ is None

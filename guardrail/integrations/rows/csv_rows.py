@@ -1,105 +1,126 @@
-"""CSV of which one column changes: every other byte of a row stays as it is."""
+"""CSV and TSV: rows under a header; of a row that is written again, every byte but its text's stays."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from guardrail.errors import UsageError
-from guardrail.integrations.rows.beginnings import BOM, require_text
-from guardrail.integrations.rows.lines import dumps
-from guardrail.integrations.rows.record import Line, Position, Record, lines_from, outcome_fields
-from guardrail.outcome import Outcome, Span
+from guardrail.integrations.rows.formats import require_utf8
+from guardrail.integrations.rows.record import (
+    Columns,
+    Line,
+    Position,
+    Record,
+    Result,
+    Row,
+    lines_from,
+    to_json,
+)
+from guardrail.outcome import Span
 
 __all__ = ["DELIMITERS", "CsvRows"]
 
 DELIMITERS = (",", ";", "\t", "|")
-LONGEST_RECORD = 1 << 26
-"""Characters; a record that goes on for longer has lost the end of a quotation."""
-COLUMNS = ("action", "degraded", "scores")
+MAX_RECORD_CHARACTERS = 1 << 26
+"""A record that goes on for longer has lost the end of a quoted field."""
 SHOWN_COLUMNS = 20
 _SEPARATOR = re.compile(rb'"?sep=(?P<mark>[\t -!#-~])"?\r?\n', re.IGNORECASE)
 
 
 class CsvRows:
-    """Rows with the text in the column ``field`` of a CSV file that begins with a header.
+    """Rows of a CSV file that begins with a header.
 
     Quotes are doubled inside quoted cells, which may hold line breaks. Without ``delimiter`` it is the one of
-    DELIMITERS that gives the header a column of that name. With ``into`` three columns are added at the end:
-    ``INTO_action``, ``INTO_degraded`` and ``INTO_scores``, the latter two as JSON. Reads the header from
-    ``file``; raises UsageError where it has no such column, and names those that it has. A line ``sep=;``
-    before the header names the delimiter, as spreadsheets have it, and stays.
+    DELIMITERS that gives the header the text's column, or the most columns if no column is asked for. The
+    fields that are added become columns at the end: ``INTO_action``, ``INTO_scores`` and so on, as JSON but
+    for strings. Reads the header from ``file``; raises UsageError if it has no such column, and names those
+    that it has. A line ``sep=;`` before the header names the delimiter, as spreadsheets have it, and stays.
     """
 
     def __init__(
-        self, file: BinaryIO, *, field: str, into: str | None = None, delimiter: str | None = None
+        self, file: BinaryIO, columns: Columns | None = None, *, delimiter: str | None = None
     ) -> None:
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UsageError(f"a delimiter is one character and no quote, not {delimiter!r}")
         # The module's limit is for all of the process, and low for texts.
-        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
-        rows = _split(lines_from(file, Position()), delimiter=delimiter or ",", strict=False)
-        header, before = next(rows, None), b""
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_CHARACTERS))
+        lines = _split(lines_from(file, Position()), delimiter=delimiter or ",", strict=False)
+        header, before = next(lines, None), b""
         if header is not None:
-            require_text(header.raw)
-            if told := _SEPARATOR.fullmatch(header.raw.removeprefix(BOM)):
-                delimiter, before = delimiter or told["mark"].decode(), header.raw
-                header = next(rows, None)
+            require_utf8(header.raw)
+            if separator := _SEPARATOR.fullmatch(header.raw.removeprefix(BOM_UTF8)):
+                delimiter, before = delimiter or separator["mark"].decode(), header.raw
+                header = next(lines, None)
         if header is None:
             raise UsageError("the file is empty: a CSV file with a header is needed")
         if header.error is not None:
             raise UsageError(f"the header cannot be read: {header.error}")
-        source = header.raw.removeprefix(BOM).decode("utf-8", "surrogateescape")
-        self._delimiter, names = _header(source, field=field, delimiter=delimiter)
-        self._column, self._width = names.index(field), len(names)
-        self._into = into
+        source = header.raw.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
+        field = columns.text if columns is not None else None
+        self._delimiter, self.names = _header(source, field=field, delimiter=delimiter)
+        self._columns = columns or Columns()
         self.start = header.end
         self.head = before + header.raw
         self.settings: dict[str, Any] = {
             "format": "csv",
-            "field": field,
-            "into": into,
+            "field": self._columns.text,
+            "into": self._columns.into,
             "delimiter": self._delimiter,
         }
-        if into is not None:
-            added = [f"{into}_{column}" for column in COLUMNS]
-            if taken := sorted(set(added) & set(names)):
+        if self._columns.into is not None:
+            added = [f"{self._columns.into}_{column}" for column in self._columns.added]
+            if taken := [name for name in added if name in self.names]:
                 raise UsageError(f"there is a column {taken[0]!r} already: choose another --into")
             self.head = before + self._with_cells(header.raw.decode("utf-8", "surrogateescape"), added)
 
+    def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
+        """One row per record, from ``start`` on, where the file stands; bytes that are not UTF-8 are kept as
+        lone surrogates."""
+        for row in _split(lines_from(file, start), delimiter=self._delimiter, strict=True):
+            if row.error is not None:
+                yield Row(row.number, row.raw, row.end, error=row.error)
+            elif not row.cells:
+                yield Row(row.number, row.raw, row.end)
+            elif len(row.cells) != len(self.names):
+                problem = f"{len(row.cells)} columns where the header has {len(self.names)}"
+                yield Row(row.number, row.raw, row.end, error=problem)
+            else:
+                content = dict(zip(self.names, row.cells, strict=True))
+                yield Row(row.number, row.raw, row.end, content)
+
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
         """One record per row; blank lines have no text."""
-        for found in _split(lines_from(file, start), delimiter=self._delimiter, strict=True):
-            number, raw, cells = found.number, found.raw, found.cells
-            if found.error is not None:
-                yield Record(number, raw, found.end, error=found.error)
-            elif not cells:
-                yield Record(number, raw, found.end)
-            elif len(cells) != self._width:
-                problem = f"{len(cells)} columns where the header has {self._width}"
-                yield Record(number, raw, found.end, error=problem)
-            elif not _is_unicode(cells[self._column]):
-                yield Record(number, raw, found.end, error="the text is not UTF-8")
+        column = self.names.index(self._columns.text)
+        for row in self.rows(file, start):
+            if row.content is None:
+                yield Record(row.number, row.raw, row.end, error=row.error)
+                continue
+            text = row.content[self._columns.text]
+            if any("\udc80" <= character <= "\udcff" for character in text):
+                yield Record(row.number, row.raw, row.end, error="the text is not UTF-8")
             else:
-                yield Record(number, raw, found.end, cells[self._column], cell=self._cell(raw))
+                cell = _cell(row.raw.decode("utf-8", "surrogateescape"), column, self._delimiter)
+                yield Record(row.number, row.raw, row.end, text, cell=cell)
 
-    def written(self, record: Record, outcome: Outcome) -> bytes:
+    def written(self, record: Record, result: Result) -> bytes:
         """The row with a new cell in the text's place, quoted where it was or where it must be."""
-        if not outcome.changed and self._into is None:
+        if result.text is None and self._columns.into is None:
             return record.raw
         row = record.raw.decode("utf-8", "surrogateescape")
-        if outcome.changed:
+        if result.text is not None:
             before = row[record.cell.start : record.cell.end]
-            cell = self._quoted(outcome.text, always=before.startswith('"'))
+            cell = self._quoted(result.text, always=before.startswith('"'))
             row = f"{row[: record.cell.start]}{cell}{row[record.cell.end :]}"
-        if self._into is None:
+        if self._columns.into is None:
             return row.encode("utf-8", "surrogateescape")
-        fields = outcome_fields(outcome)
-        return self._with_cells(row, [fields["action"], dumps(fields["degraded"]), dumps(fields["scores"])])
+        added = [result.added[name] for name in self._columns.added]
+        return self._with_cells(row, [value if isinstance(value, str) else to_json(value) for value in added])
 
     def _with_cells(self, row: str, cells: list[str]) -> bytes:
         body = row.rstrip("\r\n")
@@ -112,16 +133,9 @@ class CsvRows:
             return '"{}"'.format(text.replace('"', '""'))
         return text
 
-    def _cell(self, raw: bytes) -> Span:
-        """Where the text stands in a row that the csv module has read strictly."""
-        row, at = raw.decode("utf-8", "surrogateescape"), 0
-        for _ in range(self._column):
-            at = _end_of_cell(row, at, self._delimiter) + 1
-        return Span(at, _end_of_cell(row, at, self._delimiter))
-
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _Split:
     """The lines of one record and its cells, or the reason why they are none."""
 
     number: int
@@ -131,7 +145,7 @@ class _Row:
     error: str | None
 
 
-def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[_Row]:
+def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[_Split]:
     """The records that the lines make up; a cell with line breaks joins several."""
     taken: list[Line] = []
 
@@ -149,7 +163,7 @@ def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[_
             return
         except csv.Error as problem:
             error = _reason(str(problem), lines=len(taken))
-        yield _Row(
+        yield _Split(
             number=taken[-1].end.lines - len(taken) + 1,
             raw=b"".join(line.raw for line in taken),
             end=taken[-1].end,
@@ -161,23 +175,31 @@ def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[_
 
 def _reason(problem: str, *, lines: int) -> str:
     if "end of data" in problem or "field limit" in problem:
-        return f"a quotation that begins here does not end: {lines} lines were not read"
+        return f"unterminated quoted field: {lines} lines were not read"
     return f"not CSV: {problem}"
 
 
-def _header(source: str, *, field: str, delimiter: str | None) -> tuple[str, list[str]]:
+def _header(source: str, *, field: str | None, delimiter: str | None) -> tuple[str, list[str]]:
     """The delimiter and the names of the columns."""
     marks = DELIMITERS if delimiter is None else (delimiter,)
     readings = {mark: next(csv.reader(io.StringIO(source, newline=""), delimiter=mark)) for mark in marks}
-    fitting = [mark for mark, names in readings.items() if field in names]
+    fitting = [mark for mark, names in readings.items() if field is None or field in names]
     if not fitting:
         names = max(readings.values(), key=len)
         shown = ", ".join(map(repr, names[:SHOWN_COLUMNS]))
         raise UsageError(f"no column {field!r}: the header has {shown}; name one with --field")
     mark = max(fitting, key=lambda mark: len(readings[mark]))
-    if readings[mark].count(field) > 1:
+    if field is not None and readings[mark].count(field) > 1:
         raise UsageError(f"there are {readings[mark].count(field)} columns {field!r}")
     return mark, readings[mark]
+
+
+def _cell(row: str, column: int, delimiter: str) -> Span:
+    """Where a cell stands in a row that the csv module has read strictly."""
+    at = 0
+    for _ in range(column):
+        at = _end_of_cell(row, at, delimiter) + 1
+    return Span(at, _end_of_cell(row, at, delimiter))
 
 
 def _end_of_cell(row: str, start: int, delimiter: str) -> int:
@@ -188,8 +210,3 @@ def _end_of_cell(row: str, start: int, delimiter: str) -> int:
         return at + 1
     end = row.find(delimiter, start)
     return len(row.rstrip("\r\n")) if end < 0 else end
-
-
-def _is_unicode(text: str) -> bool:
-    """False where bytes of the file were no UTF-8."""
-    return not any("\udc80" <= character <= "\udcff" for character in text)

@@ -1,88 +1,133 @@
-"""JSON Lines of which one string changes: every other byte of a row stays as it is."""
+"""JSON Lines: rows as objects; of a row that is written again, every byte but its text's stays as it is."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from guardrail.integrations.rows.beginnings import BOM, require_rows
-from guardrail.integrations.rows.field_path import RowError, index_of, steps_to, text_of
-from guardrail.integrations.rows.lines import dumps, read_object, require_free
-from guardrail.integrations.rows.record import Line, Position, Record, lines_from, outcome_fields
-from guardrail.outcome import Outcome, Span
+from guardrail.integrations.rows.formats import require_json_lines
+from guardrail.integrations.rows.record import (
+    Columns,
+    Line,
+    Position,
+    Record,
+    Result,
+    Row,
+    RowError,
+    index_of,
+    lines_from,
+    require_free,
+    steps_to,
+    text_of,
+    to_json,
+)
+from guardrail.outcome import Span
 
 __all__ = ["JsonLines"]
 
+MAX_BLANK_LINES = 64
+"""Before the first row; behind more of them, a file of another format is not told by it."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
 class JsonLines:
-    """Rows with the text in ``field``, or at that path; ``into`` names a field that receives what was done.
+    """Rows with the text in a field, or at a path.
 
-    Reads the first line from ``file``; raises UsageError if it shows that the file is of another kind.
+    Reads the first lines from ``file``; raises UsageError if it shows that the file is of another format.
     """
 
     head = b""
     start = Position()
 
-    def __init__(self, file: BinaryIO, *, field: str, into: str | None = None) -> None:
-        self._first = list(itertools.islice(lines_from(file, Position()), 1))
-        for line in self._first:
-            require_rows(line.raw)
-        self.settings: dict[str, Any] = {"format": "jsonl", "field": field, "into": into}
-        self._field = field
-        self._into = into
+    def __init__(self, file: BinaryIO, columns: Columns | None = None) -> None:
+        self._first: list[Line] = []  # with the blank ones before it
+        for line in itertools.islice(lines_from(file, Position()), MAX_BLANK_LINES):
+            self._first.append(line)
+            require_json_lines(line.raw)
+            if line.raw.removeprefix(BOM_UTF8).strip():
+                break
+        self._columns = columns or Columns()
+        self.settings: dict[str, Any] = {
+            "format": "jsonl",
+            "field": self._columns.text,
+            "into": self._columns.into,
+        }
+
+    def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
+        """One row per line, from ``start`` on, where the file stands; at the first, as opening it left it."""
+        lines: Iterable[Line] = lines_from(file, start)
+        if start == self.start and self._first:
+            lines = itertools.chain(self._first, lines_from(file, self._first[-1].end))
+        for line in lines:
+            number, raw = line.end.lines, line.raw
+            content = raw.removeprefix(BOM_UTF8) if number == 1 else raw
+            if not content.strip():
+                yield Row(number, raw, line.end)
+                continue
+            try:
+                yield Row(number, raw, line.end, _object(content))
+            except RowError as problem:
+                yield Row(number, raw, line.end, error=str(problem))
 
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
         """One record per line; blank lines have no text."""
-        lines: Iterable[Line] = lines_from(file, start)
-        if start == self.start:
-            lines = itertools.chain(
-                self._first, lines_from(file, self._first[0].end if self._first else start)
-            )
-        for line in lines:
-            number, raw = line.end.lines, line.raw
-            content = raw.removeprefix(BOM) if number == 1 else raw
-            if not content.strip():
-                yield Record(number, raw, line.end)
+        for row in self.rows(file, start):
+            if row.content is None:
+                yield Record(row.number, row.raw, row.end, error=row.error)
                 continue
             try:
-                text, cell = self._found(content)
+                text = text_of(row.content, self._columns.text)
+                if self._columns.into is not None:
+                    require_free(row.content, self._columns.into)
+                cell = self._cell(row)
             except RowError as problem:
-                yield Record(number, raw, line.end, error=str(problem))
+                yield Record(row.number, row.raw, row.end, error=str(problem))
             else:
-                lead = len(raw.decode()) - len(content.decode())
-                yield Record(number, raw, line.end, text, cell=cell.shifted(lead))
+                yield Record(row.number, row.raw, row.end, text, cell=cell)
 
-    def written(self, record: Record, outcome: Outcome) -> bytes:
+    def written(self, record: Record, result: Result) -> bytes:
         """The line with a new string in the text's place, in the line's own manner of escaping."""
-        if not outcome.changed and self._into is None:
+        into = self._columns.into
+        if result.text is None and into is None:
             return record.raw
         line = record.raw.decode()
         tail = line[record.cell.end :]
-        if self._into is not None:
-            added = f", {dumps(self._into)}: {dumps(outcome_fields(outcome))}"
+        if into is not None:
             end = tail.rindex("}")
-            tail = f"{tail[:end].rstrip()}{added}{tail[end:]}"
-        if not outcome.changed:
+            tail = f"{tail[:end].rstrip()}, {to_json(into)}: {to_json(result.added)}{tail[end:]}"
+        if result.text is None:
             return f"{line[: record.cell.end]}{tail}".encode()
-        text = json.dumps(outcome.text) if line.isascii() else dumps(outcome.text)
+        text = json.dumps(result.text) if line.isascii() else to_json(result.text)
         return f"{line[: record.cell.start]}{text}{tail}".encode()
 
-    def _found(self, content: bytes) -> tuple[str, Span]:
-        row = read_object(content)
-        text = text_of(row, self._field)
-        if self._into is not None:
-            require_free(row, self._into)
-        source = content.decode()
-        cells = list(_places(source, _past_space(source, 0), steps_to(row, self._field)))
+    def _cell(self, row: Row) -> Span:
+        assert row.content is not None, "only a row that was read has a text"
+        source, field = row.raw.decode(), self._columns.text
+        start = _past_space(source, source.startswith("\ufeff"))
+        cells = list(_places(source, start, steps_to(row.content, field)))
         if len(cells) > 1:
-            raise RowError(f"field {self._field!r} is there {len(cells)} times")
-        return text, cells[0]
+            raise RowError(f"field {field!r} is there {len(cells)} times")
+        return cells[0]
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; RowError if it holds none."""
+    try:
+        content = json.loads(line.decode())
+    except UnicodeDecodeError as problem:
+        raise RowError(f"not UTF-8 at byte {problem.start}") from None
+    except json.JSONDecodeError as problem:
+        raise RowError(f"not JSON: {problem.msg} at character {problem.pos}") from None
+    except (RecursionError, ValueError):
+        raise RowError("not usable JSON: nested too deeply, or a number with thousands of digits") from None
+    if not isinstance(content, dict):
+        raise RowError(f"expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _places(source: str, start: int, steps: Sequence[str]) -> Iterator[Span]:
