@@ -205,7 +205,7 @@ def test_detect_that_is_killed_loses_and_repeats_nothing(tmp_path: Path, kind: s
     assert summary.counts.actions["flagged"] == toxic
     target = tmp_path / f"killed.{kind}"
     kill_after(start_worker(source, target, checkpoint=0.0, last=160, scores_only=True), 90)
-    with pytest.raises(UsageError, match="but its command, into differed"):
+    with pytest.raises(UsageError, match="but its command, detector, into differed"):
         Job(source=source, target=target).run(guard())
     last = start_worker(source, target, checkpoint=0.0, scores_only=True)
     told, _ = last.communicate(timeout=PATIENCE)

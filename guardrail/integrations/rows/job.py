@@ -273,17 +273,12 @@ class _Run:
 
 
 def _moderated(outcome: Outcome, has_fields: bool) -> Result:
-    added = {
-        "action": str(outcome.action),
-        "degraded": list(outcome.degraded),
-        "scores": verdict_row(outcome.verdict)["scores"],
-    }
-    return Result(
-        str(outcome.action),
-        text=outcome.text if outcome.changed else None,
-        added=added if has_fields else {},
-        is_degraded=bool(outcome.degraded),
-    )
+    added: dict[str, Any] = {}
+    if has_fields:
+        scores = verdict_row(outcome.verdict)["scores"]
+        added = {"action": str(outcome.action), "degraded": list(outcome.degraded), "scores": scores}
+    text = outcome.text if outcome.changed else None
+    return Result(str(outcome.action), text=text, added=added, is_degraded=bool(outcome.degraded))
 
 
 def _scored(verdict: Verdict | str) -> Result:

@@ -32,6 +32,8 @@ __all__ = ["JsonLines"]
 MAX_BLANK_LINES = 64
 """Before the first row; behind more of them, a file of another format is not told by it."""
 _SPACE = re.compile(r"[ \t\r\n]*")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_ESCAPED_ASCII = re.compile(r"\\u00[2-7]")
 _DECODER = json.JSONDecoder()
 
 
@@ -52,6 +54,7 @@ class JsonLines:
             if line.raw.removeprefix(BOM_UTF8).strip():
                 break
         self._columns = columns or Columns()
+        self._is_plain = _PLAIN_KEY.fullmatch(self._columns.text) is not None
         self.settings: dict[str, Any] = {
             "format": "jsonl",
             "field": self._columns.text,
@@ -108,6 +111,9 @@ class JsonLines:
     def _cell(self, row: Row) -> Span:
         assert row.content is not None, "only a row that was read has a text"
         source, field = row.raw.decode(), self._columns.text
+        is_written_plainly = self._is_plain and field in row.content and not _ESCAPED_ASCII.search(source)
+        if is_written_plainly and source.count(key := f'"{field}"') == 1:  # then there is no other
+            return _value_behind(source, source.index(key) + len(key))
         start = _past_space(source, source.startswith("\ufeff"))
         cells = list(_places(source, start, steps_to(row.content, field)))
         if len(cells) > 1:
@@ -128,6 +134,12 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RowError(f"expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def _value_behind(source: str, key_end: int) -> Span:
+    start = _past_space(source, _past_space(source, key_end) + 1)  # behind the colon
+    _, end = _DECODER.raw_decode(source, start)
+    return Span(start, end)
 
 
 def _places(source: str, start: int, steps: Sequence[str]) -> Iterator[Span]:
@@ -151,10 +163,11 @@ def _members(source: str, start: int) -> Iterator[tuple[str | int, Span]]:
         key: str | int = index
         if source[start] == "{":
             key, at = _DECODER.raw_decode(source, at)
-            at = _past_space(source, _past_space(source, at) + 1)  # behind the colon
-        _, end = _DECODER.raw_decode(source, at)
-        yield key, Span(at, end)
-        at = _past_space(source, end)
+            cell = _value_behind(source, at)
+        else:
+            cell = Span(at, _DECODER.raw_decode(source, at)[1])
+        yield key, cell
+        at = _past_space(source, cell.end)
         if source[at] == ",":
             at = _past_space(source, at + 1)
 
