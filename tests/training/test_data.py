@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from guardrail.errors import UsageError
 from guardrail_training.data import (
+    Columns,
     Row,
     bucketed_batches,
     draw_reference,
@@ -43,6 +44,13 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
         Row(number=1, source="a", references=("b", "c")),
         Row(number=2, source="d", references=("e",)),
     ]
+
+
+def test_columns_may_be_paths_into_rows(tmp_path: Path) -> None:
+    path = written(tmp_path, {"turns": [{"text": "a"}], "answer": {"text": "b"}})
+
+    columns = Columns(source="turns.0.text", target="answer.text")
+    assert read_rows(path, columns=columns) == [Row(number=1, source="a", references=("b",))]
 
 
 @pytest.mark.parametrize(

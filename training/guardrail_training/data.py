@@ -48,7 +48,7 @@ _MISSING = object()
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which fields of a file's rows hold the source, its references (a text or a list of texts), and an
-    instruction that comes before the source; empty where there is none."""
+    instruction that comes before the source; empty if there is none."""
 
     source: str
     target: str
@@ -166,7 +166,7 @@ class FileRows:
 
 
 def read_texts(path: str | Path, *, field: str) -> list[Text]:
-    """One field of every row of a file; TrainingRowError for a row in which it is no text."""
+    """One field of every row of a file; TrainingRowError for a row in which it is not a text."""
     texts = []
     for row in read_records(path, fields={field: str}):
         if not row[field].strip():

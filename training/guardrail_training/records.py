@@ -66,7 +66,7 @@ def data_folder(folder: str | Path | None) -> Path | None:
 
 
 def required_folder(folder: str | Path | None) -> Path:
-    """The given folder, else ``GUARDRAIL_DATA``; UsageError where neither names an existing folder."""
+    """The given folder, else ``GUARDRAIL_DATA``; UsageError if neither names an existing folder."""
     chosen = data_folder(folder)
     if chosen is None:
         raise UsageError("no data folder: give it with --data or GUARDRAIL_DATA")

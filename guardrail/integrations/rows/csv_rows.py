@@ -7,8 +7,8 @@ import io
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import replace
+from typing import BinaryIO
 
 from guardrail.errors import UsageError
 from guardrail.integrations.rows.formats import require_utf8
@@ -51,28 +51,22 @@ class CsvRows:
         # The module's limit is for all of the process, and low for texts.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_CHARACTERS))
         lines = _split(lines_from(file, Position()), delimiter=delimiter or ",", strict=False)
-        header, before = next(lines, None), b""
+        header, before = next(lines, (None, []))[0], b""
         if header is not None:
             require_utf8(header.raw)
             if separator := _SEPARATOR.fullmatch(header.raw.removeprefix(BOM_UTF8)):
                 delimiter, before = delimiter or separator["mark"].decode(), header.raw
-                header = next(lines, None)
+                header, _ = next(lines, (None, []))
         if header is None:
             raise UsageError("the file is empty: a CSV file with a header is needed")
         if header.error is not None:
             raise UsageError(f"the header cannot be read: {header.error}")
         source = header.raw.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
         field = columns.text if columns is not None else None
-        self._delimiter, self.names = _header(source, field=field, delimiter=delimiter)
+        self.delimiter, self.names = _header(source, field=field, delimiter=delimiter)
         self._columns = columns or Columns()
         self.start = header.end
         self.head = before + header.raw
-        self.settings: dict[str, Any] = {
-            "format": "csv",
-            "field": self._columns.text,
-            "into": self._columns.into,
-            "delimiter": self._delimiter,
-        }
         if self._columns.into is not None:
             added = [f"{self._columns.into}_{column}" for column in self._columns.added]
             if taken := [name for name in added if name in self.names]:
@@ -82,17 +76,13 @@ class CsvRows:
     def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
         """One row per record, from ``start`` on, where the file stands; bytes that are not UTF-8 are kept as
         lone surrogates."""
-        for row in _split(lines_from(file, start), delimiter=self._delimiter, strict=True):
-            if row.error is not None:
-                yield Row(row.number, row.raw, row.end, error=row.error)
-            elif not row.cells:
-                yield Row(row.number, row.raw, row.end)
-            elif len(row.cells) != len(self.names):
-                problem = f"{len(row.cells)} columns where the header has {len(self.names)}"
-                yield Row(row.number, row.raw, row.end, error=problem)
+        for row, cells in _split(lines_from(file, start), delimiter=self.delimiter, strict=True):
+            if not cells:  # a blank line, or an error
+                yield row
+            elif len(cells) != len(self.names):
+                yield replace(row, error=f"{len(cells)} columns where the header has {len(self.names)}")
             else:
-                content = dict(zip(self.names, row.cells, strict=True))
-                yield Row(row.number, row.raw, row.end, content)
+                yield replace(row, content=dict(zip(self.names, cells, strict=True)))
 
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
         """One record per row; blank lines have no text."""
@@ -105,7 +95,7 @@ class CsvRows:
             if any("\udc80" <= character <= "\udcff" for character in text):
                 yield Record(row.number, row.raw, row.end, error="the text is not UTF-8")
             else:
-                cell = _cell(row.raw.decode("utf-8", "surrogateescape"), column, self._delimiter)
+                cell = _cell(row.raw.decode("utf-8", "surrogateescape"), column, self.delimiter)
                 yield Record(row.number, row.raw, row.end, text, cell=cell)
 
     def written(self, record: Record, result: Result) -> bytes:
@@ -124,29 +114,18 @@ class CsvRows:
 
     def _with_cells(self, row: str, cells: list[str]) -> bytes:
         body = row.rstrip("\r\n")
-        added = "".join(f"{self._delimiter}{self._quoted(cell)}" for cell in cells)
+        added = "".join(f"{self.delimiter}{self._quoted(cell)}" for cell in cells)
         return f"{body}{added}{row[len(body) :]}".encode("utf-8", "surrogateescape")
 
     def _quoted(self, text: str, *, always: bool = False) -> str:
         text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
-        if always or any(mark in text for mark in (self._delimiter, '"', "\r", "\n")):
+        if always or any(mark in text for mark in (self.delimiter, '"', "\r", "\n")):
             return '"{}"'.format(text.replace('"', '""'))
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """The lines of one record and its cells, or the reason why they are none."""
-
-    number: int
-    raw: bytes
-    end: Position
-    cells: list[str]
-    error: str | None
-
-
-def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[_Split]:
-    """The records that the lines make up; a cell with line breaks joins several."""
+def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[tuple[Row, list[str]]]:
+    """The rows that the lines make up, and their cells; a cell with line breaks joins several lines."""
     taken: list[Line] = []
 
     def decoded() -> Iterator[str]:
@@ -163,13 +142,8 @@ def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[_
             return
         except csv.Error as problem:
             error = _reason(str(problem), lines=len(taken))
-        yield _Split(
-            number=taken[-1].end.lines - len(taken) + 1,
-            raw=b"".join(line.raw for line in taken),
-            end=taken[-1].end,
-            cells=cells,
-            error=error,
-        )
+        number, raw = taken[-1].end.lines - len(taken) + 1, b"".join(line.raw for line in taken)
+        yield Row(number, raw, taken[-1].end, error=error), cells
         taken.clear()
 
 

@@ -171,8 +171,15 @@ class _Run:
         self._format = job.opened(self._source)
         self._is_apart = rows.path is not None and rows.path != job.target
         identity = _identity(source) if job.is_resumable else {}
-        settings = {"command": "detect" if job.scores_only else "filter", **self._format.settings}
-        described = {**settings, **identity, **asdict(guard.origin())}
+        described = {
+            "command": "detect" if job.scores_only else "filter",
+            "format": kind_of(job.source, job.kind),
+            "field": job.columns.text,
+            "into": job.columns.into,
+            "delimiter": self._format.delimiter,
+            **identity,
+            **asdict(guard.origin()),
+        }
         earlier = Journal.read(job.journal) if job.is_resumable and not job.overwrite else None
         if earlier is not None:
             earlier.require_same(described)

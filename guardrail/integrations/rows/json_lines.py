@@ -45,6 +45,7 @@ class JsonLines:
 
     head = b""
     start = Position()
+    delimiter: str | None = None
 
     def __init__(self, file: BinaryIO, columns: Columns | None = None) -> None:
         self._first: list[Line] = []  # with the blank ones before it
@@ -55,11 +56,6 @@ class JsonLines:
                 break
         self._columns = columns or Columns()
         self._is_plain = _PLAIN_KEY.fullmatch(self._columns.text) is not None
-        self.settings: dict[str, Any] = {
-            "format": "jsonl",
-            "field": self._columns.text,
-            "into": self._columns.into,
-        }
 
     def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
         """One row per line, from ``start`` on, where the file stands; at the first, as opening it left it."""
@@ -68,8 +64,8 @@ class JsonLines:
             lines = itertools.chain(self._first, lines_from(file, self._first[-1].end))
         for line in lines:
             number, raw = line.end.lines, line.raw
-            content = raw.removeprefix(BOM_UTF8) if number == 1 else raw
-            if not content.strip():
+            content = (raw.removeprefix(BOM_UTF8) if number == 1 else raw).strip()
+            if not content:
                 yield Row(number, raw, line.end)
                 continue
             try:
@@ -128,7 +124,8 @@ def _object(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as problem:
         raise RowError(f"not UTF-8 at byte {problem.start}") from None
     except json.JSONDecodeError as problem:
-        raise RowError(f"not JSON: {problem.msg} at character {problem.pos}") from None
+        message = problem.msg.removesuffix(" at")
+        raise RowError(f"not JSON: {message} at character {problem.pos}") from None
     except (RecursionError, ValueError):
         raise RowError("not usable JSON: nested too deeply, or a number with thousands of digits") from None
     if not isinstance(content, dict):

@@ -23,10 +23,10 @@ __all__ = ["Counts", "Journal", "Output", "replacing"]
 
 
 class Output:
-    """A file opened for a job, with what it held still in it; or standard output where ``path`` is None.
+    """A file opened for a job, with what it held still in it; or standard output if ``path`` is None.
 
     ``size`` is in bytes. A file that is empty in the end is removed, unless ``keep_empty`` and all went well.
-    Raises UsageError where it cannot be opened, or where another job writes it.
+    Raises UsageError if it cannot be opened, or if another job writes it.
     """
 
     def __init__(self, path: Path | None, *, keep_empty: bool = False) -> None:
@@ -39,7 +39,7 @@ class Output:
             self.size = self._file.seek(0, os.SEEK_END)
 
     def rewind(self, size: int) -> None:
-        """Takes back all behind ``size`` bytes; UsageError where there is less than that."""
+        """Takes back all behind ``size`` bytes; UsageError if there is less than that."""
         if self.path is None or size == self.size:
             return
         if size > self.size:

@@ -113,12 +113,15 @@ class Result:
 class Format(Protocol):
     """A file of one format, opened: reads its records, and writes them with what became of them."""
 
-    settings: dict[str, Any]
-    """What decides how the file is read and written, for comparison with an interrupted job."""
     head: bytes
     """What stands before the first record of the output."""
     start: Position
     """Where the first record begins."""
+
+    @property
+    def delimiter(self) -> str | None:
+        """What separates the cells of CSV."""
+        ...
 
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
         """The records from ``start`` on, where the file stands; at the first one, as opening it left it."""

@@ -41,7 +41,7 @@ class TableWriter(Protocol):
 
 
 class TableFile:
-    """A table in a file that can be sought in. UsageError if it is no such table, or damaged."""
+    """A table in a file that can be sought in. UsageError if it is not such a table, or damaged."""
 
     def __init__(self, file: BinaryIO, *, kind: TableKind) -> None:
         self.kind = kind

@@ -50,15 +50,11 @@ class TableRows:
 
     head = b""
     start = Position()
+    delimiter: str | None = None
 
     def __init__(self, file: BinaryIO, columns: Columns | None = None, *, kind: TableKind) -> None:
         self._table = TableFile(file, kind=kind)
         self._columns = columns or Columns()
-        self.settings: dict[str, Any] = {
-            "format": kind,
-            "field": self._columns.text,
-            "into": self._columns.into,
-        }
         if columns is None:  # all of a row is read, and nothing written
             return
         self._column = _TextColumn.find(self._table.schema, columns.text)
@@ -176,14 +172,14 @@ class _TextColumn:
             raise UsageError(f"no column {field!r}: there are {shown}; name one with --field")
         if len(ways) > 1:
             raise UsageError(f"there are {len(ways)} columns {ways[0]._name(schema)!r}")
-        (found,) = ways
-        kind = _type_at(schema.field(found.column).type, found.steps)
+        (column,) = ways
+        kind = _type_at(schema.field(column.column).type, column.steps)
         if kind is None:
-            top = schema.field(found.column)
-            raise UsageError(f"column {top.name!r} has no {'.'.join(found.steps)!r} in it: it is {top.type}")
+            top = schema.field(column.column)
+            raise UsageError(f"column {top.name!r} has no {'.'.join(column.steps)!r} in it: it is {top.type}")
         if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
             raise UsageError(f"column {field!r} is of type {kind}: name one of strings, or cast it to string")
-        return found
+        return column
 
     def kind(self, schema: pa.Schema) -> pa.DataType:
         """The type that the texts have in the file."""
@@ -195,8 +191,8 @@ class _TextColumn:
         array, places = batch.column(self.column), np.arange(batch.num_rows)
         for step in self.steps:
             array, places = _inside(array, step, places)
-        found = [*_texts_in(array), None]  # the last one for what is nowhere
-        return [missing if (text := found[place]) is None else text for place in places]
+        texts = [*_texts_in(array), None]  # the last one for what is nowhere
+        return [missing if (text := texts[place]) is None else text for place in places]
 
     def replaced(self, batch: pa.RecordBatch, texts: Mapping[int, str]) -> pa.RecordBatch:
         """The batch with other texts in some rows; all else, types and nulls included, as it was."""
