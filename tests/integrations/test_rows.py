@@ -150,6 +150,42 @@ def test_training_reads_what_detect_reads(
     assert again == rows[::-1]
 
 
+inner = st.recursive(
+    st.none() | st.sampled_from(["text", '"text"', '"text": ', TOXIC, "é"]),
+    lambda values: (
+        st.lists(values, max_size=2)
+        | st.dictionaries(st.sampled_from(["text", "a", "b"]), values, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    before=st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+    after=st.dictionaries(st.sampled_from(["c", "d"]), inner, max_size=2),
+    is_ascii=st.booleans(),
+    spelling=st.sampled_from(["text", "te\\u0078t"]),
+)
+def test_the_field_itself_changes_wherever_else_its_name_stands_and_however_it_is_spelled(
+    tmp_path_factory: pytest.TempPathFactory,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    is_ascii: bool,
+    spelling: str,
+) -> None:
+    def line(text: str) -> str:
+        pairs = [*before.items(), (None, text), *after.items()]
+        cells = (
+            f'"{spelling if key is None else key}": {json.dumps(value, ensure_ascii=is_ascii)}'
+            for key, value in pairs
+        )
+        return f"{{{', '.join(cells)}}}\n"
+
+    out = filtered(tmp_path_factory.mktemp("rows"), "in.jsonl", line(TOXIC).encode())
+    assert out.decode() == line(MENDED)
+
+
 def test_detect_leaves_every_byte_of_a_row_as_it_was(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     lines = ['{"n": 1.50,  "text":"TOXIC" , "u": "\\u00e9é"}\r\n', "\n", '  {"text": "CLEAN"}']
