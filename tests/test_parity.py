@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from guardrail import Guard, Outcome, Policy, detox_guard
 from guardrail.integrations.cli import app
 from guardrail.integrations.langchain import DetoxMiddleware, wrap
-from guardrail.integrations.rows import Job
+from guardrail.integrations.rows.job import Job
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.integrations.server.running import Upstream, completion, delta, post, proxy, serving

@@ -16,7 +16,7 @@ from guardrail import Action, Guard, Policy, Span, Verdict
 from guardrail.engine.deadline import Deadline
 from guardrail.engine.portions import MAX_CHARACTERS, MAX_REWRITTEN, Piece, merged, pieces, portions
 from guardrail.errors import PluginError
-from guardrail.integrations.rows import Job
+from guardrail.integrations.rows.job import Job
 from guardrail.protocols import Embeddings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE

@@ -26,7 +26,7 @@ from guardrail.audit.database import Database
 from guardrail.errors import UsageError
 from guardrail.integrations.audit.review import Query, page
 from guardrail.integrations.cli import app
-from guardrail.integrations.rows import Job, Summary
+from guardrail.integrations.rows.job import Job, Summary
 from tests.fakes import BagEmbedder, WordDetector, WordGuard, WordRewriter
 from tests.waiting import PATIENCE
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 
 from guardrail.errors import MissingExtraError, UsageError
 from guardrail.integrations.cli import app
-from guardrail.integrations.rows import Job
 from guardrail.integrations.rows.compression import compressed, decompressed
+from guardrail.integrations.rows.job import Job
 from tests.fakes import WordGuard
 from tests.integrations.test_bulk import (
     CLEAN,

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from guardrail import Verdict
 from guardrail.errors import MissingExtraError, UsageError
 from guardrail.integrations.cli import app
-from guardrail.integrations.rows import Job
+from guardrail.integrations.rows.job import Job
 from guardrail.integrations.rows.tables import TableRows
 from tests.fakes import WordGuard
 from tests.integrations.test_bulk import CLEAN, MENDED, TOXIC, guard, kill_after, start_worker

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from guardrail import UsageError, Verdict
 from guardrail.integrations.cli import app
-from guardrail.integrations.rows import Job, Summary
+from guardrail.integrations.rows.job import Job, Summary
 from guardrail.outcome.rows import verdict_row
 from tests.fakes import WordDetector, WordGuard
 from tests.integrations.test_bulk import (
