@@ -82,7 +82,7 @@ class CsvRows:
             elif len(cells) != len(self.names):
                 yield replace(row, error=f"{len(cells)} columns where the header has {len(self.names)}")
             else:
-                yield replace(row, content=dict(zip(self.names, cells, strict=True)))
+                yield Row(row.number, row.raw, row.end, dict(zip(self.names, cells, strict=True)))
 
     def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
         """One record per row; blank lines have no text."""
