@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from guardrail import Guard
-from guardrail.integrations.bulk.job import Job
+from guardrail.integrations.rows.job import Job
 
 COMMENTS = """\
 id;comment;rating

@@ -246,7 +246,9 @@ def test_detect_keeps_every_field_and_adds_the_verdict(run: Run, tmp_path: Path)
 
 
 def test_detect_reads_standard_input_and_writes_standard_output(run: Run) -> None:
-    result = run(["detect", "-", "-", "--field", "body"], input=json.dumps({"body": CLEAN}))
+    result = run(
+        ["detect", "-", "-", "--field", "body", "--format", "jsonl"], input=json.dumps({"body": CLEAN})
+    )
     assert json.loads(result.stdout)["verdict"]["flagged"] is False
 
 
@@ -255,7 +257,7 @@ def test_the_order_of_rows_does_not_depend_on_the_batch_size(run: Run, tmp_path:
     source = write_lines(tmp_path / "in.jsonl", *rows)
     outputs = []
     for batch in ("1", "4", "100"):
-        run(["detect", str(source), str(tmp_path / "out.jsonl"), "--batch", batch])
+        run(["detect", str(source), str(tmp_path / "out.jsonl"), "--batch", batch, "--overwrite"])
         outputs.append(read_rows(tmp_path / "out.jsonl"))
     assert outputs[0] == outputs[1] == outputs[2]
     assert [row["i"] for row in outputs[0]] == list(range(11))
@@ -275,16 +277,17 @@ def test_the_order_of_rows_does_not_depend_on_the_batch_size(run: Run, tmp_path:
         (b"9" * 10_000, "not usable JSON"),
     ],
 )
-def test_a_line_that_cannot_be_judged_keeps_its_place_and_its_content(
+def test_a_line_that_cannot_be_judged_goes_to_a_file_of_its_own_with_its_content(
     run: Run, tmp_path: Path, line: bytes, reason: str
 ) -> None:
     good = json.dumps({"text": CLEAN}).encode()
     source = write_lines(tmp_path / "in.jsonl", good, line, b"", good)
     result = run(["detect", str(source), str(tmp_path / "out.jsonl")])
     assert result.exit_code == 1
-    assert "1 could not be judged (line 2)" in result.stderr
-    first, bad, last = read_rows(tmp_path / "out.jsonl")
+    assert "2 rows judged, 0 flagged\n1 rows could not be judged: see" in result.stderr
+    first, last = [line for line in (tmp_path / "out.jsonl").read_bytes().split(b"\n") if line]
     assert first == last
+    (bad,) = read_rows(tmp_path / "out.jsonl.bad.jsonl")
     assert reason in bad["error"]
     assert bad["line"] == 2
     assert bad["source"].encode("utf-8", "surrogateescape") == line
@@ -412,10 +415,11 @@ def test_detect_loses_only_the_row_that_breaks_the_detector(
     texts = [CLEAN, "canary-19c2 is here", TOXIC]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = CliRunner().invoke(app, ["detect", str(source), str(target)])
-    first, second, third = map(json.loads, target.read_text().splitlines())
+    first, third = map(json.loads, target.read_text().splitlines())
+    (second,) = read_rows(tmp_path / "out.jsonl.bad.jsonl")
     assert (first["verdict"]["flagged"], third["verdict"]["flagged"]) == (False, True)
     assert second["line"] == 2
     assert "KeyError" in second["error"]
     assert "canary" not in second["error"]
     assert result.exit_code == 1
-    assert "2 rows judged, 1 flagged; 1 could not be judged (line 2)" in result.stderr
+    assert "2 rows judged, 1 flagged\n1 rows could not be judged: see" in result.stderr

@@ -21,9 +21,9 @@ from openai import OpenAI
 from typer.testing import CliRunner
 
 from guardrail import Guard, Outcome, Policy, detox_guard
-from guardrail.integrations.bulk.job import Job
 from guardrail.integrations.cli import app
 from guardrail.integrations.langchain import DetoxMiddleware, wrap
+from guardrail.integrations.rows.job import Job
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.integrations.server.running import Upstream, completion, delta, post, proxy, serving

@@ -16,7 +16,7 @@ from guardrail import Action, Guard, Policy, Span, Verdict
 from guardrail.engine.deadline import Deadline
 from guardrail.engine.portions import MAX_CHARACTERS, MAX_REWRITTEN, Piece, merged, pieces, portions
 from guardrail.errors import PluginError
-from guardrail.integrations.lines import Columns, judge_lines
+from guardrail.integrations.rows.job import Job
 from guardrail.protocols import Embeddings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.waiting import PATIENCE
@@ -174,10 +174,11 @@ def test_rows_of_a_file_that_hang_fail_alone(tmp_path: Path, monkeypatch: pytest
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(f'{{"text": "row {i} {"hangs" * (i == 1)}"}}\n' for i in range(9)))
     asked = guard(Policy(detect_timeout=0.5), detector=detector)
-    report = judge_lines(asked.detect, source, target, columns=Columns("text", "verdict"), batch=4)
+    summary = Job(source=source, target=target, scores_only=True, batch=4).run(asked)
     detector.release.set()
-    assert report.bad_lines == (2,)
-    assert report.judged == 8
+    (bad,) = (tmp_path / "out.jsonl.bad.jsonl").read_text().splitlines()
+    assert '"line": 2' in bad
+    assert (summary.counts.judged, summary.counts.bad) == (8, 1)
 
 
 def test_detect_raises_where_a_text_cannot_be_judged() -> None:

@@ -18,8 +18,8 @@ from typer.core import TyperGroup
 
 from guardrail.errors import BlockedError, GuardrailError, UsageError
 from guardrail.integrations.audit.command import audit_app
-from guardrail.integrations.bulk.command import FileKind, filter_file
 from guardrail.integrations.config_command import ConfigOption, config_app
+from guardrail.integrations.rows.command import detect_file, filter_file
 from guardrail.integrations.serve_command import serve
 from guardrail.outcome import Action, Outcome
 
@@ -63,6 +63,7 @@ models_app = typer.Typer(no_args_is_help=True, help="The model files on this mac
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(audit_app, name="audit")
+app.command("detect")(detect_file)
 app.command("filter")(filter_file)
 app.command()(serve)
 
@@ -108,13 +109,13 @@ def check(
     A summary goes to standard error, without any text. With --explain the text and every candidate go there.
     """
     from guardrail.guard import Guard
-    from guardrail.integrations.lines import dumps
+    from guardrail.integrations.rows.record import to_json
 
     source, is_argument = _source(text, file)
     guard = Guard.from_config(config)
     outcome = _explained(guard, source) if explain else guard.check(source)
     end = "\n" if is_argument else ""
-    printed = f"{dumps(outcome.to_dict())}\n" if as_json else f"{outcome.text}{end}"
+    printed = f"{to_json(outcome.to_dict())}\n" if as_json else f"{outcome.text}{end}"
     sys.stdout.buffer.write(printed.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
     if not as_json:
@@ -172,50 +173,6 @@ def _summarise(outcome: Outcome) -> None:
             f"  characters {edit.start}-{edit.end} {edit.action}: score {edit.verdict.score:.3f}{similarity}",
             err=True,
         )
-
-
-@app.command()
-def detect(
-    source: Annotated[
-        Path, typer.Argument(metavar="IN", help="JSON Lines, Parquet or Arrow, or - for standard input.")
-    ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The same format, or - for standard output.")],
-    *,
-    field: Annotated[
-        str, typer.Option(help="The field that holds the text, or a path: comments.0.body.")
-    ] = "text",
-    into: Annotated[str, typer.Option(help="The field that receives the verdict.")] = "verdict",
-    batch: Annotated[int, typer.Option(min=1, help="Rows per call of the detector.")] = 256,
-    kind: Annotated[
-        FileKind | None,
-        typer.Option("--format", help="The kind of file; default: by the suffix of IN.", show_default=False),
-    ] = None,
-    config: ConfigOption = None,
-) -> None:
-    """Adds a verdict to every row; each line of IN gives one line of OUT, in order.
-
-    Rows are people's comments: toxicity is flagged, mere rudeness is not, unless the configuration says
-    use = "assistant".
-    A line that cannot be judged comes out as {"error", "line", "source"}, in a table its verdict has the
-    error, and the command ends with status 1. Names that end in .gz or .zst are compressed files.
-    """
-    from guardrail.config import Config
-    from guardrail.guard import Guard
-    from guardrail.integrations.lines import Columns
-    from guardrail.integrations.verdicts import judge_file
-
-    guard = Guard.from_config(Config.load(config, use="community"))
-    report = judge_file(
-        guard.detect,
-        source,
-        target,
-        columns=Columns(field, into),
-        batch=batch,
-        kind=kind.value if kind else None,
-    )
-    typer.echo(report.summary(), err=True)
-    if report.bad_lines:
-        raise typer.Exit(1)
 
 
 @models_app.command(name="list")

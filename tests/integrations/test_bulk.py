@@ -25,8 +25,8 @@ from guardrail import Guard, Outcome, Policy
 from guardrail.audit.database import Database
 from guardrail.errors import UsageError
 from guardrail.integrations.audit.review import Query, page
-from guardrail.integrations.bulk.job import Job, Summary
 from guardrail.integrations.cli import app
+from guardrail.integrations.rows.job import Job, Summary
 from tests.fakes import BagEmbedder, WordDetector, WordGuard, WordRewriter
 from tests.waiting import PATIENCE
 
@@ -50,7 +50,7 @@ def guard(**parts: Any) -> Guard:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command with a guard whose models are small functions."""
-    monkeypatch.setattr("guardrail.integrations.bulk.command.Guard", WordGuard)
+    monkeypatch.setattr("guardrail.guard.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
 
@@ -215,7 +215,7 @@ def test_a_missing_column_is_an_error_that_names_those_that_exist(tmp_path: Path
         (b"1\n", "1 columns where the header has 2"),
         (b"1,\xff moron\n", "the text is not UTF-8"),
         (b'1,"a"b\n', "not CSV"),
-        (b'1,"never closed\n2,x\n', "a quotation that begins here does not end: 2 lines"),
+        (b'1,"never closed\n2,x\n', "unterminated quoted field: 2 lines"),
     ],
 )
 def test_a_bad_row_goes_to_a_file_of_its_own(tmp_path: Path, row: bytes, reason: str) -> None:
@@ -282,10 +282,10 @@ WORKER = """
 import os, sys, time
 from pathlib import Path
 from guardrail import Guard, Policy
-from guardrail.integrations.bulk import job
+from guardrail.integrations.rows import job
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 
-job.WINDOW, job.CHECKPOINT_SECONDS = 7, float(sys.argv[3])
+job.CHECKPOINT_SECONDS = float(sys.argv[3])
 
 class Slow(WordDetector):
     def detect(self, texts):
@@ -300,17 +300,25 @@ def tell(position, counts):
     print(counts.judged + counts.bad, flush=True)
     if counts.judged + counts.bad >= int(sys.argv[5]):
         time.sleep(3600)  # until it is killed
-summary = job.Job(source=source, target=target, field="text").run(guard, report=tell)
+task = job.Job(source=source, target=target, field="text", batch=7, scores_only=sys.argv[6] == "scores")
+summary = task.run(guard, report=tell)
 print("done", summary.resumed, flush=True)
 """
 
 
 def start_worker(
-    source: Path, target: Path, *, checkpoint: float, audit: str = "", last: int = 10**9
+    source: Path,
+    target: Path,
+    *,
+    checkpoint: float,
+    audit: str = "",
+    last: int = 10**9,
+    scores_only: bool = False,
 ) -> subprocess.Popen[str]:
     """Filters the file in a process of its own, which stands still at the ``last`` row."""
+    verb = "scores" if scores_only else "filter"
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, source, target, str(checkpoint), audit, str(last)],
+        [sys.executable, "-c", WORKER, source, target, str(checkpoint), audit, str(last), verb],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -408,13 +416,13 @@ def test_another_job_does_not_go_on_in_the_output_of_an_interrupted_one(interrup
     assert summary.resumed == 0
 
 
-def test_an_output_that_was_cut_since_is_not_gone_on_with(interrupted: Job) -> None:
+def test_an_output_that_was_cut_since_is_not_continued(interrupted: Job) -> None:
     journal = json.loads(interrupted.journal.read_text(encoding="utf-8"))
     interrupted.journal.write_text(json.dumps(journal | {"target": 10**6}), encoding="utf-8")
     with pytest.raises(UsageError, match="shorter than the interrupted job left it"):
         interrupted.run(guard())
     interrupted.journal.write_text("{}", encoding="utf-8")
-    with pytest.raises(UsageError, match="no journal of this version"):
+    with pytest.raises(UsageError, match="not a journal of this version"):
         interrupted.run(guard())
 
 
@@ -518,7 +526,7 @@ def test_the_command_says_how_to_go_on(run: Run, tmp_path: Path, monkeypatch: py
         patch.setattr(Guard, "check_many", interrupt)
         result = run(arguments)
     assert result.exit_code == 130
-    assert "the same command goes on from here" in result.stderr
+    assert "the same command resumes here" in result.stderr
     run(arguments)
     assert (tmp_path / "out.jsonl").read_bytes() == expected
 

@@ -20,11 +20,9 @@ from typer.testing import CliRunner, Result
 
 from guardrail import Verdict
 from guardrail.errors import MissingExtraError, UsageError
-from guardrail.integrations.bulk.job import Job
 from guardrail.integrations.cli import app
-from guardrail.integrations.lines import Columns
-from guardrail.integrations.tables.rows import TableRows
-from guardrail.integrations.tables.verdicts import judge_table
+from guardrail.integrations.rows.job import Job
+from guardrail.integrations.rows.tables import TableRows
 from tests.fakes import WordGuard
 from tests.integrations.test_bulk import CLEAN, MENDED, TOXIC, guard, kill_after, start_worker
 from tests.waiting import PATIENCE
@@ -36,7 +34,6 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command with a guard whose models are small functions."""
-    monkeypatch.setattr("guardrail.integrations.bulk.command.Guard", WordGuard)
     monkeypatch.setattr("guardrail.guard.Guard", WordGuard)
     return functools.partial(CliRunner().invoke, app)
 
@@ -319,7 +316,7 @@ def test_a_job_that_stops_while_the_table_is_written_leaves_the_earlier_one_and_
 # ---- memory
 
 
-def rude(texts: Sequence[str]) -> list[Verdict]:
+def polite(texts: Sequence[str]) -> list[Verdict]:
     return [Verdict({"rude": 0.0}, flagged=False, spans=[]) for _ in texts]
 
 
@@ -335,11 +332,11 @@ def test_memory_does_not_grow_with_the_number_of_row_groups(tmp_path: Path) -> N
         counted = pa.proxy_memory_pool(outer)
         pa.set_memory_pool(counted)
         try:
-            columns = Columns("text", "verdict")
-            report = judge_table(rude, source, target, columns=columns, batch=256, kind="parquet")
+            job = Job(source=source, target=target, scores_only=True, overwrite=True)
+            summary = job.run(guard(detector=polite))
         finally:
             pa.set_memory_pool(outer)
-        assert report.judged == groups * table.num_rows
+        assert summary.counts.judged == groups * table.num_rows
         return int(counted.max_memory())
 
     few = peak(4)
@@ -348,12 +345,12 @@ def test_memory_does_not_grow_with_the_number_of_row_groups(tmp_path: Path) -> N
 
 
 def test_one_huge_row_group_is_written_as_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.integrations.tables.files.GROUP_BYTES", 20_000)
-    monkeypatch.setattr("guardrail.integrations.tables.files.PORTION_ROWS", 10)
+    monkeypatch.setattr("guardrail.integrations.rows.table_files.GROUP_BYTES", 20_000)
+    monkeypatch.setattr("guardrail.integrations.rows.table_files.PORTION_ROWS", 10)
     table = pa.table({"text": ["a long text " * 100] * 80})
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     source.write_bytes(as_bytes(table, "parquet", group=80))
-    judge_table(rude, source, target, columns=Columns("text", "verdict"), batch=7, kind="parquet")
+    Job(source=source, target=target, scores_only=True, batch=7).run(guard(detector=polite))
     assert pq.read_metadata(target).num_row_groups == 4
     assert pq.read_table(target, columns=["text"]).equals(table)
 
@@ -382,16 +379,19 @@ def test_detect_adds_a_column_of_verdicts(run: Run, tmp_path: Path) -> None:
     source.write_bytes(as_bytes(table, "parquet"))
     result = run(["detect", str(source), str(target), "--batch", "2"])
     assert result.exit_code == 1
-    assert "3 rows judged, 1 flagged; 1 could not be judged (line 3)" in result.stderr
+    assert "3 rows judged, 1 flagged\n1 rows could not be judged: see" in result.stderr
     out = pq.read_table(target)
-    assert out.select(table.column_names).to_pylist() == as_table(source.read_bytes()).to_pylist()
-    _, toxic, missing, _ = out["verdict"].to_pylist()
-    assert (toxic["flagged"], toxic["scores"], toxic["error"]) == (True, [("toxicity", 0.9)], None)
+    before = as_table(source.read_bytes()).to_pylist()
+    assert out.select(table.column_names).to_pylist() == [*before[:2], before[3]]
+    _, toxic, _ = out["verdict"].to_pylist()
+    assert list(toxic) == ["scores", "flagged", "spans", "unsupported"]
+    assert (toxic["flagged"], toxic["scores"], toxic["unsupported"]) == (True, [("toxicity", 0.9)], False)
     assert toxic["spans"] == [[TOXIC.index("moron"), TOXIC.index("moron") + 5]]
-    assert (missing["flagged"], missing["error"]) == (None, "no text: 'text' is null or not there")
+    (missing,) = bad_rows(tmp_path)
+    assert (missing["line"], missing["error"]) == (3, "no text: 'text' is null or not there")
     again = run(["detect", str(target), str(tmp_path / "more.parquet")])
     assert (again.exit_code, "there is a column 'verdict' already" in again.stderr) == (2, True)
-    nested = run(["detect", str(source), str(target), "--field", "payload.text"])
+    nested = run(["detect", str(source), str(target), "--field", "payload.text", "--overwrite"])
     assert "4 rows judged, 2 flagged" in nested.stderr
 
 
@@ -406,7 +406,7 @@ def test_a_terminal_sees_how_many_rows_of_a_table_are_done(
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("guardrail.integrations.tables")]:
+    for name in [name for name in sys.modules if name.startswith("guardrail.integrations.rows.table")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "in.parquet").write_bytes(b"PAR1")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from guardrail.errors import UsageError
 from guardrail_training.data import (
+    Columns,
     Row,
     bucketed_batches,
     draw_reference,
@@ -45,6 +46,13 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
     ]
 
 
+def test_columns_may_be_paths_into_rows(tmp_path: Path) -> None:
+    path = written(tmp_path, {"turns": [{"text": "a"}], "answer": {"text": "b"}})
+
+    columns = Columns(source="turns.0.text", target="answer.text")
+    assert read_rows(path, columns=columns) == [Row(number=1, source="a", references=("b",))]
+
+
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
@@ -55,7 +63,7 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
         ({"toxic": SECRET, "neutral": []}, "at least one reference"),
         ({"toxic": SECRET, "neutral": 7}, "must be a text, or a list"),
         ({"toxic": SECRET, "neutral": [SECRET, " "]}, "reference 2 of field neutral is empty"),
-        ([SECRET], "expected an object"),
+        ([SECRET], "expected a JSON object"),
     ],
 )
 def test_a_bad_row_is_an_error_with_its_number_and_without_its_text(
@@ -74,7 +82,7 @@ def test_broken_json_keeps_its_text_out_of_the_whole_traceback(tmp_path: Path) -
     path = tmp_path / "train.jsonl"
     path.write_text(f'{{"toxic": "{SECRET}"', encoding="utf-8")
 
-    with pytest.raises(TrainingRowError, match="row 1: not valid JSON at column") as caught:
+    with pytest.raises(TrainingRowError, match=r"row 1: not JSON: .* at character") as caught:
         read_rows(path)
 
     assert caught.value.__cause__ is None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from guardrail.errors import MissingExtraError, UsageError
+from guardrail.integrations.rows.record import RowError
 from guardrail_training.records import (
     Place,
     Record,
@@ -41,12 +42,13 @@ __all__ = [
 
 HUB_PARADETOX = "s-nlp/paradetox"
 MEGA_BATCHES = 50
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which fields of a file's rows hold the source, its references (a text or a list of texts), and an
-    instruction that comes before the source; empty where there is none."""
+    instruction that comes before the source; empty if there is none."""
 
     source: str
     target: str
@@ -100,11 +102,11 @@ def load_paradetox(folder: str | Path | None, *, split: str) -> list[Row]:
 
 
 def read_rows(path: str | Path, *, columns: Columns = PARADETOX) -> list[Row]:
-    """Every row of a JSON Lines, CSV or TSV file that has these columns.
+    """Every row of a file that has these columns: JSON Lines, CSV, TSV, Parquet or Arrow.
 
     Raises TrainingRowError for the first row that cannot be used, and for a file that is missing or empty.
     """
-    return [_row(record.content, record.number, str(path), columns) for record in read_records(path)]
+    return [_row(record, str(path), columns) for record in read_records(path)]
 
 
 class FileRows:
@@ -130,7 +132,7 @@ class FileRows:
         """All rows of a file as ``keep`` gives them back, without those that it gives None for."""
 
         def read(record: Record) -> Row | None:
-            return keep(_row(record.content, record.number, str(path), columns))
+            return keep(_row(record, str(path), columns))
 
         numbers, offsets, file = array("q"), array("q"), RecordFile(path)
         for place, record in file.scan():
@@ -164,7 +166,7 @@ class FileRows:
 
 
 def read_texts(path: str | Path, *, field: str) -> list[Text]:
-    """One field of every row of a JSON Lines file; TrainingRowError for a row in which it is no text."""
+    """One field of every row of a file; TrainingRowError for a row in which it is not a text."""
     texts = []
     for row in read_records(path, fields={field: str}):
         if not row[field].strip():
@@ -173,30 +175,37 @@ def read_texts(path: str | Path, *, field: str) -> list[Text]:
     return texts
 
 
-def _row(content: Mapping[str, Any], number: int, where: str, columns: Columns) -> Row:
-    wanted = {columns.source, columns.target, columns.instruction} - {""}
-    if missing := sorted(wanted - set(content)):
-        raise TrainingRowError(f"{where} row {number}: missing field {', '.join(missing)}")
-    source = _filled(content, columns.source, f"{where} row {number}")
+def _row(record: Record, path: str, columns: Columns) -> Row:
+    where = f"{path} row {record.number}"
+    values = {
+        name: _value(record, name) for name in {columns.source, columns.target, columns.instruction} - {""}
+    }
+    if missing := sorted(name for name, value in values.items() if value is _MISSING):
+        raise TrainingRowError(f"{where}: missing field {', '.join(missing)}")
+    source = _filled(values, columns.source, where)
     if columns.instruction:
-        source = f"{_filled(content, columns.instruction, f'{where} row {number}')}\n\n{source}"
-    found = content[columns.target]
-    references = [found] if isinstance(found, str) else found
+        source = f"{_filled(values, columns.instruction, where)}\n\n{source}"
+    target = values[columns.target]
+    references = [target] if isinstance(target, str) else target
     if not isinstance(references, list) or not references:
         raise TrainingRowError(
-            f"{where} row {number}: field {columns.target} must be a text, or a list with at least one "
-            "reference"
+            f"{where}: field {columns.target} must be a text, or a list with at least one reference"
         )
     for position, reference in enumerate(references, 1):
         if not isinstance(reference, str) or not reference.strip():
-            raise TrainingRowError(
-                f"{where} row {number}: reference {position} of field {columns.target} is empty"
-            )
-    return Row(number, source, tuple(reference.strip() for reference in references))
+            raise TrainingRowError(f"{where}: reference {position} of field {columns.target} is empty")
+    return Row(record.number, source, tuple(reference.strip() for reference in references))
 
 
-def _filled(content: Mapping[str, Any], field: str, where: str) -> str:
-    value = content[field]
+def _value(record: Record, name: str) -> Any:
+    try:
+        return record[name]
+    except RowError:
+        return _MISSING
+
+
+def _filled(values: Mapping[str, Any], field: str, where: str) -> str:
+    value = values[field]
     if not isinstance(value, str) or not value.strip():
         raise TrainingRowError(f"{where}: field {field} must be a text, not empty")
     return value.strip()
@@ -211,7 +220,7 @@ def _from_hub(split: str) -> list[Row]:
     for record in load_dataset(HUB_PARADETOX, split="train"):
         references.setdefault(record["en_toxic_comment"], []).append(record["en_neutral_comment"])
     rows = [
-        _row({"toxic": toxic, "neutral": neutral}, number, HUB_PARADETOX, PARADETOX)
+        _row(Record(number, {"toxic": toxic, "neutral": neutral}), HUB_PARADETOX, PARADETOX)
         for number, (toxic, neutral) in enumerate(references.items(), 1)
     ]
     held_out = len(rows) // 20

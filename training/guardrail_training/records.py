@@ -1,16 +1,24 @@
-"""Rows of JSON Lines, CSV and TSV files, every one checked, for training and evaluation alike."""
+"""Rows of data files for training and evaluation: read as ``guardrail filter`` reads them, all checked."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from guardrail.errors import UsageError
+from guardrail.integrations.rows.compression import compression_of, decompressed, name_inside
+from guardrail.integrations.rows.csv_rows import CsvRows
+from guardrail.integrations.rows.formats import TableKind, kind_of, require_pyarrow
+from guardrail.integrations.rows.json_lines import JsonLines
+from guardrail.integrations.rows.record import Position, Row, RowError, value_of
 
 __all__ = [
     "Place",
@@ -23,8 +31,6 @@ __all__ = [
 ]
 
 Kinds = Mapping[str, type | tuple[type, ...]]
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
 
 
 class TrainingRowError(UsageError):
@@ -33,13 +39,16 @@ class TrainingRowError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a file; ``number`` counts from 1: lines of JSON Lines, rows of a table with its header."""
+    """One row of a file; ``number`` counts from 1: lines of JSON Lines, rows of CSV with its header.
+
+    It is asked for a field by its name, or by a path such as ``comments.0.body``.
+    """
 
     number: int
     content: Mapping[str, Any] = field(repr=False)
 
     def __getitem__(self, name: str) -> Any:
-        return self.content[name]
+        return self.content[name] if name in self.content else value_of(self.content, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ def data_folder(folder: str | Path | None) -> Path | None:
 
 
 def required_folder(folder: str | Path | None) -> Path:
-    """The given folder, else ``GUARDRAIL_DATA``; UsageError where neither names an existing folder."""
+    """The given folder, else ``GUARDRAIL_DATA``; UsageError if neither names an existing folder."""
     chosen = data_folder(folder)
     if chosen is None:
         raise UsageError("no data folder: give it with --data or GUARDRAIL_DATA")
@@ -76,9 +85,10 @@ def read_records(path: str | Path, *, fields: Kinds | None = None) -> list[Recor
 
 
 class RecordFile:
-    """A file of rows that is read a row at a time: ``.csv`` and ``.tsv`` with a header, else JSON Lines.
+    """A file that is read a row at a time: CSV and TSV with a header, Parquet, Arrow, else JSON Lines.
 
-    Raises TrainingRowError as ``read_records`` does.
+    What is compressed (``.gz``, ``.zst``), and a table, is unpacked into a temporary file first. Raises
+    TrainingRowError as ``read_records`` does.
     """
 
     def __init__(self, path: str | Path, *, fields: Kinds | None = None) -> None:
@@ -86,116 +96,101 @@ class RecordFile:
         self._fields = fields or {}
         if not self.path.is_file():
             raise TrainingRowError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")
-        delimiter = DELIMITERS.get(self.path.suffix.lower())
-        self._format = Lines(self.path) if delimiter is None else Table(self.path, delimiter=delimiter)
+        kind = kind_of(self.path, default="jsonl")
+        self._is_csv = kind == "csv"
+        self._plain = self.path
+        if kind == "parquet" or kind == "arrow":
+            self._unpack(lambda file, out: _write_json_lines(file, out, kind))
+        elif compression_of(self.path) is not None:
+            self._unpack(lambda file, out: shutil.copyfileobj(decompressed(file, self.path), out))
 
     def scan(self) -> Iterator[tuple[Place, Record]]:
         """Every row with its place, in order; none at all is an error."""
         place = None
-        with self.path.open("rb") as file:
-            for place, content in self._format.rows(file):
-                yield place, Record(place.number, self._checked(content, place.number))
+        with self._opened() as (file, rows):
+            for row in rows.rows(file, rows.start):
+                if row.content is None and row.error is None:  # a blank line
+                    continue
+                number = row.number
+                if self._is_csv:
+                    number = place.number + 1 if place else 2  # as spreadsheets count: the header is row 1
+                place = Place(number, row.end.offset - len(row.raw))
+                yield place, self._record(row, number)
         if place is None:
             raise TrainingRowError(f"{self.path} holds no rows")
 
     def read(self, places: Iterable[Place]) -> Iterator[Record]:
-        """The rows at places that ``scan`` gave; TrainingRowError where the file has become shorter."""
-        with self.path.open("rb") as file:
+        """The rows at places that ``scan`` gave; TrainingRowError if the file has become shorter."""
+        with self._opened() as (file, rows):
             for place in places:
                 file.seek(place.offset)
-                _, content = next(self._format.rows(file, start=place), (place, None))
-                yield Record(place.number, self._checked(content, place.number))
+                start = Position(place.offset, place.number - 1)
+                row = next(rows.rows(file, start), Row(place.number, b"", start))
+                yield self._record(row, place.number)
 
-    def _checked(self, content: Any, number: int) -> Mapping[str, Any]:
-        if not isinstance(content, dict):
-            raise TrainingRowError(
-                f"{self.path} row {number}: expected an object, got {type(content).__name__}"
-            )
-        for name, kind in self._fields.items():
-            if name not in content:
-                raise TrainingRowError(f"{self.path} row {number}: missing field {name!r}")
-            if not isinstance(content[name], kind):
-                found = type(content[name]).__name__
-                raise TrainingRowError(f"{self.path} row {number}: field {name!r} must not be {found}")
-        return content
+    def _unpack(self, write: Callable[[BinaryIO, BinaryIO], object]) -> None:
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._plain = Path(folder, "rows")
+        with self._understood(), self.path.open("rb") as file, self._plain.open("wb") as out:
+            write(file, out)
 
-
-class Lines:
-    """JSON Lines. Cut by newlines alone: JSON strings may hold other characters that Python cuts at."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def rows(self, file: BinaryIO, *, start: Place | None = None) -> Iterator[tuple[Place, Any]]:
-        """Decoded rows with their places, from where the file stands."""
-        first, offset = (start.number, start.offset) if start else (1, 0)
-        for number, line in enumerate(file, first):
-            if content := _text(line, number, self._path).strip():
-                yield Place(number, offset), self._decoded(content, number)
-            offset += len(line)
-
-    def _decoded(self, content: str, number: int) -> Any:
-        try:
-            return json.loads(content)
-        except json.JSONDecodeError as error:
-            # `from None`: the decoder's exception carries the whole line, which is text.
-            raise TrainingRowError(
-                f"{self._path} row {number}: not valid JSON at column {error.colno}"
-            ) from None
-
-
-class Table:
-    """A CSV or TSV file; its header is row 1, as spreadsheets count. Every value is a string."""
-
-    def __init__(self, path: Path, *, delimiter: str) -> None:
-        self._path, self._delimiter = path, delimiter
-        with path.open("rb") as file:
-            _, header = next(self._cells(file, start=Place(1, 0)), (None, []))
-        if len(set(header)) < len(header):
-            raise TrainingRowError(f"{path}: two columns have the same name")
-        self._header: Sequence[str] = header
-
-    def rows(self, file: BinaryIO, *, start: Place | None = None) -> Iterator[tuple[Place, Any]]:
-        """Rows as dicts with their places, from where the file stands; the header is none of them."""
-        for place, cells in self._cells(file, start=start or Place(1, 0)):
-            if place.number == 1:
-                continue
-            if len(cells) != len(self._header):
-                raise TrainingRowError(
-                    f"{self._path} row {place.number}: {len(cells)} columns, the header has "
-                    f"{len(self._header)}"
-                )
-            yield place, dict(zip(self._header, cells, strict=True))
-
-    def _cells(self, file: BinaryIO, *, start: Place) -> Iterator[tuple[Place, list[str]]]:
-        number, offset, read = start.number, start.offset, start.offset
-
-        def lines() -> Iterator[str]:
-            # The reader asks for lines one at a time, more than one where a quoted cell holds a newline.
-            nonlocal read
-            for line in file:
-                read += len(line)
-                yield _text(line, number, self._path)
-
-        reader = csv.reader(lines(), delimiter=self._delimiter, strict=True)
-        while True:
-            try:
-                cells = next(reader, None)
-            except csv.Error:
-                raise TrainingRowError(
-                    f"{self._path} row {number}: not valid CSV; check its quotes"
-                ) from None
-            if cells is None:
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[BinaryIO, JsonLines | CsvRows]]:
+        with self._understood(), self._plain.open("rb") as file:
+            if not self._is_csv:
+                yield file, JsonLines(file)
                 return
-            if cells:
-                yield Place(number, offset), cells
-                number += 1
-            offset = read
+            if self._plain.stat().st_size == 0:
+                raise TrainingRowError(f"{self.path} holds no rows")
+            is_tsv = name_inside(self.path).suffix.lower() == ".tsv"
+            rows = CsvRows(file, delimiter="\t" if is_tsv else None)
+            self._require_utf8(rows.head, 1)
+            if len(set(rows.names)) < len(rows.names):
+                raise TrainingRowError(f"{self.path}: two columns have the same name")
+            yield file, rows
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except TrainingRowError:
+            raise
+        except UsageError as error:
+            raise TrainingRowError(f"{self.path}: {error}") from None
+
+    def _record(self, row: Row, number: int) -> Record:
+        """The row with its fields checked."""
+        if row.content is None:
+            problem = row.error or "no row is there any more: the file has changed"
+            raise TrainingRowError(f"{self.path} row {number}: {problem}") from None
+        if self._is_csv:
+            self._require_utf8(row.raw, number)
+        record = Record(number, row.content)
+        for name, kind in self._fields.items():
+            try:
+                value = record[name]
+            except RowError:
+                raise TrainingRowError(f"{self.path} row {number}: missing field {name!r}") from None
+            if not isinstance(value, kind):
+                raise TrainingRowError(
+                    f"{self.path} row {number}: field {name!r} must not be {type(value).__name__}"
+                )
+        return record
+
+    def _require_utf8(self, raw: bytes, number: int) -> None:
+        try:
+            raw.decode()
+        except UnicodeDecodeError as error:
+            # `from None`: the decoder's exception carries the row.
+            raise TrainingRowError(f"{self.path} row {number}: not UTF-8 at byte {error.start}") from None
 
 
-def _text(line: bytes, number: int, path: Path) -> str:
-    try:
-        return line.removeprefix(MARK).decode()
-    except UnicodeDecodeError as error:
-        # `from None`: the decoder's exception carries the line.
-        raise TrainingRowError(f"{path} row {number}: not UTF-8 at byte {error.start}") from None
+def _write_json_lines(file: BinaryIO, out: BinaryIO, kind: TableKind) -> None:
+    """The rows of a table as JSON Lines."""
+    require_pyarrow()
+    from guardrail.integrations.rows.tables import TableRows
+
+    for row in TableRows(file, kind=kind).rows(file, Position()):
+        line = json.dumps(row.content, ensure_ascii=False, default=str)
+        out.write(line.encode("utf-8", "replace") + b"\n")

@@ -147,8 +147,8 @@ def test_a_report_gives_both_sides_at_the_fixed_threshold() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "secret', "row 2: not valid JSON at column"),
-        ('["secret"]', "row 2: expected an object, got list"),
+        ('{"text": "secret', "row 2: not JSON: Unterminated string"),
+        ('["secret"]', "row 2: expected a JSON object, got list"),
         ('{"label": "secret"}', "row 2: missing field 'text'"),
         ('{"text": 7, "label": "secret"}', "row 2: field 'text' must not be int"),
     ],

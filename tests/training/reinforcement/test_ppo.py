@@ -181,8 +181,8 @@ def test_a_tokenizer_without_padding_or_end_is_refused_before_the_first_step(
         ('{"text": ""}', "row 2: field .text. must be a text, not empty"),
         ('{"text": 3}', "row 2: field .text. must not be int"),
         ('{"other": "a"}', "row 2: missing field .text."),
-        ("[1]", "row 2: expected an object"),
-        ('{"text": "zebra', "row 2: not valid JSON"),
+        ("[1]", "row 2: expected a JSON object"),
+        ('{"text": "zebra', "row 2: not JSON"),
     ],
 )
 def test_a_bad_row_is_an_error_with_its_number_before_the_first_step(

@@ -270,7 +270,7 @@ def test_a_run_under_way_without_samples_says_how_to_take_them(run_copy: Path) -
         ("metrics.jsonl", None, "metrics.jsonl not found"),
         ("metrics.jsonl", "", "metrics.jsonl holds no rows"),
         ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl holds no figures"),
-        ("metrics.jsonl", '{"step": 1, "loss": 2}\n{"loss": "zebra', "metrics.jsonl row 2: not valid JSON"),
+        ("metrics.jsonl", '{"step": 1, "loss": 2}\n{"loss": "zebra', "metrics.jsonl row 2: not JSON"),
         ("metrics.jsonl", '{"loss": 1}\n', "metrics.jsonl row 1: missing field 'step'"),
         ("metrics.jsonl", '{"step": 1, "loss": "zebra"}\n', "metrics.jsonl row 1: 'loss' must be a number"),
         ("generation.json", None, "generation.json not found: run 'guardrail-train evaluate generation'"),

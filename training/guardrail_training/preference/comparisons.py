@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from guardrail.errors import ConfigError
-from guardrail.integrations.lines import dumps
+from guardrail.integrations.rows.record import to_json
 from guardrail_training.records import Record, TrainingRowError, read_records
 
 __all__ = ["FILENAME", "Comparison", "append_comparisons", "pairs_of", "read_comparisons"]
@@ -82,7 +82,7 @@ def _comparison(record: Record, *, where: Path, fingerprint: str) -> Comparison:
 
 def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerprint: str) -> None:
     """Adds one line for each; they are on disk when this returns."""
-    lines = [dumps({**asdict(comparison), "fingerprint": fingerprint}) + "\n" for comparison in comparisons]
+    lines = [to_json({**asdict(comparison), "fingerprint": fingerprint}) + "\n" for comparison in comparisons]
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(lines))
         file.flush()

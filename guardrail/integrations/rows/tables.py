@@ -1,25 +1,156 @@
-"""The column of a table that holds the text, however deeply: its texts, and others in their place."""
+"""Tables, Parquet and Arrow, of which one column changes: all others keep values, types and metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from guardrail.errors import UsageError
-from guardrail.integrations.field_path import RowError, index_of
+from guardrail.integrations.rows.formats import TableKind
+from guardrail.integrations.rows.record import (
+    Columns,
+    Position,
+    Record,
+    Result,
+    Row,
+    RowError,
+    index_of,
+    to_json,
+)
+from guardrail.integrations.rows.table_files import PORTION_ROWS, Portion, TableFile
 
-__all__ = ["TextColumn", "encodable"]
+__all__ = ["TableRows"]
 
 SHOWN_COLUMNS = 20
+ADDED_TYPES = {
+    "action": pa.string(),
+    "degraded": pa.list_(pa.string()),
+    "scores": pa.map_(pa.string(), pa.float64()),
+    "flagged": pa.bool_(),
+    "spans": pa.list_(pa.list_(pa.int64())),
+    "unsupported": pa.bool_(),
+}
 Text = str | RowError
 
 
+class TableRows:
+    """Rows with the text in a column, or at a path in one.
+
+    The footer of such a file comes last, so the table is written by ``assemble`` once all is judged; until
+    then only what changes is kept, a JSON list per row: its number, its new text or null, and the fields that
+    are added, if any are; the number alone of a row that is not in the output.
+    """
+
+    head = b""
+    start = Position()
+    delimiter: str | None = None
+
+    def __init__(self, file: BinaryIO, columns: Columns | None = None, *, kind: TableKind) -> None:
+        self._table = TableFile(file, kind=kind)
+        self._columns = columns or Columns()
+        if columns is None:  # all of a row is read, and nothing written
+            return
+        self._column = _TextColumn.find(self._table.schema, columns.text)
+        if kind == "arrow" and pa.types.is_dictionary(self._column.kind(self._table.schema)):
+            raise UsageError(
+                f"column {columns.text!r} is dictionary-encoded: cast it to string, or write Parquet"
+            )
+        if columns.into in self._table.schema.names:
+            raise UsageError(f"there is a column {columns.into!r} already: choose another --into")
+
+    def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
+        """All cells of every row, as Python has them, from ``start`` on; positions count rows."""
+        for portion in self._table.portions(start.offset):
+            for index in range(portion.batch.num_rows):
+                number = portion.first + index + 1
+                yield Row(number, b"", Position(number, number), _cells(portion.batch, index))
+
+    def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
+        """One record per row; positions count rows."""
+        for portion in self._table.portions(start.offset):
+            for index, text in enumerate(self._texts(portion.batch)):
+                number = portion.first + index + 1
+                end = Position(number, number)
+                if isinstance(text, RowError):
+                    yield Record(number, _as_json(portion.batch, index), end, error=str(text))
+                else:
+                    yield Record(number, text.encode(), end, text)
+
+    def _texts(self, batch: pa.RecordBatch) -> Iterator[Text]:
+        """The texts of a batch, which may be a whole file, as Python's strings a portion at a time."""
+        for first in range(0, batch.num_rows, PORTION_ROWS):
+            yield from self._column.texts(batch.slice(first, PORTION_ROWS))
+
+    def written(self, record: Record, result: Result) -> bytes:
+        """What changes in the row; nothing if nothing does."""
+        if result.text is None and self._columns.into is None:
+            return b""
+        text = None if result.text is None else _encodable(result.text)
+        added = None if self._columns.into is None else result.added
+        return f"{to_json([record.number, text, added])}\n".encode()
+
+    def set_aside(self, record: Record) -> bytes:
+        """Says that the row is not in the output."""
+        return f"[{record.number}]\n".encode()
+
+    def assemble(self, rows: BinaryIO, target: BinaryIO) -> None:
+        """Writes the table with what was ``written``, and without the rows that were set aside."""
+        schema = self._table.schema
+        if self._columns.into is not None:
+            added = pa.struct([(name, ADDED_TYPES[name]) for name in self._columns.added])
+            schema = schema.append(pa.field(self._columns.into, added))
+        changes = _Changes(rows)
+        with self._table.writer(target, schema) as writer:
+            for portion in self._table.portions():
+                writer.write(self._changed(portion, changes, schema), group=portion.group)
+
+    def _changed(self, portion: Portion, changes: _Changes, schema: pa.Schema) -> pa.RecordBatch:
+        batch = portion.batch
+        texts: dict[int, str] = {}
+        added: list[dict[str, Any] | None] = [None] * batch.num_rows
+        kept = [True] * batch.num_rows
+        for number, *change in changes.before(portion.first + batch.num_rows + 1):
+            index = number - portion.first - 1
+            if not change:
+                kept[index] = False
+                continue
+            text, added[index] = change
+            if text is not None:
+                texts[index] = text
+        columns = self._column.replaced(batch, texts).columns
+        if self._columns.into is not None:
+            columns = [*columns, pa.array(map(_pairs, added), schema.field(len(schema) - 1).type)]
+        changed = pa.RecordBatch.from_arrays(columns, schema=schema)
+        return changed if all(kept) else _only(changed, kept)
+
+
+class _Changes:
+    """What was written of rows, in their order: the number of each first."""
+
+    def __init__(self, rows: BinaryIO) -> None:
+        self._rows = rows
+        self._next = self._read()
+
+    def before(self, number: int) -> Iterator[list[Any]]:
+        """The changes of rows that come before the row of this number, each of them once."""
+        while self._next is not None and self._next[0] < number:
+            yield self._next
+            self._next = self._read()
+
+    def _read(self) -> list[Any] | None:
+        line = self._rows.readline()
+        return list(json.loads(line)) if line else None
+
+
 @dataclass(frozen=True, slots=True)
-class TextColumn:
+class _TextColumn:
     """The text at ``field`` in every row: in the column ``column``, and in it at ``steps``."""
 
     field: str
@@ -27,7 +158,7 @@ class TextColumn:
     steps: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, schema: pa.Schema, field: str) -> TextColumn:
+    def find(cls, schema: pa.Schema, field: str) -> _TextColumn:
         """The column of that name, or the path to it; UsageError if there is none of text."""
         name, *steps = field.split(".")
         whole, outer = schema.get_all_field_indices(field), schema.get_all_field_indices(name)
@@ -41,14 +172,14 @@ class TextColumn:
             raise UsageError(f"no column {field!r}: there are {shown}; name one with --field")
         if len(ways) > 1:
             raise UsageError(f"there are {len(ways)} columns {ways[0]._name(schema)!r}")
-        (found,) = ways
-        kind = _type_at(schema.field(found.column).type, found.steps)
+        (column,) = ways
+        kind = _type_at(schema.field(column.column).type, column.steps)
         if kind is None:
-            top = schema.field(found.column)
-            raise UsageError(f"column {top.name!r} has no {'.'.join(found.steps)!r} in it: it is {top.type}")
+            top = schema.field(column.column)
+            raise UsageError(f"column {top.name!r} has no {'.'.join(column.steps)!r} in it: it is {top.type}")
         if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
             raise UsageError(f"column {field!r} is of type {kind}: name one of strings, or cast it to string")
-        return found
+        return column
 
     def kind(self, schema: pa.Schema) -> pa.DataType:
         """The type that the texts have in the file."""
@@ -60,15 +191,15 @@ class TextColumn:
         array, places = batch.column(self.column), np.arange(batch.num_rows)
         for step in self.steps:
             array, places = _inside(array, step, places)
-        found = [*_texts_in(array), None]  # the last one for what is nowhere
-        return [missing if (text := found[place]) is None else text for place in places]
+        texts = [*_texts_in(array), None]  # the last one for what is nowhere
+        return [missing if (text := texts[place]) is None else text for place in places]
 
     def replaced(self, batch: pa.RecordBatch, texts: Mapping[int, str]) -> pa.RecordBatch:
         """The batch with other texts in some rows; all else, types and nulls included, as it was."""
         if not texts:
             return batch
         rows = np.fromiter(texts, dtype=np.int64, count=len(texts))
-        new = [encodable(text) for text in texts.values()]
+        new = [_encodable(text) for text in texts.values()]
         array = _with_texts(batch.column(self.column), self.steps, rows, new)
         return batch.set_column(self.column, batch.schema.field(self.column), array)
 
@@ -89,7 +220,7 @@ def _texts_in(array: pa.Array) -> list[Text | None]:
         return [None if raw is None else _decoded(raw) for raw in array.cast(kind).to_pylist()]
 
 
-def encodable(text: str) -> str:
+def _encodable(text: str) -> str:
     """The text as UTF-8 can hold it: without halves of surrogate pairs."""
     return text.encode("utf-8", "replace").decode()
 
@@ -199,3 +330,38 @@ def _encoded(array: pa.Array, kind: pa.DictionaryType) -> pa.Array:
             f"the text's column has more different texts than {kind.index_type} can count: cast it to string"
         ) from error
     return pa.DictionaryArray.from_arrays(indices, encoded.dictionary, ordered=kind.ordered)
+
+
+def _only(batch: pa.RecordBatch, kept: Sequence[bool]) -> pa.RecordBatch:
+    """The rows that are kept; joined from slices, because Arrow cannot filter all types."""
+    slices, start = [batch.slice(0, 0)], 0
+    for is_kept, run in itertools.groupby(kept):
+        length = len(list(run))
+        if is_kept:
+            slices.append(batch.slice(start, length))
+        start += length
+    return pa.concat_batches(slices)
+
+
+def _pairs(fields: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What was found, with the scores as Arrow's maps take them."""
+    return None if fields is None else {**fields, "scores": list(fields["scores"].items())}
+
+
+def _as_json(batch: pa.RecordBatch, index: int) -> bytes:
+    """The row as JSON, whatever is in it."""
+    return json.dumps(_cells(batch, index), ensure_ascii=False, default=str).encode("utf-8", "replace")
+
+
+def _cells(batch: pa.RecordBatch, index: int) -> dict[str, Any]:
+    row = batch.slice(index, 1)
+    return {name: _cell(column) for name, column in zip(row.schema.names, row.columns, strict=True)}
+
+
+def _cell(column: pa.Array) -> Any:
+    try:
+        return column[0].as_py()
+    except UnicodeDecodeError:
+        return "not UTF-8" if pa.types.is_nested(column.type) else repr(column.cast(pa.binary())[0].as_py())
+    except ValueError:  # Python has no such value: a time in nanoseconds, the year 10000
+        return f"a value of type {column.type}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guardrail.errors import UsageError
-from guardrail.integrations.kinds import TableKind
+from guardrail.integrations.rows.formats import TableKind
 
 __all__ = ["PORTION_ROWS", "Portion", "TableFile", "TableWriter"]
 
@@ -41,7 +41,7 @@ class TableWriter(Protocol):
 
 
 class TableFile:
-    """A table in a file that can be sought in. UsageError if it is no such table, or damaged."""
+    """A table in a file that can be sought in. UsageError if it is not such a table, or damaged."""
 
     def __init__(self, file: BinaryIO, *, kind: TableKind) -> None:
         self.kind = kind

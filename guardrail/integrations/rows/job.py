@@ -1,0 +1,331 @@
+"""Judges a file of any size, row by row in order, and resumes an interrupted run where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any, BinaryIO
+
+from guardrail.errors import PluginError, UsageError
+from guardrail.guard import Guard
+from guardrail.integrations.rows.compression import compressed, compression_of, decompressed
+from guardrail.integrations.rows.csv_rows import CsvRows
+from guardrail.integrations.rows.formats import (
+    TABLES,
+    Kind,
+    kind_of,
+    opened_source,
+    require_alike,
+    require_apart,
+    require_pyarrow,
+)
+from guardrail.integrations.rows.json_lines import JsonLines
+from guardrail.integrations.rows.output import Counts, Journal, Output, replacing
+from guardrail.integrations.rows.record import Assembled, Columns, Format, Position, Record, Result, to_json
+from guardrail.outcome import Action, Outcome, Verdict
+from guardrail.outcome.rows import verdict_row
+
+__all__ = ["Job", "Report", "Summary"]
+
+Report = Callable[[Position, Counts], object]
+MAX_BATCH_BYTES = 1 << 22
+CHECKPOINT_SECONDS = 1.0
+SAMPLE_BYTES = 1 << 16
+OUTCOME_FIELDS = ("action", "degraded", "scores")
+VERDICT_FIELDS = ("scores", "flagged", "spans", "unsupported")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run came to; ``resumed`` counts the rows that an earlier run had done, ``seconds`` this one."""
+
+    counts: Counts
+    resumed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One file to moderate, or to score.
+
+    source, target  the input and the output; ``-`` is standard input or output, and then nothing is resumed;
+                    what ends in ``.gz`` or ``.zst`` is compressed
+    bad             receives rows that cannot be judged as ``{"line", "error", "source"}``, not the output;
+                    default: the output's name with ``.bad.jsonl``
+    field           the field or column that holds the text, or a path to it, such as ``comments.0.body``
+    into            where to put what was found: action, scores and what was degraded, or the verdict; None:
+                    nowhere
+    scores_only     leave every text as it is, and put its verdict into ``into`` ("verdict" if that is None)
+    kind            "jsonl", "csv", "parquet" or "arrow"; None: by the input's suffix
+    delimiter       of a CSV file; None: detected
+    overwrite       begin anew although there is an output
+    batch           rows judged together
+    """
+
+    source: Path
+    target: Path
+    bad: Path | None = None
+    field: str = "text"
+    into: str | None = None
+    scores_only: bool = False
+    kind: Kind | None = None
+    delimiter: str | None = None
+    overwrite: bool = False
+    batch: int = 128
+
+    def run(self, guard: Guard, *, report: Report = lambda position, counts: None) -> Summary:
+        """Judges every row and returns once the output is complete and on disk.
+
+        ``report`` is told after every batch how far the input is read. A run that is interrupted, killed
+        even, is continued by the next one: nothing is lost and nothing written twice. Raises UsageError if
+        the output belongs to something else, or if the input cannot be read as said.
+        """
+        kind = kind_of(self.source, self.kind)
+        require_alike(self.source, self.target, kind)
+        with opened_source(self.source, kind) as source:
+            for written in (self.target, self.bad_rows):
+                require_apart(self.source, written)
+            with self._rows(kind) as rows, Output(self.bad_rows) as bad:
+                return _Run(self, guard, source, rows, bad).finish(report)
+
+    def length(self) -> int | None:
+        """What positions come to at the end of the input: its bytes, a table's rows; None if nobody knows."""
+        kind = kind_of(self.source, self.kind)
+        if str(self.source) == "-" or compression_of(self.source) is not None:
+            return None
+        with opened_source(self.source, kind) as file:
+            if kind == "jsonl" or kind == "csv":
+                return os.fstat(file.fileno()).st_size
+            require_pyarrow()
+            from guardrail.integrations.rows.table_files import TableFile
+
+            return TableFile(file, kind=kind).rows
+
+    @contextmanager
+    def _rows(self, kind: Kind) -> Iterator[Output]:
+        """Where rows go: to the output, or apart if that can only be made of all of them."""
+        if kind not in TABLES and compression_of(self.target) is None:
+            path = None if str(self.target) == "-" else self.target
+            with Output(path, keep_empty=True) as rows:
+                yield rows
+        elif str(self.target) == "-":
+            with TemporaryDirectory() as folder, Output(Path(folder, "rows")) as rows:
+                yield rows
+        else:
+            with Output(_alongside(self.target, ".rows")) as rows:
+                yield rows
+
+    @property
+    def bad_rows(self) -> Path:
+        """The file for rows that cannot be judged."""
+        if self.bad is not None:
+            return self.bad
+        return Path("bad.jsonl") if str(self.target) == "-" else _alongside(self.target, ".bad.jsonl")
+
+    @property
+    def journal(self) -> Path:
+        """Where an interrupted run says how far it came."""
+        return _alongside(self.target, ".journal")
+
+    @property
+    def is_resumable(self) -> bool:
+        """True if both ends are files."""
+        return "-" not in (str(self.source), str(self.target))
+
+    @property
+    def columns(self) -> Columns:
+        """Where the text is, and where what was found goes."""
+        if self.scores_only:
+            return Columns(self.field, self.into or "verdict", VERDICT_FIELDS)
+        return Columns(self.field, self.into, OUTCOME_FIELDS)
+
+    def opened(self, file: BinaryIO) -> Format:
+        """The input's format; reads the header if it has one."""
+        kind = kind_of(self.source, self.kind)
+        if kind == "jsonl":
+            return JsonLines(file, self.columns)
+        if kind == "csv":
+            return CsvRows(file, self.columns, delimiter=self.delimiter)
+        require_pyarrow()
+        from guardrail.integrations.rows.tables import TableRows
+
+        return TableRows(file, self.columns, kind=kind)
+
+
+class _Run:
+    """A job with its files open, at the place where it begins or resumes.
+
+    ``rows`` is the output, or where rows are kept until that can be made.
+    """
+
+    def __init__(self, job: Job, guard: Guard, source: BinaryIO, rows: Output, bad: Output) -> None:
+        self._job, self._guard, self._rows, self._bad = job, guard, rows, bad
+        self._source = decompressed(source, job.source)
+        self._format = job.opened(self._source)
+        self._is_apart = rows.path is not None and rows.path != job.target
+        identity = _identity(source) if job.is_resumable else {}
+        described = {
+            "command": "detect" if job.scores_only else "filter",
+            "format": kind_of(job.source, job.kind),
+            "field": job.columns.text,
+            "into": job.columns.into,
+            "delimiter": self._format.delimiter,
+            **identity,
+            **asdict(guard.origin()),
+        }
+        earlier = Journal.read(job.journal) if job.is_resumable and not job.overwrite else None
+        if earlier is not None:
+            earlier.require_same(described)
+            self._journal = self._continued(earlier)
+        else:
+            labels = ("flagged", "clean") if job.scores_only else map(str, Action)
+            counts = Counts(dict.fromkeys(labels, 0))
+            self._journal = self._begun(Journal(described, source=self._format.start, counts=counts))
+
+    def finish(self, report: Report) -> Summary:
+        """Reads to the end of the input."""
+        started = saved = monotonic()
+        before = self._journal.counts
+        for batch in _batches(self._format.records(self._source, self._journal.source), self._job.batch):
+            counts = self._settle(batch)
+            sizes = {"target": self._rows.size, "bad": self._bad.size}
+            self._journal = self._journal.at(batch[-1].end, counts=counts, **sizes)
+            report(self._journal.source, counts)
+            if monotonic() - saved >= CHECKPOINT_SECONDS:
+                self._save()
+                saved = monotonic()
+        self._save()
+        if self._is_apart:
+            self._assemble()
+        if self._job.is_resumable:
+            self._job.journal.unlink()
+        return Summary(self._journal.counts, before.judged + before.bad, monotonic() - started)
+
+    def _assemble(self) -> None:
+        """Makes the output of the rows that were kept apart, and puts it in its place at once."""
+        with self._rows.written() as rows, replacing(self._job.target) as target:
+            if isinstance(self._format, Assembled):
+                self._format.assemble(rows, target)
+            else:
+                with closing(compressed(target, self._job.target)) as out:
+                    shutil.copyfileobj(rows, out)
+        self._rows.discard()
+
+    def _begun(self, journal: Journal) -> Journal:
+        sizes = {output.path: output.size for output in (self._rows, self._bad)}
+        if self._job.target.is_file():
+            sizes[self._job.target] = self._job.target.stat().st_size
+        for path, size in sizes.items():
+            if size and not self._job.overwrite:
+                raise UsageError(f"{path} is there already: choose another, or --overwrite it")
+        if self._job.is_resumable:  # or a job killed now would be resumed in files that are begun anew
+            self._job.journal.unlink(missing_ok=True)
+        self._rows.rewind(0)
+        self._bad.rewind(0)
+        self._rows.write(self._format.head)
+        self._journal = journal.at(journal.source, target=self._rows.size, bad=0, counts=journal.counts)
+        self._save()
+        return self._journal
+
+    def _continued(self, journal: Journal) -> Journal:
+        self._rows.rewind(journal.target)
+        self._bad.rewind(journal.bad)
+        if journal.source != self._format.start and not isinstance(self._format, Assembled):
+            self._source.seek(journal.source.offset)
+        return journal
+
+    def _settle(self, batch: Sequence[Record]) -> Counts:
+        """Judges and writes the rows of a batch; the counts with them."""
+        judged = [record for record in batch if record.text is not None]
+        results = dict(zip((record.number for record in judged), self._results(judged), strict=True))
+        for record in batch:
+            if record.error is not None:
+                results[record.number] = Result(error=record.error)
+            if (result := results.get(record.number)) is None:  # a blank line
+                self._rows.write(record.raw)
+            elif result.error is None:
+                self._rows.write(self._format.written(record, result))
+            else:
+                self._set_aside(record, result.error)
+        return self._journal.counts.plus(results.values())
+
+    def _results(self, judged: Sequence[Record]) -> list[Result]:
+        texts = [record.text or "" for record in judged]
+        if self._job.scores_only:
+            return [_scored(verdict) for verdict in _verdicts(self._guard, texts)]
+        keys = [f"{self._journal.key}-{record.number}" for record in judged]
+        has_fields = self._job.into is not None
+        return [_moderated(one, has_fields) for one in self._guard.check_many(texts, keys=keys)]
+
+    def _set_aside(self, record: Record, error: str) -> None:
+        source = record.raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        row = {"line": record.number, "error": error, "source": source}
+        self._bad.write(f"{to_json(row)}\n".encode())
+        if isinstance(self._format, Assembled):
+            self._rows.write(self._format.set_aside(record))
+
+    def _save(self) -> None:
+        """What was written so far is on disk, and then the journal says so."""
+        self._rows.sync()
+        self._bad.sync()
+        if self._job.is_resumable:
+            self._journal.write(self._job.journal)
+
+
+def _moderated(outcome: Outcome, has_fields: bool) -> Result:
+    added: dict[str, Any] = {}
+    if has_fields:
+        scores = verdict_row(outcome.verdict)["scores"]
+        added = {"action": str(outcome.action), "degraded": list(outcome.degraded), "scores": scores}
+    text = outcome.text if outcome.changed else None
+    return Result(str(outcome.action), text=text, added=added, is_degraded=bool(outcome.degraded))
+
+
+def _scored(verdict: Verdict | str) -> Result:
+    if isinstance(verdict, str):
+        return Result(error=verdict)
+    return Result("flagged" if verdict.flagged else "clean", added=verdict_row(verdict))
+
+
+def _verdicts(guard: Guard, texts: Sequence[str]) -> Sequence[Verdict | str]:
+    """For each text its verdict, or why there is none; a text that breaks the detector breaks it alone."""
+    try:
+        return guard.detect(texts)
+    except PluginError as error:
+        if len(texts) == 1:
+            return [str(error)]
+        return [_verdicts(guard, [text])[0] for text in texts]
+
+
+def _batches(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    """Groups of at most ``size`` rows, and of not many more than MAX_BATCH_BYTES."""
+    batch: list[Record] = []
+    length = 0
+    for record in records:
+        batch.append(record)
+        length += len(record.raw)
+        if len(batch) == size or length >= MAX_BATCH_BYTES:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def _identity(file: BinaryIO) -> dict[str, Any]:
+    """What tells whether a file is still the one that a job began with; leaves it where it stands."""
+    status, place = os.fstat(file.fileno()), file.tell()
+    file.seek(0)
+    sample = hashlib.sha256(file.read(SAMPLE_BYTES)).hexdigest()
+    file.seek(place)
+    return {"input size": status.st_size, "input time": status.st_mtime_ns, "input beginning": sample}
+
+
+def _alongside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}{suffix}")
