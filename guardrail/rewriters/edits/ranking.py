@@ -12,7 +12,7 @@ __all__ = ["letters", "ranked"]
 MIN_TOTAL = -4.0
 """Log-probability of a whole rewrite below which it is not proposed.
 
-Chosen together with the shipped verifier's threshold, on rated rewrites of held-out sentences (training/LOG.md).
+Chosen with the shipped verifier's threshold, on rated rewrites of held-out sentences (training/LOG.md).
 """
 
 Floats = npt.NDArray[np.float32]
