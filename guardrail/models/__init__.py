@@ -31,6 +31,7 @@ __all__ = [
     "Installed",
     "cache_folder",
     "for_torch",
+    "is_here",
     "listing",
     "locate",
     "pull",
@@ -76,6 +77,11 @@ def locate(name: str | Path) -> Path | None:
     except ManifestError as error:
         raise ManifestError(f"{error} ('guardrail models pull {name}' replaces it)") from error
     return folder
+
+
+def is_here(name: str | Path) -> bool:
+    """Whether there is a folder of the model; its files are not looked at."""
+    return _folder_of(name).is_dir()
 
 
 def require(name: str | Path) -> Path:
