@@ -35,7 +35,7 @@ _NO_NOUN = word_set(
 )
 _HAVE = word_set("have has had having i've you've we've they've")
 _PREPOSITIONS = word_set("of to for from at into in on with by than")
-_NEVER_LAST = _LEADS_ON | _HAVE | _PREPOSITIONS | {"thank", "most", "every", "no"}
+_NEVER_LAST = _LEADS_ON | _HAVE | _PREPOSITIONS | {"thank", "worth", "most", "every", "no"}
 _CONTRACTED = ("'s", "'re", "'m", "'ve")
 _BE = word_set("is are was were be been being am im")
 _JOINS_CLAUSES = _BE | word_set("and but or nor which although though whose because")
@@ -71,7 +71,7 @@ def apply(text: str, changes: Sequence[Change], *, both_commas: bool = False) ->
             left, right = _put(left, change.instead, right)
             continue
         left, right = _joined(left, right, both_commas=both_commas, is_casual=text[:1].islower())
-        if _is_hole(left, right):
+        if _is_hole(left, right, source=text):
             return None
     result = left + right
     if text[:1].isupper():
@@ -124,7 +124,7 @@ def _joined(left: str, right: str, *, both_commas: bool, is_casual: bool) -> tup
 
     Nothing is put between parts of one word, and casual text, which begins in small letters, goes on so.
     """
-    is_apart = left[-1:] in ("", *_BLANKS) or right[:1] in ("", *_BLANKS)
+    is_inside_word = all(end == "-" or end.isalnum() for end in (left[-1:], right[:1]))
     left, right = left.rstrip(_BLANKS), right.lstrip(_BLANKS)
     left, right = _paired(left, right, both_commas=both_commas)
     if not left or left[-1] in _ENDS + _BREAKS:
@@ -135,7 +135,7 @@ def _joined(left: str, right: str, *, both_commas: bool, is_casual: bool) -> tup
             return _opened(left, right, is_casual=is_casual)
     if _last_word(left) in ("a", "an"):
         left = with_article(left + " ", right).rstrip(_BLANKS)
-    if is_apart and right and right[0] not in _CLOSING + _BREAKS and left[-1] not in _BREAKS + '([{"“‘*_`/':
+    if not is_inside_word and right and right[0] not in _CLOSING + _BREAKS and left[-1] not in _BREAKS + '([{"“‘*_`/':
         left += " "
     return left, right
 
@@ -177,9 +177,11 @@ def _ended(left: str) -> str:
     return left
 
 
-def _is_hole(left: str, right: str) -> bool:
-    """Whether the left side lacks what it leads to."""
+def _is_hole(left: str, right: str, *, source: str) -> bool:
+    """Whether the left side, with which the source begins, lacks what it leads to, and did not there."""
     if not right.strip() or right[0] in _CLOSING + _BREAKS:
+        if source[len(left.rstrip(_BLANKS)) :].lstrip(_BLANKS)[:1] in (*_CLOSING, *_BREAKS):
+            return False
         return left.rstrip(_BLANKS).endswith(("(", "[")) or _last_word(left) in _LEADS_ON
     return _last_word(left) in _LEADS_TO_NOUN and _first_word(right) in _NO_NOUN
 

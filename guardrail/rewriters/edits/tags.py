@@ -22,6 +22,7 @@ UNKNOWN, UNKNOWN_APPEND = "unknown", "unknown append"
 Kind = Literal["keep", "delete", "replace", "append", "unknown"]
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_PREFIX = re.compile(r"(?<![^\W_])(?:un|in|im|ir|dis|abso|fan|guaran|ri)(?=-$)", re.IGNORECASE)
 _LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _BLANKS = " \t"
 _ENDS = ".!?"
@@ -102,6 +103,8 @@ def _change(text: str, run: Sequence[Span], tags: Sequence[Tag]) -> Change:
     if tags[0].kind == "append":
         word, blank = text[start : run[0].end], "" if instead[0] in _ENDS + _PAUSES else " "
         return Change(start, end, with_article(f"{word} ", instead).rstrip() + blank + instead)
+    if not instead and text[end - 1] == "-" and _PREFIX.search(text[:start]):
+        start -= 1  # "un-damn-believable"
     if instead and instead[0] in _ENDS + _PAUSES:
         drop = _BLANKS + (_PAUSES if instead[0] in _ENDS else "")
         start = len(text[:start].rstrip(drop))

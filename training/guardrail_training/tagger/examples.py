@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from guardrail.rewriters.edits.tags import DELETE, KEEP, UNKNOWN, UNKNOWN_APPEND, words
-from guardrail_training.pairs.mixture import MixtureSettings, PairRow, build
+from guardrail_training.pairs.mixture import MixtureSettings, PairRow, build, hand_written
 from guardrail_training.tagger.settings import TaggerSettings
 from guardrail_training.verifier.examples import is_held_out, key_of
 
-__all__ = ["Alignment", "Example", "Examples", "aligned", "gather", "phrase_labels", "tags_of"]
+__all__ = ["Alignment", "Example", "Examples", "aligned", "gather", "held_out_pairs", "phrase_labels", "tags_of"]
 
-HAND_WRITTEN = ("everyday", "own")
 ALWAYS = (KEEP, DELETE, UNKNOWN, UNKNOWN_APPEND)
 
 
@@ -55,15 +54,11 @@ class Examples:
 
 
 def gather(settings: TaggerSettings) -> Examples:
-    """All pairs that a rewriter is trained on, the hand-written ones split by source."""
+    """All pairs that a rewriter is trained on, but for a share of the hand-written ones, held out as written."""
     mixture = build(
         MixtureSettings(data=settings.data, own=settings.own, clean=settings.clean, seed=settings.seed)
     )
-    held_out = [
-        row
-        for row in mixture.rows
-        if row.origin in HAND_WRITTEN and is_held_out(row.source, share=settings.held_out)
-    ]
+    held_out = held_out_pairs(settings)
     closed = {key_of(text) for row in held_out for text in row.texts}
     rows = [row for row in mixture.rows if key_of(row.source) not in closed]
     labels = (*ALWAYS, *phrase_labels(rows, count=settings.phrases))
@@ -77,6 +72,12 @@ def gather(settings: TaggerSettings) -> Examples:
         for row in rows
     ]
     return Examples(tuple(train), tuple(held_out), labels)
+
+
+def held_out_pairs(settings: TaggerSettings) -> list[PairRow]:
+    """The hand-written pairs that no training with these settings sees."""
+    pairs = hand_written(settings.data, settings.own)
+    return [pair for pair in pairs if is_held_out(pair.source, share=settings.held_out)]
 
 
 def aligned(source: str, reference: str) -> list[Alignment]:
