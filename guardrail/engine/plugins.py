@@ -203,7 +203,7 @@ def _open_rewriter() -> OnnxRewriter | EditRewriter:
 
 
 def _shipped_rewrites(segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int) -> list[list[str]]:
-    """Candidates of the shipped rewriter; without its base, edits that need none, if there are some for all."""
+    """Candidates of the shipped rewriter; without its base, simple edits, if there are some for all."""
     rewriter = _open_rewriter()
     if (marked := getattr(rewriter, "rewrite_marked", None)) is not None:
         candidates: list[list[str]] = marked(segments, spans or [()] * len(segments), n)

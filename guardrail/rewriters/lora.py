@@ -130,7 +130,9 @@ class LoraRewriter:
             model = TorchModel(
                 applied, stop=self._base.stop, decoding=self._decoding, encode=self._wording.encode
             )
-            return marked_candidates(model, self._wording, SubstitutionTable.shipped(), Tagger.shipped(), asked, n)
+            return marked_candidates(
+                model, self._wording, SubstitutionTable.shipped(), Tagger.shipped(), asked, n
+            )
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """For each text, as a rewrite of the segment, the log-probability of each token and of its end.

@@ -160,7 +160,9 @@ def proposed(
     tagger: Silent | None = None,
 ) -> list[list[str]]:
     wording: Any = Characters()
-    return marked_candidates(model or Friendly(), wording, SubstitutionTable({}), tagger or Silent(), segments, n)
+    return marked_candidates(
+        model or Friendly(), wording, SubstitutionTable({}), tagger or Silent(), segments, n
+    )
 
 
 def test_without_spans_the_free_rewrite_is_all_that_is_proposed() -> None:

@@ -136,7 +136,9 @@ def test_what_is_not_a_tag_is_refused(label: str) -> None:
 
 
 @given(st.text(alphabet="ab .,!?'’*\"`(\n", max_size=40), st.data())
-def test_the_first_and_last_kept_words_stay_whatever_is_deleted_between(text: str, data: st.DataObject) -> None:
+def test_the_first_and_last_kept_words_stay_whatever_is_deleted_between(
+    text: str, data: st.DataObject
+) -> None:
     tagged = words(text)
     tags = [data.draw(st.sampled_from([Tag("keep"), Tag("delete"), Tag("replace", "x")])) for _ in tagged]
     result = realised(text, tagged, tags)

@@ -135,7 +135,12 @@ def _joined(left: str, right: str, *, both_commas: bool, is_casual: bool) -> tup
             return _opened(left, right, is_casual=is_casual)
     if _last_word(left) in ("a", "an"):
         left = with_article(left + " ", right).rstrip(_BLANKS)
-    if not is_inside_word and right and right[0] not in _CLOSING + _BREAKS and left[-1] not in _BREAKS + '([{"“‘*_`/':
+    if (
+        not is_inside_word
+        and right
+        and right[0] not in _CLOSING + _BREAKS
+        and left[-1] not in _BREAKS + '([{"“‘*_`/'
+    ):
         left += " "
     return left, right
 

@@ -103,7 +103,7 @@ class Tagger:
         ]
 
     def chances(self, texts: Sequence[str]) -> list[Floats | None]:
-        """For each text the log-probability of each tag of each word, (words, tags); None if it is too long."""
+        """For each text the log-probabilities of its words' tags, (words, tags); None if it is too long."""
         return [None if read is None else read[1] for read in self._read(texts)]
 
     def _read(self, texts: Sequence[str]) -> list[tuple[list[Span], Floats] | None]:
@@ -117,7 +117,7 @@ class Tagger:
         return found
 
     def _pass(self, rows: Sequence[TaggedWords]) -> Iterator[Floats]:
-        """For rows of similar length the log-probabilities of each, (words, tags), in one call of the model."""
+        """The log-probabilities of rows of similar length, (words, tags) each, in one call of the model."""
         ids = np.full((len(rows), max(map(len, rows))), self._pad, dtype=np.int64)  # (batch, time)
         mask = np.zeros_like(ids)
         for place, row in enumerate(rows):

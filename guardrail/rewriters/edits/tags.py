@@ -78,7 +78,12 @@ def realised(text: str, tagged: Sequence[Span], tags: Sequence[Tag]) -> str | No
     if not changes or not _may_change(text, changes):
         return None
     result = apply(text, changes)
-    if result is None or letters(result) == letters(text) or _is_empty(result, text) or has_hole(text, result):
+    if (
+        result is None
+        or letters(result) == letters(text)
+        or _is_empty(result, text)
+        or has_hole(text, result)
+    ):
         return None
     return result
 
@@ -126,7 +131,7 @@ def _styled(phrase: str, text: str, start: int) -> str:
 
 
 def _may_change(text: str, changes: Sequence[Change]) -> bool:
-    """Whether nothing protected is touched and every mark of emphasis, quotation or bracket keeps its partner."""
+    """Whether nothing protected is touched and every mark of emphasis, quotation or bracket has its pair."""
     closed = [*protected_spans(text), *(item.span for kind in KEPT for item in find(kind, text))]
     if any(c.start < span.end and span.start < c.end for c in changes for span in closed):
         return False

@@ -172,7 +172,7 @@ class Builder(Protocol):
 def finished(
     graph: Graph, *, name: str, ids: str | None = None, shapes: Mapping[str, Sequence[str | int]]
 ) -> onnx.ModelProto:
-    """The graph as a model; ``ids`` is its third input, if it has one, ``shapes`` are those of its outputs."""
+    """The graph as a model; ``ids`` is its third input, if any, ``shapes`` are those of its outputs."""
     inputs = [
         helper.make_tensor_value_info(each, TensorProto.INT64, ["batch", "time"])
         for each in ("input_ids", "attention_mask", *([] if ids is None else [ids]))

@@ -2,8 +2,8 @@
 
     python -m guardrail_training.tagger.acceptance [--ratings FILE] [--data DIR --own FILE ...]
 
-Without ``--data`` it prints the rated edits by confidence; with it, in place of these, how many held-out pairs
-it edits as a reference does.
+Without ``--data`` it prints the rated edits by confidence; with it, in place of these, how many held-out
+pairs it edits as a reference does.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = TaggerSettings(base="", out="", data=chosen.data, own=tuple(chosen.own))
         found = measure(tagger, held_out_pairs(settings))
         precision = ", ".join(f"{name} {value:.2f}" for name, value in found.precision.items())
-        typer.echo(f"{found.pairs} held-out pairs, {found.proposed} edited, {found.exact} exactly as a reference;")
-        typer.echo(f"of the surest edits exactly as a reference: {precision}")
+        typer.echo(f"{found.pairs} held-out pairs, {found.proposed} edited, {found.exact} as a reference;")
+        typer.echo(f"of the surest edits as a reference: {precision}")
         return
     typer.echo("\n".join(acceptance_table(tagger, chosen.ratings)))
     texts = [row["source"] for row in read_records(chosen.ratings, fields={"source": str})]

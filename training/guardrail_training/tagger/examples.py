@@ -12,7 +12,16 @@ from guardrail_training.pairs.mixture import MixtureSettings, PairRow, build, ha
 from guardrail_training.tagger.settings import TaggerSettings
 from guardrail_training.verifier.examples import is_held_out, key_of
 
-__all__ = ["Alignment", "Example", "Examples", "aligned", "gather", "held_out_pairs", "phrase_labels", "tags_of"]
+__all__ = [
+    "Alignment",
+    "Example",
+    "Examples",
+    "aligned",
+    "gather",
+    "held_out_pairs",
+    "phrase_labels",
+    "tags_of",
+]
 
 ALWAYS = (KEEP, DELETE, UNKNOWN, UNKNOWN_APPEND)
 
@@ -54,7 +63,7 @@ class Examples:
 
 
 def gather(settings: TaggerSettings) -> Examples:
-    """All pairs that a rewriter is trained on, but for a share of the hand-written ones, held out as written."""
+    """All pairs that a rewriter is trained on; a share of the hand-written ones is held out, as written."""
     mixture = build(
         MixtureSettings(data=settings.data, own=settings.own, clean=settings.clean, seed=settings.seed)
     )
@@ -91,7 +100,7 @@ def aligned(source: str, reference: str) -> list[Alignment]:
 
 
 def phrase_labels(rows: Sequence[PairRow], *, count: int) -> list[str]:
-    """The labels of the phrases that are needed most often, each pair by the reference that needs fewest words."""
+    """The labels of the phrases that are needed most often, by the reference with the fewest new words."""
     found: Counter[str] = Counter()
     for row in rows:
         alignments = [aligned(row.source, reference) for reference in row.references]
@@ -101,7 +110,7 @@ def phrase_labels(rows: Sequence[PairRow], *, count: int) -> list[str]:
 
 
 def tags_of(row: PairRow, *, known: frozenset[str]) -> tuple[str, ...]:
-    """The labels of the words of a source, for the reference that the labels say best, then with fewest changes."""
+    """The labels of a source's words, for the reference that they say best, then with fewest changes."""
     found = [_tagged(row.source, aligned(row.source, reference), known) for reference in row.references]
     return min(found, key=_cost)
 

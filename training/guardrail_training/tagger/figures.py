@@ -16,7 +16,7 @@ AT = (50, 100, 200)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """``exact`` proposals have the letters of a reference; ``precision`` is their share of the surest so many."""
+    """``exact`` proposals have a reference's letters; ``precision`` is their share of the surest so many."""
 
     pairs: int
     proposed: int

@@ -93,7 +93,9 @@ def eight_bit_cost(small: Tagger, large: Tagger, texts: Sequence[str]) -> dict[s
         [None if each is None else each.argmax(axis=1) for each in tagger.chances(texts)]
         for tagger in (small, large)
     ]
-    firsts = [[edits[0].text if edits else None for edits in tagger.propose(texts)] for tagger in (small, large)]
+    firsts = [
+        [edits[0].text if edits else None for edits in tagger.propose(texts)] for tagger in (small, large)
+    ]
     return {
         "texts": len(texts),
         "alone_ms": alone_ms,

@@ -1,10 +1,10 @@
-"""Trains the edit tagger: one encoder that says of each word whether it stays, goes, or becomes a known phrase.
+"""Trains the edit tagger: one encoder that says of each word whether it stays, goes or becomes a phrase.
 
     guardrail-train tagger --base minilm-l6-v2 --data DIR --out DIR
 
-It learns from the pairs of a rewriter's adapter (``guardrail-train rewriter-data``), aligned word by word: the
-hand-written ones, ParaDetox cleaned, and texts in which all is kept. A share of the hand-written sources is
-held out. ``start`` goes on from a detector's encoder, which knows what is hostile.
+It learns from the pairs of a rewriter's adapter (``guardrail-train rewriter-data``), aligned word by word:
+the hand-written ones, ParaDetox cleaned, and texts in which all is kept. A share of the hand-written sources
+is held out. ``start`` goes on from a detector's encoder, which knows what is hostile.
 
 Steps: 1. gather the pairs, hold sources out, count the phrases; 2. draw every pass; 3. AdamW with warm-up and
 linear decay on cross-entropy of the words' tags; 4. export as 8-bit ONNX with its manifest, and measure on
