@@ -42,7 +42,7 @@ __all__ = [
 
 REWRITER_BASE = "smollm2-135m-instruct"
 SHIPPED = Path(__file__).parent.parent / "shipped"
-SHIPPED_MODELS = ("detector", "rewriter")  # beside them lie tables that no manifest describes
+SHIPPED_MODELS = ("detector", "rewriter", "tagger")  # beside them lie tables that no manifest describes
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 
