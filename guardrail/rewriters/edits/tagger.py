@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ def tokens_of_words(tokenizer: Tokenizer, text: str) -> TaggedWords:
         if place < len(encoding) and encoding.starts[place] < word.end:
             found.append(word)
             firsts.append(place + 1)
-    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    cls, sep = (cast("int", tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
     return TaggedWords([cls, *encoding.ids.tolist(), sep], found, firsts)
 
 

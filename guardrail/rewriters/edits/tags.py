@@ -143,7 +143,7 @@ def _may_change(text: str, changes: Sequence[Change]) -> bool:
         if first != last:
             return False
     gone = "".join(text[change.start : change.end] for change in changes)
-    return gone.count('"') % 2 == 0 and all(gone.count(a) == gone.count(b) for a, b in _PAIRED)
+    return gone.count('"') % 2 == 0 and all(gone.count(pair[0]) == gone.count(pair[1]) for pair in _PAIRED)
 
 
 def _is_empty(result: str, source: str) -> bool:

@@ -101,7 +101,7 @@ def eight_bit_cost(small: Tagger, large: Tagger, texts: Sequence[str]) -> dict[s
         "alone_ms": alone_ms,
         f"in_{TOGETHER}s_ms": together_ms,
         "alone_to_batch": max(moved, default=0.0),
-        "tags_changed": sum(not np.array_equal(a, b) for a, b in zip(*tags, strict=True)),  # type: ignore[arg-type]  # two Nones are equal too
+        "tags_changed": sum(not np.array_equal(a, b) for a, b in zip(*tags, strict=True)),
         "edits_changed": sum(a != b for a, b in zip(*firsts, strict=True)),
     }
 
