@@ -43,7 +43,7 @@ __all__ = [
 
 
 REWRITER_MISSING = "rewriter_missing"
-"""The ``reason`` of a rewriter that is not there: toxic text is masked, and nothing is broken."""
+"""The ``reason`` of a rewriter that is not there: what it alone could mend is masked, nothing is broken."""
 
 
 class GuardrailError(Exception):

@@ -15,7 +15,7 @@ from guardrail.errors import ManifestError
 __all__ = ["FILENAME", "Encoder", "Manifest", "Template", "is_number", "sha256_of"]
 
 FILENAME = "manifest.json"
-KINDS = ("adapter", "base", "detector", "table", "verifier")
+KINDS = ("adapter", "base", "detector", "table", "tagger", "verifier")
 
 
 class Encoder(Protocol):

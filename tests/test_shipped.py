@@ -6,11 +6,13 @@ import logging
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from guardrail import Action, Guard, Outcome, Policy
+from guardrail.errors import GuardrailWarning
 from guardrail.outcome import Timings
 from tests.streaming import INLINE
 
@@ -220,20 +222,36 @@ def test_no_library_below_the_shipped_models_logs_text(
     assert canary not in caplog.text + printed.out + printed.err + repr(outcome)
 
 
-def test_without_its_base_the_default_guard_masks_and_says_which_command_helps(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
+@pytest.fixture
+def without_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     from guardrail.engine import plugins
-    from guardrail.errors import GuardrailWarning
 
     monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
     plugins.shipped_rewriter.cache_clear()
     plugins._warn_once.cache_clear()
-    with pytest.warns(GuardrailWarning, match="guardrail models pull"):
-        outcome = Guard().check(TOXIC[0])
-    assert outcome.action is Action.MASKED
-    assert outcome.degraded == ("rewriter_missing",)
-    again = Guard(policy=Policy()).check(TOXIC[0])
-    assert again.text == outcome.text
+    yield
     plugins.shipped_rewriter.cache_clear()
     plugins._warn_once.cache_clear()
+
+
+@pytest.mark.usefixtures("without_base")
+def test_without_its_base_the_default_guard_makes_sure_edits_and_says_which_command_helps() -> None:
+    text = "Why the fuck is the server down again?"
+    with pytest.warns(GuardrailWarning, match="simple edits.*guardrail models pull"):
+        outcome = Guard().check(text)
+    assert outcome.action is Action.REWRITTEN
+    assert outcome.text == "Why is the server down again?"
+    assert outcome.degraded == ()
+    assert Guard(policy=Policy()).check(text).text == outcome.text
+
+
+@pytest.mark.usefixtures("without_base")
+def test_without_its_base_the_default_guard_masks_what_no_sure_edit_mends() -> None:
+    texts = [TOXIC[0], "Why the fuck is the server down again?", "Nice day."]
+    with pytest.warns(GuardrailWarning, match="guardrail models pull"):
+        together = Guard().check_many(texts)
+    assert [outcome.action for outcome in together] == [Action.MASKED, Action.REWRITTEN, Action.PASSED]
+    assert [outcome.degraded for outcome in together] == [("rewriter_missing",), (), ()]
+    joined = Guard().check(" ".join(texts))
+    assert joined.text == " ".join(outcome.text for outcome in together)
+    assert joined.degraded == ("rewriter_missing",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -26,6 +26,8 @@ from guardrail.manifest import FILENAME, Manifest
 if TYPE_CHECKING:
     from guardrail.detectors.lexicon import Lexicon
     from guardrail.detectors.onnx import OnnxDetector
+    from guardrail.outcome import Span
+    from guardrail.rewriters.edits.rewriter import EditRewriter
     from guardrail.rewriters.onnx import OnnxRewriter
     from guardrail.verifiers.onnx import OnnxVerifier
 
@@ -59,10 +61,8 @@ def _rewriter(part: Any) -> Plugin:
     if part is None:  # left out; the policy's ladder then starts at mask
         return Plugin("rewriter", lambda segments, n: [[] for _ in segments], name="none")
     if part == "shipped":
-        plugin = _plugin(
-            "rewriter", None, "rewrite", lambda segments, n: shipped_rewriter().rewrite(segments, n)
-        )
-        plugin.marked = lambda segments, spans, n: shipped_rewriter().rewrite_marked(segments, spans, n)
+        plugin = _plugin("rewriter", None, "rewrite", lambda segments, n: _shipped_rewrites(segments, (), n))
+        plugin.marked = _shipped_rewrites
         return plugin
     plugin = _plugin("rewriter", part, "rewrite", part)
     plugin.marked = getattr(part, "rewrite_marked", None)
@@ -182,20 +182,46 @@ def _shipped_verifier() -> OnnxVerifier:
 
 @Once
 def shipped_rewriter() -> OnnxRewriter:
+    from guardrail import models
     from guardrail.rewriters.onnx import OnnxRewriter
 
+    if not models.is_here(models.REWRITER_BASE):  # before the adapter is read for nothing
+        models.require(models.REWRITER_BASE)
     return OnnxRewriter.load(SHIPPED / "rewriter")
 
 
-def _open_rewriter() -> OnnxRewriter:
-    """The shipped rewriter; where it cannot run the flow hears so, and masks."""
+@Once
+def _edit_rewriter() -> EditRewriter:
+    from guardrail.rewriters.edits.rewriter import EditRewriter
+
+    return EditRewriter()
+
+
+def _open_rewriter() -> OnnxRewriter | EditRewriter:
+    """The shipped rewriter; where that cannot run the one that needs no base, with a warning."""
     try:
         return shipped_rewriter()
     except (ModelMissingError, MissingExtraError) as error:
         _warn_once(str(error))
-        raise PluginError(f"no rewriter: {error}", reason=REWRITER_MISSING, original=error) from None
+        return _edit_rewriter()
+
+
+def _shipped_rewrites(segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int) -> list[list[str]]:
+    """Candidates of the shipped rewriter; without its base, simple edits, if there are some for all."""
+    rewriter = _open_rewriter()
+    if (marked := getattr(rewriter, "rewrite_marked", None)) is not None:
+        candidates: list[list[str]] = marked(segments, spans or [()] * len(segments), n)
+        return candidates
+    candidates = rewriter.rewrite(segments, n)
+    if not all(candidates):
+        raise PluginError("no simple edit will do, and the rewriter has no base", reason=REWRITER_MISSING)
+    return candidates
 
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(f"toxic text is masked instead of rewritten: {message}", GuardrailWarning, stacklevel=2)
+    warnings.warn(
+        f"sentences are rewritten by simple edits alone, and masked where these do not do: {message}",
+        GuardrailWarning,
+        stacklevel=2,
+    )

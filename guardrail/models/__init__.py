@@ -31,6 +31,7 @@ __all__ = [
     "Installed",
     "cache_folder",
     "for_torch",
+    "is_here",
     "listing",
     "locate",
     "pull",
@@ -41,7 +42,7 @@ __all__ = [
 
 REWRITER_BASE = "smollm2-135m-instruct"
 SHIPPED = Path(__file__).parent.parent / "shipped"
-SHIPPED_MODELS = ("detector", "rewriter")  # beside them lie tables that no manifest describes
+SHIPPED_MODELS = ("detector", "rewriter", "tagger")  # beside them lie tables that no manifest describes
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 
@@ -76,6 +77,11 @@ def locate(name: str | Path) -> Path | None:
     except ManifestError as error:
         raise ManifestError(f"{error} ('guardrail models pull {name}' replaces it)") from error
     return folder
+
+
+def is_here(name: str | Path) -> bool:
+    """Whether there is a folder of the model; its files are not looked at."""
+    return _folder_of(name).is_dir()
 
 
 def require(name: str | Path) -> Path:

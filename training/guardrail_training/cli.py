@@ -202,6 +202,17 @@ def verifier(
     typer.echo(f"written to {path}", err=True)
 
 
+@app.command()
+def tagger(
+    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
+) -> None:
+    """Trains and exports the tagger, which says of each word whether it stays, goes or is replaced."""
+    from guardrail_training.tagger import tagger as trainer
+
+    path = trainer.run(_settings(trainer.TaggerSettings, recipe, changes, base=base, data=data, out=out))
+    typer.echo(f"written to {path}", err=True)
+
+
 @app.command("detector-scores")
 def detector_scores(
     network: Annotated[str, typer.Argument(help="network.safetensors of a larger encoder's training.")],

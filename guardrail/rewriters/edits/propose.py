@@ -13,7 +13,7 @@ from guardrail.rewriters.edits.repair import Change, apply
 from guardrail.rewriters.edits.substitutions import MAX_WORDS, SubstitutionTable
 from guardrail.text.protected import find, protected_spans
 
-__all__ = ["MAX_EDITS", "edits"]
+__all__ = ["KEPT", "MAX_EDITS", "edits"]
 
 MAX_EDITS = 20
 """Candidates for one segment: each is read once by the model."""

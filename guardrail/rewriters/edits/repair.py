@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from guardrail.text.wordlists import word_set
 
-__all__ = ["Change", "apply"]
+__all__ = ["Change", "apply", "has_hole", "with_article"]
 
 
 _BLANKS = " \t"
@@ -32,6 +33,15 @@ _NO_NOUN = word_set(
     "a an the who that which is are was were if and or but would will can could has have had to for"
     " of in on at by with because when while like as than"
 )
+_HAVE = word_set("have has had having i've you've we've they've")
+_PREPOSITIONS = word_set("of to for from at into in on with by than")
+_NEVER_LAST = _LEADS_ON | _HAVE | _PREPOSITIONS | {"thank", "worth", "most", "every", "no"}
+_CONTRACTED = ("'s", "'re", "'m", "'ve")
+_BE = word_set("is are was were be been being am im")
+_JOINS_CLAUSES = _BE | word_set("and but or nor which although though whose because")
+_WORDS = r"[^\W\d_]+(?:['’][^\W\d_]+)*"
+_BEFORE_MARK = re.compile(rf"(?<![^\W_])(?P<word>{_WORDS})[ \t]*(?=[.,;:!?…)\]\"”\r\n]|\s[–—-]|\Z)")
+_NEIGHBOURS = re.compile(rf"(?<![^\W_])(?P<word>{_WORDS})(?=[ \t]+(?P<next>{_WORDS}))")
 _VOWEL = re.compile(r"(?:[aeio]|u(?!n[aeiou]|s[aeu]|ti|k\b)|h(?:our|onest|onou?r|eir))", re.IGNORECASE)
 _CONSONANT = re.compile(r"(?:one\b|once\b|eu|ewe|uni|use|usu)", re.IGNORECASE)
 
@@ -58,10 +68,10 @@ def apply(text: str, changes: Sequence[Change], *, both_commas: bool = False) ->
         right = left[change.end :] + right
         left = left[: change.start]
         if change.instead:
-            left = _with_article(left, change.instead) + change.instead
+            left, right = _put(left, change.instead, right)
             continue
-        left, right = _joined(left, right, both_commas=both_commas)
-        if _is_hole(left, right):
+        left, right = _joined(left, right, both_commas=both_commas, is_casual=text[:1].islower())
+        if _is_hole(left, right, source=text):
             return None
     result = left + right
     if text[:1].isupper():
@@ -69,19 +79,68 @@ def apply(text: str, changes: Sequence[Change], *, both_commas: bool = False) ->
     return _closed(result, text)
 
 
-def _joined(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
-    """Both sides of a deletion, so that they can stand next to each other."""
+def has_hole(source: str, result: str) -> bool:
+    """Whether a word of the result leads to nothing, or to what cannot follow it, that did not in the source.
+
+    Words that lead on are forms of be and have, articles, possessives, prepositions and what ends in "'s".
+    """
+    at_ends = _before_marks(result) - _before_marks(source)
+    if any(word in _NEVER_LAST or word.endswith(_CONTRACTED) for word in at_ends):
+        return True
+    return any(_cannot_follow(first, second) for first, second in _neighbours(result) - _neighbours(source))
+
+
+def _before_marks(text: str) -> Counter[str]:
+    """The words that stand before a mark or at an end of the text."""
+    return Counter(_plain(match["word"]) for match in _BEFORE_MARK.finditer(text))
+
+
+def _neighbours(text: str) -> Counter[tuple[str, str]]:
+    """Every two words with nothing but blanks between them."""
+    return Counter((_plain(match["word"]), _plain(match["next"])) for match in _NEIGHBOURS.finditer(text))
+
+
+def _cannot_follow(first: str, second: str) -> bool:
+    if first == second:
+        return first in _LEADS_ON
+    if first in _LEADS_TO_NOUN:
+        return second in _NO_NOUN
+    is_be = first in _BE or first.endswith(("'re", "'m"))
+    return (is_be or first in _PREPOSITIONS) and second in _JOINS_CLAUSES
+
+
+def _put(left: str, instead: str, right: str) -> tuple[str, str]:
+    """Both sides with words put between them; articles fit what follows, a new sentence has its capital."""
+    left = with_article(left, instead)
+    blanks = right[: len(right) - len(right.lstrip(_BLANKS))]
+    right = right[len(blanks) :]
+    if instead[-1] in _ENDS and blanks and right[:1].islower() and not left.islower():
+        right = right[:1].upper() + right[1:]
+    return left + (with_article(instead + blanks, right) if blanks else instead), right
+
+
+def _joined(left: str, right: str, *, both_commas: bool, is_casual: bool) -> tuple[str, str]:
+    """Both sides of a deletion, so that they can stand next to each other.
+
+    Nothing is put between parts of one word, and casual text, which begins in small letters, goes on so.
+    """
+    is_inside_word = all(end == "-" or end.isalnum() for end in (left[-1:], right[:1]))
     left, right = left.rstrip(_BLANKS), right.lstrip(_BLANKS)
     left, right = _paired(left, right, both_commas=both_commas)
     if not left or left[-1] in _ENDS + _BREAKS:
-        return _opened(left, right)
+        return _opened(left, right, is_casual=is_casual)
     if not right or right[0] in _CLOSING + _BREAKS:
         left = _ended(left)
         if not left or left[-1] in _ENDS + _BREAKS:
-            return _opened(left, right)
+            return _opened(left, right, is_casual=is_casual)
     if _last_word(left) in ("a", "an"):
-        left = _with_article(left + " ", right).rstrip(_BLANKS)
-    if right and right[0] not in _CLOSING + _BREAKS and left[-1] not in _BREAKS + '([{"“‘*_`/':
+        left = with_article(left + " ", right).rstrip(_BLANKS)
+    if (
+        not is_inside_word
+        and right
+        and right[0] not in _CLOSING + _BREAKS
+        and left[-1] not in _BREAKS + '([{"“‘*_`/'
+    ):
         left += " "
     return left, right
 
@@ -100,11 +159,11 @@ def _paired(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
     return left, right
 
 
-def _opened(left: str, right: str) -> tuple[str, str]:
+def _opened(left: str, right: str, *, is_casual: bool) -> tuple[str, str]:
     """Both sides where the right one opens the text, a sentence or a line now."""
     right = right.lstrip(_BLANKS + _PAUSES + _ENDS + "–—-")
     if left and left[-1] in _ENDS:
-        right = right[:1].upper() + right[1:]
+        right = right if is_casual else right[:1].upper() + right[1:]
         left += " " if right and right[0] not in _BREAKS else ""
     return left, right
 
@@ -123,16 +182,22 @@ def _ended(left: str) -> str:
     return left
 
 
-def _is_hole(left: str, right: str) -> bool:
-    """Whether the left side lacks what it leads to."""
+def _is_hole(left: str, right: str, *, source: str) -> bool:
+    """Whether the left side, with which the source begins, lacks what it leads to, and did not there."""
     if not right.strip() or right[0] in _CLOSING + _BREAKS:
+        if source[len(left.rstrip(_BLANKS)) :].lstrip(_BLANKS)[:1] in (*_CLOSING, *_BREAKS):
+            return False
         return left.rstrip(_BLANKS).endswith(("(", "[")) or _last_word(left) in _LEADS_ON
     return _last_word(left) in _LEADS_TO_NOUN and _first_word(right) in _NO_NOUN
 
 
 def _last_word(left: str) -> str:
     found = _LAST_WORD.search(left)
-    return found["word"].casefold().replace("’", "'") if found else ""
+    return _plain(found["word"]) if found else ""
+
+
+def _plain(word: str) -> str:
+    return word.casefold().replace("’", "'")
 
 
 def _first_word(right: str) -> str:
@@ -140,7 +205,7 @@ def _first_word(right: str) -> str:
     return found["word"].casefold() if found else ""
 
 
-def _with_article(left: str, right: str) -> str:
+def with_article(left: str, right: str) -> str:
     """The left side; where it ends in a or an, as the first word of the right side needs it."""
     found = _ARTICLE.search(left)
     word = _first_word(right)

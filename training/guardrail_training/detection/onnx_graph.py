@@ -170,12 +170,12 @@ class Builder(Protocol):
 
 
 def finished(
-    graph: Graph, *, name: str, ids: str, shapes: Mapping[str, Sequence[str | int]]
+    graph: Graph, *, name: str, ids: str | None = None, shapes: Mapping[str, Sequence[str | int]]
 ) -> onnx.ModelProto:
-    """The graph as a model; ``ids`` is its third input, ``shapes`` are those of its outputs."""
+    """The graph as a model; ``ids`` is its third input, if any, ``shapes`` are those of its outputs."""
     inputs = [
         helper.make_tensor_value_info(each, TensorProto.INT64, ["batch", "time"])
-        for each in ("input_ids", "attention_mask", ids)
+        for each in ("input_ids", "attention_mask", *([] if ids is None else [ids]))
     ]
     outputs = [
         helper.make_tensor_value_info(each, TensorProto.FLOAT, list(shape)) for each, shape in shapes.items()
@@ -185,10 +185,13 @@ def finished(
     return helper.make_model(proto, opset_imports=opsets, ir_version=8, producer_name="guardrail-train")
 
 
-def encoder_states(graph: Graph, weights: Weights, *, added: str, ids: str) -> tuple[str, str]:
+def encoder_states(
+    graph: Graph, weights: Weights, *, added: str | None = None, ids: str = ""
+) -> tuple[str, str]:
     """The encoder's last states, (batch, time, width), and the mask as floats, (batch, time, 1).
 
-    The rows of the table ``added`` that the input ``ids`` names are added to the tokens' embeddings.
+    The rows of the table ``added`` that the input ``ids`` names are added to the tokens' embeddings, if there
+    is such a table.
     """
     bias, real = _masks(graph)
     x = _embeddings(graph, weights, added=added, ids=ids)
@@ -207,7 +210,7 @@ def _masks(graph: Graph) -> tuple[str, str]:
     return graph.add("Unsqueeze", far, graph.integers(1, 2), name="score_bias"), real
 
 
-def _embeddings(graph: Graph, weights: Weights, *, added: str, ids: str) -> str:
+def _embeddings(graph: Graph, weights: Weights, *, added: str | None, ids: str) -> str:
     prefix = "encoder.embeddings."
     words = graph.table("words", weights[f"{prefix}word_embeddings.weight"], "input_ids")
     shape = graph.add("Shape", "input_ids", name="shape")
@@ -218,9 +221,11 @@ def _embeddings(graph: Graph, weights: Weights, *, added: str, ids: str) -> str:
     positions = (
         weights[f"{prefix}position_embeddings.weight"] + weights[f"{prefix}token_type_embeddings.weight"][0]
     )
-    table = graph.constant(added, weights[f"{added}.weight"])
-    rows = graph.add("Gather", table, ids, name=f"{added}/rows")
-    together = graph.add("Add", words, rows, name="words/together")
+    together = words
+    if added is not None:
+        table = graph.constant(added, weights[f"{added}.weight"])
+        rows = graph.add("Gather", table, ids, name=f"{added}/rows")
+        together = graph.add("Add", words, rows, name="words/together")
     return _normalise(
         graph,
         weights,

@@ -58,10 +58,10 @@ def arrays(network: nn.Module) -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids with special ones, and their letter cases (of a pair: kinds)."""
+    """Token ids with special ones, and their letter cases (of a pair: kinds), if the network reads these."""
 
     ids: Sequence[int]
-    cases: Sequence[int]
+    cases: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,7 +72,7 @@ class OnEncoder(Protocol):
 
     @property
     def encoder(self) -> Any: ...
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, added_ids: Tensor, /) -> Any: ...
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, /, *added_ids: Tensor) -> Any: ...
 
 
 def activation_ranges(network: OnEncoder, rows: Sequence[Row]) -> dict[str, Floats]:
@@ -97,7 +97,7 @@ def activation_ranges(network: OnEncoder, rows: Sequence[Row]) -> dict[str, Floa
     with torch.no_grad():
         for row in rows:
             ids = torch.tensor([list(row.ids)])
-            network(ids, torch.ones_like(ids), torch.tensor([list(row.cases)]))
+            network(ids, torch.ones_like(ids), *(torch.tensor([list(row.cases)]) for _ in row.cases[:1]))
     for hook in hooks:
         hook.remove()
     return found

@@ -34,7 +34,7 @@ from guardrail_training.pairs.written import (
 )
 from guardrail_training.records import read_records, required_folder
 
-__all__ = ["Mixture", "MixtureSettings", "PairRow", "build", "write_mixture"]
+__all__ = ["Mixture", "MixtureSettings", "PairRow", "build", "hand_written", "write_mixture"]
 
 MIN_KNOWN = 3  # so many rows must have a word for it to count as rightly spelled
 MIN_SPELLED = 8  # or so many texts of all sources, in which people spell less carefully
@@ -128,9 +128,7 @@ def write_mixture(settings: MixtureSettings, out: str | Path, refused: str | Pat
 def build(settings: MixtureSettings) -> Mixture:
     """The mixture of all sources in the data folder and of the project's own files."""
     data = required_folder(settings.data)
-    written = _hand_written(data / "everyday" / "train.jsonl", "everyday")
-    for path in settings.own:
-        written += _hand_written(Path(path), "own")
+    written = _all_written(data, settings.own)
     pairs, judged = _paradetox(data, written)
     lossy = [each.row for each in written if each.lossy] + _cannot_rewrite(data)
     rows = [each.row for each in written if not each.lossy] + pairs
@@ -150,6 +148,18 @@ def build(settings: MixtureSettings) -> Mixture:
     styled = [_styled(row, generator) for row in chosen]
     refused = [row for row in fresh if row.origin in ("lossy", "cannot rewrite")]
     return Mixture(tuple(styled), tuple(refused), tuple(judged), near_dev)
+
+
+def hand_written(data: str | Path, own: Sequence[str]) -> list[PairRow]:
+    """The hand-written pairs as they were written, without those that nothing civil can carry."""
+    return [each.row for each in _all_written(required_folder(data), own) if not each.lossy]
+
+
+def _all_written(data: Path, own: Sequence[str]) -> list[_Written]:
+    written = _hand_written(data / "everyday" / "train.jsonl", "everyday")
+    for path in own:
+        written += _hand_written(Path(path), "own")
+    return written
 
 
 def _sample(rows: list[PairRow], count: int, generator: random.Random) -> list[PairRow]:
