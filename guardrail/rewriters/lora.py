@@ -21,7 +21,6 @@ from guardrail.rewriters.decode import decode, log_probabilities
 from guardrail.rewriters.edits.candidates import marked_candidates
 from guardrail.rewriters.edits.models import TorchModel
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
-from guardrail.rewriters.edits.tagger import Tagger
 from guardrail.rewriters.folders import find_base
 from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.rewriters.wording import LEAST_LIKELY, Wording
@@ -130,9 +129,7 @@ class LoraRewriter:
             model = TorchModel(
                 applied, stop=self._base.stop, decoding=self._decoding, encode=self._wording.encode
             )
-            return marked_candidates(
-                model, self._wording, SubstitutionTable.shipped(), Tagger.shipped(), asked, n
-            )
+            return marked_candidates(model, self._wording, SubstitutionTable.shipped(), asked, n)
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """For each text, as a rewrite of the segment, the log-probability of each token and of its end.

@@ -21,7 +21,6 @@ from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail.rewriters.edits.candidates import marked_candidates
 from guardrail.rewriters.edits.models import SearchModel
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
-from guardrail.rewriters.edits.tagger import Tagger
 from guardrail.rewriters.folders import BaseFolder, find_base
 from guardrail.rewriters.runtime.factors import factors_of
 from guardrail.rewriters.runtime.graph import Precision
@@ -148,9 +147,7 @@ class OnnxRewriter:
         model = SearchModel(
             self._reader, stop=self._base.stop, decoding=self._decoding, encode=self._wording.encode
         )
-        return marked_candidates(
-            model, self._wording, SubstitutionTable.shipped(), Tagger.shipped(), asked, n
-        )
+        return marked_candidates(model, self._wording, SubstitutionTable.shipped(), asked, n)
 
     def score(self, segment: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """For each text, as a rewrite of the segment, the log-probability of each token and of its end.

@@ -30,7 +30,6 @@ from guardrail.rewriters.edits.candidates import Ask, marked_candidates
 from guardrail.rewriters.edits.propose import edits
 from guardrail.rewriters.edits.ranking import ranked
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
-from guardrail.rewriters.edits.tagger import TaggedEdit, Tagger
 from guardrail.rewriters.lora import LoraRewriter
 from guardrail.rewriters.onnx import OnnxRewriter
 from guardrail.rewriters.sampling import Decoding, Prompt
@@ -110,9 +109,8 @@ def test_a_free_rewrite_that_is_cut_off_leaves_the_edits(
     rewriter = RUNTIMES[runtime](make_adapter(seed=SEED), base_folder=tiny_base, decoding=one_token)
     text, marks = SEGMENTS[1], SPANS[1]
     marked, plain = rewriter.rewrite_marked([text, text], [marks, []], 40)
-    tagged = {edit.text for edit in Tagger.shipped().propose([text])[0]}
-    assert set(plain) == tagged
-    assert set(marked) == tagged | set(edits(text, marks, SubstitutionTable.shipped()))
+    assert plain == []
+    assert sorted(marked) == sorted(edits(text, marks, SubstitutionTable.shipped()))
 
 
 class Characters:
@@ -142,27 +140,11 @@ class Friendly:
         return [[np.zeros(1, np.float32) for _ in each] for each in texts]
 
 
-class Silent:
-    """A tagger that proposes the same for every text, by default nothing."""
-
-    def __init__(self, *texts: str) -> None:
-        self.edits = [TaggedEdit(text, -1.0) for text in texts]
-
-    def propose(self, texts: Sequence[str]) -> list[list[TaggedEdit]]:
-        return [self.edits for _ in texts]
-
-
 def proposed(
-    segments: Sequence[tuple[str, tuple[Span, ...]]],
-    *,
-    n: int = 9,
-    model: Friendly | None = None,
-    tagger: Silent | None = None,
+    segments: Sequence[tuple[str, tuple[Span, ...]]], *, n: int = 9, model: Friendly | None = None
 ) -> list[list[str]]:
     wording: Any = Characters()
-    return marked_candidates(
-        model or Friendly(), wording, SubstitutionTable({}), tagger or Silent(), segments, n
-    )
+    return marked_candidates(model or Friendly(), wording, SubstitutionTable({}), segments, n)
 
 
 def test_without_spans_the_free_rewrite_is_all_that_is_proposed() -> None:
@@ -179,15 +161,6 @@ def test_a_segment_is_written_anew_once_however_many_candidates_are_wanted(n: in
     found = proposed([(texts[0], (Span(13, 18),)), (texts[1], (Span(8, 12),))], n=n, model=model)
     assert [ask.prompt for ask in model.asked] == list(Characters().prompts(texts).values())
     assert all(1 <= len(group) <= n for group in found)
-
-
-def test_what_the_tagger_proposes_stands_before_other_edits_and_no_text_twice() -> None:
-    text = "Stop it, you clown"
-    tagger = Silent("Stop it, you", "Stop, friend", text, "Stop it, dear")
-    marked, plain = proposed([(text, (Span(13, 18),)), (text, ())], tagger=tagger)
-    assert {"Stop it", "Stop, friend", "Stop it, dear", "Stop it, you"} <= set(marked)
-    assert sorted(plain) == ["Stop it, dear", "Stop it, you", "Stop, friend"]
-    assert len(marked) == len(set(marked))
 
 
 # ---- the order

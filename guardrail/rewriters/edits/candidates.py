@@ -1,4 +1,4 @@
-"""All candidates for segments whose toxic characters are known: the tagger's, edits, the greedy free rewrite.
+"""All candidates for segments whose toxic characters are known: edits and the greedy free rewrite.
 
 Samples are not among them: where only a sample passes all checks, readers accept about one in four
 (docs/decisions/0043-no-samples.md).
@@ -20,11 +20,10 @@ from guardrail.rewriters.edits.phrases import phrases
 from guardrail.rewriters.edits.propose import edits
 from guardrail.rewriters.edits.ranking import letters, ranked
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
-from guardrail.rewriters.edits.tagger import TaggedEdit
 from guardrail.rewriters.sampling import Prompt
 from guardrail.rewriters.wording import Wording
 
-__all__ = ["MAX_SCORED", "Ask", "Model", "Proposer", "marked_candidates"]
+__all__ = ["MAX_SCORED", "Ask", "Model", "marked_candidates"]
 
 MAX_SCORED = 1024
 """Tokens of all edits of one segment; for each the model weighs its whole vocabulary."""
@@ -55,19 +54,10 @@ class Model(Protocol):
         ...
 
 
-class Proposer(Protocol):
-    """A tagger."""
-
-    def propose(self, texts: Sequence[str]) -> list[list[TaggedEdit]]:
-        """Edits of each text."""
-        ...
-
-
 def marked_candidates(
     model: Model,
     wording: Wording,
     table: SubstitutionTable,
-    tagger: Proposer,
     segments: Sequence[tuple[str, tuple[Span, ...]]],
     n: int,
 ) -> list[list[str]]:
@@ -78,12 +68,10 @@ def marked_candidates(
     prompts = wording.prompts([text for text, _ in segments])
     todo = [(text, spans) for text, spans in dict.fromkeys(segments) if text in prompts]
     continued = model.continued([Ask(prompts[text], tuple(wording.encode(text))) for text, _ in todo])
-    proposed = tagger.propose([text for text, _ in todo])
     kept = []
-    for (text, spans), tokens, tagged in zip(todo, continued, proposed, strict=True):
+    for (text, spans), tokens in zip(todo, continued, strict=True):
         free = wording.texts([tokens], source=text)
-        edited = [*(edit.text for edit in tagged), *edits(text, spans, table)]
-        others = _different([text, *free], [*edited, *_partly(text, spans, free)])
+        others = _different([text, *free], [*edits(text, spans, table), *_partly(text, spans, free)])
         kept.append(_affordable(wording, free, others))
     scores = model.scored([prompts[text] for text, _ in todo], kept)
     found = {
