@@ -29,9 +29,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from guardrail.config.settings import Url, hints_of, key_error, read_toml, typed, value_of
+from guardrail.config.settings import Url, hints_of, key_error, typed, value_of
 from guardrail.config.variables import Variable, variables_of
 from guardrail.errors import ConfigError
+from guardrail.models.files import read_toml
 from guardrail.policy import Policy, Use
 
 if TYPE_CHECKING:

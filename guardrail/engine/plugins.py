@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from guardrail.engine.calls import Models
 from guardrail.engine.contract import Plugin
+from guardrail.engine.runner import Models
 from guardrail.errors import (
     REWRITER_MISSING,
     GuardrailWarning,
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from guardrail.rewriters.onnx import OnnxRewriter
     from guardrail.verifiers.onnx import OnnxVerifier
 
-__all__ = ["Once", "chosen_verifier", "connect", "require_portable", "shipped_rewriter", "threshold_of"]
+__all__ = [
+    "Once",
+    "chosen_verifier",
+    "connect",
+    "download_rewriter_base",
+    "require_portable",
+    "shipped_rewriter",
+    "threshold_of",
+]
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 ACCEPTABLE = 0.5
@@ -181,6 +189,13 @@ def shipped_rewriter() -> OnnxRewriter:
     from guardrail.rewriters.onnx import OnnxRewriter
 
     return OnnxRewriter.load(SHIPPED / "rewriter")
+
+
+def download_rewriter_base() -> None:
+    """Fetches the shipped rewriter's base if it is not on this machine."""
+    from guardrail.rewriters.folders import download_base
+
+    download_base()
 
 
 def _open_rewriter() -> OnnxRewriter:

@@ -17,8 +17,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.engine.asking import Asker, FedText
-from guardrail.engine.growth import Growth
+from guardrail.engine.adapters import GuardAdapter, PushedText
+from guardrail.engine.stream import RepetitionCheck
 from guardrail.errors import BlockedError
 from guardrail.outcome import Action
 from guardrail.structured.records import elements_of, fields_of, keys_of, with_parts
@@ -40,13 +40,13 @@ def is_chunk(value: object) -> bool:
     return fields is not None and (_is_of_choices(fields) or _is_of_deltas(fields))
 
 
-async def moderated_chunks(chunks: AsyncIterator[Any], asker: Asker) -> AsyncGenerator[Any, None]:
+async def moderated_chunks(chunks: AsyncIterator[Any], adapter: GuardAdapter) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer. TypeError for a chunk of another shape."""
     stream: _Choices | _Deltas | None = None
     try:
         async for chunk in chunks:
             if stream is None:
-                stream = (_Choices if _is_of_choices(fields_of(chunk) or {}) else _Deltas)(asker)
+                stream = (_Choices if _is_of_choices(fields_of(chunk) or {}) else _Deltas)(adapter)
             if not stream.takes(chunk):
                 raise TypeError(f"expected chunks of one shape, got {type(chunk).__name__} among others")
             async with aclosing(stream.take(chunk)) as released:
@@ -74,9 +74,9 @@ def _is_of_deltas(fields: Mapping[Any, Any]) -> bool:
 class _Text:
     """One text on its way through the guard."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._fed: FedText = asker.fed()
-        self._growth = Growth()
+    def __init__(self, adapter: GuardAdapter) -> None:
+        self._fed: PushedText = adapter.push_stream()
+        self._growth = RepetitionCheck()
 
     @property
     def is_blocked(self) -> bool:
@@ -139,8 +139,8 @@ class _Choice:
 class _Choices:
     """Chunks with choices."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, adapter: GuardAdapter) -> None:
+        self._asker = adapter
         self._choices: dict[object, _Choice] = {}
 
     def takes(self, chunk: Any) -> bool:
@@ -350,9 +350,9 @@ class _Part:
 class _Deltas:
     """Chunks with the text so far and what is new of it; each waits for the next: the last is whole."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-        self._text: _Text | None = _Text(asker)
+    def __init__(self, adapter: GuardAdapter) -> None:
+        self._asker = adapter
+        self._text: _Text | None = _Text(adapter)
         self._before = ""
         self._said = ""
         self._waiting: Any = None

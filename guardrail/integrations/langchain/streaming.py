@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
-from guardrail.engine.asking import Asker
+from guardrail.engine.adapters import GuardAdapter
 from guardrail.integrations.langchain.chunks import (
     METADATA,
     Held,
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 async def moderated(
-    chunks: AsyncIterator[Any], asker: Asker, *, paths: Sequence[str]
+    chunks: AsyncIterator[Any], adapter: GuardAdapter, *, paths: Sequence[str]
 ) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer, of the kind that they are.
 
@@ -44,16 +44,16 @@ async def moderated(
         return
     everything = _rest(chunks, first)
     if isinstance(first, str) and not paths:
-        async with aclosing(asker.stream(everything)) as stream:
+        async with aclosing(adapter.stream(everything)) as stream:
             async for text in stream:
                 yield text
     elif isinstance(first, BaseMessageChunk) and not paths:
-        async with aclosing(_MessageStream(everything, asker).released()) as released:
+        async with aclosing(_MessageStream(everything, adapter).released()) as released:
             async for chunk in released:
                 yield chunk
     else:
         whole = await _added_up(everything)
-        yield await asker.moderate(whole, paths=paths)
+        yield await adapter.moderate(whole, paths=paths)
 
 
 async def _rest(chunks: AsyncIterator[T], *first: T) -> AsyncGenerator[T, None]:
@@ -82,9 +82,9 @@ class _MessageStream:
     and metadata is taken out; the words go on without it, and the refusal stands behind them.
     """
 
-    def __init__(self, chunks: AsyncIterator[BaseMessageChunk], asker: Asker) -> None:
+    def __init__(self, chunks: AsyncIterator[BaseMessageChunk], adapter: GuardAdapter) -> None:
         self._chunks = chunks
-        self._asker = asker
+        self._asker = adapter
         self._pieces: deque[Piece] = deque()
         self._queue: deque[BaseMessageChunk | Held] = deque()
         self._beside: BaseMessageChunk | None = None
