@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from guardrail.detectors.lexicon import Lexicon
     from guardrail.detectors.onnx import OnnxDetector
     from guardrail.rewriters.onnx import OnnxRewriter
-    from guardrail.verifiers.onnx import OnnxVerifier
+    from guardrail.rewriters.verifier import OnnxVerifier
 
 __all__ = [
     "Once",
@@ -179,7 +179,7 @@ def _shipped_lexicon() -> Lexicon:
 
 @Once
 def _shipped_verifier() -> OnnxVerifier:
-    from guardrail.verifiers.onnx import OnnxVerifier
+    from guardrail.rewriters.verifier import OnnxVerifier
 
     return OnnxVerifier.shipped()
 

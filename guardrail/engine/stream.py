@@ -101,6 +101,7 @@ class AsyncPushStream:
         async with aclosing(_areleased(self._run, piece, self._ask, self._note)) as released:
             async for text in released:
                 yield text
+                del text
         if self._run.outcome is not None:
             await self.close()
 
@@ -311,6 +312,7 @@ async def _async_pieces(
                 async with aclosing(_areleased(run, await source.read(), batcher.ask, note)) as released:
                     async for text in released:
                         yield text
+                        del text  # an error of the next chunk shows this frame
     finally:
         try:
             await source.close()

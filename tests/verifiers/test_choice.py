@@ -12,7 +12,7 @@ from guardrail.config import Config, ModelSettings
 from guardrail.engine.plugins import chosen_verifier, threshold_of
 from guardrail.errors import ConfigError, ManifestError
 from guardrail.rewriters.onnx import OnnxRewriter
-from guardrail.verifiers.onnx import OnnxVerifier
+from guardrail.rewriters.verifier import OnnxVerifier
 
 
 def own_rewriter(segments: Sequence[str], n: int) -> list[list[str]]:
