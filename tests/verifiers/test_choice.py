@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from guardrail import Guard, Policy, plugins
+from guardrail import Guard, Policy
+from guardrail.engine import plugins
 from guardrail.config import Config, ModelSettings
 from guardrail.engine.plugins import chosen_verifier, threshold_of
 from guardrail.errors import ConfigError, ManifestError
