@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from guardrail import Guard, Policy
-from guardrail.engine import plugins
 from guardrail.config import Config, ModelSettings
+from guardrail.engine import plugins
 from guardrail.engine.plugins import chosen_verifier, threshold_of
 from guardrail.errors import ConfigError, ManifestError
 from guardrail.rewriters.onnx import OnnxRewriter
