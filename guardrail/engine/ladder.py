@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from guardrail.engine.portions import MAX_REWRITTEN, portions
+from guardrail.engine.portions import MAX_REWRITTEN, portions, united
 from guardrail.engine.scoring import CLEAN, Case, Trace, detect, score_in_context, tolerate
 from guardrail.engine.steps import Embed, Rewrite, Steps, Verify
 from guardrail.errors import DeadlineError, PluginError
@@ -122,24 +122,11 @@ def candidates(policy: Policy, cases: Sequence[Case], *, n: int) -> Steps[list[l
     bodies = tuple(case.body for case in cases)
     listed = yield from detect(policy, bodies, lexicon=True)
     spans = tuple(
-        tuple(_merged([*case.verdict.spans, *words.spans])) for case, words in zip(cases, listed, strict=True)
+        tuple(united([*case.verdict.spans, *words.spans], touching=True))
+        for case, words in zip(cases, listed, strict=True)
     )
     proposed: list[list[str]] = yield Rewrite(bodies, n, spans)
     return proposed
-
-
-def _merged(spans: Iterable[Span]) -> Iterator[Span]:
-    """The same characters in disjoint spans, in order."""
-    current: Span | None = None
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if current is not None and span.start <= current.end:
-            current = Span(current.start, max(current.end, span.end))
-            continue
-        if current is not None:
-            yield current
-        current = span
-    if current is not None:
-        yield current
 
 
 def _propose(

@@ -40,14 +40,19 @@ CURSORS = "▌▍▎▏▋▊▉█▮●|_"
 """Marks that stand for a cursor at the end of a text that continues."""
 
 
-class PushStream:
+class _Pushed:
     """A text that is handed in piece by piece.
 
     ``settle`` is told the outcome once, after the last piece; ``note`` each edit before its text is given.
     """
 
     def __init__(
-        self, flow: Flow, *, ask: Ask, settle: Callable[[Outcome], object], note: Note | None = None
+        self,
+        flow: Flow,
+        *,
+        ask: Callable[[ModelCall], Any],
+        settle: Callable[[Outcome], Any],
+        note: Note | None = None,
     ) -> None:
         self._run = Run(flow)
         self._ask = ask
@@ -60,6 +65,18 @@ class PushStream:
         """None until the text is over."""
         return self._run.outcome
 
+    def _end(self) -> Outcome | None:
+        """Ends the text, if it is not over; its outcome, the first time that there is one."""
+        self._run.end()
+        if not self._is_open or self._run.outcome is None:
+            return None
+        self._is_open = False
+        return self._run.outcome
+
+
+class PushStream(_Pushed):
+    """A text that is handed in piece by piece, for sources whose chunks hold more than text."""
+
     def push(self, piece: str | None) -> Generator[str, None, None]:
         """What may be shown once this piece has come, None at the end; nothing after a refusal."""
         yield from _released(self._run, piece, self._ask, self._note)
@@ -68,33 +85,12 @@ class PushStream:
 
     def close(self) -> None:
         """Ends the text, if it is not over."""
-        self._run.end()
-        if self._is_open and self._run.outcome is not None:
-            self._is_open = False
-            self._settle(self._run.outcome)
+        if (outcome := self._end()) is not None:
+            self._settle(outcome)
 
 
-class AsyncPushStream:
+class AsyncPushStream(_Pushed):
     """The same without blocking the event loop."""
-
-    def __init__(
-        self,
-        flow: Flow,
-        *,
-        batcher: Batcher,
-        settle: Callable[[Outcome], Awaitable[object]],
-        note: Note | None = None,
-    ) -> None:
-        self._run = Run(flow)
-        self._ask = batcher.ask_for_text
-        self._settle = settle
-        self._note = note
-        self._is_open = True
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """None until the text is over."""
-        return self._run.outcome
 
     async def push(self, piece: str | None) -> AsyncGenerator[str, None]:
         """What may be shown once this piece has come, None at the end; nothing after a refusal."""
@@ -107,10 +103,8 @@ class AsyncPushStream:
 
     async def close(self) -> None:
         """Ends the text, if it is not over."""
-        self._run.end()
-        if self._is_open and self._run.outcome is not None:
-            self._is_open = False
-            await self._settle(self._run.outcome)
+        if (outcome := self._end()) is not None:
+            await self._settle(outcome)
 
 
 class Stream(Iterator[str]):
