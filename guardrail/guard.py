@@ -241,9 +241,8 @@ class Guard:
 
     def apush_stream(self) -> AsyncPushStream:
         """The same without blocking the event loop."""
-        return AsyncPushStream(
-            self._stream_flow(), batcher=self._batcher(), **self._stream_callbacks(self._asettle)
-        )
+        callbacks = self._stream_callbacks(self._asettle)
+        return AsyncPushStream(self._stream_flow(), ask=self._batcher().ask_for_text, **callbacks)
 
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The value with its prose moderated: of the same type, and the very same object if nothing changed.

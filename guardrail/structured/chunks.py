@@ -140,7 +140,7 @@ class _Choices:
     """Chunks with choices."""
 
     def __init__(self, adapter: GuardAdapter) -> None:
-        self._asker = adapter
+        self._adapter = adapter
         self._choices: dict[object, _Choice] = {}
 
     def takes(self, chunk: Any) -> bool:
@@ -154,7 +154,7 @@ class _Choices:
         """What may be shown now that this chunk has come."""
         choices = elements_of(_fields(chunk).get("choices")) or []
         if not choices:
-            yield await self._asker.moderate(chunk)
+            yield await self._adapter.moderate(chunk)
         for choice in choices:
             only = chunk if len(choices) == 1 else with_parts(chunk, {"choices": [choice]})
             part = _Part.of(only, choice)
@@ -177,7 +177,7 @@ class _Choices:
                 await state.text.close()
 
     async def _shown(self, state: _Choice, part: _Part) -> list[Any]:
-        bare = await self._asker.moderate(part.bare())
+        bare = await self._adapter.moderate(part.bare())
         if state.over or state.blocked:
             return self._behind(state, part, bare)
         shown: list[Any] = []
@@ -210,7 +210,7 @@ class _Choices:
             return []
         shown = await self._said(state, None)
         if not state.blocked:
-            state.name, state.text = name, _Text(self._asker)
+            state.name, state.text = name, _Text(self._adapter)
         return shown
 
     async def _said(self, state: _Choice, text: str | None) -> list[Any]:
@@ -236,13 +236,13 @@ class _Choices:
             return shown
         whole = {str(number): "".join(texts) for number, texts in enumerate(state.fragments.values())}
         try:
-            await self._asker.moderate(whole)
+            await self._adapter.moderate(whole)
         except BlockedError as error:
             state.blocked = True
-            if self._asker.policy.block == "raise":
+            if self._adapter.policy.block == "raise":
                 state.error = error
                 return shown
-            refusal = self._asker.policy.refusal
+            refusal = self._adapter.policy.refusal
             carrier = _Part.again(held[0] if state.carrier is None else state.carrier)
             text = f"\n\n{refusal}" if state.said else refusal
             return [*shown, carrier.open_saying(state.name or carrier.prose, text)]
@@ -351,7 +351,7 @@ class _Deltas:
     """Chunks with the text so far and what is new of it; each waits for the next: the last is whole."""
 
     def __init__(self, adapter: GuardAdapter) -> None:
-        self._asker = adapter
+        self._adapter = adapter
         self._text: _Text | None = _Text(adapter)
         self._before = ""
         self._said = ""
@@ -391,7 +391,7 @@ class _Deltas:
 
     async def _judged(self, chunk: Any, new: str, *, last: bool) -> Any:
         """The chunk with its text as it was judged, once all else in it is judged too."""
-        bare = await self._asker.moderate(_with_text(chunk, "", "", last=last))
+        bare = await self._adapter.moderate(_with_text(chunk, "", "", last=last))
         return _with_text(bare, new, self._said, last=last)
 
     def _new_text(self, chunk: Any) -> str:

@@ -84,7 +84,7 @@ class _MessageStream:
 
     def __init__(self, chunks: AsyncIterator[BaseMessageChunk], adapter: GuardAdapter) -> None:
         self._chunks = chunks
-        self._asker = adapter
+        self._adapter = adapter
         self._pieces: deque[Piece] = deque()
         self._queue: deque[BaseMessageChunk | Held] = deque()
         self._beside: BaseMessageChunk | None = None
@@ -137,7 +137,7 @@ class _MessageStream:
         for came, allowed in self._judged:
             if came == chunk:
                 return allowed
-        allowed = await self._asker.moderate(chunk)
+        allowed = await self._adapter.moderate(chunk)
         if allowed is not chunk:
             self._owed = True  # it stands in the content now, but words may come before it
             allowed = allowed.model_copy(update={"content": chunk.content})
@@ -157,12 +157,12 @@ class _MessageStream:
                 lead += text
             if decoded_json(lead) is not None:
                 whole = first.saying(lead)
-                if await self._asker.moderate(whole) is whole:
+                if await self._adapter.moderate(whole) is whole:
                     yield self._say(whole)
                 else:
                     self._refused = self._owed = True
                 return
-        async with aclosing(self._asker.stream(_rest(texts, lead))) as stream:
+        async with aclosing(self._adapter.stream(_rest(texts, lead))) as stream:
             async for text in stream:
                 yield self._say(first.saying(text))
         if stream.outcome is not None and stream.outcome.action is Action.BLOCKED:
@@ -201,7 +201,7 @@ class _MessageStream:
 
     def _refusal(self) -> BaseMessageChunk:
         assert self._bare is not None
-        refusal = self._asker.policy.refusal
+        refusal = self._adapter.policy.refusal
         if isinstance(self._bare.content, str):
             return self._bare.model_copy(update={"content": f"\n\n{refusal}" if self._said else refusal})
         return self._bare.model_copy(update={"content": [{"type": "text", "text": refusal}]})
@@ -210,7 +210,7 @@ class _MessageStream:
         held = [waiting.chunk for waiting in self._queue if isinstance(waiting, Held)]
         if held and not (self._refused or self._owed):
             whole = _message_of(held)
-            self._owed = await self._asker.moderate(whole) is not whole
+            self._owed = await self._adapter.moderate(whole) is not whole
         if self._refused or self._owed:
             self._queue = deque(waiting for waiting in self._queue if not isinstance(waiting, Held))
 
