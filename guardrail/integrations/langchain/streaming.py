@@ -92,8 +92,10 @@ class _MessageStream:
         self._judged: deque[tuple[BaseMessageChunk, BaseMessageChunk]] = deque(maxlen=2)
         self._said = False
         self._refused = False  # no words follow
-        self._owed = False  # the refusal is to be the last of the words, unless it stands among them
-        self._told = False
+        self._refusal_pending = (
+            False  # the refusal is to be the last of the words, unless it stands among them
+        )
+        self._refusal_emitted = False
         self._last = False
 
     async def released(self) -> AsyncGenerator[BaseMessageChunk, None]:
@@ -113,7 +115,7 @@ class _MessageStream:
                 self._queue.popleft()
                 yield waiting
         await self._judge_held()
-        if self._owed and not self._told:
+        if self._refusal_pending and not self._refusal_emitted:
             yield self._refusal()
         for waiting in list(self._queue):
             yield waiting.chunk if isinstance(waiting, Held) else waiting
@@ -139,7 +141,7 @@ class _MessageStream:
                 return allowed
         allowed = await self._adapter.moderate(chunk)
         if allowed is not chunk:
-            self._owed = True  # it stands in the content now, but words may come before it
+            self._refusal_pending = True  # it stands in the content now, but words may come before it
             allowed = allowed.model_copy(update={"content": chunk.content})
         self._judged.append((chunk, allowed))
         return allowed
@@ -160,13 +162,13 @@ class _MessageStream:
                 if await self._adapter.moderate(whole) is whole:
                     yield self._say(whole)
                 else:
-                    self._refused = self._owed = True
+                    self._refused = self._refusal_pending = True
                 return
         async with aclosing(self._adapter.stream(_rest(texts, lead))) as stream:
             async for text in stream:
                 yield self._say(first.saying(text))
         if stream.outcome is not None and stream.outcome.action is Action.BLOCKED:
-            self._refused = self._told = True
+            self._refused = self._refusal_emitted = True
 
     async def _texts(self, first: Words) -> AsyncGenerator[str, None]:
         """The texts of one block, while other pieces are taken note of."""
@@ -208,10 +210,10 @@ class _MessageStream:
 
     async def _judge_held(self) -> None:
         held = [waiting.chunk for waiting in self._queue if isinstance(waiting, Held)]
-        if held and not (self._refused or self._owed):
+        if held and not (self._refused or self._refusal_pending):
             whole = _message_of(held)
-            self._owed = await self._adapter.moderate(whole) is not whole
-        if self._refused or self._owed:
+            self._refusal_pending = await self._adapter.moderate(whole) is not whole
+        if self._refused or self._refusal_pending:
             self._queue = deque(waiting for waiting in self._queue if not isinstance(waiting, Held))
 
 
