@@ -13,15 +13,21 @@
         └── PluginError           a detector, rewriter or embedder broke its contract
             └── DeadlineError     ... or did not answer in time
 
-No message ever contains text that was moderated: evidence travels in attributes.
+No message ever contains text that was moderated: evidence travels in attributes. Errors leave this package
+without the frames they came through, because tracebacks that show local variables are common.
+``GUARDRAIL_DEBUG=1`` is for those who look for a bug with texts that anyone may read: frames stay, and the
+exception of a plug-in is chained to the PluginError.
 """
 
 from __future__ import annotations
 
+import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from guardrail.outcome import Failure, Outcome
 
 __all__ = [
@@ -39,9 +45,12 @@ __all__ = [
     "ModelMissingError",
     "PluginError",
     "UsageError",
+    "WithoutFrames",
+    "debugging",
+    "without_frames",
 ]
 
-
+E = TypeVar("E", bound=BaseException)
 REWRITER_MISSING = "rewriter_missing"
 """The ``reason`` of a rewriter that is not there: what it alone could mend is masked, nothing is broken."""
 
@@ -138,3 +147,34 @@ class DeadlineError(PluginError):
 
 class GuardrailWarning(UserWarning):
     """Something works less well than it could; the message says what would mend it."""
+
+
+def debugging() -> bool:
+    """True under ``GUARDRAIL_DEBUG=1``; read anew each time, so that it can be set in a running process."""
+    return os.environ.get("GUARDRAIL_DEBUG", "") not in ("", "0")
+
+
+def without_frames(error: E) -> E:
+    """The error, to be raised again without the frames it came through and without a context."""
+    if not debugging():
+        error.__cause__ = None  # hides the context, too
+        error.__traceback__ = None
+    return error
+
+
+class WithoutFrames:
+    """A block out of which errors of these types, by default this package's own, come ``without_frames``."""
+
+    __slots__ = ("_types",)
+
+    def __init__(self, *types: type[BaseException]) -> None:
+        self._types = types or (GuardrailError,)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, self._types) and not debugging():
+            raise without_frames(error)

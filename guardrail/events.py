@@ -13,7 +13,7 @@ from typing import Protocol
 from guardrail.errors import PluginError
 from guardrail.outcome import Outcome
 
-__all__ = ["OutcomeHook", "Told", "fingerprint", "log_outcome"]
+__all__ = ["FailureLog", "OutcomeHook", "fingerprint", "log_outcome"]
 
 logger = logging.getLogger("guardrail")
 logger.addHandler(logging.NullHandler())
@@ -28,7 +28,7 @@ class OutcomeHook(Protocol):
     def __call__(self, outcome: Outcome, /) -> object: ...
 
 
-class Told:
+class FailureLog:
     """Warns of each failing plug-in once per place and kind of error, however often it fails there.
 
     A place is the part that the plug-in plays and the line where it fails. Safe to share between threads.
@@ -37,8 +37,8 @@ class Told:
     def __init__(self) -> None:
         self._places: dict[object, object] = {}
 
-    def failed(self, error: PluginError) -> None:
-        """Logs a plug-in's failure at WARNING, where it was not told of yet."""
+    def add(self, error: PluginError) -> None:
+        """Logs a plug-in's failure at WARNING if it was not logged yet."""
         failure = error.failure
         if failure is None:
             return

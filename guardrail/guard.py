@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
-from guardrail.engine.apart import detect_apart, embed_apart
-from guardrail.engine.calls import Calls
-from guardrail.engine.fed import AsyncFed, Fed
-from guardrail.engine.moderate import moderate
+from guardrail.engine.drive import (
+    WINDOW,
+    adrive,
+    complete,
+    detect_texts,
+    drive,
+    drive_many,
+    embed_texts,
+)
+from guardrail.engine.flow import moderate
 from guardrail.engine.plugins import (
     Once,
     chosen_verifier,
     connect,
+    download_rewriter_base,
     require_portable,
     shipped_rewriter,
     threshold_of,
 )
-from guardrail.engine.steps import Detect, Flow, Verify
-from guardrail.engine.stream import AsyncStream, Stream
-from guardrail.engine.threads import ThreadBatcher
-from guardrail.engine.whole import adrive, answered, drive, drive_many
-from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError
+from guardrail.engine.runner import Runner, ThreadRunner
+from guardrail.engine.steps import Detect, Flow, ModelCall, Verify
+from guardrail.engine.stream import AsyncPushStream, AsyncStream, PushStream, Stream
+from guardrail.errors import BlockedError, GuardrailError, PluginError, UsageError, without_frames
 from guardrail.events import OutcomeHook, log_outcome
 from guardrail.outcome import Action, Outcome, Verdict
 from guardrail.policy import Policy
-from guardrail.protocols import Detector, Embedder, Embeddings, Rewriter, Verifier
+from guardrail.protocols import (
+    DetectFunction,
+    Detector,
+    Embedder,
+    Embeddings,
+    EmbedFunction,
+    RewriteFunction,
+    Rewriter,
+    Verifier,
+    VerifyFunction,
+)
 from guardrail.structured.terms import Terms
-from guardrail.tracebacks import WithoutFrames
 from guardrail.wrap import wrap
 
 if TYPE_CHECKING:
     from guardrail.config import Config
-    from guardrail.engine.batching import Batcher
+    from guardrail.engine.batching import Batcher, Statistics
     from guardrail.outcome.explanation import Explanation
 
 __all__ = ["Guard"]
@@ -44,12 +59,8 @@ __all__ = ["Guard"]
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
 C = TypeVar("C")
-Detect_ = Callable[[Sequence[str]], Sequence[Verdict]]
-Rewrite_ = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
-Embed_ = Callable[[Sequence[str]], Any]
-Verify_ = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-WINDOW = 256
-"""Texts advanced together by ``check_many``: enough to fill model calls, few enough to bound memory."""
+MISUSE = (GuardrailError, TypeError)
+"""What a caller may get to see; it comes without frames that hold text."""
 
 
 class Guard:
@@ -75,11 +86,11 @@ class Guard:
         self,
         *,
         policy: Policy | None = None,
-        detector: Detector | Detect_ | None = None,
-        rewriter: Rewriter | Rewrite_ | Literal["shipped"] | None = "shipped",
-        embedder: Embedder | Embed_ | None = None,
-        lexicon: Detector | Detect_ | None = None,
-        verifier: Verifier | Verify_ | Literal["shipped"] | None = "shipped",
+        detector: Detector | DetectFunction | None = None,
+        rewriter: Rewriter | RewriteFunction | Literal["shipped"] | None = "shipped",
+        embedder: Embedder | EmbedFunction | None = None,
+        lexicon: Detector | DetectFunction | None = None,
+        verifier: Verifier | VerifyFunction | Literal["shipped"] | None = "shipped",
         on_outcome: OutcomeHook | None = None,
         audit: AuditLog | str | Path | None = None,
         download: bool = False,
@@ -95,10 +106,7 @@ class Guard:
                 "the policy's acceptable needs a verifier: pass Guard(verifier=...), or leave it out"
             )
         if download and rewriter == "shipped":
-            from guardrail import models
-
-            if models.locate(models.REWRITER_BASE) is None:
-                models.pull(models.REWRITER_BASE)
+            download_rewriter_base()
         self._policy = policy
         self._recipe: partial[Guard] | None = None
         self._on_outcome = on_outcome
@@ -109,14 +117,14 @@ class Guard:
             "lexicon": lexicon,
             "verifier": verifier,
         }
-        self._calls = Calls(connect(**self._parts), policy)
-        self._shared = Once(partial(_batcher, self._calls, policy))
-        self._threads = ThreadBatcher(self._calls, self._shared)
+        self._runner = Runner(connect(**self._parts), policy)
+        self._batcher = Once(partial(_new_batcher, self._runner, policy))
+        self._ask = ThreadRunner(self._runner, partial(_ask_shared, self._batcher)).ask
         self._terms = Terms()
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         # Made of the parts: a trail that held this guard would keep it until the garbage collector comes.
         named = {name: part for name, part in self._parts.items() if name not in ("embedder", "verifier")}
-        self._origin = cache(partial(origin_of, policy, **named))
+        self._origin = cache(partial(origin_of, policy.digest(), **named))
         self._trail = None if self._audit is None else Trail(self._audit, self._origin)
 
     @classmethod
@@ -141,8 +149,11 @@ class Guard:
         Raises TypeError for anything but a str, and BlockedError under ``Policy(block="raise")``.
         """
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                outcome = drive(moderate(self.policy), _require_str(text), self._threads)
+            if not isinstance(text, str):
+                raise TypeError(f"expected str, got {type(text).__name__}")
+            outcome = drive(moderate(self._policy), text, self._ask)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del text
         return self._settle(outcome)
@@ -150,8 +161,9 @@ class Guard:
     async def acheck(self, text: str) -> Outcome:
         """The same without blocking the event loop; concurrent calls share model calls."""
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                outcome = await adrive(moderate(self.policy), _require_str(text), self._shared())
+            outcome = await adrive(moderate(self._policy), _require_str(text), self._batcher())
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del text
         return await self._asettle(outcome)
@@ -163,16 +175,17 @@ class Guard:
         """
         from guardrail.outcome.explanation import Explanation, Sentence
 
-        told: list[Sentence] = []
+        sentences: list[Sentence] = []
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                outcome = drive(moderate(self.policy, told=told), _require_str(text), self._threads)
+            outcome = drive(moderate(self._policy, sentences=sentences), _require_str(text), self._ask)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del text
         if self._trail is not None:
             TextTrail(self._trail).ended(outcome)
         self._announce(outcome)
-        return Explanation(outcome=outcome, sentences=tuple(told))
+        return Explanation(outcome=outcome, sentences=tuple(sentences))
 
     def check_many(self, texts: Sequence[str], *, keys: Sequence[str] | None = None) -> list[Outcome]:
         """One outcome per text, in order, equal to what ``check`` gives, with shared model calls.
@@ -182,8 +195,9 @@ class Guard:
         again, so that work that is done twice after an interruption leaves one trace.
         """
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                outcomes = _drive_windows(texts, self.policy, self._calls)
+            outcomes = _drive_windows(texts, self._policy, self._runner)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del texts
         if self._trail is not None:
@@ -204,28 +218,31 @@ class Guard:
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                ears = self._ears(self._settle)
-                return Stream(self._stream_flow(), chunks, batcher=self._threads, **ears)
+            callbacks = self._stream_callbacks(self._settle)
+            return Stream(self._stream_flow(), chunks, ask=self._ask, **callbacks)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del chunks
 
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                ears = self._ears(self._asettle)
-                return AsyncStream(self._stream_flow(), chunks, batcher=self._shared(), **ears)
+            callbacks = self._stream_callbacks(self._asettle)
+            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher(), **callbacks)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del chunks
 
-    def fed(self) -> Fed:
+    def push_stream(self) -> PushStream:
         """A text that is handed in piece by piece, for streams whose chunks hold more than text."""
-        return Fed(self._stream_flow(), batcher=self._threads, **self._ears(self._settle))
+        return PushStream(self._stream_flow(), ask=self._ask, **self._stream_callbacks(self._settle))
 
-    def afed(self) -> AsyncFed:
+    def apush_stream(self) -> AsyncPushStream:
         """The same without blocking the event loop."""
-        return AsyncFed(self._stream_flow(), batcher=self._shared(), **self._ears(self._asettle))
+        callbacks = self._stream_callbacks(self._asettle)
+        return AsyncPushStream(self._stream_flow(), ask=self._batcher().ask_for_text, **callbacks)
 
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The value with its prose moderated: of the same type, and the very same object if nothing changed.
@@ -237,39 +254,53 @@ class Guard:
         Raises TypeError for what cannot be read through, UsageError for a path that leads nowhere, and
         BlockedError for a flagged string outside prose and messages, or under ``Policy(block="raise")``.
         """
+        if type(value) is str and not paths:
+            try:
+                text = self.check(cast("str", value)).text
+                return value if text == value else cast("V", text)
+            finally:
+                del value
         from guardrail.structured.moderation import Task, judge  # plain texts go without it
 
         task: Task | None = None
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
-                outcomes = judge(task, self._calls, batch=self.policy.batch)
-                noteworthy = task.noteworthy(outcomes)
-                if self._trail is not None:
-                    self._trail.record(noteworthy)
-                for outcome in noteworthy:
-                    self._announce(outcome)
-                return cast("V", task.value(outcomes))
+            task = Task(value, paths=paths, policy=self._policy, terms=self._terms)
+            outcomes = judge(task, self._runner, batch=self._policy.batch)
+            noteworthy = task.noteworthy(outcomes)
+            if self._trail is not None:
+                self._trail.record(noteworthy)
+            for outcome in noteworthy:
+                self._announce(outcome)
+            return cast("V", task.value(outcomes))
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del value, task
 
     async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The same without blocking the event loop."""
+        if type(value) is str and not paths:
+            try:
+                text = (await self.acheck(cast("str", value))).text
+                return value if text == value else cast("V", text)
+            finally:
+                del value
         import asyncio
 
         from guardrail.structured.moderation import Task, ajudge
 
         task: Task | None = None
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                task = Task(value, paths=paths, policy=self.policy, terms=self._terms)
-                outcomes = await ajudge(task, self._shared())
-                noteworthy = task.noteworthy(outcomes)
-                if self._trail is not None and noteworthy:
-                    await asyncio.to_thread(self._trail.record, noteworthy)
-                for outcome in noteworthy:
-                    self._announce(outcome)
-                return cast("V", task.value(outcomes))
+            task = Task(value, paths=paths, policy=self._policy, terms=self._terms)
+            outcomes = await ajudge(task, self._batcher())
+            noteworthy = task.noteworthy(outcomes)
+            if self._trail is not None and noteworthy:
+                await asyncio.to_thread(self._trail.record, noteworthy)
+            for outcome in noteworthy:
+                self._announce(outcome)
+            return cast("V", task.value(outcomes))
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del value, task
 
@@ -280,17 +311,19 @@ class Guard:
         call; a text of more than 8192 characters is read in pieces that overlap.
         """
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                verdicts = detect_apart(self._calls, _texts(texts), batch=self.policy.batch)
+            verdicts = detect_texts(self._runner, _texts(texts), batch=self._policy.batch)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del texts
-        return [self.policy.decided(verdict) for verdict in verdicts]
+        return [self._policy.decided(verdict) for verdict in verdicts]
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine."""
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                return embed_apart(self._calls, _texts(texts), batch=self.policy.batch)
+            return embed_texts(self._runner, _texts(texts), batch=self._policy.batch)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del texts
 
@@ -302,9 +335,10 @@ class Guard:
         from guardrail.engine.ladder import examine
 
         try:
-            with WithoutFrames(GuardrailError, TypeError):
-                texts = _require_str(original), _require_str(rewrite)
-                return answered(examine(self.policy, *texts), self._calls)
+            texts = _require_str(original), _require_str(rewrite)
+            return complete(examine(self._policy, *texts), self._ask)
+        except MISUSE as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
             del original, rewrite
 
@@ -321,7 +355,7 @@ class Guard:
         Raises UsageError for another object. What would show answers that the guard has not seen, such as
         ``with_raw_response``, raises UsageError when it is used.
         """
-        from guardrail.integrations.openai_client import guarded_client
+        from guardrail.wrap.openai_client import guarded_client
 
         return guarded_client(client, guard=self)
 
@@ -331,6 +365,11 @@ class Guard:
         Raises ManifestError for an adapter of another base, ModelMissingError where the base is missing.
         """
         current = self._parts["rewriter"]
+        if current is None:
+            raise UsageError(
+                "this guard has no rewriter (rewriter=None) that could take an adapter; make it with "
+                "Guard(rewriter='shipped') or with an OnnxRewriter"
+            )
         rewriter = shipped_rewriter() if current == "shipped" else current
         take = getattr(rewriter, "with_adapter", None)
         if take is None:
@@ -354,34 +393,30 @@ class Guard:
         Returns why some of them will not work, in the words of ``degraded``; empty: all will. Nothing is
         moderated or recorded. Raises ModelFileError for a file that is missing or altered.
         """
-        steps: list[Callable[[], object]] = [
-            partial(self._calls.answer, Detect(("ready",), lexicon)) for lexicon in (False, True)
-        ]
-        if "rewrite" in self.policy.ladder:
-            steps.append(self._calls.open)
-        if self.policy.acceptable is not None:
-            steps.append(partial(self._calls.answer, Verify(("ready",), ("ready",))))
-        reasons = []
-        for step in steps:
-            try:
-                step()
-            except PluginError as error:
-                reasons.append(error.reason)
-        return tuple(reasons)
+        replies = [self._runner.ask(Detect(("ready",), lexicon)) for lexicon in (False, True)]
+        if "rewrite" in self._policy.ladder:
+            replies.append(self._runner.open())
+        if self._policy.acceptable is not None:
+            replies.append(self._runner.ask(Verify(("ready",), ("ready",))))
+        return tuple(reply.reason for reply in replies if isinstance(reply, PluginError))
+
+    def statistics(self) -> Statistics:
+        """How the model calls of coroutines and of threads that ask together are shared, now and so far."""
+        return self._batcher().statistics()
 
     def _stream_flow(self) -> Flow:
-        if self.policy.block == "whole":
+        if self._policy.block == "whole":
             raise UsageError(
                 "a stream cannot take back what it has shown, as Policy(block='whole') demands: "
                 "use block='segment' or block='raise', or check the whole text"
             )
-        return moderate(self.policy)
+        return moderate(self._policy)
 
     def origin(self) -> Origin:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
         return self._origin()
 
-    def _ears(self, settle: Callable[..., Any]) -> dict[str, Any]:
+    def _stream_callbacks(self, settle: Callable[..., Any]) -> dict[str, Any]:
         """Who hears of a stream: ``settle`` of its end, the audit of each edit before it is shown, too."""
         if self._trail is None:
             return {"settle": settle}
@@ -402,7 +437,7 @@ class Guard:
 
     def _recorded(self, outcome: Outcome) -> Outcome:
         self._announce(outcome)
-        if outcome.action is Action.BLOCKED and self.policy.block == "raise":
+        if outcome.action is Action.BLOCKED and self._policy.block == "raise":
             raise BlockedError(outcome)
         return outcome
 
@@ -414,7 +449,7 @@ class Guard:
     def _with(self, **changes: Any) -> Guard:
         """A guard that differs in these arguments; what one of them warned of, the other does not repeat."""
         other = Guard(**self._arguments | changes)
-        other._calls.told = self._calls.told
+        other._runner.failures = self._runner.failures
         if self._recipe is not None:
             other._recipe = partial(self._recipe, **changes)
         return other
@@ -439,13 +474,17 @@ class Guard:
         chosen = ", ".join(
             f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None
         )
-        return f"Guard(policy={self.policy.digest()}, {chosen})"
+        return f"Guard(policy={self._policy.digest()}, {chosen})"
 
 
-def _batcher(calls: Calls, policy: Policy) -> Batcher:
+def _new_batcher(runner: Runner, policy: Policy) -> Batcher:
     from guardrail.engine.batching import Batcher  # brings asyncio, which plain calls go without
 
-    return Batcher(calls, policy)
+    return Batcher(runner, policy)
+
+
+def _ask_shared(batcher: Callable[[], Batcher], call: ModelCall) -> Coroutine[Any, Any, Any]:
+    return batcher().ask_for_text(call)
 
 
 def _open_audit(where: str | Path) -> AuditLog:
@@ -467,10 +506,10 @@ def _require_str(text: object) -> str:
     raise TypeError(f"expected str, got {type(text).__name__}")
 
 
-def _drive_windows(texts: Sequence[str], policy: Policy, calls: Calls) -> list[Outcome]:
+def _drive_windows(texts: Sequence[str], policy: Policy, runner: Runner) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for window in _windows(texts):
-        outcomes += drive_many([moderate(policy) for _ in window], window, calls, batch=policy.batch)
+        outcomes += drive_many([moderate(policy) for _ in window], window, runner, batch=policy.batch)
     return outcomes
 
 

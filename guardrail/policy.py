@@ -159,7 +159,10 @@ class Policy:
         """Makes thresholds, ladder and length ratio read-only; raises for what cannot be made so by name."""
         for name, make, expected in CONTAINERS:
             value = getattr(self, name)
-            _require(not isinstance(value, str), name, expected, value)
+            if isinstance(value, str):
+                rungs = LADDER[[*LADDER, value].index(value) :] if name == "ladder" else ()
+                advice = f"; write ladder={tuple(rungs)}" if rungs else ""
+                raise ConfigError(f"policy {name} must be {expected}, got the str {value!r}{advice}")
             try:
                 object.__setattr__(self, name, make(value))
             except (TypeError, ValueError):

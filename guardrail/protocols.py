@@ -7,7 +7,7 @@ one, ``Policy(on_error="raise")`` shows it, and ``GUARDRAIL_DEBUG=1`` chains wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,9 +15,25 @@ import numpy.typing as npt
 
 from guardrail.outcome import Span, Verdict
 
-__all__ = ["Detector", "Embedder", "Embeddings", "MarkedRewriter", "Rewriter", "Verifier"]
+__all__ = [
+    "DetectFunction",
+    "Detector",
+    "EmbedFunction",
+    "Embedder",
+    "Embeddings",
+    "MarkedRewriter",
+    "RewriteFunction",
+    "Rewriter",
+    "Verifier",
+    "VerifyFunction",
+]
 
 Embeddings = npt.NDArray[np.float32]
+DetectFunction = Callable[[Sequence[str]], Sequence[Verdict]]
+"""A Detector as a plain function; the others likewise."""
+RewriteFunction = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
+EmbedFunction = Callable[[Sequence[str]], Any]
+VerifyFunction = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 
 @runtime_checkable

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from guardrail import Guard, Policy
 from guardrail.config import SECTIONS, AuditSettings, Config, ModelSettings, ServerSettings
-from guardrail.config.settings import read_toml
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.errors import ConfigError, ManifestError
 from guardrail.integrations.cli import app
 from guardrail.integrations.config_command import rendered
+from guardrail.models.files import read_toml
 
 FULL = """
 [policy]

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import weakref
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -351,3 +352,26 @@ def test_further_candidates_are_drawn_unless_the_first_is_worth_the_early_stop(
     outcome = guard(Policy(candidates=4, early_stop=early_stop), rewriter=rewrite).check(TOXIC)
     assert outcome.text == TOXIC.replace("idiot", "person")
     assert counts == asked
+
+
+def test_an_adapter_for_a_guard_without_a_rewriter_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no rewriter \(rewriter=None\) .* Guard\(rewriter='shipped'\)"):
+        guard(rewriter=None).with_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("block", ["segment", "whole", "raise"])
+def test_a_str_is_moderated_as_it_is_checked(block: Any) -> None:
+    policy = Policy(block=block, ladder=("block",))
+    told: list[Outcome] = []
+    shared = guard(policy=policy, on_outcome=told.append)
+    if block == "raise":
+        for way in (shared.moderate, lambda text: asyncio.run(shared.amoderate(text))):
+            with pytest.raises(BlockedError):
+                way(TOXIC)
+    else:
+        expected = guard(policy=policy).check(TOXIC).text
+        assert shared.moderate(TOXIC) == asyncio.run(shared.amoderate(TOXIC)) == expected
+    clean = "What a lovely day it is today."
+    assert shared.moderate(clean) is clean
+    assert asyncio.run(shared.amoderate(clean)) is clean
+    assert [outcome.action.value for outcome in told] == ["blocked", "blocked", "passed", "passed"]

@@ -237,3 +237,19 @@ def test_thresholds_decide(
     verdict = Verdict(scores, flagged)
     assert Policy(**settings).flags(verdict) is decided
     assert Policy(**settings).decided(verdict) == Verdict(scores, decided)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "advice"),
+    [
+        ("mask", "; write ladder=('mask', 'block')"),
+        ("rewrite", "; write ladder=('rewrite', 'mask', 'block')"),
+        ("block", "; write ladder=('block',)"),
+        ("stop", ""),
+    ],
+)
+def test_a_ladder_that_is_one_str_is_refused_with_the_tuple_to_write(ladder: Any, advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Policy(ladder=ladder)
+    expected = "policy ladder must be a part of ('rewrite', 'mask', 'block') that ends with 'block', "
+    assert str(caught.value) == f"{expected}got the str {ladder!r}{advice}"

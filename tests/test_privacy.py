@@ -15,7 +15,7 @@ from rich.traceback import Traceback
 from typer.testing import CliRunner
 
 from guardrail import Guard, Policy, Verdict
-from guardrail.engine.calls import Calls
+from guardrail.engine.runner import Runner
 from guardrail.errors import BlockedError, ManifestError
 from guardrail.events import fingerprint
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
@@ -125,10 +125,10 @@ def test_bytes_are_refused_without_showing_them() -> None:
 def test_the_command_line_shows_no_text_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from guardrail.integrations.cli import app
 
-    def bug(self: Calls, call: object) -> Any:
+    def bug(self: Runner, call: object) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Calls, "answer", bug)
+    monkeypatch.setattr(Runner, "ask", bug)
     result = CliRunner().invoke(app, ["check", TEXT])
     assert result.exit_code != 0
     assert CANARY not in result.output

@@ -10,9 +10,8 @@ from typing import Any, Literal
 from guardrail.audit.database import Database
 from guardrail.audit.schema import insert_once
 from guardrail.audit.trail import Intervention
-from guardrail.errors import AuditError
+from guardrail.errors import AuditError, WithoutFrames
 from guardrail.events import fingerprint
-from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["AuditStore"]
 

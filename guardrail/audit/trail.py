@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from guardrail.manifest import Manifest
 from guardrail.outcome import Action, Edit, Outcome, Verdict
-from guardrail.policy import Policy
 
 __all__ = ["AuditLog", "Intervention", "Origin", "TextTrail", "Trail", "origin_of"]
 
@@ -149,13 +148,13 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def origin_of(policy: Policy, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
-    """The origin of a guard's decisions, from the parts that it was made of; nothing is loaded for it."""
+def origin_of(policy: str, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
+    """The origin of a guard's decisions: its policy's digest and its parts; nothing is loaded for it."""
     shipped = Manifest.load(SHIPPED / "detector", verify=False)
     if rewriter == "shipped":
         rewriter = Manifest.load(SHIPPED / "rewriter", verify=False)
     return Origin(
-        policy=policy.digest(),
+        policy=policy,
         detector=_identity(shipped if detector is None else detector),
         lexicon=(
             f"lexicon.txt sha256:{shipped.files['lexicon.txt']}" if lexicon is None else _identity(lexicon)

@@ -29,9 +29,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from guardrail.config.settings import Url, hints_of, key_error, read_toml, typed, value_of
+from guardrail.config.settings import Url, hints_of, key_error, typed, value_of
 from guardrail.config.variables import Variable, variables_of
 from guardrail.errors import ConfigError
+from guardrail.models.files import read_toml
 from guardrail.policy import Policy, Use
 
 if TYPE_CHECKING:
@@ -239,7 +240,9 @@ class Config:
         """Arguments of Guard for policy and models that differ from its defaults."""
         models, chosen = self.models, dict[str, Any](policy=self.policy)
         if isinstance(models.detector, Path):
-            chosen["detector"] = _open_detector(models.detector, spinning=models.spinning)
+            from guardrail.detectors.opening import open_detector
+
+            chosen["detector"] = open_detector(models.detector, spinning=models.spinning)
         elif models.spinning:
             from guardrail.detectors.onnx import OnnxDetector
 
@@ -265,7 +268,7 @@ class Config:
 
     def _verifier(self) -> dict[str, Any]:
         if isinstance(self.models.verifier, Path):
-            from guardrail.verifiers.onnx import OnnxVerifier
+            from guardrail.rewriters.verifier import OnnxVerifier
 
             return {"verifier": OnnxVerifier(self.models.verifier)}
         return {"verifier": None} if self.models.verifier is None else {}
@@ -306,15 +309,3 @@ def _section(
         where = f"environment variable {name}"
         values |= typed(kind, {key: value_of(value, hints.get(key))}, where=where, folder=Path())
     return kind(**values)
-
-
-def _open_detector(folder: Path, *, spinning: bool) -> Any:
-    from guardrail.manifest import FILENAME
-
-    if (folder / FILENAME).is_file():
-        from guardrail.detectors.onnx import OnnxDetector
-
-        return OnnxDetector(folder, spinning=spinning)
-    from guardrail.detectors.transformers import TransformersDetector
-
-    return TransformersDetector.load(folder)

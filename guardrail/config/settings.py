@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Url", "hints_of", "key_error", "read_toml", "takes_text", "toml_or_text", "typed", "value_of"]
+__all__ = ["Url", "hints_of", "key_error", "takes_text", "toml_or_text", "typed", "value_of"]
 
 Url = NewType("Url", str)
 """A string with a scheme and ``://``; tells a URL from a path where a setting takes either."""
@@ -32,18 +32,6 @@ _NAMES: dict[Any, str] = {
     Url: "a URL",
     type(None): "'none'",
 }
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The decoded file; ConfigError where it is missing, unreadable or not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
 def typed(kind: type, values: Mapping[str, Any], *, where: str, folder: Path) -> dict[str, Any]:

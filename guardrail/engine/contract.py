@@ -13,19 +13,19 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from guardrail.errors import REWRITER_MISSING, ConfigError, ModelFileError, PluginError
-from guardrail.outcome import Failure, FrozenDict, Span, Verdict
+from guardrail.errors import REWRITER_MISSING, ConfigError, ModelFileError, PluginError, debugging
+from guardrail.outcome import Failure, FrozenDict, Verdict
 from guardrail.protocols import Embeddings
-from guardrail.tracebacks import debugging
 
-__all__ = ["Plugin", "joined"]
+__all__ = ["UNTOUCHED", "Plugin", "joined"]
 
-T = TypeVar("T")
-CALLERS = ("guardrail.engine.contract", "guardrail.engine.deadline", "guardrail.engine.calls")
+UNTOUCHED = (ModelFileError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""Exceptions that pass as they are: a model file's says itself what to do, the others end the program."""
+CALLERS = ("guardrail.engine.contract", "guardrail.engine.deadline", "guardrail.engine.runner")
 """The modules through which a plug-in is called: no line of theirs is its author's."""
 ROUNDING = 1e-3
 """By how much a score may miss 0..1: what half precision makes of a softmax."""
@@ -60,45 +60,30 @@ class Plugin:
         """A failure that happened nowhere in the plug-in's code: where it is defined is where to look."""
         return Failure(self.place, self.name, error, self._module, self._line)
 
-    def asked(self, call: Callable[[], T]) -> T:
-        """What a call of the plug-in gives; PluginError, with ``failure``, for whatever it raises.
+    def failed(self, error: BaseException) -> PluginError:
+        """What stands for whatever the plug-in raised: a PluginError with ``failure``.
 
-        ModelFileError passes: it says itself what to mend. So do a rewriter that says it is missing, which is
-        no bug, and what ends the program.
+        A rewriter that says it is missing is left as it is: that is no bug.
         """
-        try:
-            return call()
-        except (ModelFileError, KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except PluginError as error:
-            if error.failure is not None or error.reason == REWRITER_MISSING:
-                raise
-            raised = self._raised(error, kind=type(error), reason=error.reason)
-        except BaseException as error:  # noqa: BLE001  # asyncio's CancelledError of a plug-in too
-            raised = self._raised(error, kind=PluginError, reason=f"{self.place}_error")
-        if debugging():
-            raise raised from raised.original
-        raise raised
+        if not isinstance(error, PluginError):
+            return self._raised(error, kind=PluginError, reason=f"{self.place}_error")
+        if error.failure is not None or error.reason == REWRITER_MISSING:
+            return error
+        return self._raised(error, kind=type(error), reason=error.reason)
 
-    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, reply: Any, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, checked."""
-        verdicts = self._listed(self.function(texts), len(texts), "verdicts", "texts")
+        verdicts = self._listed(reply, len(texts), "verdicts", "texts")
         return [self._verdict(verdict, text) for verdict, text in zip(verdicts, texts, strict=True)]
 
-    def candidates(
-        self, texts: Sequence[str], n: int, *, spans: Sequence[Sequence[Span]] = ()
-    ) -> list[list[str]]:
-        """Up to ``n`` candidates per text, checked. A rewriter that can use the toxic ``spans`` gets them."""
-        if self.marked is not None:  # asked in one way alone, whatever is known of other texts
-            reply = self.marked(texts, spans or ((),) * len(texts), n)
-        else:
-            reply = self.function(texts, n)
-        groups = self._listed(reply, len(texts), "lists of candidates", "segments")
+    def candidates(self, reply: Any, size: int, n: int) -> list[list[str]]:
+        """Up to ``n`` candidates for each of ``size`` texts, checked."""
+        groups = self._listed(reply, size, "lists of candidates", "segments")
         return [self._group(group, n) for group in groups]
 
-    def vectors(self, texts: Sequence[str]) -> Embeddings:
-        """Shape (len(texts), d), float32, rows of unit length; never memory that the plug-in holds too."""
-        rows = self._array(self.function(texts), len(texts))
+    def vectors(self, reply: Any, size: int) -> Embeddings:
+        """Shape (size, d), float32, rows of unit length; never memory that the plug-in holds too."""
+        rows = self._array(reply, size)
         if not np.isfinite(rows).all():
             raise self._invalid("a value that is not finite")
         largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
@@ -108,12 +93,9 @@ class Plugin:
         unit: Embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         return unit
 
-    def probabilities(self, sources: Sequence[str], candidates: Sequence[str]) -> list[float]:
-        """One probability per candidate, checked."""
-        replies = self._listed(
-            self.function(sources, candidates), len(candidates), "probabilities", "candidates"
-        )
-        return [self._probability(reply) for reply in replies]
+    def probabilities(self, reply: Any, size: int) -> list[float]:
+        """One probability for each of ``size`` candidates, checked."""
+        return [self._probability(one) for one in self._listed(reply, size, "probabilities", "candidates")]
 
     def require_labels(self, thresholds: Mapping[str, float], verdicts: Sequence[Verdict] = ()) -> bool:
         """True once it is known that the detector scores every label of ``thresholds``.
@@ -208,13 +190,16 @@ class Plugin:
     def _raised(self, error: BaseException, *, kind: type[PluginError], reason: str) -> PluginError:
         """What stands for an exception of the plug-in, whose own message may quote the text."""
         failure = self._failure_of(error)
-        return kind(
+        raised = kind(
             f"{self.place} {self.name} raised {failure.error}{failure.where}; "
             "GUARDRAIL_DEBUG=1 chains it, message and all",
             reason=reason,
             original=error,
             failure=failure,
         )
+        if debugging():
+            raised.__cause__ = error
+        return raised
 
     def _invalid(self, problem: str) -> PluginError:
         return PluginError(

@@ -192,7 +192,8 @@ def _end_workers() -> None:
     """Has all workers end before the interpreter does, those too that another thread starts meanwhile.
 
     A thread that is inside a C++ library, as in the middle of a rewrite, when the interpreter ends is
-    unwound by force, and the library aborts the process.
+    unwound by force, and the library aborts the process: a rewrite takes longer than anybody waits for it,
+    so ``interrupt`` is needed (a test ends a program in the middle of one).
     """
     until = monotonic() + LAST_SECONDS
     told: set[Worker] = set()

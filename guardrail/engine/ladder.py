@@ -7,29 +7,35 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from guardrail.engine.marks import candidates
-from guardrail.engine.masking import masked
-from guardrail.engine.portions import MAX_REWRITTEN, portions
-from guardrail.engine.record import CLEAN, Case, Record, Trace
-from guardrail.engine.scoring import detect, jointly, tolerate
-from guardrail.engine.steps import Embed, Steps, Verify
+from guardrail.engine.portions import MAX_REWRITTEN, portions, united
+from guardrail.engine.scoring import CLEAN, Case, Trace, detect, score_in_context, tolerate
+from guardrail.engine.steps import Embed, Rewrite, Steps, Verify
 from guardrail.errors import DeadlineError, PluginError
 from guardrail.outcome import Action, Span, Verdict
 from guardrail.outcome.explanation import Attempt
 from guardrail.policy import Policy
 from guardrail.text.checks import Proposal, failed, protected_spans
+from guardrail.text.masking import masked
 from guardrail.text.removal import removed, removed_code
 from guardrail.text.segment import Segment
 
-__all__ = ["examine", "mend"]
+__all__ = ["candidates", "examine", "resolve_flagged"]
 
 ELLIPSIS = "..."
 
 
-def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
-    """Settles every case on the first rung of the policy's ladder that holds."""
+def resolve_flagged(policy: Policy, cases: Sequence[Case], *, max_rewrites: int) -> Steps[int]:
+    """Settles every case on the first rung of the policy's ladder that holds.
+
+    Returns how many of the ``max_rewrites`` are left for later cases.
+    """
     if "rewrite" in policy.ladder:
-        toxic = [case for case in cases if _may_rewrite(policy, case, record)]
+        toxic = [case for case in cases if _may_rewrite(policy, case)]
+        for case in toxic[max_rewrites:]:
+            case.refuse("rewrite:budget")
+            case.degrade("rewrite_budget")
+        toxic = toxic[:max_rewrites]
+        max_rewrites -= len(toxic)
         asked = iter(toxic)
         bodies = (case.body for case in toxic)
         for portion in portions(bodies, batch=policy.batch, characters=MAX_REWRITTEN):
@@ -39,6 +45,7 @@ def mend(policy: Policy, cases: Sequence[Case], record: Record) -> Steps[None]:
     for case in cases:
         if not case.settled:
             case.settle(Action.BLOCKED, "", CLEAN)
+    return max_rewrites
 
 
 def examine(policy: Policy, source: str, candidate: str) -> Steps[tuple[str, ...]]:
@@ -52,9 +59,9 @@ def examine(policy: Policy, source: str, candidate: str) -> Steps[tuple[str, ...
     return failed(proposals[0][0][0], policy)
 
 
-def _may_rewrite(policy: Policy, case: Case, record: Record) -> bool:
-    """True where the rewriter is asked; the reason is noted where it is not."""
-    if case.blind:
+def _may_rewrite(policy: Policy, case: Case) -> bool:
+    """True if the case can be rewritten; the reason is noted if it cannot."""
+    if case.detector_failed:
         return False  # no candidate could be verified
     if case.segment.kind == "code":
         case.refuse("rewrite:code")
@@ -70,11 +77,6 @@ def _may_rewrite(policy: Policy, case: Case, record: Record) -> bool:
     if spans and all(any(u.start <= s.start and s.end <= u.end for u in untouchable) for s in spans):
         case.refuse("rewrite:protected")
         return False
-    if record.rewrites_left == 0:
-        case.refuse("rewrite:budget")
-        case.degrade("rewrite_budget")
-        return False
-    record.rewrites_left -= 1
     return True
 
 
@@ -115,6 +117,18 @@ def _attempt(policy: Policy, cases: Sequence[Case], *, n: int, floor: float | No
             _accept_first(policy, case, tried[:1])
 
 
+def candidates(policy: Policy, cases: Sequence[Case], *, n: int) -> Steps[list[list[str]]]:
+    """Up to ``n`` candidates for each case, with the spans of its verdict and those of the word list."""
+    bodies = tuple(case.body for case in cases)
+    listed = yield from detect(policy, bodies, lexicon=True)
+    spans = tuple(
+        tuple(united([*case.verdict.spans, *words.spans], touching=True))
+        for case, words in zip(cases, listed, strict=True)
+    )
+    proposed: list[list[str]] = yield Rewrite(bodies, n, spans)
+    return proposed
+
+
 def _propose(
     policy: Policy, cases: Sequence[Case], proposed: Sequence[Sequence[str]]
 ) -> Steps[list[list[tuple[Proposal, Verdict]]]]:
@@ -127,14 +141,14 @@ def _propose(
         return [[] for _ in cases]
     verdicts = yield from detect(policy, texts)
     listed = yield from detect(policy, texts, lexicon=True)
-    guilty = yield from jointly(policy, owners, texts)
+    in_context = yield from score_in_context(policy, owners, texts)
     vectors: list[Any] = []
     for portion in portions([*(case.body for case in cases), *texts], batch=policy.batch):
         vectors.extend((yield Embed(tuple(portion))))
     sources = {id(case): vectors[i] for i, case in enumerate(cases)}
     result: dict[int, list[tuple[Proposal, Verdict]]] = {id(case): [] for case in cases}
     for i, (case, text) in enumerate(pairs):
-        verdict = guilty[i] or verdicts[i]
+        verdict = in_context[i] or verdicts[i]
         proposal = Proposal(
             source=case.body,
             candidate=text,
@@ -215,8 +229,10 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
     hidden = {id(case): _hidden(policy, case) for case in cases}
     partly = [case for case in cases if hidden[id(case)] is not None]
     try:
-        verdicts = yield from _readable(policy, [case for case in partly if not case.blind])
-        verdicts |= yield from _readable(policy, [case for case in partly if case.blind], blind=True)
+        judged = [case for case in partly if not case.detector_failed]
+        unjudged = [case for case in partly if case.detector_failed]
+        verdicts = yield from _readable(policy, judged)
+        verdicts |= yield from _readable(policy, unjudged, lexicon_only=True)
     except PluginError as error:
         tolerate(policy, error)
         verdicts = {}
@@ -257,16 +273,18 @@ def _remove(policy: Policy, case: Case) -> None:
     case.settle(Action.REMOVED, write(case.body, by=text), CLEAN)
 
 
-def _readable(policy: Policy, cases: Sequence[Case], *, blind: bool = False) -> Steps[dict[int, Verdict]]:
+def _readable(
+    policy: Policy, cases: Sequence[Case], *, lexicon_only: bool = False
+) -> Steps[dict[int, Verdict]]:
     """Verdicts by id of case on what a reader could still read with the spans masked.
 
     The masked words are left out: a detector that sees through stars would only judge its own guess.
     """
     visible = [masked(case.body, case.verdict.spans, template=ELLIPSIS, by=ELLIPSIS) or "" for case in cases]
     listed = yield from detect(policy, visible, lexicon=True)
-    if blind:
+    if lexicon_only:
         return {id(case): verdict for case, verdict in zip(cases, listed, strict=True)}
     verdicts = yield from detect(policy, visible)
-    guilty = yield from jointly(policy, cases, visible)
-    strict = zip(cases, verdicts, listed, guilty, strict=True)
+    in_context = yield from score_in_context(policy, cases, visible)
+    strict = zip(cases, verdicts, listed, in_context, strict=True)
     return {id(case): joint or (word if word.flagged else verdict) for case, verdict, word, joint in strict}

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from guardrail.engine.calls import Models
 from guardrail.engine.contract import Plugin
+from guardrail.engine.runner import Models
 from guardrail.errors import (
     REWRITER_MISSING,
     GuardrailWarning,
@@ -29,9 +29,17 @@ if TYPE_CHECKING:
     from guardrail.outcome import Span
     from guardrail.rewriters.edits.rewriter import EditRewriter
     from guardrail.rewriters.onnx import OnnxRewriter
-    from guardrail.verifiers.onnx import OnnxVerifier
+    from guardrail.rewriters.verifier import OnnxVerifier
 
-__all__ = ["Once", "chosen_verifier", "connect", "require_portable", "shipped_rewriter", "threshold_of"]
+__all__ = [
+    "Once",
+    "chosen_verifier",
+    "connect",
+    "download_rewriter_base",
+    "require_portable",
+    "shipped_rewriter",
+    "threshold_of",
+]
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 ACCEPTABLE = 0.5
@@ -175,7 +183,7 @@ def _shipped_lexicon() -> Lexicon:
 
 @Once
 def _shipped_verifier() -> OnnxVerifier:
-    from guardrail.verifiers.onnx import OnnxVerifier
+    from guardrail.rewriters.verifier import OnnxVerifier
 
     return OnnxVerifier.shipped()
 
@@ -195,6 +203,13 @@ def _edit_rewriter() -> EditRewriter:
     from guardrail.rewriters.edits.rewriter import EditRewriter
 
     return EditRewriter()
+
+
+def download_rewriter_base() -> None:
+    """Fetches the shipped rewriter's base if it is not on this machine."""
+    from guardrail.rewriters.folders import download_base
+
+    download_base()
 
 
 def _open_rewriter() -> OnnxRewriter | EditRewriter:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from guardrail.outcome import Span, Verdict
 from guardrail.text.boundaries import last_resort
 
-__all__ = ["MAX_CHARACTERS", "MAX_REWRITTEN", "Piece", "merged", "pieces", "portions"]
+__all__ = ["MAX_CHARACTERS", "MAX_REWRITTEN", "Piece", "merged", "pieces", "portions", "united"]
 
 MAX_CHARACTERS = 8192
 """Characters per call of a detector or embedder: under a second of processor time with the shipped one."""
@@ -70,17 +70,18 @@ def merged(parts: Sequence[tuple[Piece, Verdict]]) -> Verdict:
     return Verdict(
         scores=scores,
         flagged=any(verdict.flagged for verdict in verdicts),
-        spans=tuple(_disjoint(spans)),
+        spans=tuple(united(spans)),
         unsupported=2 * unread > sum(len(piece.text) for piece, _ in parts),
         presets=presets,
         clear=all(verdict.clear for verdict in verdicts),
     )
 
 
-def _disjoint(spans: Iterable[Span]) -> Iterator[Span]:
+def united(spans: Iterable[Span], *, touching: bool = False) -> Iterator[Span]:
+    """The same characters in disjoint spans, in order; ``touching`` ones are one span, too."""
     current: Span | None = None
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if current is not None and span.start < current.end:
+        if current is not None and span.start < current.end + touching:
             current = Span(current.start, max(current.end, span.end))
             continue
         if current is not None:

@@ -1,4 +1,4 @@
-"""Judges segments alone and jointly with earlier text, and decides what a detector failure does.
+"""Segments on their way: judged alone and together with earlier text; what a detector failure does.
 
 With ``n = ceil(context / segment_min) + 1`` segments in reach, a character is judged at most ``2 + 2 n``
 times, whatever the chunks. On average it is judged once alone and, after the first four contexts of a text,
@@ -11,21 +11,177 @@ times. A detector that fails is asked again, segment by segment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from guardrail.engine.portions import portions
-from guardrail.engine.record import CLEAN, Case
 from guardrail.engine.steps import Detect, Steps
 from guardrail.errors import REWRITER_MISSING, DeadlineError, PluginError
-from guardrail.outcome import Action, Span, Verdict
+from guardrail.outcome import Action, Failure, Span, Verdict
+from guardrail.outcome.explanation import Attempt
 from guardrail.policy import Policy
-from guardrail.rewriters.mask import mask_whole
+from guardrail.text.boundaries import BRACKETS, DENSE_ENDS
+from guardrail.text.masking import mask_whole
+from guardrail.text.segment import Segment
 
-__all__ = ["detect", "jointly", "judge", "tolerate"]
-
+__all__ = ["CLEAN", "Allowance", "Case", "Trace", "detect", "judge", "score_in_context", "tolerate"]
 
 CLEAR_SHARE = 1 / 3
 """A score below this share of a policy's own limit is far from it."""
+CLEAN = Verdict({}, False)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What later segments need to know of an earlier one.
+
+    ``end`` is where it ends; ``clear`` and ``flagged`` are what the detector said of it alone; ``left_out``
+    is true where it was in doubt and was not judged with earlier text all the same.
+    """
+
+    end: int
+    clear: bool = False
+    flagged: bool = False
+    left_out: bool = False
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Characters that segments of one text may still be judged with earlier text for.
+
+    ``start`` of them are there at first and at most kept; each segment brings ``RATE`` for each of its own.
+    """
+
+    RATE: ClassVar[float] = 0.5
+    start: float
+    left: float
+
+    def earn(self, characters: int) -> None:
+        """Adds what a segment of this length brings."""
+        self.left = min(self.left, self.start) + self.RATE * characters
+
+    def covers(self, characters: int) -> bool:
+        """True if this many are left."""
+        return characters <= self.left
+
+    def spend(self, characters: int) -> None:
+        """Takes them away, even if fewer are left."""
+        self.left -= characters
+
+
+@dataclass(slots=True)
+class Case:
+    """One segment on its way through the flow.
+
+    ``context`` is the earlier text that it is judged with once more, ``earlier`` the traces of the segments
+    in it, ``trace`` the segment's own. ``tried`` collects what was refused and why, ``degraded`` why the
+    segment did not get a full pass, ``failures`` which plug-ins broke; ``detector_failed`` is true once its
+    classifier failed. ``uses_context`` says whether it is judged with its context, once that is decided.
+    ``attempts`` are the candidates that were tried, if somebody wants to know, else None.
+    """
+
+    segment: Segment
+    context: str
+    trace: Trace
+    earlier: tuple[Trace, ...] = ()
+    allowance: Allowance | None = None
+    uses_context: bool | None = None
+    verdict: Verdict = CLEAN
+    flagged: bool = False
+    detector_failed: bool = False
+    action: Action = Action.PASSED
+    after: str = ""
+    verdict_after: Verdict = CLEAN
+    similarity: float | None = None
+    acceptable: float | None = None
+    tried: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    attempts: list[Attempt] | None = field(default=None, repr=False)
+
+    @property
+    def body(self) -> str:
+        """The characters that are judged."""
+        core = self.segment.core
+        return self.segment.text[core.start : core.end]
+
+    @property
+    def offset(self) -> int:
+        """Where in the whole text the body begins."""
+        return self.segment.start + self.segment.core.start
+
+    @property
+    def clear(self) -> bool:
+        """True where neither the segment nor the text before it can be a part of something toxic."""
+        return self.trace.clear and all(trace.clear for trace in self.earlier)
+
+    @property
+    def parts_word(self) -> bool:
+        """True where a word may go on from the text before it: no white space is there, and no full stop."""
+        return bool(self.context) and not (
+            self.context[-1].isspace() or self.context.rstrip(BRACKETS)[-1:] in tuple(DENSE_ENDS)
+        )
+
+    @property
+    def known(self) -> str:
+        """The part of the context of which it is known what it says together."""
+        begin = start = self.offset - len(self.context)
+        for trace in self.earlier:
+            if trace.left_out:
+                return self.context[: start - begin]
+            start = max(trace.end, begin)
+        return self.context
+
+    def forget_flagged(self) -> None:
+        """Leaves out of the context a flagged segment and what is before it: no reader sees it as it was.
+
+        A word that goes on from there is still read as a whole.
+        """
+        flagged = [i for i, trace in enumerate(self.earlier) if trace.flagged]
+        if flagged and not self.parts_word:
+            left = self.offset - self.earlier[flagged[-1]].end
+            self.context = self.context[-left:].lstrip() if left else ""
+            self.earlier = self.earlier[flagged[-1] + 1 :] if self.context else ()
+
+    @property
+    def verdict_in_text(self) -> Verdict:
+        """The verdict with its spans measured from the beginning of the whole text."""
+        if not self.verdict.spans:
+            return self.verdict
+        return replace(self.verdict, spans=tuple(span.shifted(self.offset) for span in self.verdict.spans))
+
+    @property
+    def settled(self) -> bool:
+        """True once a rung of the ladder held."""
+        return self.action is not Action.PASSED
+
+    def refuse(self, reason: str) -> None:
+        """Notes why something was not done."""
+        if reason not in self.tried:
+            self.tried += (reason,)
+
+    def degrade(self, reason: str) -> None:
+        """Notes why this is less than a full pass."""
+        if reason not in self.degraded:
+            self.degraded += (reason,)
+
+    def fail(self, error: PluginError) -> None:
+        """Notes which plug-in broke."""
+        if error.failure is not None and error.failure not in self.failures:
+            self.failures += (error.failure,)
+
+    def settle(
+        self,
+        action: Action,
+        after: str,
+        verdict_after: Verdict,
+        *,
+        similarity: float | None = None,
+        acceptable: float | None = None,
+    ) -> None:
+        """Fixes what becomes of the segment."""
+        self.action, self.after, self.verdict_after = action, after, verdict_after
+        self.similarity, self.acceptable = similarity, acceptable
 
 
 def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
@@ -60,7 +216,9 @@ def detect(policy: Policy, texts: Sequence[str], *, lexicon: bool = False) -> St
     return [policy.decided(verdict) for verdict in verdicts]
 
 
-def jointly(policy: Policy, cases: Sequence[Case], bodies: Sequence[str]) -> Steps[list[Verdict | None]]:
+def score_in_context(
+    policy: Policy, cases: Sequence[Case], bodies: Sequence[str]
+) -> Steps[list[Verdict | None]]:
     """The verdict of each case's context followed by a body, if the body is what made it toxic; else None."""
     asked = [i for i, case in enumerate(cases) if case.context]
     joint = yield from detect(policy, [cases[i].context + bodies[i] for i in asked])
@@ -84,14 +242,14 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
             case.degrade("unsupported_text")
             _settle_unread(policy, case)
     for case in cases:
-        if case.in_context is None:
-            case.in_context = _joins(policy, case)
-    doubtful = [case for case in cases if case.in_context]
+        if case.uses_context is None:
+            case.uses_context = _joins(policy, case)
+    doubtful = [case for case in cases if case.uses_context]
     if not doubtful:
         return
     bodies = [_continuation(policy, case) for case in doubtful]
-    guilty = yield from jointly(policy, doubtful, bodies)
-    for case, joint in zip(doubtful, guilty, strict=True):
+    in_context = yield from score_in_context(policy, doubtful, bodies)
+    for case, joint in zip(doubtful, in_context, strict=True):
         if joint is not None:
             case.verdict, case.flagged = joint, True
 
@@ -163,7 +321,7 @@ def _fail(policy: Policy, cases: Sequence[Case], error: PluginError) -> Steps[No
         except PluginError as second:
             failed, closed = [error, second], True
     for case, verdict in zip(unread, verdicts, strict=True):
-        case.blind = True
+        case.detector_failed = True
         case.degrade(failed[-1].reason)
         for one in failed:
             case.fail(one)

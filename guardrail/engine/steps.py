@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeVar
@@ -11,6 +11,7 @@ from guardrail.outcome import Edit, Outcome, Span
 
 __all__ = [
     "PAUSE",
+    "Ask",
     "Detect",
     "Embed",
     "Flow",
@@ -29,7 +30,7 @@ __all__ = [
 class Pause(Enum):
     """A reply to Read in place of a chunk: what was read so far is judged and released before the next Read.
 
-    The text goes on behind it, and what follows is judged with what came before, as after any other segment.
+    The text continues after it, and what follows is judged with what came before, as after any other segment.
     """
 
     PAUSE = "pause"
@@ -97,6 +98,8 @@ class UnfinishedError(Exception):
 
 ModelCall = Detect | Rewrite | Embed | Verify
 Request = Read | ModelCall | Release
+Ask = Callable[[ModelCall], Any]
+"""Gives the reply to a model call; a PluginError in its place if the plug-in failed or is late."""
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
 """A part of a flow that ends with a T."""

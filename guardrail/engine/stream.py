@@ -1,4 +1,8 @@
-"""Drives flows over texts that arrive in chunks: iterators of what may be shown, plain and asynchronous."""
+"""Drives flows over texts that arrive in pieces: what may be shown is handed out as soon as it is judged.
+
+``Stream`` and ``AsyncStream`` pull chunks from a source. A ``PushStream`` or ``AsyncPushStream`` is given its
+pieces, for sources whose chunks hold more than text.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,95 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from contextlib import aclosing
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from guardrail.engine.run import Run
-from guardrail.engine.steps import PAUSE, Flow, Pause, Read, Release
-from guardrail.engine.threads import ThreadBatcher
-from guardrail.errors import FailureError
+from guardrail.engine.drive import Run
+from guardrail.engine.steps import PAUSE, Ask, Flow, ModelCall, Pause, Read, Release
+from guardrail.errors import FailureError, UsageError, without_frames
 from guardrail.outcome import Edit, Outcome
-from guardrail.tracebacks import WithoutFrames
 
 if TYPE_CHECKING:
     from guardrail.engine.batching import Batcher
 
-__all__ = ["AsyncStream", "Stream"]
+__all__ = ["AsyncPushStream", "AsyncStream", "PushStream", "RepetitionCheck", "Stream"]
 
 Chunks = TypeVar("Chunks")
 Note = Callable[[Edit], object]
+AsyncAsk = Callable[[ModelCall], Awaitable[Any]]
+MIN_REPEATED = 16
+"""Characters that chunks must have repeated from those before, so that it is not chance."""
+CURSORS = "▌▍▎▏▋▊▉█▮●|_"
+"""Marks that stand for a cursor at the end of a text that continues."""
+
+
+class _Pushed:
+    """A text that is handed in piece by piece.
+
+    ``settle`` is told the outcome once, after the last piece; ``note`` each edit before its text is given.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        ask: Callable[[ModelCall], Any],
+        settle: Callable[[Outcome], Any],
+        note: Note | None = None,
+    ) -> None:
+        self._run = Run(flow)
+        self._ask = ask
+        self._settle = settle
+        self._note = note
+        self._is_open = True
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """None until the text is over."""
+        return self._run.outcome
+
+    def _end(self) -> Outcome | None:
+        """Ends the text, if it is not over; its outcome, the first time that there is one."""
+        self._run.end()
+        if not self._is_open or self._run.outcome is None:
+            return None
+        self._is_open = False
+        return self._run.outcome
+
+
+class PushStream(_Pushed):
+    """A text that is handed in piece by piece, for sources whose chunks hold more than text."""
+
+    def push(self, piece: str | None) -> Generator[str, None, None]:
+        """What may be shown once this piece has come, None at the end; nothing after a refusal."""
+        yield from _released(self._run, piece, self._ask, self._note)
+        if self._run.outcome is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the text, if it is not over."""
+        if (outcome := self._end()) is not None:
+            self._settle(outcome)
+
+
+class AsyncPushStream(_Pushed):
+    """The same without blocking the event loop."""
+
+    async def push(self, piece: str | None) -> AsyncGenerator[str, None]:
+        """What may be shown once this piece has come, None at the end; nothing after a refusal."""
+        async with aclosing(_areleased(self._run, piece, self._ask, self._note)) as released:
+            async for text in released:
+                yield text
+                del text
+        if self._run.outcome is not None:
+            await self.close()
+
+    async def close(self) -> None:
+        """Ends the text, if it is not over."""
+        if (outcome := self._end()) is not None:
+            await self._settle(outcome)
 
 
 class Stream(Iterator[str]):
@@ -37,8 +112,8 @@ class Stream(Iterator[str]):
     ``outcome.text``.
 
     A chunk is pulled from the source only while nothing is ready to be shown. The stream ends with the
-    source, behind a refusal, or early: by ``close``, at the end of a ``with`` block, by an exception of the
-    source (which goes on to the caller), or when it is dropped. However it ends, the source is closed if it
+    source, after a refusal, or early: by ``close``, at the end of a ``with`` block, by an exception of the
+    source (which reaches the caller), or when it is dropped. However it ends, the source is closed if it
     can be, what was not shown by then never is, and ``settle`` is told the outcome once. ``note`` is told
     each edit before its text is handed out; what it raises comes in place of the text.
     """
@@ -48,26 +123,28 @@ class Stream(Iterator[str]):
         flow: Flow,
         chunks: Iterable[str],
         *,
-        batcher: ThreadBatcher,
+        ask: Ask,
         settle: Callable[[Outcome], object],
         note: Note | None = None,
     ) -> None:
         self._source = iter(_require_chunks(chunks))
         self._run = Run(flow)
         # A generator that does not know the stream: a dropped stream then ends at once, without a cycle.
-        self._pieces = _pieces(self._run, self._source, batcher, settle, note)
+        self._pieces = _pieces(self._run, self._source, ask, settle, note)
 
     @property
     def outcome(self) -> Outcome | None:
         """None until the stream has ended; then the text's outcome.
 
-        Where the stream ended early it is that of the text shown by then, ``degraded`` by ``unfinished``.
+        Of a stream that ended early it is that of the text shown by then, ``degraded`` by ``unfinished``.
         """
         return self._run.outcome
 
     def __next__(self) -> str:
-        with WithoutFrames(FailureError):
+        try:
             return next(self._pieces)
+        except FailureError as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
 
     def close(self) -> None:
         """Ends the stream, and closes its source."""
@@ -109,8 +186,10 @@ class AsyncStream(AsyncIterator[str]):
         return self._run.outcome
 
     async def __anext__(self) -> str:
-        with WithoutFrames(FailureError):
+        try:
             return await anext(self._pieces)
+        except FailureError as error:
+            raise without_frames(error)  # noqa: B904  # it is the same error
 
     async def aclose(self) -> None:
         """Ends the stream, and closes its source."""
@@ -126,27 +205,85 @@ class AsyncStream(AsyncIterator[str]):
         await self.aclose()
 
 
+class RepetitionCheck:
+    """Notices chunks that repeat the text so far, as the generators of Gradio yield them."""
+
+    def __init__(self) -> None:
+        self._before = ""
+        self._repeated = 0
+
+    def see(self, chunk: object) -> None:
+        """UsageError once chunks have repeated those before for too long, TypeError for what is not text."""
+        if not isinstance(chunk, str):
+            kind = type(chunk).__name__
+            del chunk  # this frame is part of the traceback
+            raise TypeError(
+                "expected chunks of str, or of chat completions (choices[].delta, or delta beside text), "
+                f"got {kind}: yield one of these"
+            )
+        before = self._before if chunk.startswith(self._before) else self._before.rstrip(CURSORS)
+        if len(chunk) > len(self._before) and before.strip() and chunk.startswith(before):
+            self._repeated += len(before)
+        elif chunk != self._before:
+            self._repeated = 0
+        if chunk:
+            self._before = chunk
+        if self._repeated >= MIN_REPEATED:
+            raise UsageError(
+                "each chunk starts with the one before, so they repeat the text so far, as Gradio wants it: "
+                "moderate a generator that yields what is new only, and join the pieces behind it"
+            )
+
+
+def _released(run: Run, piece: str | Pause | None, ask: Ask, note: Note | None) -> Generator[str, None, None]:
+    """What may be shown of a flow once it has read this piece."""
+    if isinstance(run.request, Read):
+        run.send(piece)
+    del piece  # this frame is part of tracebacks
+    while (request := run.request) is not None and not isinstance(request, Read):
+        if not isinstance(request, Release):
+            started = perf_counter()
+            run.reply(ask(request), perf_counter() - started)
+            continue
+        if note is not None and request.edit is not None:
+            note(request.edit)
+        try:
+            yield request.text
+        finally:  # handed out, even if the reader leaves here
+            run.send(None)
+
+
+async def _areleased(
+    run: Run, piece: str | Pause | None, ask: AsyncAsk, note: Note | None
+) -> AsyncGenerator[str, None]:
+    if isinstance(run.request, Read):
+        run.send(piece)
+    del piece  # this frame is part of tracebacks
+    while (request := run.request) is not None and not isinstance(request, Read):
+        if not isinstance(request, Release):
+            started = perf_counter()
+            run.reply(await ask(request), perf_counter() - started)
+            continue
+        if note is not None and request.edit is not None:
+            import asyncio  # takes half as long as numpy; plain streams go without it
+
+            await asyncio.to_thread(note, request.edit)
+        try:
+            yield request.text
+        finally:
+            run.send(None)
+
+
 def _pieces(
     run: Run,
     source: Iterator[object],
-    batcher: ThreadBatcher,
+    ask: Ask,
     settle: Callable[[Outcome], object],
     note: Note | None,
 ) -> Generator[str, None, None]:
     try:
-        while (request := run.request) is not None:
-            if isinstance(request, Read):
-                run.send(_read(source))
-            elif isinstance(request, Release):
-                if note is not None and request.edit is not None:
-                    note(request.edit)
-                try:
-                    yield request.text
-                finally:  # handed out, even where the reader leaves here
-                    run.send(None)
-            else:
-                started = perf_counter()
-                run.reply(batcher.answer(request), perf_counter() - started)
+        while run.outcome is None:
+            yield from _released(run, _read(source), ask, note)
     finally:
         try:
             _close(source)
@@ -163,24 +300,13 @@ async def _async_pieces(
     settle: Callable[[Outcome], Awaitable[object]],
     note: Note | None,
 ) -> AsyncGenerator[str, None]:
-    import asyncio  # takes half as long as numpy; plain streams go without it
-
     try:
         with batcher.text():
-            while (request := run.request) is not None:
-                if isinstance(request, Read):
-                    run.send(await source.read())
-                elif isinstance(request, Release):
-                    if note is not None and request.edit is not None:
-                        await asyncio.to_thread(note, request.edit)
-                    try:
-                        yield request.text
-                    finally:
-                        run.send(None)
-                else:
-                    started = perf_counter()
-                    reply = await batcher.answer(request)
-                    run.reply(reply, perf_counter() - started)
+            while run.outcome is None:
+                async with aclosing(_areleased(run, await source.read(), batcher.ask, note)) as released:
+                    async for text in released:
+                        yield text
+                        del text  # an error of the next chunk shows this frame
     finally:
         try:
             await source.close()

@@ -1,0 +1,1 @@
+"""Ways in: decorator, command line, server, files, and other frameworks."""

@@ -1,15 +1,21 @@
-"""Files of a model, opened with errors that say what to do."""
+"""Files of a model and of settings, opened with errors that say what to do."""
 
 from __future__ import annotations
 
 import json
 import mmap
+import sys
 from pathlib import Path
 from typing import Any
 
-from guardrail.errors import ModelFileError
+from guardrail.errors import ConfigError, ModelFileError
 
-__all__ = ["forget", "mapped", "read_object"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["forget", "mapped", "read_object", "read_toml"]
 
 
 def mapped(path: Path) -> memoryview:
@@ -40,3 +46,15 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelFileError(f"{path} is not a JSON object; fetch the model again")
     return content
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The decoded file; ConfigError where it is missing, unreadable or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error

@@ -1,0 +1,1 @@
+"""Rewriters: models that propose neutral text, and the verifier of what they propose."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guardrail.config.settings import read_toml
 from guardrail.errors import ConfigError
+from guardrail.models.files import read_toml
 
 __all__ = ["ChatPrompt", "Message"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guardrail.outcome import Span
-from guardrail.rewriters.mask import words_under
+from guardrail.text.masking import words_under
 
 __all__ = ["delete_spans"]
 

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guardrail.errors import ConfigError, UsageError
+from guardrail.errors import ConfigError, UsageError, WithoutFrames
 from guardrail.models.endpoint import Endpoint, RequestError, Session, malformed, together
 from guardrail.rewriters.chat_answers import candidate_of
 from guardrail.rewriters.chat_prompt import ChatPrompt
 from guardrail.rewriters.wording import MAX_CHARACTERS
-from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["PARAMETERS", "RemoteRewriter"]
 

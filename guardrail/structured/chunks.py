@@ -17,8 +17,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.engine.asking import Asker, FedText
-from guardrail.engine.growth import Growth
+from guardrail.engine.adapters import GuardAdapter, PushedText
+from guardrail.engine.stream import RepetitionCheck
 from guardrail.errors import BlockedError
 from guardrail.outcome import Action
 from guardrail.structured.records import elements_of, fields_of, keys_of, with_parts
@@ -40,13 +40,13 @@ def is_chunk(value: object) -> bool:
     return fields is not None and (_is_of_choices(fields) or _is_of_deltas(fields))
 
 
-async def moderated_chunks(chunks: AsyncIterator[Any], asker: Asker) -> AsyncGenerator[Any, None]:
+async def moderated_chunks(chunks: AsyncIterator[Any], adapter: GuardAdapter) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer. TypeError for a chunk of another shape."""
     stream: _Choices | _Deltas | None = None
     try:
         async for chunk in chunks:
             if stream is None:
-                stream = (_Choices if _is_of_choices(fields_of(chunk) or {}) else _Deltas)(asker)
+                stream = (_Choices if _is_of_choices(fields_of(chunk) or {}) else _Deltas)(adapter)
             if not stream.takes(chunk):
                 raise TypeError(f"expected chunks of one shape, got {type(chunk).__name__} among others")
             async with aclosing(stream.take(chunk)) as released:
@@ -74,9 +74,9 @@ def _is_of_deltas(fields: Mapping[Any, Any]) -> bool:
 class _Text:
     """One text on its way through the guard."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._fed: FedText = asker.fed()
-        self._growth = Growth()
+    def __init__(self, adapter: GuardAdapter) -> None:
+        self._fed: PushedText = adapter.push_stream()
+        self._growth = RepetitionCheck()
 
     @property
     def is_blocked(self) -> bool:
@@ -139,8 +139,8 @@ class _Choice:
 class _Choices:
     """Chunks with choices."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, adapter: GuardAdapter) -> None:
+        self._adapter = adapter
         self._choices: dict[object, _Choice] = {}
 
     def takes(self, chunk: Any) -> bool:
@@ -154,7 +154,7 @@ class _Choices:
         """What may be shown now that this chunk has come."""
         choices = elements_of(_fields(chunk).get("choices")) or []
         if not choices:
-            yield await self._asker.moderate(chunk)
+            yield await self._adapter.moderate(chunk)
         for choice in choices:
             only = chunk if len(choices) == 1 else with_parts(chunk, {"choices": [choice]})
             part = _Part.of(only, choice)
@@ -177,7 +177,7 @@ class _Choices:
                 await state.text.close()
 
     async def _shown(self, state: _Choice, part: _Part) -> list[Any]:
-        bare = await self._asker.moderate(part.bare())
+        bare = await self._adapter.moderate(part.bare())
         if state.over or state.blocked:
             return self._behind(state, part, bare)
         shown: list[Any] = []
@@ -210,7 +210,7 @@ class _Choices:
             return []
         shown = await self._said(state, None)
         if not state.blocked:
-            state.name, state.text = name, _Text(self._asker)
+            state.name, state.text = name, _Text(self._adapter)
         return shown
 
     async def _said(self, state: _Choice, text: str | None) -> list[Any]:
@@ -236,13 +236,13 @@ class _Choices:
             return shown
         whole = {str(number): "".join(texts) for number, texts in enumerate(state.fragments.values())}
         try:
-            await self._asker.moderate(whole)
+            await self._adapter.moderate(whole)
         except BlockedError as error:
             state.blocked = True
-            if self._asker.policy.block == "raise":
+            if self._adapter.policy.block == "raise":
                 state.error = error
                 return shown
-            refusal = self._asker.policy.refusal
+            refusal = self._adapter.policy.refusal
             carrier = _Part.again(held[0] if state.carrier is None else state.carrier)
             text = f"\n\n{refusal}" if state.said else refusal
             return [*shown, carrier.open_saying(state.name or carrier.prose, text)]
@@ -350,9 +350,9 @@ class _Part:
 class _Deltas:
     """Chunks with the text so far and what is new of it; each waits for the next: the last is whole."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-        self._text: _Text | None = _Text(asker)
+    def __init__(self, adapter: GuardAdapter) -> None:
+        self._adapter = adapter
+        self._text: _Text | None = _Text(adapter)
         self._before = ""
         self._said = ""
         self._waiting: Any = None
@@ -391,7 +391,7 @@ class _Deltas:
 
     async def _judged(self, chunk: Any, new: str, *, last: bool) -> Any:
         """The chunk with its text as it was judged, once all else in it is judged too."""
-        bare = await self._asker.moderate(_with_text(chunk, "", "", last=last))
+        bare = await self._adapter.moderate(_with_text(chunk, "", "", last=last))
         return _with_text(bare, new, self._said, last=last)
 
     def _new_text(self, chunk: Any) -> str:

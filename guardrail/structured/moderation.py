@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from guardrail.engine.batching import Batcher
-from guardrail.engine.calls import Calls
-from guardrail.engine.moderate import moderate
+from guardrail.engine.drive import WINDOW, adrive, drive_many
+from guardrail.engine.flow import moderate
+from guardrail.engine.runner import Runner
 from guardrail.engine.steps import Flow
-from guardrail.engine.whole import adrive, drive_many
 from guardrail.errors import BlockedError
 from guardrail.outcome import Action, Outcome
 from guardrail.policy import Policy
@@ -25,9 +25,6 @@ from guardrail.structured.rebuilding import Rebuilding
 from guardrail.structured.terms import Terms
 
 __all__ = ["Task", "ajudge", "judge"]
-
-WINDOW = 256
-"""Texts of one value advanced together: enough to fill model calls, few enough to bound memory."""
 
 
 class Task:
@@ -81,11 +78,11 @@ class Task:
         return Rebuilding(self._policy, judged).value(self._reading.root)
 
 
-def judge(task: Task, calls: Calls, *, batch: int) -> list[Outcome]:
+def judge(task: Task, runner: Runner, *, batch: int) -> list[Outcome]:
     """One outcome for each text of a task."""
     outcomes: list[Outcome] = []
     for flows, texts in task.windows():
-        outcomes += drive_many(flows, texts, calls, batch=batch)
+        outcomes += drive_many(flows, texts, runner, batch=batch)
     return outcomes
 
 

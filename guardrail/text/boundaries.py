@@ -17,16 +17,15 @@ __all__ = [
     "ENDS",
     "LINE_BREAKS",
     "LOOKAHEAD",
+    "SENTENCE_RUN",
     "Fence",
     "IncompleteError",
     "closing_fence",
-    "core_of",
     "ends_sentence",
     "last_resort",
     "lead_end",
     "opening_fence",
     "run_end",
-    "sentence_run",
     "trimmed",
 ]
 
@@ -40,7 +39,7 @@ EMPHASIS = "*_~"
 EMOJI = "\u200d\u20e3\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
 ENDS = SPACED_ENDS + DENSE_ENDS
 
-INDENT, FENCE_RUN, INFO, SENTENCE_RUN = 12, 32, 80, 16
+INDENT, FENCE_RUN, INFO, MARKS = 12, 32, 80, 16
 LOOKAHEAD = INDENT + FENCE_RUN + INFO + 1
 """Characters beyond a possible boundary that may have to arrive before it is decided."""
 VIRAMA = 9
@@ -48,13 +47,13 @@ VIRAMA = 9
 CLUSTER = 16
 """Characters that a cut inside a run without white space may move back to spare a combined character."""
 
+_DENSE_ENDS = frozenset(DENSE_ENDS)
 _BREAK = f"[{LINE_BREAKS}]"
 _INDENT = re.compile(rf"[ \t]{{0,{INDENT}}}")
 _FENCE_RUN = {mark: re.compile(rf"{mark}{{0,{FENCE_RUN + 1}}}") for mark in "`~"}
 _INFO = re.compile(rf"[^`{LINE_BREAKS}]{{0,{INFO}}}")
-_SENTENCE_RUN = re.compile(
-    rf"[{ENDS}]{{1,{SENTENCE_RUN}}}[{re.escape(BRACKETS + EMPHASIS)}{EMOJI}]{{0,{SENTENCE_RUN}}}"
-)
+SENTENCE_RUN = re.compile(rf"[{ENDS}]{{1,{MARKS}}}[{re.escape(BRACKETS + EMPHASIS)}{EMOJI}]{{0,{MARKS}}}")
+"""A run of end marks and the closing brackets, quotes and emoji after it."""
 _LEAD = re.compile(r"(?:\s+|[-*+](?=\s)|#{1,6}(?=\s)|[>|]|\d{1,9}[.)](?=\s))*")
 _LEAD_WITHIN_LINE = re.compile(r"\s*")
 _HAS_BREAK = re.compile(_BREAK)
@@ -120,15 +119,10 @@ def closing_fence(text: str, at: int, fence: Fence, *, final: bool) -> int | Non
     return end if end == len(text) or text[end] in LINE_BREAKS else None
 
 
-def sentence_run(text: str, at: int, *, final: bool) -> int:
-    """The end of the run of end marks, closing brackets, quotes and emoji that starts at ``at``."""
-    return run_end(_SENTENCE_RUN, text, at, final=final)
-
-
 def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> bool:
-    """True where ``text[at:end]``, found by ``sentence_run``, ends a sentence of the segment at ``start``."""
+    """True where ``text[at:end]``, a SENTENCE_RUN, ends a sentence of the segment at ``start``."""
     run = text[at:end]
-    if any(mark in run for mark in DENSE_ENDS) or end == len(text):
+    if not _DENSE_ENDS.isdisjoint(run) or end == len(text):
         return True
     if not text[end].isspace():
         return False
@@ -161,12 +155,6 @@ def lead_end(text: str, at: int, end: int, *, at_line_start: bool) -> int:
         lead = _LEAD.match(text, begin, end)
         begin = lead.end() if lead else begin
     return begin
-
-
-def core_of(text: str, *, at_line_start: bool) -> Span:
-    """The part of a prose segment that is judged and rewritten: no opening markers, no white space around."""
-    begin = lead_end(text, 0, len(text), at_line_start=at_line_start)
-    return Span(begin, max(begin, len(text.rstrip())))
 
 
 def trimmed(text: str) -> Span:

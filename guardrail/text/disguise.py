@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 
-from guardrail.detectors.words import LIST
+from guardrail.text.wordlists import english_words
 
 __all__ = ["debris"]
 
@@ -31,11 +30,6 @@ def debris(candidate: str, source: str) -> bool:
         if not _INSIDE.search(token) or _FREE.fullmatch(token):
             continue
         plain = re.sub(r"[^a-z]", "", token.translate(_READ_AS))
-        if token not in known or "*" in token or (len(plain) >= _MIN_WORD and plain in _english()):
+        if token not in known or "*" in token or (len(plain) >= _MIN_WORD and plain in english_words()):
             return True
     return False
-
-
-@cache
-def _english() -> frozenset[str]:
-    return frozenset(LIST.read_text(encoding="utf-8").split())

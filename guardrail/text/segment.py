@@ -16,16 +16,15 @@ from guardrail.outcome import Span
 from guardrail.text.boundaries import (
     ENDS,
     LINE_BREAKS,
+    SENTENCE_RUN,
     Fence,
     IncompleteError,
     closing_fence,
-    core_of,
     ends_sentence,
     last_resort,
     lead_end,
     opening_fence,
     run_end,
-    sentence_run,
     trimmed,
 )
 
@@ -98,31 +97,37 @@ class Segmenter:
 
     def close(self) -> list[Segment]:
         """The segments that remain at the end of the text, or of a part of it: ``feed`` may follow."""
-        segments = self._complete(final=True)
-        if self._buffer:
-            segments.append(self._take(self._read_again_from(len(self._buffer))))
-            self._compact()
-        return segments
+        return self._complete(final=True)
 
     def _complete(self, *, final: bool) -> list[Segment]:
+        """The segments that are complete; what is behind them stays in the buffer, with ``final`` nothing."""
         segments = []
         try:
             while True:
-                segments.append(self._take(self._next_cut(final=final)))
+                cut = self._code_cut(final=final) if self._kind == "code" else self._prose_step(final=final)
+                if cut is not None:
+                    segments.append(self._take(cut))
         except IncompleteError:
-            self._compact()
+            if final and self._start < len(self._buffer):
+                segments.append(self._take(self._read_again_from(len(self._buffer))))
+        if gone := self._start:
+            self._buffer = self._buffer[gone:]
+            self._origin += gone
+            self._start = 0
+            self._lead -= gone
+            self._scan -= gone
+            self._line = None if self._line is None else self._line - gone
+            self._fence_end = None if self._fence_end is None else self._fence_end - gone
         return segments
-
-    def _next_cut(self, *, final: bool) -> int:
-        cut = None
-        while cut is None:
-            cut = self._code_cut(final=final) if self._kind == "code" else self._prose_step(final=final)
-        return cut
 
     def _take(self, cut: int) -> Segment:
         """The segment from the current start to ``cut``; reading goes on behind it."""
         text = self._buffer[self._start : cut]
-        core = trimmed(text) if self._kind == "code" else core_of(text, at_line_start=self._at_line_start)
+        if self._kind == "code":
+            core = trimmed(text)
+        else:  # without the markers that open it
+            begin = lead_end(text, 0, len(text), at_line_start=self._at_line_start)
+            core = Span(begin, max(begin, len(text.rstrip())))
         segment = Segment(self._origin + self._start, text, core, self._kind)
         self._at_line_start = text[-1] in LINE_BREAKS
         self._marks_may_lead = self._at_line_start
@@ -131,17 +136,6 @@ class Segmenter:
         self._backticks = 0
         self._kind = "code" if self._fence else "prose"
         return segment
-
-    def _compact(self) -> None:
-        gone = self._start
-        if gone:
-            self._buffer = self._buffer[gone:]
-            self._origin += gone
-            self._start = 0
-            self._lead -= gone
-            self._scan -= gone
-            self._line = None if self._line is None else self._line - gone
-            self._fence_end = None if self._fence_end is None else self._fence_end - gone
 
     def _prose_step(self, *, final: bool) -> int | None:
         """Looks at the next thing that could end the segment; the cut if it does."""
@@ -154,14 +148,16 @@ class Segmenter:
         event = _EVENT.search(self._buffer, self._scan, limit)
         if event is None:
             self._scan = max(self._scan, min(len(self._buffer), limit))
-            return self._bound_cut(limit)
+            if len(self._buffer) <= limit:
+                raise IncompleteError
+            return self._read_again_from(last_resort(self._buffer, self._start, limit))
         at = event.start()
         if event.group() in LINE_BREAKS:
             return self._line_break(at, limit)
         if event.group() == "`":
             self._inline_code(at, final=final)
             return None
-        end = sentence_run(self._buffer, at, final=final)
+        end = run_end(SENTENCE_RUN, self._buffer, at, final=final)
         may_end = end <= limit and not self._backticks and self._is_long_enough(end)
         if may_end and ends_sentence(self._buffer, at, end, start=self._start, final=final):
             return end
@@ -205,11 +201,6 @@ class Segmenter:
         self._marks_may_lead |= _LINE_BREAK.search(self._buffer, self._lead, lead) is not None
         self._lead = lead
         return len(self._buffer[lead:end].rstrip()) >= self._min
-
-    def _bound_cut(self, limit: int) -> int:
-        if len(self._buffer) <= limit:
-            raise IncompleteError
-        return self._read_again_from(last_resort(self._buffer, self._start, limit))
 
     def _read_again_from(self, cut: int) -> int:
         self._scan = cut

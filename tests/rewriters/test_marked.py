@@ -15,12 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail import Span
-from guardrail.engine.calls import Calls
-from guardrail.engine.contract import Plugin
-from guardrail.engine.marks import candidates
+from guardrail.engine.ladder import candidates
 from guardrail.engine.plugins import connect
-from guardrail.engine.record import Case, Trace
-from guardrail.engine.sharing import answer_together
+from guardrail.engine.runner import Runner
+from guardrail.engine.scoring import Case, Trace
 from guardrail.engine.steps import Detect, Rewrite
 from guardrail.errors import PluginError, UsageError
 from guardrail.outcome import Verdict
@@ -208,25 +206,26 @@ class Marked(WordRewriter):
         ]
 
 
-def calls(rewriter: Any) -> Calls:
+def runner(rewriter: Any) -> Runner:
     words = WordDetector()
     models = connect(detector=words, rewriter=rewriter, embedder=BagEmbedder(), lexicon=words, verifier=None)
-    return Calls(models, Policy(detect_timeout=None, rewrite_timeout=None))
+    return Runner(models, Policy(detect_timeout=None, rewrite_timeout=None))
 
 
 def test_a_rewriter_that_takes_spans_gets_them_and_others_are_asked_as_before() -> None:
     call = Rewrite(("an idiot",), 2, ((Span(3, 8),),))
-    assert calls(Marked()).answer(call) == [["an idiot|[(3, 8)]"]]
-    assert calls(WordRewriter()).answer(call) == [["an idiot", "an person"]]
-    assert calls(lambda segments, n: [["x"]]).answer(call) == [["x"]]
-    assert calls(Marked()).answer(Rewrite(("an idiot",), 2)) == [["an idiot|[]"]]
+    assert runner(Marked()).ask(call) == [["an idiot|[(3, 8)]"]]
+    assert runner(WordRewriter()).ask(call) == [["an idiot", "an person"]]
+    assert runner(lambda segments, n: [["x"]]).ask(call) == [["x"]]
+    assert runner(Marked()).ask(Rewrite(("an idiot",), 2)) == [["an idiot|[]"]]
 
 
 def test_what_it_returns_is_checked_like_any_candidates() -> None:
     for reply in ("text", [["a"], ["b"]], [[1]], 3):
-        with pytest.raises(PluginError, match="rewriter tests"):
-            calls(Marked(reply)).answer(Rewrite(("an idiot",), 2, ((Span(3, 8),),)))
-    assert calls(Marked((("a", "b", "c"),))).answer(Rewrite(("x",), 2, ((Span(0, 1),),))) == [["a", "b"]]
+        error = runner(Marked(reply)).ask(Rewrite(("an idiot",), 2, ((Span(3, 8),),)))
+        assert isinstance(error, PluginError)
+        assert str(error).startswith("rewriter tests")
+    assert runner(Marked((("a", "b", "c"),))).ask(Rewrite(("x",), 2, ((Span(0, 1),),))) == [["a", "b"]]
 
 
 @given(
@@ -246,8 +245,8 @@ def test_a_calls_candidates_do_not_depend_on_whether_others_have_spans(
     }
     pending = [Rewrite((text,) * size, 2, spans[kind](size)) for size, kind, text in described]
     for rewriter in (Marked(), WordRewriter()):
-        alone = [answer_together(calls(rewriter), [call])[0] for call in pending]
-        assert answer_together(calls(rewriter), pending) == alone
+        alone = [runner(rewriter).ask(call) for call in pending]
+        assert runner(rewriter).ask_together(pending) == alone
 
 
 def some_spans(size: int) -> tuple[tuple[Span, ...], ...]:
@@ -272,13 +271,8 @@ def test_a_text_without_spans_is_asked_for_like_one_beside_a_text_with_spans() -
         assert isinstance(call, Rewrite)
         return call
 
-    one = calls(Marked())
-    assert one.answer(asked([0, 1])) == [*one.answer(asked([0])), *one.answer(asked([1]))]
-
-
-def test_a_plain_plugin_has_no_use_for_spans() -> None:
-    plugin = Plugin("rewriter", lambda segments, n: [["x"] for _ in segments])
-    assert plugin.candidates(["a"], 1, spans=[[Span(0, 1)]]) == [["x"]]
+    one = runner(Marked())
+    assert one.ask(asked([0, 1])) == [*one.ask(asked([0])), *one.ask(asked([1]))]
 
 
 def test_the_flow_hands_on_the_verdicts_spans_merged_with_those_of_the_word_list() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.outcome import Span
-from guardrail.rewriters.mask import mask_spans, mask_whole
+from guardrail.text.masking import mask_spans, mask_whole
 from tests.linear import takes_linear_time
 
 TEXT = st.text(max_size=120) | st.text(st.sampled_from("ab*'-@$ .\n\t_`\u200b\u0301😀笨\ud800"), max_size=60)

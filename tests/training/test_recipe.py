@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from guardrail.config.settings import read_toml
 from guardrail.errors import ConfigError
+from guardrail.models.files import read_toml
 from guardrail_training.recipe import parse_changes, read_recipe
 from guardrail_training.rewards.algebra import Reward, named
 from guardrail_training.rewards.formula import TERMS, read_formula

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from guardrail.manifest import Manifest, sha256_of
-from guardrail.verifiers.onnx import LABEL, OnnxVerifier
-from guardrail.verifiers.pairs import KINDS
+from guardrail.rewriters.pairs import KINDS
+from guardrail.rewriters.verifier import LABEL, OnnxVerifier
 from tests.detectors.conftest import write_tokenizer
 
 SLOPE, OFFSET = 2.0, 1.0

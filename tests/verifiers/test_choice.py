@@ -13,7 +13,7 @@ from guardrail.engine import plugins
 from guardrail.engine.plugins import chosen_verifier, threshold_of
 from guardrail.errors import ConfigError, ManifestError
 from guardrail.rewriters.onnx import OnnxRewriter
-from guardrail.verifiers.onnx import OnnxVerifier
+from guardrail.rewriters.verifier import OnnxVerifier
 
 
 def own_rewriter(segments: Sequence[str], n: int) -> list[list[str]]:

@@ -14,7 +14,7 @@ import pytest
 
 from guardrail.errors import ManifestError, ModelFileError
 from guardrail.manifest import sha256_of
-from guardrail.verifiers.onnx import OnnxVerifier
+from guardrail.rewriters.verifier import OnnxVerifier
 from tests.verifiers.conftest import OFFSET, SLOPE
 
 WORDS = ("cat", "mat", "day", "nice", "idiot", "nobody")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from guardrail.verifiers.pairs import KINDS, PairTokens, tokens_of_pair
+from guardrail.rewriters.pairs import KINDS, PairTokens, tokens_of_pair
 from tests.detectors.conftest import vocabulary, write_tokenizer
 
 NAMES = {place: token for token, place in vocabulary().items()}

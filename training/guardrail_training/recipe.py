@@ -8,8 +8,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from guardrail.config.settings import read_toml, toml_or_text, typed
+from guardrail.config.settings import toml_or_text, typed
 from guardrail.errors import ConfigError
+from guardrail.models.files import read_toml
 
 __all__ = ["check_values", "parse_changes", "read_recipe"]
 

@@ -20,14 +20,14 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from pydantic import PrivateAttr
 
-from guardrail.engine.asking import AtOnce, Waiting, by_hand, stepped
+from guardrail.engine.adapters import AsyncGuardAdapter, SyncGuardAdapter, as_async, run_sync
+from guardrail.errors import WithoutFrames
 from guardrail.events import fingerprint
 from guardrail.guard import Guard
 from guardrail.integrations.langchain.chunks import blank
 from guardrail.integrations.langchain.runnable import GuardedRunnable
 from guardrail.integrations.langchain.streaming import moderated
 from guardrail.structured.paths import parse_paths
-from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["GuardedChatModel", "is_signed", "wrap"]
 
@@ -156,9 +156,9 @@ class GuardedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         source = self._model._stream(messages, stop=stop, **kwargs)
-        chunks = moderated(_chunks(stepped(source)), AtOnce(self._guard), paths=())
+        chunks = moderated(_chunks(as_async(source)), SyncGuardAdapter(self._guard), paths=())
         with WithoutFrames():
-            yield from by_hand(_signed_chunks(chunks))
+            yield from run_sync(_signed_chunks(chunks))
 
     async def _astream(
         self,
@@ -168,7 +168,7 @@ class GuardedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         source = self._model._astream(messages, stop=stop, **kwargs)
-        chunks = moderated(_chunks(source), Waiting(self._guard), paths=())
+        chunks = moderated(_chunks(source), AsyncGuardAdapter(self._guard), paths=())
         with WithoutFrames():
             async with aclosing(_signed_chunks(chunks)) as signed:
                 async for chunk in signed:

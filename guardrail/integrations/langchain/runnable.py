@@ -14,11 +14,10 @@ from langchain_core.tracers.context import tracing_v2_callback_var
 from langgraph.pregel.protocol import PregelProtocol
 from langsmith.run_helpers import tracing_context
 
-from guardrail.engine.asking import AtOnce, Waiting, by_hand, stepped
-from guardrail.errors import UsageError
+from guardrail.engine.adapters import AsyncGuardAdapter, SyncGuardAdapter, as_async, run_sync
+from guardrail.errors import UsageError, WithoutFrames
 from guardrail.guard import Guard
 from guardrail.integrations.langchain.streaming import moderated
-from guardrail.tracebacks import WithoutFrames
 
 __all__ = ["GuardedRunnable"]
 
@@ -92,7 +91,7 @@ class GuardedRunnable(Runnable[Input, Output]):
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
         """The same without blocking the event loop."""
-        return self.atransform(stepped([input]), config, **kwargs)
+        return self.atransform(as_async([input]), config, **kwargs)
 
     def transform(
         self, input: Iterator[Input], config: RunnableConfig | None = None, **kwargs: Any
@@ -104,7 +103,9 @@ class GuardedRunnable(Runnable[Input, Output]):
         ) -> Iterator[Output]:
             source = _pulled(self.bound.transform(values, _quiet(config), **kwargs))
             with WithoutFrames():
-                yield from by_hand(moderated(stepped(source), AtOnce(self._guard), paths=self._paths))
+                yield from run_sync(
+                    moderated(as_async(source), SyncGuardAdapter(self._guard), paths=self._paths)
+                )
 
         self._require_no_graph()
         return self._transform_stream_with_config(input, run, config)
@@ -119,7 +120,9 @@ class GuardedRunnable(Runnable[Input, Output]):
         ) -> AsyncIterator[Output]:
             source = _apulled(self.bound.atransform(values, _quiet(config), **kwargs))
             with WithoutFrames():
-                async with aclosing(moderated(source, Waiting(self._guard), paths=self._paths)) as chunks:
+                async with aclosing(
+                    moderated(source, AsyncGuardAdapter(self._guard), paths=self._paths)
+                ) as chunks:
                     async for chunk in chunks:
                         yield chunk
                         del chunk  # an error of the next one shows this frame

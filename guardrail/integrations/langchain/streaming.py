@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
-from guardrail.engine.asking import Asker
+from guardrail.engine.adapters import GuardAdapter
 from guardrail.integrations.langchain.chunks import (
     METADATA,
     Held,
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 async def moderated(
-    chunks: AsyncIterator[Any], asker: Asker, *, paths: Sequence[str]
+    chunks: AsyncIterator[Any], adapter: GuardAdapter, *, paths: Sequence[str]
 ) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer, of the kind that they are.
 
@@ -44,16 +44,16 @@ async def moderated(
         return
     everything = _rest(chunks, first)
     if isinstance(first, str) and not paths:
-        async with aclosing(asker.stream(everything)) as stream:
+        async with aclosing(adapter.stream(everything)) as stream:
             async for text in stream:
                 yield text
     elif isinstance(first, BaseMessageChunk) and not paths:
-        async with aclosing(_MessageStream(everything, asker).released()) as released:
+        async with aclosing(_MessageStream(everything, adapter).released()) as released:
             async for chunk in released:
                 yield chunk
     else:
         whole = await _added_up(everything)
-        yield await asker.moderate(whole, paths=paths)
+        yield await adapter.moderate(whole, paths=paths)
 
 
 async def _rest(chunks: AsyncIterator[T], *first: T) -> AsyncGenerator[T, None]:
@@ -82,9 +82,9 @@ class _MessageStream:
     and metadata is taken out; the words go on without it, and the refusal stands behind them.
     """
 
-    def __init__(self, chunks: AsyncIterator[BaseMessageChunk], asker: Asker) -> None:
+    def __init__(self, chunks: AsyncIterator[BaseMessageChunk], adapter: GuardAdapter) -> None:
         self._chunks = chunks
-        self._asker = asker
+        self._adapter = adapter
         self._pieces: deque[Piece] = deque()
         self._queue: deque[BaseMessageChunk | Held] = deque()
         self._beside: BaseMessageChunk | None = None
@@ -92,8 +92,10 @@ class _MessageStream:
         self._judged: deque[tuple[BaseMessageChunk, BaseMessageChunk]] = deque(maxlen=2)
         self._said = False
         self._refused = False  # no words follow
-        self._owed = False  # the refusal is to be the last of the words, unless it stands among them
-        self._told = False
+        self._refusal_pending = (
+            False  # the refusal is to be the last of the words, unless it stands among them
+        )
+        self._refusal_emitted = False
         self._last = False
 
     async def released(self) -> AsyncGenerator[BaseMessageChunk, None]:
@@ -113,7 +115,7 @@ class _MessageStream:
                 self._queue.popleft()
                 yield waiting
         await self._judge_held()
-        if self._owed and not self._told:
+        if self._refusal_pending and not self._refusal_emitted:
             yield self._refusal()
         for waiting in list(self._queue):
             yield waiting.chunk if isinstance(waiting, Held) else waiting
@@ -137,9 +139,9 @@ class _MessageStream:
         for came, allowed in self._judged:
             if came == chunk:
                 return allowed
-        allowed = await self._asker.moderate(chunk)
+        allowed = await self._adapter.moderate(chunk)
         if allowed is not chunk:
-            self._owed = True  # it stands in the content now, but words may come before it
+            self._refusal_pending = True  # it stands in the content now, but words may come before it
             allowed = allowed.model_copy(update={"content": chunk.content})
         self._judged.append((chunk, allowed))
         return allowed
@@ -157,16 +159,16 @@ class _MessageStream:
                 lead += text
             if decoded_json(lead) is not None:
                 whole = first.saying(lead)
-                if await self._asker.moderate(whole) is whole:
+                if await self._adapter.moderate(whole) is whole:
                     yield self._say(whole)
                 else:
-                    self._refused = self._owed = True
+                    self._refused = self._refusal_pending = True
                 return
-        async with aclosing(self._asker.stream(_rest(texts, lead))) as stream:
+        async with aclosing(self._adapter.stream(_rest(texts, lead))) as stream:
             async for text in stream:
                 yield self._say(first.saying(text))
         if stream.outcome is not None and stream.outcome.action is Action.BLOCKED:
-            self._refused = self._told = True
+            self._refused = self._refusal_emitted = True
 
     async def _texts(self, first: Words) -> AsyncGenerator[str, None]:
         """The texts of one block, while other pieces are taken note of."""
@@ -201,17 +203,17 @@ class _MessageStream:
 
     def _refusal(self) -> BaseMessageChunk:
         assert self._bare is not None
-        refusal = self._asker.policy.refusal
+        refusal = self._adapter.policy.refusal
         if isinstance(self._bare.content, str):
             return self._bare.model_copy(update={"content": f"\n\n{refusal}" if self._said else refusal})
         return self._bare.model_copy(update={"content": [{"type": "text", "text": refusal}]})
 
     async def _judge_held(self) -> None:
         held = [waiting.chunk for waiting in self._queue if isinstance(waiting, Held)]
-        if held and not (self._refused or self._owed):
+        if held and not (self._refused or self._refusal_pending):
             whole = _message_of(held)
-            self._owed = await self._asker.moderate(whole) is not whole
-        if self._refused or self._owed:
+            self._refusal_pending = await self._adapter.moderate(whole) is not whole
+        if self._refused or self._refusal_pending:
             self._queue = deque(waiting for waiting in self._queue if not isinstance(waiting, Held))
 
 

@@ -1,0 +1,1 @@
+"""Candidates that are edits of the flagged words."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from guardrail.outcome import Span
 from guardrail.rewriters.edits.repair import Change
-from guardrail.rewriters.mask import words_under
+from guardrail.text.masking import words_under
 from guardrail.text.wordlists import word_set
 
 __all__ = ["DETERMINERS", "Phrase", "cuts", "phrases"]

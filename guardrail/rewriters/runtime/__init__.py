@@ -1,0 +1,1 @@
+"""Runs a Llama model with LoRA adapters on onnxruntime."""

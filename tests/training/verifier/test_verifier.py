@@ -13,8 +13,8 @@ from safetensors.torch import save_file, save_model
 
 from guardrail.errors import ConfigError, UsageError
 from guardrail.manifest import Manifest
-from guardrail.verifiers.onnx import OnnxVerifier
-from guardrail.verifiers.pairs import KINDS
+from guardrail.rewriters.pairs import KINDS
+from guardrail.rewriters.verifier import OnnxVerifier
 from guardrail_training.detection.batches import load_tokenizer
 from guardrail_training.detection.quantise import Row as Tokens
 from guardrail_training.detection.quantise import activation_ranges, arrays, export

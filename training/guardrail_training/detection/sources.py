@@ -17,7 +17,7 @@ from importlib import resources
 from statistics import fmean
 from typing import Any
 
-from guardrail.engine.masking import GRAMMAR
+from guardrail.text.masking import GRAMMAR
 from guardrail_training.detection.labelled import CLEAN, Labelled, soft
 
 __all__ = ["LICENCES", "SOURCES", "Reading", "readings", "removed_spans", "tightened", "wikitext_sentences"]

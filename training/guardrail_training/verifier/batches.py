@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from guardrail.verifiers.pairs import tokens_of_pair
+from guardrail.rewriters.pairs import tokens_of_pair
 from guardrail_training.verifier.examples import FAULTS, Example
 
 __all__ = ["UNKNOWN", "Batch", "Row", "encode", "pad"]

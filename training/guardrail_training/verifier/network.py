@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from guardrail.detectors.windows import LETTER_CASES
-from guardrail.verifiers.pairs import KINDS
+from guardrail.rewriters.pairs import KINDS
 from guardrail_training.detection.network import HIDDEN
 from guardrail_training.verifier.examples import FAULTS
 

@@ -14,7 +14,7 @@ import onnxruntime
 
 from guardrail.errors import UsageError
 from guardrail.manifest import Manifest, sha256_of
-from guardrail.verifiers.onnx import LABEL, OnnxVerifier
+from guardrail.rewriters.verifier import LABEL, OnnxVerifier
 from guardrail_training.detection.batches import load_tokenizer
 from guardrail_training.detection.calibrate import platt
 from guardrail_training.detection.quantise import Row, activation_ranges, arrays, export

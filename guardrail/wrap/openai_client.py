@@ -6,8 +6,9 @@ import sys
 from functools import partial, update_wrapper
 from typing import Any, TypeVar
 
+from guardrail.engine.adapters import Moderator
 from guardrail.errors import UsageError
-from guardrail.guard import Guard
+from guardrail.wrap import wrap
 
 __all__ = ["guarded_client"]
 
@@ -30,7 +31,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
 """Ways to answers that the guard has not seen."""
 
 
-def guarded_client(client: C, *, guard: Guard) -> C:
+def guarded_client(client: C, *, guard: Moderator) -> C:
     """A copy of a client, of the same class, that shares its connections.
 
     UsageError for anything but an OpenAI or AsyncOpenAI, or a class derived from one.
@@ -42,7 +43,7 @@ def guarded_client(client: C, *, guard: Guard) -> C:
     for path, names in GUARDED.items():
         resource = _resource(guarded, path)
         for name in names:
-            setattr(resource, name, guard.wrap(getattr(resource, name)))
+            setattr(resource, name, wrap(getattr(resource, name), by=guard))
     for path, names in REFUSED.items():
         resource = _resource(guarded, path)
         for name in names:
@@ -72,7 +73,7 @@ class _Refused:
         )
 
 
-def _copied(client: Any, guard: Guard, *args: Any, **kwargs: Any) -> Any:
+def _copied(client: Any, guard: Moderator, *args: Any, **kwargs: Any) -> Any:
     return guarded_client(client.copy(*args, **kwargs), guard=guard)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.engine.masking import masked
 from guardrail.outcome import Span
+from guardrail.text.masking import masked
 from guardrail.text.removal import removed, removed_code
 
 

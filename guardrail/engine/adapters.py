@@ -1,7 +1,7 @@
-"""Asks a guard with ``await``, whether there is an event loop or not, so that streams are written once.
+"""Guards behind ``await``, with or without an event loop, so that streams are written once.
 
-``Waiting`` asks from an event loop. ``AtOnce`` never waits, so that ``by_hand`` can run the same code
-without one.
+``AsyncGuardAdapter`` asks from an event loop. ``SyncGuardAdapter`` never waits, so that ``run_sync`` can run
+the same code without one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from guardrail.engine.fed import AsyncFed, Fed
-from guardrail.engine.stream import AsyncStream, Stream
+from guardrail.engine.stream import AsyncPushStream, AsyncStream, PushStream, Stream
 from guardrail.outcome import Outcome
 from guardrail.policy import Policy
 
-__all__ = ["Asker", "AtOnce", "Moderator", "Waiting", "by_hand", "stepped"]
+__all__ = [
+    "AsyncGuardAdapter",
+    "GuardAdapter",
+    "Moderator",
+    "PushedText",
+    "SyncGuardAdapter",
+    "as_async",
+    "run_sync",
+]
 
 T = TypeVar("T")
 
@@ -30,8 +37,8 @@ class Moderator(Protocol):
     async def amoderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def stream(self, chunks: Iterable[str]) -> Stream: ...
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
-    def fed(self) -> Fed: ...
-    def afed(self) -> AsyncFed: ...
+    def push_stream(self) -> PushStream: ...
+    def apush_stream(self) -> AsyncPushStream: ...
 
 
 class TextStream(Protocol):
@@ -43,7 +50,7 @@ class TextStream(Protocol):
     async def aclose(self) -> None: ...
 
 
-class FedText(Protocol):
+class PushedText(Protocol):
     """A text that is handed in piece by piece."""
 
     @property
@@ -52,7 +59,7 @@ class FedText(Protocol):
     async def close(self) -> None: ...
 
 
-class Asker(Protocol):
+class GuardAdapter(Protocol):
     """A guard, asked with ``await``."""
 
     @property
@@ -60,10 +67,10 @@ class Asker(Protocol):
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...
-    def fed(self) -> FedText: ...
+    def push_stream(self) -> PushedText: ...
 
 
-class Waiting:
+class AsyncGuardAdapter:
     """Asks a guard from an event loop, without blocking it."""
 
     def __init__(self, guard: Moderator) -> None:
@@ -78,13 +85,13 @@ class Waiting:
         """As Guard.astream."""
         return self._guard.astream(chunks)
 
-    def fed(self) -> AsyncFed:
-        """As Guard.afed."""
-        return self._guard.afed()
+    def push_stream(self) -> AsyncPushStream:
+        """As Guard.apush_stream."""
+        return self._guard.apush_stream()
 
 
-class AtOnce:
-    """Asks a guard where there is no event loop: nothing that is awaited ever waits."""
+class SyncGuardAdapter:
+    """Asks a guard without an event loop: nothing that is awaited ever waits."""
 
     def __init__(self, guard: Moderator) -> None:
         self._guard = guard
@@ -94,16 +101,16 @@ class AtOnce:
         """As Guard.moderate."""
         return self._guard.moderate(value, paths=paths)
 
-    def stream(self, chunks: AsyncGenerator[str, None]) -> _Stepped:
+    def stream(self, chunks: AsyncGenerator[str, None]) -> _SyncStream:
         """As Guard.stream."""
-        return _Stepped(self._guard.stream(by_hand(chunks)))
+        return _SyncStream(self._guard.stream(run_sync(chunks)))
 
-    def fed(self) -> _SteppedFed:
-        """As Guard.fed."""
-        return _SteppedFed(self._guard.fed())
+    def push_stream(self) -> _SyncPushStream:
+        """As Guard.push_stream."""
+        return _SyncPushStream(self._guard.push_stream())
 
 
-class _Stepped:
+class _SyncStream:
     """A plain stream for ``async for``."""
 
     def __init__(self, stream: Stream) -> None:
@@ -114,17 +121,17 @@ class _Stepped:
         return self._stream.outcome
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return stepped(self._stream)
+        return as_async(self._stream)
 
     async def aclose(self) -> None:
         """Ends the stream."""
         self._stream.close()
 
 
-class _SteppedFed:
+class _SyncPushStream:
     """A plain fed text for ``async for``."""
 
-    def __init__(self, text: Fed) -> None:
+    def __init__(self, text: PushStream) -> None:
         self._text = text
 
     @property
@@ -132,13 +139,13 @@ class _SteppedFed:
         return self._text.outcome
 
     def push(self, text: str | None) -> AsyncGenerator[str, None]:
-        return stepped(self._text.push(text))
+        return as_async(self._text.push(text))
 
     async def close(self) -> None:
         self._text.close()
 
 
-def by_hand(steps: AsyncGenerator[T, None]) -> Iterator[T]:
+def run_sync(steps: AsyncGenerator[T, None]) -> Iterator[T]:
     """An asynchronous generator that never waits, as a plain iterator."""
     try:
         while True:
@@ -155,7 +162,7 @@ def by_hand(steps: AsyncGenerator[T, None]) -> Iterator[T]:
             steps.aclose().send(None)
 
 
-async def stepped(chunks: Iterable[T]) -> AsyncGenerator[T, None]:
+async def as_async(chunks: Iterable[T]) -> AsyncGenerator[T, None]:
     """A plain iterable for ``async for``."""
     for chunk in chunks:
         yield chunk

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail import Action, Outcome, Policy, Span, Verdict
-from guardrail.engine.moderate import moderate
+from guardrail.engine.flow import moderate
 from guardrail.engine.steps import Detect, Embed, Read, Release, Request, Rewrite, Verify
 from guardrail.errors import DeadlineError, PluginError
 from tests.fakes import BAD, BagEmbedder, WordDetector, WordRewriter

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from guardrail import Action, Guard, Outcome, Policy, Verdict
-from guardrail.engine.batching import AT_ONCE
+from guardrail.engine.batching import MAX_CONCURRENT_CALLS
 from guardrail.engine.deadline import Worker
 from guardrail.errors import ConfigError, ManifestError, PluginError
 from guardrail.outcome import Timings
@@ -69,7 +69,7 @@ class Gate:
 async def busy(shared: Guard, gate: Gate) -> list[asyncio.Task[Outcome]]:
     """As many checks as models may run at a time, each in a model call of its own."""
     tasks: list[asyncio.Task[Outcome]] = []
-    while len(tasks) < AT_ONCE:
+    while len(tasks) < MAX_CONCURRENT_CALLS:
         tasks.append(asyncio.create_task(shared.acheck(CLEAN)))
         await until(lambda: len(gate.entered) == len(tasks))
     return tasks
@@ -149,11 +149,11 @@ def test_calls_that_come_while_models_run_go_together_when_one_is_free() -> None
         tasks = await busy(shared, gate)
         tasks += [asyncio.create_task(shared.acheck(CLEAN)) for _ in range(20)]
         await asyncio.sleep(0.005)
-        assert len(gate.entered) == AT_ONCE
+        assert len(gate.entered) == MAX_CONCURRENT_CALLS
         gate.open.set()
         await asyncio.gather(*tasks)
-        assert [len(call) for call in gate.entered] == [1] * AT_ONCE + [20]
-        assert gate.most_inside == AT_ONCE
+        assert [len(call) for call in gate.entered] == [1] * MAX_CONCURRENT_CALLS + [20]
+        assert gate.most_inside == MAX_CONCURRENT_CALLS
 
     asyncio.run(run())
 
@@ -201,7 +201,7 @@ def test_a_long_text_does_not_hold_up_the_event_loop() -> None:
         gc.enable()
 
 
-def test_the_queue_is_bounded_and_those_at_the_door_are_served_in_order() -> None:
+def test_the_queue_is_bounded_and_the_backlog_is_served_in_order() -> None:
     async def run() -> None:
         gate = Gate()
         shared = guard(Policy(batch_wait=0.0, queue=8, batch=4), detector=gate)
@@ -212,17 +212,19 @@ def test_the_queue_is_bounded_and_those_at_the_door_are_served_in_order() -> Non
             order.append(number)
 
         tasks = [asyncio.create_task(one(number)) for number in range(40)]
-        await until(lambda: len(gate.entered) == AT_ONCE)
-        (loop,) = shared._shared()._loops.values()
-        (lane,) = loop._lanes.values()
-        assert len(lane.queue) == lane.texts == 8
-        assert len(lane.door) == 40 - 8 - 4 * AT_ONCE
+        await until(lambda: len(gate.entered) == MAX_CONCURRENT_CALLS)
+        queue = shared.statistics().queues["detector"]
+        assert queue.waiting == queue.waiting_texts == 8
+        assert queue.backlog == 40 - 8 - 4 * MAX_CONCURRENT_CALLS
+        assert queue.running == MAX_CONCURRENT_CALLS
         gate.open.set()
         await asyncio.gather(*tasks)
         assert sorted(order) == list(range(40))
         assert [len(call) for call in gate.entered] == [4] * 10
-        assert not lane.queue
-        assert not lane.door
+        queue = shared.statistics().queues["detector"]
+        assert (queue.waiting, queue.backlog, queue.running) == (0, 0, 0)
+        assert queue.batch_sizes == {4: 10}
+        assert (queue.calls, queue.texts) == (10, 40)
 
     asyncio.run(run())
 
@@ -285,7 +287,7 @@ def test_who_is_cancelled_while_waiting_is_not_sent_to_the_model() -> None:
         await asyncio.gather(gone, return_exceptions=True)
         gate.open.set()
         await asyncio.gather(*tasks)
-        assert len(gate.entered) == AT_ONCE
+        assert len(gate.entered) == MAX_CONCURRENT_CALLS
 
     asyncio.run(run())
 
@@ -334,7 +336,7 @@ def test_two_calls_that_hang_open_the_circuit_for_coroutines_too() -> None:
             seen.append((await shared.acheck(CLEAN)).degraded)
         assert seen[-1] == ("detector_circuit_open",)
         await until(lambda: len(gate.entered) >= 2)  # a thread may have been given up before it began
-        assert len(gate.entered) <= 1 + AT_ONCE  # another may enter as the first is given up
+        assert len(gate.entered) <= 1 + MAX_CONCURRENT_CALLS  # another may enter as the first is given up
         gate.open.set()
 
     asyncio.run(run())
@@ -355,27 +357,36 @@ def test_nothing_is_released_because_a_wait_was_over() -> None:
     asyncio.run(run())
 
 
-def test_loading_the_rewriter_is_no_part_of_its_deadline() -> None:
+class MarkedWordRewriter(WordRewriter):
+    """Asked as the shipped rewriter is, with the toxic characters."""
+
+    def rewrite_marked(self, segments: Sequence[str], spans: object, n: int) -> list[list[str]]:
+        return self.rewrite(segments, n)
+
+
+def test_loading_the_rewriter_is_no_part_of_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     def outcome(*, seconds: float) -> Outcome:
-        """Where loading takes longer than the deadline."""
-        shared = guard(Policy(rewrite_timeout=seconds))
-        opening = cache(partial(time.sleep, 1.5 * seconds))
-        shared._calls.models = replace(shared._calls.models, open_rewriter=opening)
-        shared._calls.is_open = False
+        """Of a text whose rewriter takes longer to load than its deadline."""
+
+        @cache
+        def load() -> MarkedWordRewriter:
+            time.sleep(1.5 * seconds)
+            return MarkedWordRewriter()
+
+        monkeypatch.setattr("guardrail.engine.plugins.shipped_rewriter", load)
+        shared = guard(Policy(rewrite_timeout=seconds), rewriter="shipped", verifier=None)
         return asyncio.run(shared.acheck(TOXIC))
 
     # On a busy machine the rewriter itself may miss a short deadline.
     assert any(outcome(seconds=seconds).text == NEUTRAL for seconds in (0.05, 0.5, 5.0))
 
 
-def test_a_missing_rewriter_masks_and_says_so() -> None:
+def test_a_missing_rewriter_masks_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise PluginError("no base", reason="rewriter_missing")
 
-    shared = guard()
-    shared._calls.models = replace(shared._calls.models, open_rewriter=missing)
-    shared._calls.is_open = False
-    outcome = asyncio.run(shared.acheck(TOXIC))
+    monkeypatch.setattr("guardrail.engine.plugins.shipped_rewriter", missing)
+    outcome = asyncio.run(guard(rewriter="shipped", verifier=None).acheck(TOXIC))
     assert outcome.action is Action.MASKED
     assert outcome.degraded == ("rewriter_missing",)
 
@@ -384,7 +395,7 @@ def test_one_guard_serves_one_event_loop_after_another_and_forgets_them() -> Non
     shared = guard()
     for _ in range(3):
         assert asyncio.run(shared.acheck(TOXIC)).text == NEUTRAL
-    assert len(shared._shared()._loops) == 1
+    assert shared.statistics().event_loops == 1
 
 
 def test_one_guard_serves_event_loops_in_several_threads() -> None:

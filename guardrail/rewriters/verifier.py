@@ -13,7 +13,7 @@ from guardrail.detectors.session import open_session, open_tokenizer, sigmoid
 from guardrail.detectors.windows import buckets
 from guardrail.errors import ManifestError
 from guardrail.manifest import Manifest, is_number
-from guardrail.verifiers.pairs import PairTokens, tokens_of_pair
+from guardrail.rewriters.pairs import PairTokens, tokens_of_pair
 
 __all__ = ["LABEL", "OnnxVerifier"]
 
@@ -28,7 +28,7 @@ class OnnxVerifier:
     """Verifier over a model folder.
 
     The folder holds ``tokenizer.json``, the manifest that pins all files, and ``model.onnx``, which takes
-    ``input_ids``, ``attention_mask`` and ``kind_ids`` (``guardrail.verifiers.pairs``) and gives ``logits``
+    ``input_ids``, ``attention_mask`` and ``kind_ids`` (``guardrail.rewriters.pairs``) and gives ``logits``
     (batch, 1). A pair that is too long to be read is not acceptable: its probability is 0. ``threshold`` is
     the probability from which the maker of the model takes a candidate. ``threads`` and ``spinning`` are
     those of the detector. Raises ManifestError before anything is opened if a file is missing or altered,

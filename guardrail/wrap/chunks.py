@@ -8,9 +8,8 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, cast
 
-from guardrail.engine.asking import Moderator
-from guardrail.engine.growth import Growth
-from guardrail.engine.stream import AsyncStream, Stream
+from guardrail.engine.adapters import Moderator
+from guardrail.engine.stream import AsyncStream, RepetitionCheck, Stream
 from guardrail.outcome import Outcome
 
 __all__ = ["AsyncChunks", "Chunks", "EitherChunks"]
@@ -142,10 +141,10 @@ def _is_object(chunk: object) -> bool:
 
 
 def _only_new(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
-    growth = Growth()
+    repetition = RepetitionCheck()
     try:
         for chunk in chunks:
-            growth.see(chunk)
+            repetition.see(chunk)
             yield chunk
             del chunk  # an error of the next one shows this frame
     finally:
@@ -153,33 +152,33 @@ def _only_new(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
 
 
 async def _aonly_new(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    growth = Growth()
+    repetition = RepetitionCheck()
     async with aclosing(chunks):
         async for chunk in chunks:
-            growth.see(chunk)
+            repetition.see(chunk)
             yield chunk
             del chunk
 
 
 def _objects(chunks: Generator[Any, None, None], by: Moderator) -> Generator[Any, None, None]:
-    from guardrail.engine.asking import AtOnce, by_hand, stepped
+    from guardrail.engine.adapters import SyncGuardAdapter, as_async, run_sync
+    from guardrail.errors import WithoutFrames
     from guardrail.structured.chunks import moderated_chunks
-    from guardrail.tracebacks import WithoutFrames
 
     try:
         with WithoutFrames():
-            yield from by_hand(moderated_chunks(stepped(chunks), AtOnce(by)))
+            yield from run_sync(moderated_chunks(as_async(chunks), SyncGuardAdapter(by)))
     finally:
         chunks.close()
 
 
 async def _aobjects(chunks: AsyncGenerator[Any, None], by: Moderator) -> AsyncGenerator[Any, None]:
-    from guardrail.engine.asking import Waiting
+    from guardrail.engine.adapters import AsyncGuardAdapter
+    from guardrail.errors import WithoutFrames
     from guardrail.structured.chunks import moderated_chunks
-    from guardrail.tracebacks import WithoutFrames
 
     with WithoutFrames():
-        async with aclosing(chunks), aclosing(moderated_chunks(chunks, Waiting(by))) as released:
+        async with aclosing(chunks), aclosing(moderated_chunks(chunks, AsyncGuardAdapter(by))) as released:
             async for chunk in released:
                 yield chunk
                 del chunk

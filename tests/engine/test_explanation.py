@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from guardrail import Action, Policy, Verdict
-from guardrail.engine.record import Case
+from guardrail.engine.scoring import Case
 from guardrail.outcome.explanation import Attempt, Explanation
 from tests.bus import CLEAN
 from tests.fakes import WordDetector, WordGuard

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from guardrail import Policy, Span, Verdict
-from guardrail.engine.calls import Calls, Models
 from guardrail.engine.contract import Plugin
+from guardrail.engine.runner import Models, Runner
 from guardrail.engine.steps import Detect, Embed, ModelCall, Rewrite, Verify
 from guardrail.errors import DeadlineError, ManifestError, PluginError
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
@@ -27,7 +26,7 @@ PLACES = {
 }
 
 
-def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
+def runner(*, policy: Policy | None = None, open_rewriter: Any = None, **models: Any) -> Runner:
     words = WordDetector()
     parts: dict[str, Any] = {
         "detect": words.detect,
@@ -37,14 +36,17 @@ def calls(*, policy: Policy | None = None, **models: Any) -> Calls:
         "verify": lambda sources, candidates: [1.0 for _ in candidates],
     }
     plugins = {name: Plugin(PLACES[name], part) for name, part in (parts | models).items()}
-    return Calls(Models(**plugins), policy or Policy(detect_timeout=None, rewrite_timeout=None))
+    return Runner(
+        Models(**plugins, open_rewriter=open_rewriter),
+        policy or Policy(detect_timeout=None, rewrite_timeout=None),
+    )
 
 
 def failure(call: ModelCall, **models: Any) -> PluginError:
-    with pytest.raises(PluginError) as caught:
-        calls(**models).answer(call)
-    assert SECRET not in str(caught.value)
-    return caught.value
+    reply = runner(**models).ask(call)
+    assert isinstance(reply, PluginError)
+    assert SECRET not in str(reply)
+    return reply
 
 
 def good(score: float = 0.1, *spans: Span) -> Verdict:
@@ -102,7 +104,7 @@ def test_what_a_plugin_raises_is_kept_as_an_attribute_and_out_of_the_message() -
 
 
 def test_more_candidates_than_asked_for_are_cut() -> None:
-    reply = calls(rewrite=lambda s, n: [["a", "b", "c"]]).answer(Rewrite(("x",), 2))
+    reply = runner(rewrite=lambda s, n: [["a", "b", "c"]]).ask(Rewrite(("x",), 2))
     assert reply == [["a", "b"]]
 
 
@@ -111,23 +113,25 @@ def test_a_broken_model_file_is_not_a_plugin_error() -> None:
         raise ManifestError("altered")
 
     with pytest.raises(ManifestError):
-        calls(detect=detect).answer(Detect(("x",)))
+        runner(detect=detect).ask(Detect(("x",)))
 
 
 def test_only_the_word_list_has_no_deadline() -> None:
-    given = calls()
+    given = runner()
     asked: tuple[ModelCall, ...] = (Detect(()), Rewrite((), 1), Embed(()), Verify((), ()))
-    timed = [deadline.name for call in asked if (deadline := given.deadline(call)) is not None]
+    timed = [deadline.name for call in asked if (deadline := given.place(call).deadline) is not None]
     assert timed == ["detector", "rewriter", "embedder", "verifier"]
-    assert given.deadline(Detect((), lexicon=True)) is None
+    assert given.place(Detect((), lexicon=True)).deadline is None
 
 
 def test_a_rewriter_that_is_to_be_opened_is_opened_before_it_is_asked() -> None:
     opened: list[str] = []
-    given = calls(rewrite=lambda segments, n: [opened[:] for _ in segments])
-    given.models = replace(given.models, open_rewriter=lambda: opened.append("loaded"))
-    given.is_open = False
-    assert given.answer(Rewrite(("x",), 2)) == [["loaded"]]
+    given = runner(
+        rewrite=lambda segments, n: [opened[:] for _ in segments],
+        open_rewriter=lambda: opened.append("loaded"),
+    )
+    assert not given.is_open
+    assert given.ask(Rewrite(("x",), 2)) == [["loaded"]]
     assert given.is_open
 
 
@@ -135,12 +139,12 @@ def test_detection_and_rewriting_have_deadlines_of_their_own() -> None:
     import threading
 
     release = threading.Event()
-    slow = calls(
+    slow = runner(
         policy=Policy(detect_timeout=PATIENCE, rewrite_timeout=0.02),
         rewrite=lambda s, n: release.wait() and [],
     )
-    with pytest.raises(DeadlineError) as caught:
-        slow.answer(Rewrite(("x",), 1))
-    assert caught.value.reason == "rewriter_deadline"
-    assert len(slow.answer(Detect(("x",)))) == 1
+    late = slow.ask(Rewrite(("x",), 1))
+    assert isinstance(late, DeadlineError)
+    assert late.reason == "rewriter_deadline"
+    assert len(slow.ask(Detect(("x",)))) == 1
     release.set()

@@ -218,13 +218,13 @@ def test_an_error_says_what_was_returned(place: str, reply: Any, said: str) -> N
         return reply
 
     plugin = Plugin(place, given)
-    ask = {
-        "detector": plugin.verdicts,
-        "rewriter": lambda texts: plugin.candidates(texts, 2),
-        "embedder": plugin.vectors,
+    check = {
+        "detector": lambda reply: plugin.verdicts(reply, ["one", "two"]),
+        "rewriter": lambda reply: plugin.candidates(reply, 2, 2),
+        "embedder": lambda reply: plugin.vectors(reply, 2),
     }
     with pytest.raises(PluginError) as caught:
-        ask[place](["one", "two"])
+        check[place](reply)
     assert str(caught.value) == f"{place} {__name__}.{given.__qualname__} returned {said}"
     assert caught.value.reason == f"{place}_invalid"
     assert caught.value.failure == plugin.failure("PluginError")
@@ -373,7 +373,7 @@ def test_raised_failures_chain_the_original_under_debug_alone(monkeypatch: pytes
         with pytest.raises(PluginError) as shown:
             way(seeing, TEXT)
         assert isinstance(shown.value.__cause__, NameError)
-        assert "moderate.py" in str(shown.traceback) > str(hidden.traceback)
+        assert "flow.py" in str(shown.traceback) > str(hidden.traceback)
 
 
 def test_a_rewriter_that_is_missing_is_no_failure_that_is_raised() -> None:

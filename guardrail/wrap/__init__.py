@@ -15,12 +15,12 @@ from collections.abc import (
 )
 from typing import Any, TypeVar
 
-from guardrail.engine.asking import Moderator
+from guardrail.engine.adapters import Moderator
 from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.errors import UsageError
-from guardrail.returned import AsyncChunks, Chunks, EitherChunks
 from guardrail.structured.paths import parse_paths
 from guardrail.structured.records import is_value
+from guardrail.wrap.chunks import AsyncChunks, Chunks, EitherChunks
 
 __all__ = ["wrap"]
 
@@ -89,7 +89,7 @@ def _moderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
     try:
         if inspect.isawaitable(result):
             return _awaited(result, by, paths)
-        chunks = _chunks_of(result, by)
+        chunks = None if type(result) is str else _chunks_of(result, by)
         return by.moderate(result, paths=paths) if chunks is None else chunks
     finally:
         del result  # this frame is part of the traceback

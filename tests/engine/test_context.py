@@ -159,7 +159,7 @@ def test_no_segment_depends_on_later_text(words: list[str], later: list[str]) ->
 
 
 def test_the_set_holds_200_insults_over_two_or_three_sentences() -> None:
-    lines = (Path(__file__).parents[1] / "benchmarks" / "split_insults.txt").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "benchmarks" / "split_insults.txt").read_text().splitlines()
     parts = [line.split(" / ") for line in lines if line and not line.startswith("#")]
     assert len(parts) == len(insults()) == len(set(insults())) == 200
     assert {len(of_text) for of_text in parts} == {2, 3}
