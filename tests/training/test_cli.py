@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from guardrail_training import sft
 from guardrail_training.cli import app
-from guardrail_training.sft import SftReport, SftSettings
+from guardrail_training.run import Report
+from guardrail_training.sft import SftSettings
 
 RECIPE = 'batch_size = 2\nrank = 2\npasses = 1\nevaluations_per_pass = 1\ndtype = "float32"\n'
 
@@ -44,7 +45,7 @@ def test_sft_trains_from_a_recipe(recipe: Path, tiny_base: Path) -> None:
     done = CliRunner().invoke(app, [*arguments(recipe, tiny_base), "--set", "passes=2"])
 
     assert done.exit_code == 0, done.output
-    assert "step 2 of 2, dev loss" in done.output
+    assert "step 2 of 2, dev_loss" in done.output
     assert (recipe.parent / "run/step-2/adapter_model.safetensors").is_file()
 
 
@@ -89,8 +90,8 @@ def test_a_missing_base_is_one_line_that_names_the_command(
 def test_a_run_that_a_signal_stopped_ends_with_status_130(
     recipe: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(settings: SftSettings) -> SftReport:
-        return SftReport(step=1, steps=2, dev_loss=None, stopped_by="SIGTERM")
+    def stopped(settings: SftSettings) -> Report:
+        return Report(step=1, steps=2, stopped_by="SIGTERM")
 
     monkeypatch.setattr(sft, "run", stopped)
 

@@ -24,7 +24,7 @@ class Stateful(Protocol):
     """Something else that a run carries from step to step."""
 
     def state_dict(self) -> dict[str, float]: ...
-    def load_state_dict(self, state: dict[str, float]) -> None: ...
+    def load_state_dict(self, state: dict[str, float], /) -> None: ...
 
 
 def save_checkpoint(
@@ -35,11 +35,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
     control: Stateful | None = None,
+    kept: Stateful | None = None,
 ) -> Path:
     """Writes trainable weights, optimizer, random state and position; replaces the last one in a single move.
 
     The learning rate and the order of the examples are functions of step and seed, so they need no state;
-    ``control`` is what does. ``fingerprint`` names the settings and data that the run depends on.
+    ``control`` is what does, and ``kept`` is what is known of earlier models. ``fingerprint`` names the
+    settings and data that the run depends on.
     """
     path = Path(folder) / FILENAME
     part = path.with_suffix(".part")
@@ -50,6 +52,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "control": control.state_dict() if control is not None else {},
+        "kept": kept.state_dict() if kept is not None else {},
     }
     with part.open("wb") as file:
         torch.save(state, file)
@@ -66,6 +69,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
     control: Stateful | None = None,
+    kept: Stateful | None = None,
 ) -> int:
     """Puts the saved state back and returns the step it was taken after; 0 where there is no checkpoint.
 
@@ -86,6 +90,8 @@ def load_checkpoint(
     torch.set_rng_state(state["random"])
     if control is not None:
         control.load_state_dict(state["control"])
+    if kept is not None:
+        kept.load_state_dict(state["kept"])
     return int(state["step"])
 
 

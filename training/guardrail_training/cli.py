@@ -6,11 +6,14 @@ An error of this package is one line: status 2 where other arguments mend it, st
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guardrail.integrations.cli import Commands
+
+if TYPE_CHECKING:
+    from guardrail_training.run import Report
 
 __all__ = ["app"]
 
@@ -47,12 +50,7 @@ def sft(
     """
     from guardrail_training import sft as trainer
 
-    report = trainer.run(_settings(trainer.SftSettings, recipe, changes, base=base, data=data, out=out))
-    loss = "" if report.dev_loss is None else f", dev loss {report.dev_loss:.4f}"
-    typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(_settings(trainer.SftSettings, recipe, changes, base=base, data=data, out=out)))
 
 
 @app.command()
@@ -113,12 +111,7 @@ def ppo(
     """
     from guardrail_training.reinforcement import ppo as trainer
 
-    report = trainer.run(_settings(trainer.PpoSettings, recipe, changes, base=base, data=data, out=out))
-    score = "" if report.score is None else f", mean score {report.score:.4f}, KL {report.kl:.2f}"
-    typer.echo(f"step {report.step} of {report.steps}{score}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(_settings(trainer.PpoSettings, recipe, changes, base=base, data=data, out=out)))
 
 
 @app.command()
@@ -131,15 +124,7 @@ def preference(
     """
     from guardrail_training.preference import tuning as trainer
 
-    report = trainer.run(
-        _settings(trainer.PreferenceSettings, recipe, changes, base=base, data=data, out=out)
-    )
-    loss = "" if report.loss is None else f", loss {report.loss:.4f}"
-    typer.echo(f"{report.pairs} pairs of {report.compared} sentences", err=True)
-    typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(_settings(trainer.PreferenceSettings, recipe, changes, base=base, data=data, out=out)))
 
 
 @app.command()
@@ -172,12 +157,7 @@ def regularized(
             raise typer.Exit(130) from None
         typer.echo(f"written to {path} and {table.write_comparison(path.parent)}", err=True)
         return
-    report = trainer.run(settings)
-    failed = "" if report.failed is None else f", share of failures {report.failed:.4f}"
-    typer.echo(f"iteration {report.iteration} of {report.iterations}{failed}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(settings))
 
 
 @app.command()
@@ -339,6 +319,13 @@ def report(
 
     path = write_report(run, out=out, rows=rows, results=results or ())
     typer.echo(f"written to {path}", err=True)
+
+
+def _end(report: Report) -> None:
+    typer.echo(str(report), err=True)
+    if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
+        raise typer.Exit(130)
 
 
 def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:

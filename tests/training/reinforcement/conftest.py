@@ -12,7 +12,7 @@ import torch
 
 from guardrail.manifest import Manifest, sha256_of
 from guardrail_training import modeling
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.reinforcement.settings import PpoSettings
 
 WORDS = [f"{letter}{number}" for letter in "abcd" for number in range(8)]
@@ -173,5 +173,6 @@ def small_settings(base: Path, folder: Path, **changes: Any) -> PpoSettings:
         "dtype": "float32",
         "checkpoint_every": 2,
         "keep_every": 2,
+        "keep_models": 0,
     }
     return PpoSettings(**(chosen | changes))

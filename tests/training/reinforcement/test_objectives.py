@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail_training.reinforcement.kl_control import KlControl
 from guardrail_training.reinforcement.objectives import clipped_policy_loss, clipped_value_loss, is_clipped
+from guardrail_training.reinforcement.ppo import KlControl
 
 numbers = st.floats(-2, 2, width=32)
 

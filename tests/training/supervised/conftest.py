@@ -87,5 +87,6 @@ def small_run(name: str, base: Path, folder: Path, **changes: Any) -> SftSetting
         "targets": LAYERS[name],
         "dtype": "float32",
         "evaluations_per_pass": 1,
+        "keep_models": 0,
     }
     return SftSettings(**(chosen | changes))

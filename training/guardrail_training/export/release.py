@@ -18,8 +18,8 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.evaluation.best_checkpoint import step_folders
 from guardrail_training.export.card import model_card
+from guardrail_training.modeling.stacked import merge
 from guardrail_training.provenance import model_folder, weights_sha256
-from guardrail_training.reinforcement.adapters import merge
 
 __all__ = ["ExportSettings", "export"]
 

@@ -41,7 +41,7 @@ from guardrail_training.evaluation.generation.samples import Output, Sample, wri
 from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES, TABLES, GenerationSettings
 from guardrail_training.evaluation.generation.tables import comparison_tables
 from guardrail_training.records import TrainingRowError, read_records, required_folder
-from guardrail_training.reinforcement.queries import Query, load_queries
+from guardrail_training.reinforcement.rollouts import Query, load_queries
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Score
 from guardrail_training.rewards.formula import read_formula
