@@ -41,8 +41,10 @@ class Notes(Callback):
         self.told.append(("save", step))
 
 
-def taken(settings: Settings, losses: Sequence[float], *callbacks: Callback, until: int | None = None) -> Report:
-    """A run whose model is measured after every step; ``until`` leaves it after that step as a crash would."""
+def taken(
+    settings: Settings, losses: Sequence[float], *callbacks: Callback, until: int | None = None
+) -> Report:
+    """A run whose model is measured after every step; ``until`` leaves it in that step as a crash would."""
     model = torch.nn.Linear(2, 1)
     run = Run(
         settings,
@@ -84,7 +86,9 @@ def test_the_best_and_the_last_model_stay(settings: Settings) -> None:
     assert kept(settings) == {2, 5}
 
 
-@pytest.mark.parametrize(("bound", "expected"), [(0, {1, 2, 3, 4, 5}), (1, {2, 5}), (3, {2, 4, 5}), (9, {1, 2, 3, 4, 5})])
+@pytest.mark.parametrize(
+    ("bound", "expected"), [(0, {1, 2, 3, 4, 5}), (1, {2, 5}), (3, {2, 4, 5}), (9, {1, 2, 3, 4, 5})]
+)
 def test_a_bound_on_kept_models_leaves_the_newest_beside_best_and_last(
     settings: Settings, bound: int, expected: set[int]
 ) -> None:
@@ -156,17 +160,19 @@ def test_a_run_is_named_by_what_decides_its_numbers_alone(tmp_path: Path) -> Non
     other = SftSettings(out=str(tmp_path / "b"), threads=2, keep_models=9)
 
     assert fingerprint_of(one.decisive(), None, []) == fingerprint_of(other.decisive(), None, [])
-    assert fingerprint_of(one.decisive(), None, []) != fingerprint_of(replace(one, seed=1).decisive(), None, [])
+    assert fingerprint_of(one.decisive(), None, []) != fingerprint_of(
+        replace(one, seed=1).decisive(), None, []
+    )
     assert fingerprint_of(one.decisive(), None, ["a"]) != fingerprint_of(one.decisive(), None, ["b"])
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"keep_models": -1}, "keep_models must be at least 0, got -1"),
+        ({"keep_models": -1}, "keep_models must not be negative, got -1"),
         ({"patience": 0}, "patience must be at least 1, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0"),
-        ({"learning_rate": float("inf")}, "learning_rate must be above 0, got inf"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive, got inf"),
         ({"warmup": 1.0}, "warmup must be at least 0 and below 1, got 1"),
         ({"dtype": "int8"}, "dtype must be one of auto, float32, bfloat16, got 'int8'"),
     ],

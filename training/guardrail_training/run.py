@@ -56,6 +56,7 @@ __all__ = [
     "fingerprint_of",
     "identity_of",
     "manifest_of",
+    "pad_token_of",
     "starting_adapter",
 ]
 
@@ -365,6 +366,11 @@ def starting_adapter(place: str | Path | None, *, base: Path) -> Adapter | None:
     return start
 
 
+def pad_token_of(settings: TrainingSettings, start: Adapter | None) -> str:
+    """What to pad with if the tokenizer does not say: the setting, or what the start was padded with."""
+    return settings.pad_token or str(start.manifest.settings.get("pad_token", "") if start else "")
+
+
 def fingerprint_of(settings: Mapping[str, Any], start: Adapter | None, content: Iterable[object]) -> str:
     """One hash of all that decides a run; ``content`` (its data) is gone through once."""
     origin = [] if start is None else [dict(start.manifest.files), start.template.literal]
@@ -404,7 +410,7 @@ def manifest_of(
         **identity_of(base),
         template=template,
         scripts=start.manifest.scripts if start is not None else ("Latin",),
-        settings={**settings.described(), **(more or {})},
+        settings={**settings.described(), "pad_token": pad_token_of(settings, start), **(more or {})},
         data=list(data),
         versions=package_versions(),
         seed=settings.seed,

@@ -13,8 +13,20 @@ from typing import Any, ClassVar
 
 from guardrail.errors import ConfigError
 
-__all__ = ["DATA", "MODEL", "OUTPUT", "STEPS", "Setting", "TrainingSettings", "setting", "setting_of"]
+__all__ = [
+    "ALL_LINEAR",
+    "DATA",
+    "MODEL",
+    "OUTPUT",
+    "STEPS",
+    "Setting",
+    "TrainingSettings",
+    "setting",
+    "setting_of",
+]
 
+ALL_LINEAR = ("all-linear",)
+"""Every linear layer but the output layer, whatever the architecture calls them."""
 MODEL, DATA, STEPS, OUTPUT = "Model", "Data", "Optimizer steps", "Machine and folder"
 
 
@@ -48,6 +60,14 @@ class Setting:
         high = f"below {self.below:g}" if self.below is not None else ""
         return " and ".join(part for part in (low, high) if part)
 
+    @property
+    def _demand(self) -> str:
+        if self.above == 0 and self.below is None:
+            return "be positive"
+        if self.min == 0 and self.max is None and self.below is None:
+            return "not be negative"
+        return f"be {self.bounds or 'a finite number'}"
+
     def check(self, name: str, value: Any) -> None:
         """Raises ConfigError for a value outside the range; None is within any."""
         if value is None:
@@ -63,7 +83,7 @@ class Setting:
             and (self.below is None or value < self.below)
         )
         if not holds or not math.isfinite(value):
-            raise ConfigError(f"{name} must be {self.bounds or 'a finite number'}, got {value}")
+            raise ConfigError(f"{name} must {self._demand}, got {value}")
 
 
 def setting(default: Any, help: str, *, group: str, **known: Any) -> Any:  # noqa: A002  # click's word
@@ -92,6 +112,9 @@ class TrainingSettings:
     adapter: str | None = setting(
         None, "Folder of an adapter for this base to start from.", group=MODEL, is_place=True
     )
+    pad_token: str = setting(
+        "", "What to pad with if neither tokenizer nor starting adapter says.", group=MODEL
+    )
     out: str = setting("runs/run", "Folder that receives the result.", group=OUTPUT, is_place=True)
     data: str | None = setting(
         None, "Folder of the sources; else GUARDRAIL_DATA, else the hub.", group=DATA, is_place=True
@@ -108,6 +131,12 @@ class TrainingSettings:
         "Format of matrix products; auto: bfloat16 if the device multiplies in it, else float32.",
         group=OUTPUT,
         choices=("auto", "float32", "bfloat16"),
+    )
+    device: str = setting(
+        "auto",
+        "Where to compute: cpu, cuda or another of torch's devices; auto: this process's GPU, if any.",
+        group=OUTPUT,
+        is_free=True,
     )
     threads: int = setting(0, "Threads of torch; 0: its own choice.", group=OUTPUT, min=0, is_free=True)
     checkpoint_every: int = setting(

@@ -35,6 +35,7 @@ from guardrail_training.run import (
     clip_gradients,
     fingerprint_of,
     manifest_of,
+    pad_token_of,
     starting_adapter,
 )
 from guardrail_training.supervised.corpus import load_corpus, sources_sha256
@@ -71,7 +72,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     start = starting_adapter(settings.adapter, base=base)
     if start is not None and start.template != Template(settings.template):
         raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
-    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     corpus = load_corpus(settings)
     encoding = Encoding(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
     plan = plan_passes(
@@ -115,7 +116,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     source = {"name": settings.train, "rows": len(corpus.train), "sha256": hashes.get("train")}
     course = Run(
         settings,
-        manifest=manifest_of(settings, base=base, template=settings.template, data=[source]),
+        manifest=manifest_of(settings, base=base, template=settings.template, data=[source], start=start),
         fingerprint=fingerprint_of(
             settings.decisive(), start, ([row.source, *row.references] for row in corpus.train)
         ),

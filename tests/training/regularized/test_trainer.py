@@ -251,7 +251,7 @@ def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> N
     done = CliRunner().invoke(app, ["regularized", "--recipe", str(tmp_path / "recipe.toml"), *options])
 
     assert done.exit_code == 0, done.output
-    assert "iteration 1 of 1, share of failures" in done.output
+    assert "step 1 of 1, samples/failed" in done.output
     assert (Path(small.out) / "step-2" / "adapter_model.safetensors").is_file()
 
 

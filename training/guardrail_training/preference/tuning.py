@@ -57,6 +57,7 @@ from guardrail_training.run import (
     clip_gradients,
     fingerprint_of,
     manifest_of,
+    pad_token_of,
     starting_adapter,
 )
 from guardrail_training.sft import learning_rate
@@ -86,7 +87,7 @@ def run(
     start = starting_adapter(settings.adapter or SHIPPED / "rewriter", base=base)
     assert start is not None  # there is always one
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_ending_tokenizer(base)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     pad_id: int = tokenizer.pad_token_id
     rows = drop_copies(load_paradetox(settings.data, split="train"))
     sentences = draw_sentences(rows, tokenizer=tokenizer, template=start.template, settings=settings)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training import modeling
-from guardrail_training.settings import DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
+from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["RegularizedSettings"]
 
@@ -29,7 +28,6 @@ class RegularizedSettings(TrainingSettings):
     adapter: str | None = setting(
         None, "Folder of an adapter to start from, merged into the base.", group=MODEL, is_place=True
     )
-    pad_token: str = setting("", "What to pad with if the tokenizer does not say.", group=MODEL)
     out: str = setting("runs/regularized", "Folder that receives the result.", group=OUTPUT, is_place=True)
     guided: str = setting("toxigen_prompts/train.jsonl", "File of guided texts below data.", group=DATA)
     field: str = setting("prompt", "Its field that holds the text.", group=DATA)
@@ -138,7 +136,9 @@ class RegularizedSettings(TrainingSettings):
     )
     rank: int = setting(16, "Rank of the adapter.", group=MODEL, min=1)
     alpha: int = setting(32, "The adapter's weights count alpha / rank.", group=MODEL, min=1)
-    targets: tuple[str, ...] = setting(modeling.LINEAR_LAYERS, "Layers that get an adapter.", group=MODEL)
+    targets: tuple[str, ...] = setting(
+        ALL_LINEAR, "Names of layers that get an adapter; all-linear: all but the output.", group=MODEL
+    )
     checkpoint_every: int = setting(
         1,
         "Iterations between states that an interrupted run continues from.",

@@ -58,7 +58,15 @@ from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.reinforcement.rollouts import Query, drawn
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.rewards.independence import independent_reward
-from guardrail_training.run import Callback, Report, Run, fingerprint_of, manifest_of, starting_adapter
+from guardrail_training.run import (
+    Callback,
+    Report,
+    Run,
+    fingerprint_of,
+    manifest_of,
+    pad_token_of,
+    starting_adapter,
+)
 from guardrail_training.sft import learning_rate
 
 __all__ = ["PLAIN_TEMPLATE", "DualAscent", "ModelParts", "RegularizedSettings", "run"]
@@ -85,7 +93,7 @@ def run(
     base, data = model_folder(settings.base), required_folder(settings.data)
     start = starting_adapter(settings.adapter, base=base)
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     mixture = load_mixture(data, settings, tokenizer=tokenizer)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -553,9 +561,6 @@ def _learner(
     model = modeling.load_base(base, dtype=dtype)
     if model.config.is_encoder_decoder:
         raise ConfigError(f"{type(model).__name__} is no causal language model, which regularized needs")
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(settings.targets) - names):
-        raise ConfigError(f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name")
     if start is not None:
         merge(model, start)
     adapted = modeling.add_lora(

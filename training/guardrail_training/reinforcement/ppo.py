@@ -60,6 +60,7 @@ from guardrail_training.run import (
     clip_gradients,
     fingerprint_of,
     manifest_of,
+    pad_token_of,
     starting_adapter,
 )
 from guardrail_training.sft import learning_rate
@@ -100,7 +101,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
     start = starting_adapter(settings.adapter, base=base)
     template = _template(settings, start)
     dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_ending_tokenizer(base)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     prompts = required_folder(settings.data) / settings.prompts
     queries = load_queries(
         prompts,

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training import modeling
-from guardrail_training.settings import DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
+from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["PpoSettings"]
 
@@ -105,7 +104,9 @@ class PpoSettings(TrainingSettings):
     max_grad_norm: float = setting(1.0, "Norm that gradients are clipped to; 0: not.", group=STEPS, min=0)
     rank: int = setting(16, "Rank of the adapter.", group=MODEL, min=1)
     alpha: int = setting(32, "The adapter's weights count alpha / rank.", group=MODEL, min=1)
-    targets: tuple[str, ...] = setting(modeling.LINEAR_LAYERS, "Layers that get an adapter.", group=MODEL)
+    targets: tuple[str, ...] = setting(
+        ALL_LINEAR, "Names of layers that get an adapter; all-linear: all but the output.", group=MODEL
+    )
     checkpoint_every: int = setting(
         10, "Steps between states that an interrupted run continues from.", group=OUTPUT, min=1, is_free=True
     )

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training import modeling
 from guardrail_training.data import PARADETOX, Columns
-from guardrail_training.settings import DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
+from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["SftSettings"]
 
@@ -47,7 +46,6 @@ class SftSettings(TrainingSettings):
         group=DATA,
     )
     template: str = setting(TEMPLATE, "Prompt with one {text}; for T5 it ends with </s>.", group=DATA)
-    pad_token: str = setting("", "What to pad with if the tokenizer does not say.", group=MODEL)
     max_tokens: int = setting(512, "A longer example is an error.", group=DATA, min=1)
     share: float = setting(1.0, "Part of the rows to train on.", group=DATA)
     streaming: bool = setting(
@@ -76,7 +74,9 @@ class SftSettings(TrainingSettings):
     dropout: float = setting(
         0.0, "Of a new adapter; a base tuned in full has its own.", group=MODEL, min=0, below=1
     )
-    targets: tuple[str, ...] = setting(modeling.LINEAR_LAYERS, "Layers that get an adapter.", group=MODEL)
+    targets: tuple[str, ...] = setting(
+        ALL_LINEAR, "Names of layers that get an adapter; all-linear: all but the output.", group=MODEL
+    )
     optimizer: str = setting(
         "adamw",
         "AdamW with its state in 32 or 8 bits; paged on a GPU alone.",
@@ -87,13 +87,6 @@ class SftSettings(TrainingSettings):
     weight_decay: float = setting(0.0, "AdamW's decay.", group=STEPS, min=0, below=1)
     gradient_checkpointing: bool = setting(
         False, "Computes each layer again in the backward pass.", group=STEPS, is_free=True
-    )
-    device: str = setting(
-        "auto",
-        "Where to compute; auto: this process's GPU if there is one.",
-        group=OUTPUT,
-        choices=("auto", "cpu", "cuda"),
-        is_free=True,
     )
     evaluations_per_pass: int = setting(
         4, "How often a pass is measured and a model kept.", group=OUTPUT, min=1, is_free=True

@@ -71,7 +71,7 @@ def run(
     """
     # 1. Everything that can be wrong.
     models = compared_models(settings)
-    tokenizer = modeling.load_ending_tokenizer(models.base)
+    tokenizer = modeling.load_ending_tokenizer(models.base, pad_token=models.pad_token)
     file = required_folder(settings.data) / settings.prompts
     asked = _asked(settings, file=file, models=models, tokenizer=tokenizer)
     if settings.threads:

@@ -39,6 +39,11 @@ class Compared:
         return self.trained.template
 
     @property
+    def pad_token(self) -> str:
+        """What the run padded with, if the tokenizer does not say."""
+        return str(self.trained.manifest.settings.get("pad_token", ""))
+
+    @property
     def titles(self) -> dict[str, str]:
         """The models by name, as a reader should know them, in the order of training."""
         titles = {"zero-shot": "base, zero-shot"}
