@@ -51,6 +51,7 @@ def save_checkpoint(
         "weights": dict(_trainable(model)),
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
+        "device_random": _device_random(model),
         "control": control.state_dict() if control is not None else {},
         "kept": kept.state_dict() if kept is not None else {},
     }
@@ -78,7 +79,7 @@ def load_checkpoint(
     path = Path(folder) / FILENAME
     if not path.is_file():
         return 0
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     if state["fingerprint"] != fingerprint:
         raise ConfigError(
             f"{path} belongs to a run with other settings or data; choose another --out or remove it"
@@ -88,11 +89,24 @@ def load_checkpoint(
             parameter.copy_(state["weights"][name])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
+    if state.get("device_random") is not None and (module := _device_module(model)) is not None:
+        module.set_rng_state(state["device_random"])
     if control is not None:
         control.load_state_dict(state["control"])
     if kept is not None:
         kept.load_state_dict(state["kept"])
     return int(state["step"])
+
+
+def _device_module(model: nn.Module) -> Any:
+    """torch's module of the device that a model is on, such as torch.cuda; None for the CPU."""
+    kinds = {parameter.device.type for parameter in model.parameters()} - {"cpu"}
+    return getattr(torch, kinds.pop(), None) if kinds else None
+
+
+def _device_random(model: nn.Module) -> Tensor | None:
+    module = _device_module(model)
+    return module.get_rng_state() if hasattr(module, "get_rng_state") else None
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -68,7 +68,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     base, device = model_folder(settings.base), modeling.resolve_device(settings.device)
     processes = Processes(device=device, can_shard=True)
     _check_shardable(settings, processes)
-    dtype = modeling.resolve_dtype(settings.dtype)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
     start = starting_adapter(settings.adapter, base=base)
     if start is not None and start.template != Template(settings.template):
         raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
@@ -90,9 +90,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    # The parts of a base that is sharded go to their devices one by one.
-    first_device = torch.device("cpu") if processes.is_sharded else device
-    model = _model(settings, base=base, start=start, dtype=dtype, device=first_device)
+    model = _model(settings, base=base, start=start, dtype=dtype, device=processes.loading_device)
     processes.shard(model)
     network = TargetLoss(
         model,

@@ -17,6 +17,8 @@ from guardrail.errors import ConfigError, ModelFileError
 from guardrail.rewriters.adapter import Adapter
 from guardrail_training.settings import ALL_LINEAR
 
+CPU = torch.device("cpu")
+
 __all__ = [
     "add_lora",
     "resume_adapter",
@@ -142,7 +144,7 @@ def write_adapter(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "adapter_model.safetensors"
-    state = {name: value.to(torch.float16).contiguous() for name, value in tensors.items()}
+    state = {name: value.to(CPU, torch.float16).contiguous() for name, value in tensors.items()}
     save_file(state, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors writes 0600, which others cannot read
     content = {

@@ -80,20 +80,21 @@ def run(
     the steps before.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes()
+    device = modeling.resolve_device(settings.device)
+    processes = Processes(device=device)
     if processes.count > 1:
         raise ConfigError(f"preference tuning runs in one process, got {processes.count}; start one")
     out, base = Path(settings.out), model_folder(settings.base)
     start = starting_adapter(settings.adapter or SHIPPED / "rewriter", base=base)
     assert start is not None  # there is always one
-    dtype = modeling.resolve_dtype(settings.dtype)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     pad_id: int = tokenizer.pad_token_id
     rows = drop_copies(load_paradetox(settings.data, split="train"))
     sentences = draw_sentences(rows, tokenizer=tokenizer, template=start.template, settings=settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    reward = independent_reward(settings.reward, reward)
+    reward = independent_reward(settings.reward, reward, device=settings.device)
     identity = weights_sha256(base)
     ranking = fingerprint_of(
         settings.of_ranking(),
@@ -108,7 +109,7 @@ def run(
     # 2. The starting adapter on its base, to be trained further.
     torch.manual_seed(settings.seed)
     learner = Learner(
-        resume_adapter(modeling.load_base(base, dtype=dtype), start),
+        resume_adapter(modeling.load_base(base, dtype=dtype, device=device), start),
         pad_id=pad_id,
         temperature=1.0,
         dtype=dtype,

@@ -231,7 +231,7 @@ def _taught(learner: Learner, lessons: Lessons) -> tuple[Tensor, Tensor]:
     with learner.autocast():
         states = _states(learner, lessons.prompts, lessons.responses)
         ids = lessons.ids[mask]
-        log_p = candidate_logprobs(states, ids, family=learner.family)
+        log_p = candidate_logprobs(states, ids, family=learner.family).cpu()
     # The token that follows is always among the candidates.
     taken = log_p[:, :-1][ids == lessons.responses.ids[mask][:, None]]
     return taken, lessons.weights[mask] * token_kl(lessons.log_q[mask], log_p)

@@ -112,13 +112,14 @@ def read(
             if is_base or states is None:
                 with learner.as_reference():
                     of_base = learner.family.states(batch, ids)[mask]  # (tokens, width)
-                found.states[row, column] = of_base.float()
+                found.states[row, column] = of_base.float().cpu()
             own = of_base if is_base else learner.family.states(batch, ids)[mask]
             for part in torch.split(torch.arange(len(own)), CHUNK):
                 where = row[part], column[part]
                 logits, taken = learner.family.head(own[part]), ids[mask][part]
-                chosen = likely_tokens(logits, count=candidates, taken=taken)
-                log_p = over_candidates(logits, chosen)
+                chosen = likely_tokens(logits, count=candidates, taken=taken.to(logits.device))
+                log_p = over_candidates(logits, chosen).cpu()
+                chosen = chosen.cpu()
                 found.ids[where], found.log_p[where] = chosen, log_p
                 found.log_taken[where] = log_p[:, :-1][chosen == taken[:, None]]
     return found
@@ -133,6 +134,7 @@ def candidate_logprobs(states: Tensor, ids: Tensor, *, family: Family) -> Tensor
     def chunk_logprobs(states: Tensor, ids: Tensor) -> Tensor:
         return over_candidates(family.head(states), ids)
 
+    ids = ids.to(states.device)
     if len(states) <= CHUNK:
         return chunk_logprobs(states, ids)
     chunks = zip(torch.split(states, CHUNK), torch.split(ids, CHUNK), strict=True)
@@ -369,7 +371,7 @@ def _log_drawn_hot(
             states = learner.family.states(prompts.select(rows), responses.ids[rows])[mask]
             tokens = responses.ids[rows][mask]
             found = token_logprobs(states, tokens, learner.family.head, temperature=settings.temperature)
-        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, found.float()).sum(dim=1)
+        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, found.float().cpu()).sum(dim=1)
     return sums
 
 
@@ -407,9 +409,9 @@ def read_opinions(
     for chunk in torch.split(responses.lengths.argsort(stable=True), settings.microbatch_size):
         longest = int(responses.lengths[chunk].max())
         with learner.autocast(), learner.as_reference():
-            states[chunk, :longest] = learner.family.states(
-                prompts.select(chunk), responses.ids[chunk, :longest]
-            ).float()
+            states[chunk, :longest] = (
+                learner.family.states(prompts.select(chunk), responses.ids[chunk, :longest]).float().cpu()
+            )
     labels = opinions_of_prefixes(
         reward, Draws(prompts, responses, answers), tokenizer=tokenizer, settings=settings
     )

@@ -87,24 +87,27 @@ def run(
     cannot tell successes from failures raises FailureError before it teaches anything.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes()
+    device = modeling.resolve_device(settings.device)
+    processes = Processes(device=device)
     if settings.method != "regularized" and processes.count > 1:
         raise ConfigError(f"method {settings.method} runs in one process, got {processes.count}")
     base, data = model_folder(settings.base), required_folder(settings.data)
     start = starting_adapter(settings.adapter, base=base)
-    dtype = modeling.resolve_dtype(settings.dtype)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     mixture = load_mixture(data, settings, tokenizer=tokenizer)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    reward = independent_reward(settings.reward, reward)
+    reward = independent_reward(settings.reward, reward, device=settings.device)
     if settings.method == "filtering":
         mixture = keep_successes(mixture, reward, settings=settings)
 
     # 2. A frozen base with the starting adapter in it and a fresh adapter on top: the language model. Beside
     #    it the auxiliary model, which reads the base's states and says how likely a prefix ends well.
     torch.manual_seed(settings.seed)
-    learner = _learner(settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype)
+    learner = _learner(
+        settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype, device=device
+    )
     auxiliary = _auxiliary(learner, settings)
     optimizer = _optimizer(learner, auxiliary, settings)
     control = DualAscent(
@@ -556,9 +559,15 @@ def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:
 
 
 def _learner(
-    settings: RegularizedSettings, *, base: Path, start: Adapter | None, pad_id: int, dtype: torch.dtype
+    settings: RegularizedSettings,
+    *,
+    base: Path,
+    start: Adapter | None,
+    pad_id: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Learner:
-    model = modeling.load_base(base, dtype=dtype)
+    model = modeling.load_base(base, dtype=dtype, device=device)
     if model.config.is_encoder_decoder:
         raise ConfigError(f"{type(model).__name__} is no causal language model, which regularized needs")
     if start is not None:
@@ -577,7 +586,7 @@ def _auxiliary(learner: Learner, settings: RegularizedSettings) -> Auxiliary:
         hidden=settings.auxiliary_hidden,
         blocks=settings.auxiliary_blocks,
         rank=settings.auxiliary_rank,
-    )
+    ).to(base.device)
 
 
 def _optimizer(

@@ -40,6 +40,8 @@ def token_logprobs(states: Tensor, tokens: Tensor, head: Head, *, temperature: f
     More than one chunk is computed again in the backward pass in place of being kept for it.
     """
 
+    tokens = tokens.to(states.device)
+
     def chunk_logprobs(states: Tensor, tokens: Tensor) -> Tensor:
         logits = scaled_logits(states, head, temperature=temperature)
         return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)
@@ -97,6 +99,8 @@ class Learner(nn.Module):
     model: switching the adapter off must not touch it. Everything runs without dropout, or the policy would
     not agree with itself (https://arxiv.org/abs/2403.17031, detail 3.4).
 
+    What it reads lies on the CPU, and what it says too; in between is the model's device.
+
     With ``recomputes``, layers keep no state for an update's backward pass but compute it again.
     """
 
@@ -115,7 +119,7 @@ class Learner(nn.Module):
         base: Any = model.get_base_model()
         self.family: Family = family_of(base, pad_id=pad_id)
         width = base.get_output_embeddings().weight.shape[1]
-        self.value_head = ValueHead(width) if has_values else None
+        self.value_head = ValueHead(width).to(model.device) if has_values else None
         self.temperature = temperature
         self._dtype, self._recomputes = dtype, recomputes
         if recomputes:
@@ -180,5 +184,5 @@ class Learner(nn.Module):
 
 
 def _placed(values: Tensor, mask: Tensor) -> Tensor:
-    """Values ``(tokens,)`` at the true places of ``mask``, zeros elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
+    """Values ``(tokens,)`` at the true places of ``mask``, and on its device; zeros elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values.to(mask.device))

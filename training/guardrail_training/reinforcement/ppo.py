@@ -93,14 +93,15 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
     measured and found in order in ``<out>/last-good``.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes(can_shard=True)
+    device = modeling.resolve_device(settings.device)
+    processes = Processes(device=device, can_shard=True)
     processes.require_multiple(settings.rows, setting="batch_size * samples_per_prompt")
     processes.require_multiple(settings.minibatch_size, setting="minibatch_size")
     processes.require_multiple(settings.rows % settings.minibatch_size, setting="an epoch's last mini-batch")
     base = model_folder(settings.base)
     start = starting_adapter(settings.adapter, base=base)
     template = _template(settings, start)
-    dtype = modeling.resolve_dtype(settings.dtype)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     prompts = required_folder(settings.data) / settings.prompts
     queries = load_queries(
@@ -114,12 +115,12 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
     )
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    reward = independent_reward(settings.reward, reward)
+    reward = independent_reward(settings.reward, reward, device=settings.device)
 
     # 2. One frozen base with the starting adapter merged into it: that is the reference. A fresh adapter on
     #    top makes the policy, which is the reference until it learns; its head of values says 0.
     torch.manual_seed(settings.seed)
-    model = modeling.load_base(base, dtype=dtype)
+    model = modeling.load_base(base, dtype=dtype, device=processes.loading_device)
     if start is not None:
         merge(model, start)
     adapted = modeling.add_lora(

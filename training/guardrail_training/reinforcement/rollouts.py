@@ -169,7 +169,7 @@ def sample(
         alive = rows
         for step in range(ids.shape[1]):
             logits = scaled_logits(under_way.states, family.head, temperature=temperature)
-            tokens = _draw(logits, noise[alive, step])
+            tokens = _draw(logits, noise[alive, step].to(logits.device)).cpu()
             ids[alive, step] = tokens
             lengths[alive] += 1
             stopped = tokens == stop_id

@@ -49,13 +49,16 @@ def check_independent(reward: Reward) -> None:
                 raise _refusal(f"calls {module!r} in its term {name!r}")
 
 
-def independent_reward(formula: str, given: Reward | None = None) -> Reward:
-    """The reward of a formula, or the one given in its place; ConfigError as ``check_independent``."""
+def independent_reward(formula: str, given: Reward | None = None, *, device: str = "auto") -> Reward:
+    """The reward of a formula, its models on ``device``, or the one given in its place.
+
+    Raises ConfigError as ``check_independent`` does.
+    """
     if given is None:
         # Loads models, so it is imported if a formula is given in words.
         from guardrail_training.rewards.formula import read_formula
 
-        given = read_formula(formula)
+        given = read_formula(formula, device=device)
     check_independent(given)
     return given
 

@@ -77,7 +77,7 @@ def run(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     formula = settings.reward or models.settings.get("reward") or PpoSettings().reward
-    reward = reward or read_formula(formula)
+    reward = reward or read_formula(formula, device=settings.device)
     toxicity = toxicity or load_toxicity(settings.judges, data=settings.data)
 
     # 2. Responses of every model, and what they are worth.

@@ -32,6 +32,8 @@ class Compared:
     start: Adapter | None
     trained: Adapter
     settings: dict[str, Any]
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def template(self) -> Template:
@@ -67,8 +69,8 @@ class Compared:
         return files | {"trained": dict(self.trained.manifest.files)}
 
     def load(self, name: str) -> Any:
-        """One of the models, in float32, its adapter merged."""
-        model = modeling.load_base(self.base, dtype=torch.float32)
+        """One of the models, its adapter merged."""
+        model = modeling.load_base(self.base, dtype=self.dtype, device=self.device)
         adapter = {"zero-shot": None, "start": self.start, "trained": self.trained}[name]
         if adapter is not None:
             merge(model, adapter)
@@ -92,4 +94,6 @@ def compared_models(settings: GenerationSettings) -> Compared:
     for adapter in (start, trained):
         if adapter is not None:
             adapter.manifest.check_base(identity)
-    return Compared(base=base, start=start, trained=trained, settings=own)
+    device = modeling.resolve_device(settings.device)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
+    return Compared(base=base, start=start, trained=trained, settings=own, device=device, dtype=dtype)
