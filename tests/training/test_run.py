@@ -10,11 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest
+from guardrail.rewriters.adapter import Adapter
+from guardrail_training.export.card import model_card
 from guardrail_training.processes import Processes
-from guardrail_training.run import Callback, Kept, Report, Run, fingerprint_of
+from guardrail_training.run import Callback, Kept, Report, Run, fingerprint_of, manifest_of, pad_token_of
 from guardrail_training.settings import TrainingSettings
 from guardrail_training.sft import SftSettings
 
@@ -182,3 +185,49 @@ def test_a_value_outside_its_range_is_an_error_that_names_both(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         replace(settings, **change)  # type: ignore[arg-type]  # wrong values are the point
+
+
+def test_a_result_carries_the_data_and_the_licence_of_what_it_went_on_from(tmp_path: Path) -> None:
+    base, start = tmp_path / "tiny-base", tmp_path / "start"
+    for folder in (base, start):
+        folder.mkdir()
+    save_file({"weight": torch.ones(2)}, base / "model.safetensors")
+    source = {"name": "paradetox", "rows": 10_383, "sha256": "a" * 64, "licence": "openrail++"}
+    known = Manifest("adapter", "first", "0.3.0", "MIT AND openrail++", files={"w": "b" * 64}, data=[source])
+    adapter = Adapter(replace(known, template="{text}"), scale=1.0, layers={})
+    settings = SftSettings(base=str(base), licence="CC-BY-4.0", adapter=str(start))
+    own = {"name": "pairs.csv", "rows": 57, "sha256": "c" * 64}
+
+    found = manifest_of(settings, base=base, template="{text}", data=[own], start=adapter)
+
+    assert found.name == "tiny-base-sft"
+    assert found.licence == "NOASSERTION AND MIT AND openrail++ AND CC-BY-4.0"
+    assert found.data == [source, {**own, "licence": "CC-BY-4.0"}]
+    assert found.settings["started_from"] == {
+        "name": "first",
+        "version": "0.3.0",
+        "licence": "MIT AND openrail++",
+        "files": {"w": "b" * 64},
+    }
+    assert "first 0.3.0, licence MIT AND openrail++" in model_card(found, results=None)
+
+
+def test_what_the_start_was_padded_with_goes_on_and_stands_in_the_manifest(tmp_path: Path) -> None:
+    base = tmp_path / "tiny-base"
+    base.mkdir()
+    save_file({"weight": torch.ones(2)}, base / "model.safetensors")
+    start = Adapter(
+        replace(MANIFEST, template="{text}", settings={"pad_token": "<end>"}), scale=1.0, layers={}
+    )
+
+    for own, expected in (("", "<end>"), ("<pad>", "<pad>")):
+        settings = SftSettings(base=str(base), pad_token=own)
+        assert pad_token_of(settings, start) == expected
+        found = manifest_of(settings, base=base, template="{text}", data=[], start=start)
+        assert found.settings["pad_token"] == expected
+
+
+def test_the_last_figures_are_known_when_a_run_goes_on(settings: Settings) -> None:
+    taken(settings, [3.0, 1.0], until=2)
+
+    assert taken(settings, [3.0, 1.0]).figures == {"dev_loss": 1.0}

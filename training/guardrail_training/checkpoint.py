@@ -48,8 +48,8 @@ def save_checkpoint(
     state = {
         "step": step,
         "fingerprint": fingerprint,
-        "weights": dict(_trainable(model)),
-        "optimizer": optimizer.state_dict(),
+        "weights": _on_cpu(dict(_trainable(model))),
+        "optimizer": _on_cpu(optimizer.state_dict()),
         "random": torch.get_rng_state(),
         "device_random": _device_random(model),
         "control": control.state_dict() if control is not None else {},
@@ -96,6 +96,15 @@ def load_checkpoint(
     if kept is not None:
         kept.load_state_dict(state["kept"])
     return int(state["step"])
+
+
+def _on_cpu(value: Any) -> Any:
+    """The value with its tensors on the CPU: a state can be opened on any machine."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    return [_on_cpu(each) for each in value] if isinstance(value, list) else value
 
 
 def _device_module(model: nn.Module) -> Any:

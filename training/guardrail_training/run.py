@@ -53,12 +53,17 @@ __all__ = [
     "Report",
     "Run",
     "clip_gradients",
+    "combined_licence",
     "fingerprint_of",
     "identity_of",
     "manifest_of",
     "pad_token_of",
     "starting_adapter",
 ]
+
+
+UNSTATED = "NOASSERTION"
+"""SPDX's word for a licence that nobody has named."""
 
 
 class DivergedError(FailureError):
@@ -391,6 +396,12 @@ def identity_of(base: Path) -> dict[str, Any]:
     }
 
 
+def combined_licence(*licences: str) -> str:
+    """One SPDX expression of all that apply, each once; empty ones are none."""
+    parts = [part for licence in licences for part in licence.split(" AND ") if part]
+    return " AND ".join(dict.fromkeys(parts))
+
+
 def manifest_of(
     settings: TrainingSettings,
     *,
@@ -400,18 +411,35 @@ def manifest_of(
     start: Adapter | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """The manifest of a run's adapters, but for their files and metrics; ``more`` joins its settings."""
+    """The manifest of a run's adapters, but for their files and metrics; ``more`` joins its settings.
+
+    A starting adapter's data and licence are the result's too, and ``started_from`` in its settings names it.
+    """
+    origin: dict[str, Any] = {}
+    if start is not None:
+        kept = ("name", "version", "licence", "files")
+        origin["started_from"] = {name: getattr(start.manifest, name) for name in kept}
+    known = [dict(each) for each in (start.manifest.data if start is not None else ())]
+    own = [{**each, "licence": settings.licence or UNSTATED} for each in data]
+    of_base = Manifest.load(base, verify=False).licence if (base / FILENAME).is_file() else UNSTATED
     return Manifest(
         kind="adapter",
         name=settings.name or f"{Path(settings.base).name}-{settings.trainer}",
         version="0.1.0",
-        licence="Apache-2.0",
+        licence=combined_licence(
+            of_base, start.manifest.licence if start is not None else "", settings.licence or UNSTATED
+        ),
         files={},
         **identity_of(base),
         template=template,
         scripts=start.manifest.scripts if start is not None else ("Latin",),
-        settings={**settings.described(), "pad_token": pad_token_of(settings, start), **(more or {})},
-        data=list(data),
+        settings={
+            **settings.described(),
+            "pad_token": pad_token_of(settings, start),
+            **origin,
+            **(more or {}),
+        },
+        data=[*known, *(each for each in own if each not in known)],
         versions=package_versions(),
         seed=settings.seed,
         git=git_commit(),

@@ -119,6 +119,9 @@ class TrainingSettings:
     data: str | None = setting(
         None, "Folder of the sources; else GUARDRAIL_DATA, else the hub.", group=DATA, is_place=True
     )
+    licence: str = setting(
+        "", "Licence of the rows that are trained on, by its SPDX name.", group=DATA, is_free=True
+    )
     name: str = setting("", "Name of the result; else made of base and trainer.", group=MODEL)
     learning_rate: float = setting(1e-4, "Peak of the learning rate.", group=STEPS, above=0)
     warmup: float = setting(

@@ -137,11 +137,9 @@ def _merged(source: Path, manifest: Manifest, folder: Path, *, settings: ExportS
         "base_sha256": manifest.trained_on,
         "dtype": settings.dtype,
     }
-    licence = Manifest.load(base, verify=False).licence if (base / FILENAME).is_file() else "see its base"
     return replace(
         manifest,
         kind="base",
-        licence=licence,
         trained_on=weights_sha256(folder),
         compatible_bases={},
         temperature=None,

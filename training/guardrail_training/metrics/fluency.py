@@ -48,7 +48,7 @@ def perplexity(measured: Surprise) -> float:
     return float(np.exp(measured.nats.sum() / total)) if total else float("inf")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _read(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[tuple[float, int]]:
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     encoded = [

@@ -180,7 +180,7 @@ def run(
             template=start.template.literal,
             data=[source],
             start=start,
-            more={"reward": formula, "started_from": dict(start.manifest.files)},
+            more={"reward": formula},
         ),
         fingerprint=fingerprint,
         processes=processes,

@@ -133,7 +133,7 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
         inputs = tokenizer(
             list(texts), truncation=True, max_length=longest, padding=padding, return_tensors="pt"
         )
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = model(**inputs.to(model.device)).logits.float().cpu()
         if output == "probability":
             logits = logits.sigmoid() if is_multi_label else logits.softmax(dim=1)
