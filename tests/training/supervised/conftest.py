@@ -88,5 +88,6 @@ def small_run(name: str, base: Path, folder: Path, **changes: Any) -> SftSetting
         "dtype": "float32",
         "evaluations_per_pass": 1,
         "keep_models": 0,
+        "licence": "Apache-2.0",
     }
     return SftSettings(**(chosen | changes))
