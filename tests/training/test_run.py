@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from accelerate import tracking
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -15,9 +17,10 @@ from safetensors.torch import save_file
 from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest
 from guardrail.rewriters.adapter import Adapter
+from guardrail_training.callbacks import Callback
 from guardrail_training.export.card import model_card
 from guardrail_training.processes import Processes
-from guardrail_training.run import Callback, Kept, Report, Run, fingerprint_of, manifest_of, pad_token_of
+from guardrail_training.run import Kept, Report, Run, fingerprint_of, manifest_of, pad_token_of
 from guardrail_training.settings import TrainingSettings
 from guardrail_training.sft import SftSettings
 
@@ -231,3 +234,50 @@ def test_the_last_figures_are_known_when_a_run_goes_on(settings: Settings) -> No
     taken(settings, [3.0, 1.0], until=2)
 
     assert taken(settings, [3.0, 1.0]).figures == {"dev_loss": 1.0}
+
+
+class Notebook:
+    """A tracker in accelerate's shape."""
+
+    requires_logging_directory = False
+    pages: ClassVar[list[tuple[str, Any]]] = []
+
+    def __init__(self, name: str) -> None:
+        self.pages.append(("name", name))
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.pages.append(("seed", values["seed"]))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.pages.append((str(step), values))
+
+    def finish(self) -> None:
+        self.pages.append(("finish", None))
+
+
+def test_trackers_of_accelerate_get_the_settings_and_every_figure(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["notebook"])
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "notebook", Notebook)
+
+    taken(replace(settings, track=("notebook",)), [2.0])
+
+    assert Notebook.pages == [
+        ("name", "run"),
+        ("seed", 0),
+        ("1", {"loss": 1.0}),
+        ("1", {"dev_loss": 2.0}),
+        ("finish", None),
+    ]
+
+
+def test_accelerates_own_tracker_writes_its_files_into_the_run(settings: Settings) -> None:
+    taken(replace(settings, track=("tensorboard",)), [2.0, 1.0])
+
+    assert list((Path(settings.out) / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_a_tracker_that_is_not_there_is_an_error_that_names_those_that_are(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match=r"track: pigeon is not installed .* tensorboard"):
+        taken(replace(settings, track=("pigeon",)), [1.0])

@@ -51,7 +51,7 @@ def test_all_linear_is_every_linear_layer_but_the_output(made: Any) -> None:
 
 
 def test_a_name_that_a_model_does_not_have_is_an_error_with_those_it_has() -> None:
-    with pytest.raises(ConfigError, match="targets q_proj: BloomForCausalLM .* are dense, dense_4h_to_h"):
+    with pytest.raises(ConfigError, match=r"targets q_proj: BloomForCausalLM .* are dense, dense_4h_to_h"):
         modeling.add_lora(bloom(), rank=2, alpha=4, dropout=0.0, targets=("q_proj",))
 
 

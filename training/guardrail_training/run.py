@@ -34,6 +34,7 @@ from torch import nn
 from guardrail.errors import FailureError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
 from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail_training.callbacks import Callback
 from guardrail_training.checkpoint import (
     Stateful,
     StopRequest,
@@ -46,6 +47,7 @@ from guardrail_training.processes import Processes
 from guardrail_training.provenance import weights_sha256
 from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
 from guardrail_training.settings import TrainingSettings
+from guardrail_training.trackers import Trackers
 
 __all__ = [
     "Callback",
@@ -70,19 +72,6 @@ class DivergedError(FailureError):
     """A run cannot go on: its loss is no number any more, or the policy has left its reference behind."""
 
 
-class Callback:
-    """What is told of a run; each method does nothing until a subclass says otherwise."""
-
-    def on_step(self, step: int, figures: Mapping[str, float]) -> None:
-        """A step was taken; ``figures`` are those of the log."""
-
-    def on_evaluate(self, step: int, figures: Mapping[str, float]) -> None:
-        """The model was measured after a step."""
-
-    def on_save(self, step: int, folder: Path) -> None:
-        """A model was written."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """How a run ended: steps taken of all, its last figures by name, and what ended it before its last step.
@@ -103,8 +92,7 @@ class Report:
 
     def __str__(self) -> str:
         figures = "".join(
-            f", {name} {value:.4f}" if isinstance(value, float) else f", {name} {value}"
-            for name, value in self.figures.items()
+            f", {name} {f'{value:.4f}'.removesuffix('.0000')}" for name, value in self.figures.items()
         )
         early = "; no evaluation was better for long enough" if self.ended_early else ""
         return f"step {self.step} of {self.steps}{figures}{early}"
@@ -159,7 +147,7 @@ class Run:
         self.figures: dict[str, float] = {}
         self._manifest, self._fingerprint, self._processes = manifest, fingerprint, processes
         self._figure, self._best, self._kept = figure, best, Kept(lower_is_better)
-        self._callbacks = tuple(callbacks)
+        self._callbacks: tuple[Callback, ...] = tuple(callbacks)
         self._log: MetricLog | None = None
         self._signal, self._ended_early = StopRequest(), False
         self._around_state: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext()
@@ -209,6 +197,9 @@ class Run:
                 "base_sha256": self._manifest.trained_on,
             }
             write_run(self.out, settings=self.settings, facts={**known, **facts})
+            if self.settings.track:
+                chosen = Trackers(self.settings.track, folder=self.out, settings=self.settings.described())
+                self._callbacks = (*self._callbacks, chosen)
         return self.step
 
     def __enter__(self) -> Run:
@@ -222,6 +213,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        self._tell(lambda callback: callback.on_end())
         if self._log is not None:
             self._log.close()
 
@@ -234,11 +226,12 @@ class Run:
         """The steps still to be taken, from 1 on. After each of them the state is written if it is due, and
         the run ends if it was asked to or is no better for ``patience`` evaluations."""
         self.total = total
+        fields: dict[str, Any] = {self._figure: float("nan")}
         self._task = self._bar.add_task(
             self.settings.trainer,
             total=shown or total,
             completed=self.step * (shown or total) // total,
-            **{self._figure: float("nan")},
+            **fields,
         )
         self._ended_early = self._is_exhausted
         while self.step < total and not self._ended_early:
@@ -262,7 +255,8 @@ class Run:
     def show(self, step: int, value: float | None) -> None:
         """Moves the progress bar."""
         if self._task is not None:
-            self._bar.update(self._task, completed=step, **({} if value is None else {self._figure: value}))
+            shown: dict[str, Any] = {} if value is None else {self._figure: value}
+            self._bar.update(self._task, completed=step, **shown)
 
     def evaluated(self, figures: Mapping[str, float], *, step: int) -> None:
         """Notes what the model was measured at; by the figure ``best`` it is the best so far or not."""
@@ -286,7 +280,7 @@ class Run:
         best nor the last are removed beyond ``keep_models``; one with a name of its own stays.
         """
         folder = self.out / (name or f"step-{step}")
-        if self._best in metrics and name is None:
+        if self._best is not None and self._best in metrics and name is None:
             self._kept.update(metrics[self._best], step=step)
         if not self.writes:
             return folder

@@ -146,6 +146,12 @@ class TrainingSettings:
         100, "Steps between states that an interrupted run continues from.", group=OUTPUT, min=1, is_free=True
     )
 
+    track: tuple[str, ...] = setting(
+        (),
+        "accelerate's trackers that get the figures too, such as wandb or mlflow.",
+        group=OUTPUT,
+        is_free=True,
+    )
     keep_models: int = setting(
         2,
         "Models on disk at most: the last, the best if that is measured, then the newest; 0: all.",

@@ -67,7 +67,7 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"device must be auto, cpu, cuda or another of torch's, got {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda' needs a GPU, which torch does not find here; 'cpu' trains without")
-    if device.type == "cuda" and device.index is None:
+    if name == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
@@ -84,7 +84,7 @@ def resolve_dtype(name: str, device: torch.device = CPU) -> torch.dtype:
 def _has_bfloat16(device: torch.device) -> bool:
     # Without the instructions bfloat16 is emulated, and slower than float32.
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
