@@ -105,6 +105,7 @@ def test_a_run_with_known_texts_names_them(known: RegularizedSettings, tmp_path:
         "name": "one.jsonl",
         "rows": 20,
         "sha256": sha256_of(tmp_path / "one.jsonl"),
+        "licence": "NOASSERTION",
     }
 
 
