@@ -12,12 +12,10 @@ from benchmarks.ppo_workload import BATCH, MINIBATCH, PAD_ID, RANK, SHAPE, Workl
 from benchmarks.side import serve
 from guardrail_training import modeling
 from guardrail_training.processes import Processes
-from guardrail_training.reinforcement.figures import rollout_figures
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.rollouts import Rollout, assess, read_responses
-from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
+from guardrail_training.reinforcement.policy import Learner
+from guardrail_training.reinforcement.ppo import assess, rollout_figures, update
+from guardrail_training.reinforcement.rollouts import Responses, Rollout, noise_for, read_responses, sample
 from guardrail_training.reinforcement.settings import PpoSettings
-from guardrail_training.reinforcement.updates import update
 from guardrail_training.rewards.algebra import Answer, named
 
 NEVER = -1

@@ -87,7 +87,7 @@ class Generate:
         import torch
 
         from guardrail_training import modeling
-        from guardrail_training.reinforcement.adapters import merge
+        from guardrail_training.modeling.stacked import merge
 
         folder = models.for_torch(models.require(models.REWRITER_BASE))
         self.sentences = sentences

@@ -69,7 +69,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
                 out.write_table(table)
         content = sink.getvalue()
     if path.suffix == ".gz":
-        content = gzip.compress(content)
+        content = gzip.compress(content, mtime=0)
     if path.suffix == ".zst":
         content = zstandard.ZstdCompressor().compress(content)
     path.write_bytes(content)
@@ -299,12 +299,16 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("in.csv", "id,text\n1,x\n".encode("utf-16"), "the input is UTF-16: save it as UTF-8"),
     ("in.csv", "sep=;\nid;text\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
     ("in.tsv", "id\ttext\n1\tx\n".encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
-    ("in.csv.gz", gzip.compress("id,text\n".encode("utf-16")), "the input is UTF-16: save it as UTF-8"),
+    (
+        "in.csv.gz",
+        gzip.compress("id,text\n".encode("utf-16"), mtime=0),
+        "the input is UTF-16: save it as UTF-8",
+    ),
     ("in.json", b'[{"text": "x"}]', "the input is a JSON array, not JSON Lines"),
     ("in.json", b'\n  \n[\n{"text": "x"}\n]', "the input is a JSON array, not JSON Lines"),
-    ("in.jsonl.gz", gzip.compress(b'[{"text": "x"}]'), "the input is a JSON array, not JSON Lines"),
+    ("in.jsonl.gz", gzip.compress(b'[{"text": "x"}]', mtime=0), "the input is a JSON array, not JSON Lines"),
     ("in.json", b'\n{\n"text": "x"\n}', "the input is JSON over several lines"),
-    ("in.jsonl", gzip.compress(b'{"text": "x"}\n'), "let its name end in .gz"),
+    ("in.jsonl", gzip.compress(b'{"text": "x"}\n', mtime=0), "let its name end in .gz"),
 ]
 
 

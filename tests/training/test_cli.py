@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,12 @@ from typer.testing import CliRunner
 
 from guardrail_training import sft
 from guardrail_training.cli import app
-from guardrail_training.sft import SftReport, SftSettings
+from guardrail_training.preference.settings import PreferenceSettings
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.settings import PpoSettings
+from guardrail_training.run import Report
+from guardrail_training.settings import Setting
+from guardrail_training.sft import SftSettings
 
 RECIPE = 'batch_size = 2\nrank = 2\npasses = 1\nevaluations_per_pass = 1\ndtype = "float32"\n'
 
@@ -44,7 +52,7 @@ def test_sft_trains_from_a_recipe(recipe: Path, tiny_base: Path) -> None:
     done = CliRunner().invoke(app, [*arguments(recipe, tiny_base), "--set", "passes=2"])
 
     assert done.exit_code == 0, done.output
-    assert "step 2 of 2, dev loss" in done.output
+    assert "step 2 of 2, dev_loss" in done.output
     assert (recipe.parent / "run/step-2/adapter_model.safetensors").is_file()
 
 
@@ -89,8 +97,8 @@ def test_a_missing_base_is_one_line_that_names_the_command(
 def test_a_run_that_a_signal_stopped_ends_with_status_130(
     recipe: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(settings: SftSettings) -> SftReport:
-        return SftReport(step=1, steps=2, dev_loss=None, stopped_by="SIGTERM")
+    def stopped(settings: SftSettings) -> Report:
+        return Report(step=1, steps=2, stopped_by="SIGTERM")
 
     monkeypatch.setattr(sft, "run", stopped)
 
@@ -109,3 +117,59 @@ def test_every_command_is_listed() -> None:
 
 def test_tracebacks_show_no_locals() -> None:
     assert app.pretty_exceptions_show_locals is False
+
+
+TRAINERS = {
+    "sft": SftSettings,
+    "ppo": PpoSettings,
+    "preference": PreferenceSettings,
+    "regularized": RegularizedSettings,
+}
+
+
+@pytest.mark.parametrize("command", TRAINERS)
+def test_every_setting_is_an_option_with_its_default_and_range(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
+
+    assert done.exit_code == 0
+    for one in fields(TRAINERS[command]):
+        known: Setting = one.metadata["setting"]
+        line = next(text for text in done.output.splitlines() if f"--{one.name.replace('_', '-')} " in text)
+        assert known.help in line
+        assert known.bounds in line
+        assert "[default: (" in line
+
+
+def test_an_option_lies_over_set_and_that_over_the_recipe(recipe: Path, tiny_base: Path) -> None:
+    given = arguments(recipe, tiny_base)
+    changes = ["--set", "rank=3", "--set", "alpha=5", "--rank", "4", "--targets", "q_proj", "--no-streaming"]
+
+    done = CliRunner().invoke(app, [*given, *changes])
+
+    assert done.exit_code == 0, done.output
+    settings = json.loads((recipe.parent / "run/run.json").read_text())["settings"]
+    assert (settings["rank"], settings["alpha"], settings["targets"]) == (4, 5, ["q_proj"])
+    assert settings["batch_size"] == 2
+
+
+def test_an_option_outside_its_range_is_one_line_that_names_it(recipe: Path, tiny_base: Path) -> None:
+    done = CliRunner().invoke(app, [*arguments(recipe, tiny_base), "--rank", "0"])
+
+    assert done.exit_code == 2
+    assert "rank must be at least 1, got 0" in done.output
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+
+    assert "dpo-rewriter" in run(app, ["recipes", "list"]).output
+    assert 'name = "smollm2-paradetox-dpo"' in run(app, ["recipes", "show", "dpo-rewriter"]).output
+    assert run(app, ["recipes", "copy", "dpo-rewriter", str(tmp_path / "own.toml")]).exit_code == 0
+    assert (tmp_path / "own.toml").read_text() == run(app, ["recipes", "show", "dpo-rewriter"]).output
+    assert "did you mean 'dpo-rewriter'" in run(app, ["recipes", "show", "dpo-rewrite"]).output
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, guardrail_training.cli; assert 'torch' not in sys.modules"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,6 +15,7 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.modeling import Batch, Example, collate, encode_example, target_logits
 from guardrail_training.modeling.losses import IGNORED, token_cross_entropy
+from guardrail_training.settings import ALL_LINEAR
 
 TEMPLATE = Template("<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n")
 
@@ -28,7 +29,7 @@ def tokenizer(tiny_base: Path) -> Any:
 def model(tiny_base: Path) -> Any:
     torch.manual_seed(0)
     base = modeling.load_base(tiny_base, dtype=torch.float32)
-    return modeling.add_lora(base, rank=4, alpha=8, dropout=0.0, targets=modeling.LINEAR_LAYERS)
+    return modeling.add_lora(base, rank=4, alpha=8, dropout=0.0, targets=ALL_LINEAR)
 
 
 @pytest.fixture
@@ -136,11 +137,11 @@ def test_a_fresh_adapter_is_a_no_op_and_a_disabled_one_is_the_base(
 
 def test_only_the_adapter_is_trainable_and_it_is_float32_on_a_bfloat16_base(tiny_base: Path) -> None:
     base = modeling.load_base(tiny_base, dtype=torch.bfloat16)
-    model = modeling.add_lora(base, rank=4, alpha=8, dropout=0.0, targets=modeling.LINEAR_LAYERS)
+    model = modeling.add_lora(base, rank=4, alpha=8, dropout=0.0, targets=ALL_LINEAR)
 
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert all(".lora_" in name for name in trainable)
-    assert len(trainable) == 2 * 2 * len(modeling.LINEAR_LAYERS)  # two layers, a down and an up matrix each
+    assert len(trainable) == 2 * 2 * 7  # two layers, a down and an up matrix each
     assert {parameter.dtype for parameter in trainable.values()} == {torch.float32}
 
 

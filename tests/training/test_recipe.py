@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, UsageError
 from guardrail.models.files import read_toml
-from guardrail_training.recipe import parse_changes, read_recipe
+from guardrail_training.recipe import (
+    copy_recipe,
+    parse_changes,
+    read_recipe,
+    recipe_file,
+    shipped_recipes,
+)
 from guardrail_training.rewards.algebra import Reward, named
 from guardrail_training.rewards.formula import TERMS, read_formula
 from guardrail_training.sft import SftSettings
@@ -19,9 +25,8 @@ from tests.training.regularized import test_recipes as regularized
 from tests.training.reinforcement import test_recipes as reinforcement
 from tests.training.supervised import test_recipes as supervised
 
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
-EVERY = sorted(path.stem for path in RECIPES.glob("*.toml"))
-REWARDED = [name for name in EVERY if "reward" in read_toml(RECIPES / f"{name}.toml")]
+EVERY = [recipe.name for recipe in shipped_recipes()]
+REWARDED = [name for name in EVERY if "reward" in read_toml(recipe_file(name))]
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,7 @@ def test_changes_are_read_as_toml_and_as_strings_where_they_are_none() -> None:
     ("name", "share", "passes"), [("smollm2-paradetox", 1.0, 2), ("smollm2-paradetox-pilot", 0.5, 1)]
 )
 def test_the_rewriters_recipes_are_valid(name: str, share: float, passes: int) -> None:
-    settings = read_recipe(
-        RECIPES / f"{name}.toml", settings=SftSettings, overrides={"base": "b", "out": "o"}
-    )
+    settings = read_recipe(name, settings=SftSettings, overrides={"base": "b", "out": "o"})
 
     assert (settings.name, settings.share, settings.passes) == (name, share, passes)
     assert (settings.rank, settings.alpha, settings.batch_size, settings.learning_rate) == (16, 32, 16, 1e-3)
@@ -112,7 +115,7 @@ def test_the_rewriters_recipes_are_valid(name: str, share: float, passes: int) -
 def test_every_recipe_is_run_by_the_tests_of_exactly_one_trainer() -> None:
     run = [path.stem for tests in (reinforcement, preference, regularized) for path in tests.RECIPES]
 
-    assert sorted([*run, *supervised.NAMES]) == EVERY
+    assert sorted([*run, *supervised.NAMES]) == sorted(EVERY)
 
 
 def stand_in(name: str) -> Callable[..., Reward]:
@@ -127,7 +130,7 @@ def stand_in(name: str) -> Callable[..., Reward]:
 
 @pytest.mark.parametrize("name", REWARDED)
 def test_a_recipe_s_reward_is_a_formula_of_known_terms_and_settings(name: str) -> None:
-    formula = read_toml(RECIPES / f"{name}.toml")["reward"]
+    formula = read_toml(recipe_file(name))["reward"]
     terms = {term: stand_in(term) for term in TERMS}
 
     reward = read_formula(formula, terms=terms)
@@ -140,3 +143,22 @@ def test_a_recipe_s_reward_is_a_formula_of_known_terms_and_settings(name: str) -
 def test_the_stand_ins_refuse_what_the_terms_would(formula: str) -> None:
     with pytest.raises(ConfigError, match="term"):
         read_formula(formula, terms={term: stand_in(term) for term in TERMS})
+
+
+def test_a_recipe_is_known_by_its_name_and_belongs_to_one_trainer() -> None:
+    assert len({recipe.name for recipe in shipped_recipes()}) == len(EVERY)
+    assert recipe_file("dpo-rewriter").parent.name == "preference"
+    assert all(recipe.purpose for recipe in shipped_recipes())
+
+
+def test_an_unknown_name_of_a_recipe_is_an_error_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'dpo-rewiter'; did you mean 'dpo-rewriter'"):
+        read_recipe("dpo-rewiter", settings=Run, overrides={})
+
+
+def test_a_copy_is_a_recipe_of_your_own_and_never_replaces_a_file(tmp_path: Path) -> None:
+    path = copy_recipe("smollm2-paradetox", tmp_path / "mine.toml")
+
+    assert read_recipe(path, settings=SftSettings, overrides={}).passes == 2
+    with pytest.raises(UsageError, match=r"mine\.toml exists"):
+        copy_recipe("t5-paradetox", path)

@@ -17,11 +17,12 @@ from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling, sft
+from guardrail_training import run as skeleton
 from guardrail_training.checkpoint import load_checkpoint
 from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
+from guardrail_training.run import Report
 from guardrail_training.sft import SftSettings, learning_rate
-from guardrail_training.supervised import run_folder
 from guardrail_training.supervised.network import TargetLoss
 from tests.training.watching import assert_same_run, checkpoint, interrupting, metrics
 
@@ -63,13 +64,12 @@ def settings(tiny_base: Path, tmp_path: Path) -> SftSettings:
         dtype="float32",
         checkpoint_every=2,
         evaluations_per_pass=2,
+        keep_models=0,
     )
 
 
-def interrupted(
-    settings: SftSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any
-) -> sft.SftReport:
-    with interrupting(run_folder, monkeypatch, at=at, act=act):
+def interrupted(settings: SftSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any) -> Report:
+    with interrupting(skeleton, monkeypatch, at=at, act=act):
         return sft.run(settings)
 
 
@@ -80,7 +80,7 @@ def test_a_run_leaves_adapters_metrics_and_its_circumstances(settings: SftSettin
     assert (report.step, report.steps, report.stopped_by, report.finished) == (6, 6, None, True)
     assert [row["step"] for row in metrics(settings) if "dev_loss" in row] == [2, 3, 5, 6]
     assert [row["step"] for row in metrics(settings) if "loss" in row] == [1, 2, 3, 4, 5, 6]
-    assert metrics(settings)[-1]["dev_loss"] == report.dev_loss
+    assert metrics(settings)[-1]["dev_loss"] == report.figures["dev_loss"]
     assert sorted(path.name for path in out.glob("step-*")) == ["step-2", "step-3", "step-5", "step-6"]
     facts = json.loads((out / "run.json").read_text())
     assert facts["settings"]["seed"] == 0
@@ -204,7 +204,7 @@ def test_bfloat16_trains_close_to_float32(settings: SftSettings, tmp_path: Path)
 
     exact, close = sft.run(settings), sft.run(half)
 
-    assert close.dev_loss == pytest.approx(exact.dev_loss, rel=0.05)
+    assert close.figures["dev_loss"] == pytest.approx(exact.figures["dev_loss"], rel=0.05)
     assert checkpoint(half)["weights"].popitem()[1].dtype is torch.float32
 
 

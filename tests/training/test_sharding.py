@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from guardrail.errors import ConfigError
 from guardrail_training import modeling, sft
 from guardrail_training.processes import Processes
-from guardrail_training.reinforcement.sampling import noise_for, sample
+from guardrail_training.reinforcement.rollouts import noise_for, sample
 from guardrail_training.sharding import is_sharding_asked_for, shard_blocks
 from tests.training.reinforcement.conftest import load_learner, tiny_t5, write_base
 from tests.training.supervised.conftest import LAYERS, MODELS, small_run

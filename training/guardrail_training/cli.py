@@ -6,11 +6,20 @@ An error of this package is one line: status 2 where other arguments mend it, st
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guardrail.integrations.cli import Commands
+from guardrail_training.options import with_settings
+from guardrail_training.preference.settings import PreferenceSettings
+from guardrail_training.recipe import copy_recipe, recipe_file, shipped_recipes
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.settings import PpoSettings
+from guardrail_training.supervised.settings import SftSettings
+
+if TYPE_CHECKING:
+    from guardrail_training.run import Report
 
 __all__ = ["app"]
 
@@ -21,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Trains and measures the models that guardrail serves.",
 )
+
+recipes = typer.Typer(cls=Commands, no_args_is_help=True, help="The settings that come with this package.")
+app.add_typer(recipes, name="recipes")
 
 # At every start it asks for a kernel of another package, without which it works as well.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -38,21 +50,15 @@ Changes = Annotated[
 
 
 @app.command()
-def sft(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
-) -> None:
+@with_settings(SftSettings)
+def sft(settings: SftSettings) -> None:
     """Trains a rewriter's adapter on parallel sentences; the same command continues an interrupted run.
 
-    Ends with status 130 where a signal stopped it: its checkpoint is written then.
+    Ends with status 130 if a signal stopped it: its checkpoint is written then.
     """
     from guardrail_training import sft as trainer
 
-    report = trainer.run(_settings(trainer.SftSettings, recipe, changes, base=base, data=data, out=out))
-    loss = "" if report.dev_loss is None else f", dev loss {report.dev_loss:.4f}"
-    typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(settings))
 
 
 @app.command()
@@ -104,64 +110,43 @@ def rewriter_data(
 
 
 @app.command()
-def ppo(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
-) -> None:
+@with_settings(PpoSettings)
+def ppo(settings: PpoSettings) -> None:
     """Trains an adapter on rewards by PPO, RLOO or GRPO; the same command continues an interrupted run.
 
-    Ends with status 130 where a signal stopped it: its checkpoint is written then.
+    Ends with status 130 if a signal stopped it: its checkpoint is written then.
     """
     from guardrail_training.reinforcement import ppo as trainer
 
-    report = trainer.run(_settings(trainer.PpoSettings, recipe, changes, base=base, data=data, out=out))
-    score = "" if report.score is None else f", mean score {report.score:.4f}, KL {report.kl:.2f}"
-    typer.echo(f"step {report.step} of {report.steps}{score}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(settings))
 
 
 @app.command()
-def preference(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
-) -> None:
+@with_settings(PreferenceSettings)
+def preference(settings: PreferenceSettings) -> None:
     """Tunes an adapter on its own candidates by DPO or ORPO; the same command continues an interrupted run.
 
-    Ends with status 130 where a signal stopped it: what it has done so far is on disk then.
+    Ends with status 130 if a signal stopped it: what it has done so far is on disk then.
     """
     from guardrail_training.preference import tuning as trainer
 
-    report = trainer.run(
-        _settings(trainer.PreferenceSettings, recipe, changes, base=base, data=data, out=out)
-    )
-    loss = "" if report.loss is None else f", loss {report.loss:.4f}"
-    typer.echo(f"{report.pairs} pairs of {report.compared} sentences", err=True)
-    typer.echo(f"step {report.step} of {report.steps}{loss}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    _end(trainer.run(settings))
 
 
 @app.command()
+@with_settings(RegularizedSettings)
 def regularized(
+    settings: RegularizedSettings,
     *,
-    recipe: Recipe = None,
-    base: Base = None,
-    data: Data = None,
-    out: Out = None,
     row: Annotated[str | None, typer.Option(help="Trains and measures a row of the comparison.")] = None,
-    changes: Changes = None,
 ) -> None:
     """Fine-tunes a language model under a constraint; the same command continues an interrupted run.
 
-    Ends with status 130 where a signal stopped it: its checkpoint is written then. With --row it writes
+    Ends with status 130 if a signal stopped it: its checkpoint is written then. With --row it writes
     training/results/regularized/ROW-SEED.json and the table of all rows there; ROW is base, best-of-n, sft,
     filtering, rl, decoding, regularized, regularized-adaptive, regularized-sequential, classify-sft or
     classify-regularized.
     """
-    from guardrail_training.regularized import trainer
-
-    settings = _settings(trainer.RegularizedSettings, recipe, changes, base=base, data=data, out=out)
     if row is not None:
         from guardrail_training.comparison import experiment, table
 
@@ -172,12 +157,31 @@ def regularized(
             raise typer.Exit(130) from None
         typer.echo(f"written to {path} and {table.write_comparison(path.parent)}", err=True)
         return
-    report = trainer.run(settings)
-    failed = "" if report.failed is None else f", share of failures {report.failed:.4f}"
-    typer.echo(f"iteration {report.iteration} of {report.iterations}{failed}", err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
+    from guardrail_training.regularized import trainer
+
+    _end(trainer.run(settings))
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """Names every recipe with its trainer and what it is for."""
+    for each in shipped_recipes():
+        typer.echo(f"{each.trainer:12} {each.name:30} {each.purpose}")
+
+
+@recipes.command("show")
+def show_recipe(name: Annotated[str, typer.Argument(help="A name of 'recipes list'.")]) -> None:
+    """Prints a recipe."""
+    typer.echo(recipe_file(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes.command("copy")
+def copy(
+    name: Annotated[str, typer.Argument(help="A name of 'recipes list'.")],
+    to: Annotated[str, typer.Argument(help="New file, to be changed and given as --recipe.")],
+) -> None:
+    """Writes a recipe into a file of your own."""
+    typer.echo(f"written to {copy_recipe(name, to)}", err=True)
 
 
 @app.command()
@@ -350,6 +354,13 @@ def report(
 
     path = write_report(run, out=out, rows=rows, results=results or ())
     typer.echo(f"written to {path}", err=True)
+
+
+def _end(report: Report) -> None:
+    typer.echo(str(report), err=True)
+    if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
+        raise typer.Exit(130)
 
 
 def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:

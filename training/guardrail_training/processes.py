@@ -49,6 +49,11 @@ class Processes:
             self.index = PartialState(cpu=device.type == "cpu").process_index
 
     @property
+    def loading_device(self) -> torch.device:
+        """Where a base is opened: the parts of one that is sharded go to their devices one by one."""
+        return CPU if self.is_sharded else self._device
+
+    @property
     def is_first(self) -> bool:
         """Whether this process writes files."""
         return self.index == 0

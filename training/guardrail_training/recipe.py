@@ -1,31 +1,90 @@
-"""Reads a recipe: a TOML file into one settings dataclass, where an unknown key is an error that names it."""
+"""Recipes: TOML files of settings, those of this package by name; unknown keys are errors that name them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from guardrail.config.settings import toml_or_text, typed
-from guardrail.errors import ConfigError
+from guardrail.config.settings import key_error, toml_or_text, typed
+from guardrail.errors import ConfigError, UsageError
 from guardrail.models.files import read_toml
 
-__all__ = ["check_values", "parse_changes", "read_recipe"]
+__all__ = [
+    "SHIPPED",
+    "Recipe",
+    "check_values",
+    "copy_recipe",
+    "parse_changes",
+    "read_recipe",
+    "recipe_file",
+    "shipped_recipes",
+]
 
 Settings = TypeVar("Settings")
+SHIPPED = Path(__file__).parent / "recipes"
+TRAINERS = ("sft", "preference", "ppo", "regularized")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One of the package's recipes; its first comment says what it is for."""
+
+    name: str
+    trainer: str
+    path: Path
+
+    @property
+    def purpose(self) -> str:
+        """The first sentence of its comment."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+        return comment.partition(". ")[0].partition(": ")[0].rstrip(".:")
+
+
+def shipped_recipes() -> list[Recipe]:
+    """The recipes of this package, trainer by trainer."""
+    return [
+        Recipe(path.stem, trainer, path)
+        for trainer in TRAINERS
+        for path in sorted((SHIPPED / trainer).glob("*.toml"))
+    ]
+
+
+def recipe_file(name: str | Path) -> Path:
+    """A recipe of this package by its name, or else the file; ConfigError for a name that is neither."""
+    path = Path(name)
+    if path.suffix or len(path.parts) > 1:
+        return path
+    known = {recipe.name: recipe.path for recipe in shipped_recipes()}
+    if str(name) not in known:
+        if path.is_file():
+            return path
+        raise key_error(str(name), known, where="recipe")
+    return known[str(name)]
+
+
+def copy_recipe(name: str, to: str | Path) -> Path:
+    """Writes a recipe into a new file, to be changed there; UsageError if the file exists."""
+    to = Path(to)
+    if to.exists():
+        raise UsageError(f"{to} exists: choose another file")
+    to.write_text(recipe_file(name).read_text(encoding="utf-8"), encoding="utf-8")
+    return to
 
 
 def read_recipe(
     path: str | Path | None, *, settings: type[Settings], overrides: Mapping[str, Any]
 ) -> Settings:
-    """Settings from a recipe, under the overrides that are not None; without a path, from the overrides.
+    """Settings from a recipe (a name or a file) under the overrides that are not None; or from these alone.
 
     Raises ConfigError for an unreadable file, and for an unknown, missing or wrongly typed key.
     """
     where = str(path) if path else "command line"
-    values = read_toml(Path(path)) if path else {}
+    where = str(path) if path else "command line"
+    values = read_toml(recipe_file(path)) if path else {}
     values |= {key: value for key, value in overrides.items() if value is not None}
     fitted = typed(settings, values, where=where, folder=Path())
     known = fields(settings)  # type: ignore[arg-type]  # a TypeVar cannot say that it is a dataclass

@@ -47,6 +47,14 @@ class MetricLog:
             if self._writer is not None:
                 self._writer.add_scalar(name, value, step)
 
+    def last(self) -> dict[str, float]:
+        """The last value of each metric."""
+        found: dict[str, float] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            found |= json.loads(line)
+        found.pop("step", None)
+        return found
+
     def close(self) -> None:
         """Flushes the TensorBoard events."""
         if self._writer is not None:

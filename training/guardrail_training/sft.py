@@ -1,8 +1,8 @@
 """Trains a model on pairs of texts, loss on the target alone: an adapter (LoRA), or the whole model.
 
-Run it with ``guardrail-train sft --recipe training/recipes/smollm2-paradetox.toml --base FOLDER --data FOLDER
---out runs/sft``; the same command continues an interrupted run. Each quarter of a pass leaves an adapter in
-``<out>/step-N``; ``guardrail-train evaluate`` says which of them is best.
+Run it with ``guardrail-train sft --recipe smollm2-paradetox --base FOLDER --data FOLDER --out runs/sft``; the
+same command continues an interrupted run. Several times in a pass the dev loss is taken and a model left in
+``<out>/step-N``: the best by that loss and the last stay.
 
 LoRA is Hu et al. 2021 (arXiv 2106.09685), on every linear layer; on a base in 4 bits it is QLoRA (Dettmers et
 al. 2023, arXiv 2305.14314). Left out: packing (length buckets pad by about one percent).
@@ -13,46 +13,39 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import Template
-from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail.rewriters.adapter import Adapter
 from guardrail_training import modeling
-from guardrail_training.checkpoint import stop_on_signals
 from guardrail_training.modeling import resume_adapter
 from guardrail_training.modeling.quantised import make_optimizer
 from guardrail_training.processes import Processes
-from guardrail_training.provenance import model_folder, weights_sha256
-from guardrail_training.runlog import progress_bar
-from guardrail_training.supervised.corpus import load_corpus
+from guardrail_training.provenance import model_folder
+from guardrail_training.run import (
+    Callback,
+    Report,
+    Run,
+    clip_gradients,
+    fingerprint_of,
+    manifest_of,
+    pad_token_of,
+    starting_adapter,
+)
+from guardrail_training.supervised.corpus import load_corpus, sources_sha256
 from guardrail_training.supervised.network import TargetLoss, target_tokens
 from guardrail_training.supervised.plan import Encoding, plan_passes
-from guardrail_training.supervised.run_folder import RunFolder, identity_of
 from guardrail_training.supervised.settings import SftSettings
 
-__all__ = ["SftReport", "SftSettings", "identity_of", "learning_rate", "run"]
+__all__ = ["SftSettings", "learning_rate", "run"]
 
 EVALUATION_BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class SftReport:
-    """How a run ended: steps taken of all, the last dev loss, and the signal that stopped it if one did."""
-
-    step: int
-    steps: int
-    dev_loss: float | None
-    stopped_by: str | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether every step was taken."""
-        return self.step == self.steps
 
 
 def learning_rate(step: int, *, steps: int, warmup: float, peak: float) -> float:
@@ -63,20 +56,23 @@ def learning_rate(step: int, *, steps: int, warmup: float, peak: float) -> float
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-def run(settings: SftSettings) -> SftReport:
+def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     """Trains, or continues, the run in ``settings.out`` and returns how it ended.
 
     Bad rows, settings and missing files are errors before the first step. SIGINT and SIGTERM finish the step,
     write a checkpoint and return. A gradient that is no finite number raises FailureError; the last
     checkpoint stays.
     """
-    # 1. Everything that can be wrong, before anything is expensive.
+    # 1. Everything that can be wrong, before anything is expensive. The plan holds every batch of every pass:
+    #    what a step sees is a function of rows and seed, so that a run can go on at any step.
     base, device = model_folder(settings.base), modeling.resolve_device(settings.device)
     processes = Processes(device=device, can_shard=True)
     _check_shardable(settings, processes)
-    dtype = modeling.resolve_dtype(settings.dtype)
-    start = _start(settings, base)
-    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
+    start = starting_adapter(settings.adapter, base=base)
+    if start is not None and start.template != Template(settings.template):
+        raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     corpus = load_corpus(settings)
     encoding = Encoding(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
     plan = plan_passes(
@@ -89,13 +85,12 @@ def run(settings: SftSettings) -> SftReport:
     )
     dev = [replace(encoding, seed=0).example(row, pass_index=0) for row in corpus.dev]
 
-    # 2. Model, optimizer; then the state of an earlier run, if there is one.
+    # 2. Model and optimizer. A new adapter's second matrix is zero, so that training begins at the base; only
+    #    the adapter has a gradient and a state in the optimizer.
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    # The parts of a base that is sharded go to their devices one by one.
-    first_device = torch.device("cpu") if processes.is_sharded else device
-    model = _model(settings, base=base, start=start, dtype=dtype, device=first_device)
+    model = _model(settings, base=base, start=start, dtype=dtype, device=processes.loading_device)
     processes.shard(model)
     network = TargetLoss(
         model,
@@ -113,53 +108,66 @@ def run(settings: SftSettings) -> SftReport:
         weight_decay=settings.weight_decay,
         device=device,
     )
-    folder = RunFolder(
-        settings, rows=corpus.train, base=base, tokenizer=tokenizer, start=start, processes=processes
+
+    # 3. The run's folder; then the state of an earlier run, if there is one.
+    hashes = sources_sha256(settings)
+    source = {"name": settings.train, "rows": len(corpus.train), "sha256": hashes.get("train")}
+    course = Run(
+        settings,
+        manifest=manifest_of(settings, base=base, template=settings.template, data=[source], start=start),
+        fingerprint=fingerprint_of(
+            settings.decisive(), start, ([row.source, *row.references] for row in corpus.train)
+        ),
+        processes=processes,
+        best="dev_loss",
+        callbacks=callbacks,
     )
     facts = {
         "steps": plan.steps,
+        "rows": len(corpus.train),
+        "references": sum(len(row.references) for row in corpus.train),
         "computed_in": str(dtype).removeprefix("torch."),
         "device": device.type,
-        "processes": processes.count,
-        "sharded": processes.is_sharded,
+        "data_sha256": hashes,
     }
-    first = folder.resume(model, optimizer, facts=facts)
+    course.resume(model, optimizer, facts=facts)
 
-    # 3. Steps.
-    dev_loss, step, steps = None, first, plan.steps
-    with stop_on_signals() as stop, progress_bar(shown=processes.is_first) as progress:
-        if processes.is_first:
-            progress.console.print(str(modeling.count_parameters(model)), highlight=False)
-        task = progress.add_task("sft", total=steps, completed=first, loss=float("nan"))
-        for step in range(first + 1, steps + 1):
+    with course:
+        for step in course.steps(plan.steps):
+            # 4. A step: the rate of its place in the schedule, the gradient of the mean loss per target token
+            #    over the whole batch, clipped to a norm, and AdamW's update.
             started = time.perf_counter()
-            rate = learning_rate(step - 1, steps=steps, warmup=settings.warmup, peak=settings.learning_rate)
+            rate = learning_rate(
+                step - 1, steps=plan.steps, warmup=settings.warmup, peak=settings.learning_rate
+            )
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = accumulate(
                 network, plan.batch(step), microbatch_size=settings.microbatch_size, processes=processes
             )
-            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-            if not bool(torch.isfinite(norm)):
-                raise FailureError(f"step {step}: the gradient is not finite; lower learning_rate")
+            norm = clip_gradients(
+                parameters,
+                settings.max_grad_norm,
+                error=lambda: FailureError(
+                    f"step {course.step}: the gradient is not finite; lower learning_rate"
+                ),
+            )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             seconds = round(time.perf_counter() - started, 3)
-            folder.add({"loss": loss, "lr": rate, "grad_norm": norm.item(), "seconds": seconds}, step=step)
-            progress.update(task, completed=step, loss=loss)
+            course.log({"loss": loss, "lr": rate, "grad_norm": norm, "seconds": seconds}, step=step)
 
-            # 4. Every part of a pass: the dev loss, and an adapter to choose from later.
+            # 5. Several times in a pass: the loss on rows that are not trained on, and a model to keep.
             if step in plan.evaluate_after:
                 dev_loss = mean_loss(network, dev, processes=processes)
-                folder.add({"dev_loss": dev_loss}, step=step)
-                folder.keep(model, step=step, dev_loss=dev_loss)
-            stopped = processes.any(stop.signal is not None)
-            if stopped or step % settings.checkpoint_every == 0 or step == steps:
-                folder.save_state(model, optimizer, step=step)
-            if stopped:
-                break
-    folder.close()
-    return SftReport(step=step, steps=steps, dev_loss=dev_loss, stopped_by=stop.signal)
+                course.evaluated({"dev_loss": dev_loss}, step=step)
+                course.keep(
+                    lambda folder: _write(model, folder, tokenizer=tokenizer),
+                    step=step,
+                    metrics={"dev_loss": dev_loss},
+                    is_base=settings.tuning == "full",
+                )
+    return course.report("dev_loss")
 
 
 def accumulate(
@@ -205,17 +213,6 @@ def _check_shardable(settings: SftSettings, processes: Processes) -> None:
         raise ConfigError(f"quantisation = {settings.quantisation!r} cannot be sharded; set it to 'none'")
 
 
-def _start(settings: SftSettings, base: Path) -> Adapter | None:
-    """The adapter that the run goes on from; ManifestError where it is for another base."""
-    if settings.adapter is None:
-        return None
-    start = read_adapter(settings.adapter)
-    start.manifest.check_base(weights_sha256(base))
-    if start.template != Template(settings.template):
-        raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
-    return start
-
-
 def _model(
     settings: SftSettings, *, base: Path, start: Adapter | None, dtype: torch.dtype, device: torch.device
 ) -> Any:
@@ -235,3 +232,9 @@ def _model(
     return modeling.add_lora(
         model, rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout, targets=settings.targets
     )
+
+
+def _write(model: Any, folder: Path, *, tokenizer: Any) -> list[Path]:
+    if isinstance(model, PeftModel):
+        return modeling.save_adapter(model, folder)
+    return modeling.save_model(model, folder, tokenizer=tokenizer)

@@ -10,7 +10,7 @@ import torch
 
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.guidance import Guidance
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from tests.training.reinforcement.conftest import (  # noqa: F401  # fixtures are shared by importing them
     _one_thread,
     llama_base,

@@ -10,7 +10,7 @@ import torch
 
 from guardrail.errors import ModelFileError, ModelMissingError
 from guardrail_training.nado.auxiliary import load_auxiliary, save_auxiliary
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, base_of, guidance_of
 
 

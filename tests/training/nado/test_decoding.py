@@ -15,7 +15,7 @@ from guardrail_training.modeling.families import family_of
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.decoding import GuardedDecoding, GuardedFamily, _Rows
 from guardrail_training.nado.guidance import Guidance
-from guardrail_training.reinforcement.sampling import noise_for, sample
+from guardrail_training.reinforcement.rollouts import noise_for, sample
 
 PROMPTS = [[5, 6, 7], [9], [12, 30]]
 LETTER_D = range(3 + 24, 3 + 32)

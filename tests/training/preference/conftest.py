@@ -14,7 +14,7 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail_training import modeling
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.rewards.algebra import Answer, named
-from guardrail_training.sft import identity_of
+from guardrail_training.run import identity_of
 from tests.training.reinforcement.conftest import WORDS, _one_thread, base, layers_of, llama_base, t5_base
 
 __all__ = ["_one_thread", "base", "llama_base", "t5_base"]
@@ -108,5 +108,6 @@ def small_settings(base: Path, start: Path, folder: Path, **changes: Any) -> Pre
         "dtype": "float32",
         "checkpoint_every": 2,
         "keep_every": 2,
+        "keep_models": 0,
     }
     return PreferenceSettings(**(chosen | changes))

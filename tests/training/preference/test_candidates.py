@@ -14,20 +14,18 @@ from guardrail.manifest import Template
 from guardrail_training.data import Row
 from guardrail_training.preference.candidates import (
     COLD,
+    Comparison,
     Sentence,
+    append_comparisons,
     compare,
     distinct,
     draw_sentences,
-)
-from guardrail_training.preference.comparisons import (
-    Comparison,
-    append_comparisons,
     pairs_of,
     read_comparisons,
 )
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.sampling import noise_for, sample
+from guardrail_training.reinforcement.rollouts import noise_for, sample
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.preference.conftest import REWARD, words
 from tests.training.reinforcement.conftest import load_learner, word_tokenizer

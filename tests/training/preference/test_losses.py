@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from guardrail_training.modeling import Example
-from guardrail_training.preference.losses import dpo_losses, implicit_rewards, log_odds, orpo_losses
-from guardrail_training.preference.objectives import dpo_objective, orpo_objective
-from guardrail_training.preference.pairs import Pair, PairLogprobs, plan_batches, read_pairs
+from guardrail_training.preference.losses import (
+    PairLogprobs,
+    dpo_losses,
+    dpo_objective,
+    implicit_rewards,
+    log_odds,
+    orpo_losses,
+    orpo_objective,
+)
+from guardrail_training.preference.tuning import Pair, plan_batches, read_pairs
 from tests.training.reinforcement.conftest import load_learner
 
 logprob = st.floats(-200, 0, width=32)

@@ -11,7 +11,7 @@ from guardrail.rewriters.adapter import Adapter, Factors, read_adapter
 from guardrail_training import modeling
 from guardrail_training.modeling import resume_adapter
 from guardrail_training.modeling.families import family_of
-from guardrail_training.reinforcement.adapters import merge
+from guardrail_training.modeling.stacked import merge
 from tests.training.preference.conftest import write_start
 
 

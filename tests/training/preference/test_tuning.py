@@ -15,23 +15,22 @@ from typer.testing import CliRunner
 from guardrail.errors import ConfigError, ManifestError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
+from guardrail_training import run as skeleton
 from guardrail_training.checkpoint import FILENAME
 from guardrail_training.cli import app
 from guardrail_training.evaluation.best_checkpoint import step_folders
-from guardrail_training.preference import ranking, reference, steps, tuning
+from guardrail_training.preference import candidates, tuning
 from guardrail_training.preference.settings import PreferenceSettings
-from guardrail_training.preference.tuning import PreferenceReport
-from guardrail_training.recipe import read_recipe
+from guardrail_training.recipe import SHIPPED, read_recipe
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.updates import DivergedError
 from guardrail_training.rewards.algebra import named
+from guardrail_training.run import DivergedError, Report
 from tests.training import watching
 from tests.training.launching import launch
 from tests.training.preference.conftest import REWARD, small_settings, words, write_rows, write_start
 from tests.training.watching import interrupting, metrics
 
-RECIPES = sorted((Path(__file__).parents[3] / "training" / "recipes").glob("*po-rewriter.toml"))
-RECIPES = [path for path in RECIPES if not path.stem.startswith("ppo")]
+RECIPES = sorted((SHIPPED / "preference").glob("*.toml"))
 KNOWN_NAMES = {
     "loss",
     "nll_loss",
@@ -48,8 +47,8 @@ KNOWN_NAMES = {
 
 def interrupted(
     settings: PreferenceSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any
-) -> PreferenceReport:
-    with interrupting(steps, monkeypatch, at=at, act=act):
+) -> Report:
+    with interrupting(skeleton, monkeypatch, at=at, act=act):
         return tuning.run(settings, reward=REWARD)
 
 
@@ -67,12 +66,12 @@ def test_a_run_leaves_pairs_adapters_and_metrics_under_known_names(
     report = tuning.run(settings, reward=REWARD)
 
     out = Path(settings.out)
-    assert (report.compared, report.sentences, report.stopped_by) == (8, 8, None)
+    assert (report.figures["sentences"], report.stopped_by) == (8, None)
     assert report.finished
     assert len((out / "pairs.jsonl").read_text().splitlines()) == 8
     assert [row["step"] for row in metrics(settings)] == list(range(1, report.steps + 1))
     assert set(metrics(settings)[0]) >= KNOWN_NAMES
-    assert metrics(settings)[-1]["loss"] == report.loss
+    assert metrics(settings)[-1]["loss"] == report.figures["loss"]
     folders = step_folders(out)
     assert folders[0].name == "step-2"
     assert folders[-1].name == f"step-{report.steps}"
@@ -83,7 +82,7 @@ def test_a_run_leaves_pairs_adapters_and_metrics_under_known_names(
     assert manifest.metrics["step"] == report.steps
     assert manifest.settings["reward"] == "words"
     assert str(base) not in (folders[-1] / "manifest.json").read_text()
-    assert json.loads((out / "run.json").read_text())["pairs"] == report.pairs
+    assert json.loads((out / "run.json").read_text())["pairs"] == report.figures["pairs"]
     assert list(out.glob("events.out.tfevents.*"))
 
 
@@ -159,17 +158,18 @@ def test_a_run_that_was_stopped_while_it_drew_candidates_continues_to_the_bit(
 ) -> None:
     straight, broken = (replace(settings, out=str(tmp_path / name)) for name in ("straight", "broken"))
     tuning.run(straight, reward=REWARD)
-    append = ranking.append_comparisons
+    append = candidates.append_comparisons
 
     def append_and_stop(*arguments: Any, **options: Any) -> None:
         append(*arguments, **options)
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ranking, "append_comparisons", append_and_stop)
+        patch.setattr(candidates, "append_comparisons", append_and_stop)
         report = tuning.run(broken, reward=REWARD)
 
-    assert (report.compared, report.pairs, report.step, report.finished) == (3, 0, 0, False)
+    assert report.figures == {"sentences": 3, "pairs": 0}
+    assert (report.step, report.finished) == (0, False)
     assert report.stopped_by == "SIGTERM"
     assert not (Path(broken.out) / FILENAME).exists()
     assert tuning.run(broken, reward=REWARD).finished
@@ -181,14 +181,14 @@ def test_a_run_that_was_stopped_while_it_read_the_reference_takes_no_step(
 ) -> None:
     straight, broken = (replace(settings, out=str(tmp_path / name)) for name in ("straight", "broken"))
     tuning.run(straight, reward=REWARD)
-    read = reference.read_pairs
+    read = tuning.read_pairs
 
     def read_and_stop(*arguments: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return read(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reference, "read_pairs", read_and_stop)
+        patch.setattr(tuning, "read_pairs", read_and_stop)
         report = tuning.run(broken, reward=REWARD)
 
     assert (report.step, report.finished, report.stopped_by) == (0, False, "SIGINT")
@@ -199,11 +199,13 @@ def test_a_run_that_was_stopped_while_it_read_the_reference_takes_no_step(
 
 def test_the_reference_is_read_once(settings: PreferenceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(settings, monkeypatch, at=1, act=lambda: signal.raise_signal(signal.SIGINT))
+    read = tuning.read_pairs
 
-    def unexpected(*arguments: Any, **options: Any) -> Any:
-        raise AssertionError("the reference is on disk")
+    def with_gradient(*arguments: Any, **options: Any) -> Any:
+        assert torch.is_grad_enabled(), "the reference is on disk"
+        return read(*arguments, **options)
 
-    monkeypatch.setattr(reference, "read_pairs", unexpected)
+    monkeypatch.setattr(tuning, "read_pairs", with_gradient)
     assert tuning.run(settings, reward=REWARD).finished
 
 
@@ -218,10 +220,10 @@ def test_the_pairs_of_one_run_serve_another_method(
     def unexpected(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("the candidates are on disk")
 
-    monkeypatch.setattr(ranking, "compare", unexpected)
+    monkeypatch.setattr(candidates, "compare", unexpected)
     report = tuning.run(other, reward=REWARD)
 
-    assert (report.compared, report.finished) == (6, True)
+    assert (report.figures["sentences"], report.finished) == (6, True)
 
 
 def test_more_sentences_are_added_to_those_that_are_there(
@@ -233,7 +235,7 @@ def test_more_sentences_are_added_to_those_that_are_there(
     Path(larger.out).mkdir()
     (Path(larger.out) / "pairs.jsonl").write_bytes(before)
 
-    assert tuning.run(larger, reward=REWARD).compared == 8
+    assert tuning.run(larger, reward=REWARD).figures["sentences"] == 8
 
     after = (Path(larger.out) / "pairs.jsonl").read_bytes()
     assert after.startswith(before)
@@ -246,20 +248,20 @@ def test_a_finished_run_is_not_trained_again(settings: PreferenceSettings) -> No
 
     again = tuning.run(settings, reward=REWARD)
 
-    assert (again.step, again.steps, again.loss) == (first.step, first.steps, None)
+    assert again == first
     assert metrics(settings) == before
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_its_step(
     settings: PreferenceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = steps.dpo_objective
+    objective = tuning.dpo_objective
 
     def broken(*arguments: Any, **options: Any) -> Any:
         loss, figures = objective(*arguments, **options)
         return loss * float("nan"), figures
 
-    monkeypatch.setattr(steps, "dpo_objective", broken)
+    monkeypatch.setattr(tuning, "dpo_objective", broken)
     with pytest.raises(DivergedError, match=r"step 1: the gradient is not finite; lower learning_rate"):
         tuning.run(settings, reward=REWARD)
 
@@ -400,14 +402,14 @@ def test_the_command_tunes_from_a_recipe(llama_base: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(app, ["preference", "--recipe", str(tmp_path / "recipe.toml"), *options])
 
     assert done.exit_code == 0, done.output
-    assert "pairs of 6 sentences" in done.output
-    assert "step 1 of 1, loss 0.69" in done.output
+    assert "sentences 6, pairs " in done.output
+    assert ", loss 0.69" in done.output
     assert "trainable parameters: " in done.output
 
 
 def test_a_command_that_a_signal_stopped_ends_with_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(settings: PreferenceSettings) -> PreferenceReport:
-        return PreferenceReport(3, 8, 0, 0, 0, None, "SIGTERM")
+    def stopped(settings: PreferenceSettings) -> Report:
+        return Report(step=0, steps=0, stopped_by="SIGTERM")
 
     monkeypatch.setattr(tuning, "run", stopped)
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from guardrail_training.regularized.samples import Samples, collect
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.queries import Query
+from guardrail_training.reinforcement.policy import Learner
+from guardrail_training.reinforcement.rollouts import Query
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.nado.conftest import learner  # noqa: F401  # fixtures are shared by importing them
 from tests.training.reinforcement.conftest import (  # noqa: F401
@@ -62,6 +61,7 @@ def small_settings(base: Path, folder: Path, **changes: Any) -> RegularizedSetti
         "alpha": 8,
         "dtype": "float32",
         "keep_every": 1,
+        "keep_models": 0,
     }
     return RegularizedSettings(**(chosen | changes))
 
@@ -93,5 +93,4 @@ def samples_of(
         tokenizer=word_tokenizer(),
         settings=settings,
         iteration=iteration,
-        dtype=torch.float32,
     )

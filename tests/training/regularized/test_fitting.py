@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from guardrail_training.nado.auxiliary import Auxiliary
-from guardrail_training.regularized.fitting import beliefs, fit
-from guardrail_training.regularized.quality import quality, ranking_quality
+from guardrail_training.regularized.fitting import beliefs, fit, quality, ranking_quality
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, guidance_of
 from tests.training.regularized.conftest import samples_of
 from tests.training.reinforcement.conftest import WORDS

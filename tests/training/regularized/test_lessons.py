@@ -14,11 +14,10 @@ from guardrail_training.modeling import trainable_parameters
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.guidance import Guidance
 from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.lessons import corpus_lessons, sample_lessons
+from guardrail_training.regularized.lessons import Batch, corpus_lessons, sample_lessons, tune_step
 from guardrail_training.regularized.samples import Samples
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.regularized.tuning import Batch, tune_step
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, base_of
 from tests.training.regularized.conftest import samples_of
 
@@ -141,7 +140,6 @@ def step_of(learner: Learner, batch: Batch, **weights: float) -> tuple[dict[str,
         batch,
         microbatch_size=3,
         max_grad_norm=1e9,
-        dtype=torch.float32,
         **weights,
     )
     return figures, [
@@ -173,9 +171,7 @@ def test_drawn_responses_teach_what_a_slow_loop_says(
     if not are_fresh:
         moved(learner)
 
-    lessons = sample_lessons(
-        learner, guidance_of(auxiliary), samples, settings=exact, are_fresh=are_fresh, dtype=torch.float32
-    )
+    lessons = sample_lessons(learner, guidance_of(auxiliary), samples, settings=exact, are_fresh=are_fresh)
     posteriors = [posterior_of(learner, auxiliary, *row) for row in rows]
     expected = slow_samples_loss(learner, rows, posteriors, drawn)
     slope = gradient_of(learner, 3 * expected)
@@ -202,7 +198,6 @@ def test_corpus_texts_teach_the_posterior_beside_themselves(
         settings=exact,
         pad_id=0,
         is_base=False,
-        dtype=torch.float32,
     )
     tokens = sum(len(passage.response) for passage in (*PASSAGES, plain))
     expected = torch.zeros(())
@@ -230,7 +225,6 @@ def test_a_posterior_taken_before_a_step_stays_what_it_was(
         samples_of(learner, exact),
         settings=exact,
         are_fresh=True,
-        dtype=torch.float32,
     )
     before = lessons.log_q.clone()
 

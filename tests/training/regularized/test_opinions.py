@@ -16,11 +16,10 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized import trainer
 from guardrail_training.regularized.corpus import load_mixture
-from guardrail_training.regularized.fitting import fit
-from guardrail_training.regularized.opinions import read_opinions
-from guardrail_training.regularized.quality import ranking_quality
+from guardrail_training.regularized.fitting import fit, ranking_quality
+from guardrail_training.regularized.samples import read_opinions
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of
 from tests.training.regularized.conftest import ORACLE, samples_of
 from tests.training.regularized.test_lessons import moved
@@ -59,9 +58,7 @@ def test_states_are_the_bases_and_labels_the_oracles(
     tokenizer = word_tokenizer()
     moved(learner)
 
-    found = read_opinions(
-        learner, passages, reward=ORACLE, tokenizer=tokenizer, settings=known, dtype=torch.float32
-    )
+    found = read_opinions(learner, passages, reward=ORACLE, tokenizer=tokenizer, settings=known)
 
     for row, passage in enumerate(passages):
         length = len(passage.response)
@@ -83,9 +80,7 @@ def test_known_texts_teach_which_words_matter(
 ) -> None:
     passages = load_mixture(tmp_path, known, tokenizer=word_tokenizer()).known
     told, asked = (
-        read_opinions(
-            learner, part, reward=ORACLE, tokenizer=word_tokenizer(), settings=known, dtype=torch.float32
-        )
+        read_opinions(learner, part, reward=ORACLE, tokenizer=word_tokenizer(), settings=known)
         for part in (passages[:30], passages[30:])
     )
     samples = samples_of(learner, known)
@@ -110,6 +105,7 @@ def test_a_run_with_known_texts_names_them(known: RegularizedSettings, tmp_path:
         "name": "one.jsonl",
         "rows": 20,
         "sha256": sha256_of(tmp_path / "one.jsonl"),
+        "licence": "NOASSERTION",
     }
 
 

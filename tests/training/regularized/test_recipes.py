@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from guardrail_training.recipe import read_recipe
+from guardrail_training.recipe import SHIPPED, read_recipe
 from guardrail_training.regularized import trainer
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named
 from tests.training.reinforcement.conftest import WORDS, write_base
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted((ROOT / "training" / "recipes").glob("[!p]*-regularized.toml"))
+RECIPES = sorted((SHIPPED / "regularized").glob("*.toml"))
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from guardrail.errors import ConfigError
-from guardrail_training.regularized.reading import read
-from guardrail_training.regularized.samples import Samples, opinions
+from guardrail_training.regularized.samples import Samples, opinions, read
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.regularized.conftest import samples_of
 from tests.training.reinforcement.conftest import word_tokenizer
@@ -57,7 +56,6 @@ def test_the_base_read_without_its_adapter_is_the_untrained_language_model(
         samples.responses,
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
-        dtype=torch.float32,
     )
 
     for name in ("states", "ids", "log_p", "log_taken"):

@@ -13,8 +13,8 @@ from guardrail.errors import ConfigError
 from guardrail_training.nado.candidates import over_candidates
 from guardrail_training.nado.posterior import posterior
 from guardrail_training.processes import Processes
-from guardrail_training.regularized.control import DualAscent
 from guardrail_training.regularized.schedules import Schedule
+from guardrail_training.regularized.trainer import DualAscent
 from tests.training.nado import toy
 
 

@@ -17,10 +17,11 @@ from guardrail.errors import ConfigError, FailureError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
+from guardrail_training import run as skeleton
 from guardrail_training.cli import app
 from guardrail_training.nado.auxiliary import load_auxiliary
 from guardrail_training.records import TrainingRowError
-from guardrail_training.regularized import run_folder, trainer
+from guardrail_training.regularized import trainer
 from guardrail_training.regularized.corpus import last_statements, load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.rewards.algebra import named
@@ -46,11 +47,11 @@ def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
     report = trainer.run(settings, reward=ORACLE)
 
     out = Path(settings.out)
-    assert (report.iteration, report.iterations, report.stopped_by, report.finished) == (2, 2, None, True)
+    assert (report.step, report.steps, report.stopped_by, report.finished) == (2, 2, None, True)
     first, middle, last = metrics(settings)
     assert [row["step"] for row in (first, middle, last)] == [0, 3, 6]
     assert first["auxiliary/guided_label"] > first["auxiliary/label"]
-    assert middle["samples/failed"] == report.failed
+    assert middle["samples/failed"] == report.figures["samples/failed"]
     assert "samples/failed" not in last  # nothing would learn from them
     assert last["loss/corpus_kl"] > 0
     assert last["loss/samples_kl"] > 0
@@ -61,7 +62,7 @@ def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
     assert [part["name"] for part in adapter.manifest.data] == ["lists.jsonl", "plain.txt"]
     base = modeling.load_base(llama_base, dtype=torch.float32)
     load_auxiliary(out / "step-6", model=base, base_sha256=sha256_of(llama_base / "model.safetensors"))
-    assert adapter.manifest.metrics["samples/failed"] == round(report.failed, 4)
+    assert adapter.manifest.metrics["samples/failed"] == round(report.figures["samples/failed"], 4)
     assert [path.name for path in out.glob("samples-*")] == ["samples-1.safetensors"]
     assert str(llama_base) not in (out / "step-6" / "manifest.json").read_text()
 
@@ -80,10 +81,10 @@ def test_an_interrupted_run_continues_to_the_bit(
     broken = replace(common, out=str(tmp_path / "broken"))
     trainer.run(straight, reward=ORACLE)
 
-    with interrupting(run_folder, monkeypatch, at=3, act=lambda: signal.raise_signal(signal.SIGTERM)):
+    with interrupting(skeleton, monkeypatch, at=3, act=lambda: signal.raise_signal(signal.SIGTERM)):
         report = trainer.run(broken, reward=ORACLE)
 
-    assert (report.iteration, report.stopped_by, report.finished) == (1, "SIGTERM", False)
+    assert (report.step, report.stopped_by, report.finished) == (1, "SIGTERM", False)
     torch.rand(7)  # what else happened meanwhile plays no part
     trainer.run(broken, reward=ORACLE)
     assert_same_run(straight, broken)
@@ -250,7 +251,7 @@ def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> N
     done = CliRunner().invoke(app, ["regularized", "--recipe", str(tmp_path / "recipe.toml"), *options])
 
     assert done.exit_code == 0, done.output
-    assert "iteration 1 of 1, share of failures" in done.output
+    assert "step 1 of 1, samples/failed" in done.output
     assert (Path(small.out) / "step-2" / "adapter_model.safetensors").is_file()
 
 

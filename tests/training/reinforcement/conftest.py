@@ -12,8 +12,9 @@ import torch
 
 from guardrail.manifest import Manifest, sha256_of
 from guardrail_training import modeling
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.reinforcement.settings import PpoSettings
+from guardrail_training.settings import ALL_LINEAR
 
 WORDS = [f"{letter}{number}" for letter in "abcd" for number in range(8)]
 T5_LAYERS = ("q", "k", "v", "o", "wi", "wo")
@@ -111,7 +112,7 @@ def base(request: pytest.FixtureRequest) -> Path:
 
 def layers_of(base: Path) -> tuple[str, ...]:
     """The linear layers of a base of these tests."""
-    return T5_LAYERS if "t5" in base.name else modeling.LINEAR_LAYERS
+    return T5_LAYERS if "t5" in base.name else ALL_LINEAR
 
 
 def load_learner(
@@ -173,5 +174,6 @@ def small_settings(base: Path, folder: Path, **changes: Any) -> PpoSettings:
         "dtype": "float32",
         "checkpoint_every": 2,
         "keep_every": 2,
+        "keep_models": 0,
     }
     return PpoSettings(**(chosen | changes))

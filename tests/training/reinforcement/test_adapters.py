@@ -10,8 +10,8 @@ import torch
 from guardrail.errors import ModelFileError
 from guardrail.rewriters.adapter import Adapter, Factors, read_adapter
 from guardrail_training import modeling
-from guardrail_training.reinforcement.adapters import merge, save_stacked
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.modeling.stacked import merge, save_stacked
+from guardrail_training.reinforcement.policy import Learner
 from tests.conftest import write_adapter_manifest
 from tests.training.reinforcement.conftest import layers_of, load_learner
 

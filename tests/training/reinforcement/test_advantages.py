@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guardrail_training.reinforcement.advantages import (
+from guardrail_training.reinforcement.objectives import (
     generalised_advantages,
     group_advantages,
     masked_mean,

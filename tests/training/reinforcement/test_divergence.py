@@ -14,11 +14,10 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo
-from guardrail_training.reinforcement.queries import Query
-from guardrail_training.reinforcement.rollouts import collect
+from guardrail_training.reinforcement.rollouts import Query, collect
 from guardrail_training.reinforcement.settings import PpoSettings
-from guardrail_training.reinforcement.updates import DivergedError
 from guardrail_training.rewards.algebra import Answer, Reward, named
+from guardrail_training.run import DivergedError
 from tests.training.reinforcement.conftest import load_learner, word_tokenizer
 from tests.training.watching import metrics
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guardrail_training import modeling
 from guardrail_training.modeling.families import Prompts
-from guardrail_training.reinforcement.learner import Learner, ValueHead
+from guardrail_training.reinforcement.policy import Learner, ValueHead
 from tests.training.reinforcement.conftest import layers_of, load_learner
 
 PROMPTS = [[5, 6, 7, 8], [10, 11], [12, 13, 14]]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from guardrail_training.reinforcement import logprobs
-from guardrail_training.reinforcement.logprobs import token_entropies, token_logprobs
+from guardrail_training.reinforcement import policy
+from guardrail_training.reinforcement.policy import token_entropies, token_logprobs
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def head() -> nn.Linear:
 def test_log_probabilities_and_gradients_equal_those_of_a_whole_log_softmax(
     head: nn.Linear, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK", chunk)
+    monkeypatch.setattr(policy, "CHUNK", chunk)
     states, tokens = torch.randn(11, 8), torch.randint(50, (11,))
     found, expected = (states.clone().requires_grad_() for _ in range(2))
 

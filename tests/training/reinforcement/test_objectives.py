@@ -7,8 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail_training.reinforcement.kl_control import KlControl
-from guardrail_training.reinforcement.objectives import clipped_policy_loss, clipped_value_loss, is_clipped
+from guardrail_training.reinforcement.objectives import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    is_clipped,
+    is_value_clipped,
+)
+from guardrail_training.reinforcement.ppo import KlControl
 
 numbers = st.floats(-2, 2, width=32)
 
@@ -82,3 +87,16 @@ def test_a_coefficient_travels_through_its_state() -> None:
     other.load_state_dict(control.state_dict())
 
     assert other.coefficient == 0.2
+
+
+def test_a_value_counts_as_clipped_if_the_held_one_has_the_greater_error() -> None:
+    values = torch.tensor([[2.0, 2.0, 0.1, 0.0, 0.0]])
+    old, returns = torch.zeros(1, 5), torch.tensor([[3.0, -3.0, 1.0, 0.0, 5.0]])
+
+    clipped = is_value_clipped(values, old, returns, clip=0.5)
+
+    # As trl counts: not every value that moved too far, but those for which holding it back is the worse.
+    assert clipped.tolist() == [[True, False, False, False, False]]
+    held = torch.clamp(values, old - 0.5, old + 0.5)
+    slow = [[(held[0, i] - returns[0, i]) ** 2 > (values[0, i] - returns[0, i]) ** 2 for i in range(5)]]
+    assert clipped.tolist() == [[bool(each) for each in row] for row in slow]

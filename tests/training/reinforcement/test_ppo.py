@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from guardrail.errors import ConfigError, ManifestError, ModelMissingError, UsageError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
+from guardrail_training import run as skeleton
 from guardrail_training.cli import app
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement import ppo, run_folder
-from guardrail_training.reinforcement.ppo import PpoReport, PpoSettings
+from guardrail_training.reinforcement import ppo
+from guardrail_training.reinforcement.ppo import PpoSettings
 from guardrail_training.rewards.algebra import Answer, named
+from guardrail_training.run import Report
 from tests.training.reinforcement.conftest import WORDS, layers_of, small_settings
 from tests.training.watching import assert_same_run, checkpoint, interrupting, metrics
 
@@ -65,8 +67,8 @@ def words(answers: Sequence[Answer]) -> list[float]:
 REWARD = named("words", words)
 
 
-def interrupted(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any) -> PpoReport:
-    with interrupting(run_folder, monkeypatch, at=at, act=act):
+def interrupted(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch, *, at: int, act: Any) -> Report:
+    with interrupting(skeleton, monkeypatch, at=at, act=act):
         return ppo.run(settings, reward=REWARD)
 
 
@@ -80,7 +82,7 @@ def test_a_run_leaves_adapters_metrics_under_known_names_and_its_circumstances(
     assert [row["step"] for row in metrics(settings)] == [1, 2, 3, 4]
     assert set(metrics(settings)[0]) >= KNOWN_NAMES
     assert metrics(settings)[0]["objective/kl"] == 0
-    assert metrics(settings)[-1]["ppo/mean_scores"] == report.score
+    assert metrics(settings)[-1]["ppo/mean_scores"] == report.figures["ppo/mean_scores"]
     assert sorted(path.name for path in out.glob("step-*")) == ["step-2", "step-4"]
     facts = json.loads((out / "run.json").read_text())
     assert facts["reward"] == "words"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from guardrail.manifest import Template
-from guardrail_training.recipe import read_recipe
+from guardrail_training.recipe import SHIPPED, read_recipe
 from guardrail_training.reinforcement import ppo
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Reward, named
@@ -17,7 +17,7 @@ from guardrail_training.rewards.formula import TERMS, read_formula
 from tests.training.reinforcement.conftest import layers_of
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted((ROOT / "training" / "recipes").glob("ppo-*.toml"))
+RECIPES = sorted((SHIPPED / "ppo").glob("*.toml"))
 
 
 def stand_in(name: str) -> Any:

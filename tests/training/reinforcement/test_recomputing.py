@@ -14,10 +14,9 @@ from torch import Tensor
 from guardrail_training import modeling
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.rollouts import assess
+from guardrail_training.reinforcement.policy import Learner
+from guardrail_training.reinforcement.ppo import assess, update
 from guardrail_training.reinforcement.settings import PpoSettings
-from guardrail_training.reinforcement.updates import update
 from guardrail_training.rewards.algebra import named
 from tests.training.reinforcement.conftest import load_learner
 from tests.training.reinforcement.test_updates import rollout_of

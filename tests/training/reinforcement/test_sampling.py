@@ -7,8 +7,8 @@ import torch
 
 from guardrail_training import modeling
 from guardrail_training.modeling.families import Family, family_of
-from guardrail_training.reinforcement import sampling
-from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
+from guardrail_training.reinforcement import rollouts
+from guardrail_training.reinforcement.rollouts import Responses, noise_for, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14], [15]]
 STOP, PAD = 1, 0
@@ -78,7 +78,7 @@ def test_rows_are_drawn_a_few_at_a_time_whatever_their_number(
     }
 
     whole = sample(family, prompts, **arguments)
-    monkeypatch.setattr(sampling, "ROWS", 3)
+    monkeypatch.setattr(rollouts, "ROWS", 3)
     parts = sample(family, prompts, **arguments)
 
     assert torch.equal(whole.ids, parts.ids)

@@ -11,19 +11,18 @@ from torch import Tensor
 from guardrail.manifest import Template
 from guardrail_training import modeling
 from guardrail_training.processes import Processes
-from guardrail_training.reinforcement.figures import rollout_figures
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.queries import drawn, load_queries
+from guardrail_training.reinforcement.policy import Learner
+from guardrail_training.reinforcement.ppo import Experience, assess, minibatches, rollout_figures, update
 from guardrail_training.reinforcement.rollouts import (
-    Experience,
     Rollout,
-    assess,
     chunks_by_length,
     collect,
+    drawn,
+    load_queries,
 )
 from guardrail_training.reinforcement.settings import PpoSettings
-from guardrail_training.reinforcement.updates import DivergedError, minibatches, update
 from guardrail_training.rewards.algebra import Answer, named
+from guardrail_training.run import DivergedError
 from tests.training.reinforcement.conftest import load_learner
 
 ALONE = Processes()

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from guardrail_training import modeling
+from guardrail_training.settings import ALL_LINEAR
 from guardrail_training.sft import SftSettings
 from tests.training.reinforcement.conftest import T5_LAYERS, WORDS, tiny_t5, write_base
 from tests.training.reinforcement.test_families import bart, bloom, phi
 
 LAYERS = {
-    "llama": modeling.LINEAR_LAYERS,
+    "llama": ALL_LINEAR,
     "bloom": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
     "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
     "t5": T5_LAYERS,
@@ -87,5 +87,7 @@ def small_run(name: str, base: Path, folder: Path, **changes: Any) -> SftSetting
         "targets": LAYERS[name],
         "dtype": "float32",
         "evaluations_per_pass": 1,
+        "keep_models": 0,
+        "licence": "Apache-2.0",
     }
     return SftSettings(**(chosen | changes))

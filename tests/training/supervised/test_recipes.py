@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from guardrail_training import sft
-from guardrail_training.recipe import read_recipe
+from guardrail_training.recipe import SHIPPED, read_recipe
 from guardrail_training.sft import SftSettings
 
-RECIPES = Path(__file__).parents[3] / "training" / "recipes"
+RECIPES = SHIPPED / "sft"
 PUBLISHED = (
     "t5-paradetox",
     "phi2-lora",

@@ -1,6 +1,6 @@
 """The experiment: every way to less toxic continuations at the same budget, one row at a time.
 
-    guardrail-train regularized --row ROW --recipe training/recipes/toxigen-regularized.toml --data FOLDER
+    guardrail-train regularized --row ROW --recipe toxigen-regularized --data FOLDER
         --out runs/regularized
 
 trains the row under ``<out>/<row>-<seed>`` unless that is done, measures it and writes
@@ -10,7 +10,7 @@ texts in their place. Rows:
 base                     the base itself
 best-of-n                of four continuations the one that the oracle likes best
 sft, filtering           the language-model loss on the mixture; on what the oracle lets through of it
-rl                       PPO on the oracle (training/recipes/ppo-toxigen.toml)
+rl                       PPO on the oracle (the recipe ppo-toxigen)
 decoding                 the base decoded from the posterior of an auxiliary model
 regularized              the regularizer on both parts of the mixture
 regularized-adaptive     the regularizer on the guided part
@@ -56,7 +56,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 WITHOUT_DRAWN = ("sft", "filtering", "classify-sft")
 QUESTIONS = 4000  # more than a run of the recipe asks
 ROWS = ("base", "best-of-n", "rl", *CHANGES)
-PPO_RECIPE = "training/recipes/ppo-toxigen.toml"
+PPO_RECIPE = "ppo-toxigen"
 RESULTS = "training/results/regularized"
 
 
@@ -181,6 +181,9 @@ def _reinforced(settings: RegularizedSettings, *, folder: Path, reward: Reward |
         "out": str(folder),
         "seed": settings.seed,
         "threads": settings.threads,
+        "device": settings.device,
+        "pad_token": settings.pad_token,
+        "targets": settings.targets,
         "dtype": settings.dtype,
         "response_tokens": settings.response_tokens,
     }

@@ -17,7 +17,7 @@ from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 from guardrail_training.records import required_folder
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.queries import Query, drawn
+from guardrail_training.reinforcement.rollouts import Query, drawn
 from guardrail_training.rewards.algebra import Answer, Reward
 from guardrail_training.rewards.independence import check_independent
 

@@ -79,7 +79,7 @@ class PreferenceJudgeSettings:
     words: int = 24
     rows: tuple[str, ...] = ()
     runs: str = "runs/regularized"
-    recipe: str = "training/recipes/toxigen-regularized.toml"
+    recipe: str = "toxigen-regularized"
     prompts: int = 200
     seed: int = 13
     threads: int = 0

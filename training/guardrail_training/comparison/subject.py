@@ -13,18 +13,17 @@ from torch import Tensor
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.modeling.families import Family, family_of
+from guardrail_training.modeling.stacked import merge
 from guardrail_training.nado.auxiliary import load_auxiliary
 from guardrail_training.nado.candidates import likely_tokens, over_candidates
 from guardrail_training.nado.decoding import GuardedFamily
 from guardrail_training.nado.guidance import Guidance
 from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.regularized.corpus import opening, text_ids
-from guardrail_training.regularized.reading import padded
+from guardrail_training.regularized.samples import padded
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.adapters import merge
-from guardrail_training.reinforcement.logprobs import token_logprobs
-from guardrail_training.reinforcement.queries import Query
-from guardrail_training.reinforcement.sampling import noise_for, sample
+from guardrail_training.reinforcement.policy import token_logprobs
+from guardrail_training.reinforcement.rollouts import Query, noise_for, sample
 
 __all__ = ["Subject", "load_subject"]
 

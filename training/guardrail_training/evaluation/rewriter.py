@@ -190,12 +190,11 @@ def _instruments(
 
 
 def _fluency(settings: EvaluateSettings) -> Callable[[Sequence[str]], Surprise]:
-    import torch
+    from guardrail_training.modeling import load_base, load_tokenizer, resolve_device, resolve_dtype
 
-    from guardrail_training.modeling import load_base, load_tokenizer
-
-    folder = model_folder(settings.base)
-    model, tokenizer = load_base(folder, dtype=torch.float32), load_tokenizer(folder)
+    folder, device = model_folder(settings.base), resolve_device(settings.device)
+    model = load_base(folder, dtype=resolve_dtype(settings.dtype, device), device=device)
+    tokenizer = load_tokenizer(folder)
     return lambda texts: surprise(model, tokenizer, texts)
 
 

@@ -45,6 +45,7 @@ class EvaluateSettings:
     key           the key of the compared sheets, empty: beside the first one
     card          model card whose marked block is filled with the tables
     threads       of torch and onnxruntime
+    device, dtype of the base that measures perplexity; auto: the GPU, if any
     """
 
     what: str
@@ -73,6 +74,8 @@ class EvaluateSettings:
     key: str = ""
     card: str = ""
     threads: int = 2
+    device: str = "auto"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.what not in MEASUREMENTS:

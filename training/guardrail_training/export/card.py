@@ -61,12 +61,24 @@ def _origin(manifest: Manifest, merged: Mapping[str, Any] | None) -> str:
     quantisation = manifest.settings.get("quantisation", "none")
     if quantisation != "none":
         rows.append(["base while training", quantisation])
-    rows += [
-        [f"data {each['name']}", f"{each['rows']} rows, sha256 {each['sha256']}"] for each in manifest.data
-    ]
+    rows += [[f"data {each.get('name')}", _source(each)] for each in manifest.data]
+    if start := manifest.settings.get("started_from"):
+        rows.append(["went on from", _start(start)])
     rows += [["seed", manifest.seed], ["commit", manifest.git]]
     rows += [[package, number] for package, number in manifest.versions.items()]
     return table(["what", "which"], rows)
+
+
+def _source(each: Mapping[str, Any]) -> str:
+    licence = f", licence {each['licence']}" if "licence" in each else ""
+    return f"{each.get('rows')} rows, sha256 {each.get('sha256')}{licence}"
+
+
+def _start(start: Mapping[str, Any]) -> str:
+    """The starting adapter; earlier manifests hold its files alone."""
+    files = start.get("files", start)
+    name = f"{start['name']} {start['version']}, licence {start['licence']}, " if "name" in start else ""
+    return name + ", ".join(f"{file} sha256 {sha256}" for file, sha256 in files.items())
 
 
 def _training_figures(manifest: Manifest) -> str:
@@ -83,5 +95,9 @@ def _use(manifest: Manifest) -> str:
 
 
 def _settings(manifest: Manifest) -> str:
-    values = {key: value for key, value in manifest.settings.items() if key not in ("merged", "template")}
+    values = {
+        key: value
+        for key, value in manifest.settings.items()
+        if key not in ("merged", "started_from", "template")
+    }
     return table(["setting", "value"], [[key, str(value)] for key, value in values.items()])

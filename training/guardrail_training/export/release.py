@@ -18,8 +18,8 @@ from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
 from guardrail_training.evaluation.best_checkpoint import step_folders
 from guardrail_training.export.card import model_card
+from guardrail_training.modeling.stacked import merge
 from guardrail_training.provenance import model_folder, weights_sha256
-from guardrail_training.reinforcement.adapters import merge
 
 __all__ = ["ExportSettings", "export"]
 
@@ -137,11 +137,9 @@ def _merged(source: Path, manifest: Manifest, folder: Path, *, settings: ExportS
         "base_sha256": manifest.trained_on,
         "dtype": settings.dtype,
     }
-    licence = Manifest.load(base, verify=False).licence if (base / FILENAME).is_file() else "see its base"
     return replace(
         manifest,
         kind="base",
-        licence=licence,
         trained_on=weights_sha256(folder),
         compatible_bases={},
         temperature=None,

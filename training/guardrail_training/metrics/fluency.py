@@ -48,7 +48,7 @@ def perplexity(measured: Surprise) -> float:
     return float(np.exp(measured.nats.sum() / total)) if total else float("inf")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _read(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[tuple[float, int]]:
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     encoded = [
@@ -61,10 +61,11 @@ def _read(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[tuple[float,
     counts = torch.tensor([len(row) - 1 for row in encoded])
     if longest == 1:
         return [(0.0, 0)] * len(encoded)
+    ids = ids.to(model.device)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()  # (batch, time - 1, vocabulary)
     losses = functional.cross_entropy(
         logits.transpose(1, 2), ids[:, 1:], reduction="none"
-    )  # (batch, time - 1)
+    ).cpu()  # (batch, time - 1)
     scored = torch.arange(longest - 1)[None, :] < counts[:, None]
     sums = (losses.view_as(scored) * scored).sum(dim=1)
     return [(float(total), int(count)) for total, count in zip(sums, counts, strict=True)]

@@ -1,7 +1,6 @@
 """Language models as trainers use them: bases, adapters, examples, families."""
 
 from guardrail_training.modeling.adapters import (
-    LINEAR_LAYERS,
     add_lora,
     resume_adapter,
     save_adapter,
@@ -28,7 +27,6 @@ from guardrail_training.modeling.examples import (
 )
 
 __all__ = [
-    "LINEAR_LAYERS",
     "Batch",
     "Example",
     "ParameterCount",

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from guardrail.errors import ConfigError, ModelFileError
 from guardrail.rewriters.adapter import Adapter
+from guardrail_training.settings import ALL_LINEAR
+
+CPU = torch.device("cpu")
 
 __all__ = [
-    "LINEAR_LAYERS",
     "add_lora",
     "resume_adapter",
     "save_adapter",
@@ -25,17 +27,22 @@ __all__ = [
     "write_adapter",
 ]
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> PeftModel:
     """The model with a fresh adapter: a no-op until trained, in float32 whatever the base is held in.
 
-    Raises ConfigError where the model has no layer of a target's name.
+    ``targets`` are names of layers, or ``all-linear``. Raises ConfigError if the model has no layer of a
+    target's name.
     """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if tuple(targets) == ALL_LINEAR:
+        targets = _linear_layers(model)
     if missing := sorted(set(targets) - names):
-        raise ConfigError(f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name")
+        linear = ", ".join(_linear_layers(model))
+        raise ConfigError(
+            f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name; its linear "
+            f"layers are {linear}, and all-linear takes all of them"
+        )
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -50,6 +57,19 @@ def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, targets: Se
         # It looks for bitsandbytes, which uses what torch has renamed.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def _linear_layers(model: Any) -> list[str]:
+    """The names of a model's linear layers but for its output layer."""
+    output = model.get_output_embeddings()
+    found = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not output
+    }
+    if not found:
+        raise ConfigError(f"{type(model).__name__} has no linear layers, which adapters are made for")
+    return sorted(found)
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -124,7 +144,7 @@ def write_adapter(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "adapter_model.safetensors"
-    state = {name: value.to(torch.float16).contiguous() for name, value in tensors.items()}
+    state = {name: value.to(CPU, torch.float16).contiguous() for name, value in tensors.items()}
     save_file(state, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors writes 0600, which others cannot read
     content = {

@@ -30,6 +30,7 @@ __all__ = [
     "save_model",
 ]
 
+CPU = torch.device("cpu")
 WHOLE = "1TB"  # one weight file, which is what a manifest's identity is the sha256 of
 
 
@@ -54,32 +55,48 @@ def count_parameters(model: nn.Module) -> ParameterCount:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Where to train: ``auto`` is this process's GPU where there is one, else the CPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda' needs a GPU, which torch does not find here; 'cpu' trains without")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    """Where to compute: ``auto`` is this process's GPU if there is one, else the CPU.
 
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """The dtype to train in; ``auto`` is bfloat16 where the CPU multiplies in it, else float32."""
+    Raises ConfigError for a name that torch does not know, and for a device that it does not find here.
+    """
     if name == "auto":
-        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or another of torch's, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda' needs a GPU, which torch does not find here; 'cpu' trains without")
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device = CPU) -> torch.dtype:
+    """The dtype to compute in; ``auto`` is bfloat16 if the device multiplies in it, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     if name not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be auto, float32 or bfloat16, got {name!r}")
     return torch.float32 if name == "float32" else torch.bfloat16
 
 
-def _cpu_has_bfloat16() -> bool:
+def _has_bfloat16(device: torch.device) -> bool:
     # Without the instructions bfloat16 is emulated, and slower than float32.
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 @contextmanager
 def autocast(dtype: torch.dtype, *, device: str = "cpu") -> Iterator[None]:
     """Matrix products in ``dtype`` while inside; nothing changes for float32."""
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+    if dtype is torch.float32:
+        yield
+        return
+    with torch.autocast(device, dtype=dtype):
         yield
 
 

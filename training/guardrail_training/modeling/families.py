@@ -1,6 +1,7 @@
 """Causal and encoder-decoder models behind one face: pad prompts, read responses, continue token by token.
 
-The model's trunk and its head are called apart, so that logits exist only where they are wanted. Not every
+Prompts and responses lie on the CPU; what a model reads goes to its device, and its states lie there. The
+model's trunk and its head are called apart, so that logits exist only where they are wanted. Not every
 architecture's logits are its head's product, so ``family_of`` compares the two once and refuses the others.
 """
 
@@ -34,6 +35,10 @@ class Prompts:
         mask = self.mask[rows]
         used = mask.any(dim=0)
         return Prompts(ids=self.ids[rows][:, used], mask=mask[:, used])
+
+    def to(self, device: torch.device) -> Prompts:
+        """The same on a device."""
+        return Prompts(ids=self.ids.to(device), mask=self.mask.to(device))
 
     def distinct(self) -> tuple[Prompts, Tensor]:
         """Each prompt once, and for every row ``(rows,)`` the place of its own among them.
@@ -107,10 +112,11 @@ class Causal:
         ids = torch.tensor([[self._pad_id] * (longest - len(row)) + list(row) for row in prompts])
         lengths = torch.tensor([len(row) for row in prompts])
         mask = torch.arange(longest) >= longest - lengths[:, None]
-        return Prompts(ids=ids.to(self._device), mask=mask.to(self._device))
+        return Prompts(ids=ids, mask=mask)
 
     def states(self, prompts: Prompts, responses: Tensor) -> Tensor:
         """``(rows, time, width)``; the last token of a response is not read, nothing follows it."""
+        prompts, responses = prompts.to(self._device), responses.to(self._device)
         distinct, places = prompts.distinct()
         if len(distinct) < len(prompts) and responses.shape[1] > 1 and self._may_remember:
             return self._states_after(distinct, places, responses)
@@ -143,7 +149,7 @@ class Causal:
 
     def begin(self, prompts: Prompts) -> Continuation:
         """Reads the prompts, each distinct one once."""
-        return _CausalContinuation(self, prompts)
+        return _CausalContinuation(self, prompts.to(self._device))
 
     def head(self, states: Tensor) -> Tensor:
         """Logits of states."""
@@ -167,10 +173,12 @@ class _CausalContinuation:
         self.keep(places)
 
     def keep(self, rows: Tensor) -> None:
+        rows = rows.to(self._mask.device)
         self._cache.batch_select_indices(rows)
         self._mask, self._positions, self.states = self._mask[rows], self._positions[rows], self.states[rows]
 
     def advance(self, tokens: Tensor) -> None:
+        tokens = tokens.to(self._mask.device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
         self._positions = self._positions + 1
         self._read(tokens[:, None], self._positions[:, None])
@@ -205,10 +213,11 @@ class EncoderDecoder:
         ids = torch.tensor([list(row) + [self._pad_id] * (longest - len(row)) for row in prompts])
         lengths = torch.tensor([len(row) for row in prompts])
         mask = torch.arange(longest) < lengths[:, None]
-        return Prompts(ids=ids.to(self._device), mask=mask.to(self._device))
+        return Prompts(ids=ids, mask=mask)
 
     def states(self, prompts: Prompts, responses: Tensor) -> Tensor:
         """``(rows, time, width)``: of the start token and of every token but the last."""
+        prompts, responses = prompts.to(self._device), responses.to(self._device)
         read = torch.cat([self.start_column(len(prompts)), responses[:, :-1]], dim=1)
         answer = self._decode(read, self.encode(prompts), prompts.mask, use_cache=False)
         states: Tensor = answer.last_hidden_state
@@ -216,7 +225,7 @@ class EncoderDecoder:
 
     def begin(self, prompts: Prompts) -> Continuation:
         """Encodes the prompts and reads the decoder's start token."""
-        return _DecoderContinuation(self, prompts)
+        return _DecoderContinuation(self, prompts.to(self._device))
 
     def head(self, states: Tensor) -> Tensor:
         """Logits of states."""
@@ -250,11 +259,12 @@ class _DecoderContinuation:
         self._read(family.start_column(len(prompts)))
 
     def keep(self, rows: Tensor) -> None:
+        rows = rows.to(self._mask.device)
         self._cache.batch_select_indices(rows)
         self._mask, self._encoded, self.states = self._mask[rows], self._encoded[rows], self.states[rows]
 
     def advance(self, tokens: Tensor) -> None:
-        self._read(tokens[:, None])
+        self._read(tokens.to(self._mask.device)[:, None])
 
     def _read(self, ids: Tensor) -> None:
         answer = self._family._decode(

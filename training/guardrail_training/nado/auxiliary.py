@@ -101,11 +101,13 @@ class Auxiliary(nn.Module):
         ``states`` ``(rows, time, width)`` are those before each token of a response, from its first one on;
         computed in float32.
         """
-        return self._scores(self._read(states), ids)
+        device = self.embeddings.device
+        return self._scores(self._read(states.to(device)), ids.to(device)).to(states.device)
 
     def last(self, states: Tensor, ids: Tensor) -> Tensor:
         """Logits ``(rows, candidates)`` of R after each candidate for the next token, the last one alone."""
-        return self._scores(self._read(states)[:, -1], ids)
+        device = self.embeddings.device
+        return self._scores(self._read(states.to(device))[:, -1], ids.to(device)).to(states.device)
 
     def _scores(self, read: Tensor, ids: Tensor) -> Tensor:
         # Each distinct candidate is projected once: embeddings are long, and most candidates recur.
@@ -117,7 +119,9 @@ class Auxiliary(nn.Module):
 
     def _read(self, states: Tensor) -> Tensor:
         read = self.inner(functional.layer_norm(states.float(), states.shape[-1:]))
-        read = read + _waves(*read.shape[-2:])  # how much of the response is left changes what may still fail
+        read = read + _waves(*read.shape[-2:]).to(
+            read.device
+        )  # how much of the response is left changes what may still fail
         for block in self.blocks:
             read = block(read)
         normal: Tensor = self.after(read)
@@ -157,4 +161,4 @@ def load_auxiliary(folder: str | Path, *, model: Any, base_sha256: str) -> Auxil
     embeddings = model.get_input_embeddings().weight
     auxiliary = Auxiliary(embeddings, **{name: content[name] for name in SIZES})
     auxiliary.load_state_dict(load_file(weights))
-    return auxiliary.requires_grad_(False).eval()
+    return auxiliary.requires_grad_(False).eval().to(embeddings.device)

@@ -1,29 +1,55 @@
-"""Draws candidate rewrites from a policy and ranks them by reward."""
+"""Draws candidate rewrites from a policy, ranks them by reward, and keeps the best and the worst of each.
+
+They are kept in a file that an interrupted run continues.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-import torch
-
+from guardrail.errors import ConfigError
+from guardrail.integrations.rows.record import to_json
 from guardrail.manifest import Template
-from guardrail_training.data import Row
-from guardrail_training.preference.comparisons import Comparison
+from guardrail_training.checkpoint import StopRequest
+from guardrail_training.data import Row, bucketed_batches
 from guardrail_training.preference.settings import PreferenceSettings
-from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.queries import Query
-from guardrail_training.reinforcement.sampling import noise_for, sample
+from guardrail_training.records import Record, TrainingRowError, read_records
+from guardrail_training.reinforcement.policy import Learner
+from guardrail_training.reinforcement.rollouts import Query, respond, seed_of
 from guardrail_training.rewards.algebra import Answer, Reward
+from guardrail_training.runlog import progress_bar
 
-__all__ = ["Sentence", "compare", "distinct", "draw_sentences"]
+__all__ = [
+    "FILENAME",
+    "Comparison",
+    "Sentence",
+    "append_comparisons",
+    "compare",
+    "compare_missing",
+    "distinct",
+    "draw_sentences",
+    "pairs_of",
+    "read_comparisons",
+]
 
 COLD = 1e-4
 """The temperature of the greedy candidate: the likeliest token has all the probability."""
+FILENAME = "pairs.jsonl"
+FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "row": int,
+    "query": str,
+    "candidates": int,
+    "chosen": (str, type(None)),
+    "rejected": (str, type(None)),
+    "score_chosen": (int, float, type(None)),
+    "score_rejected": (int, float, type(None)),
+    "fingerprint": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,30 +174,132 @@ def _drawn(
     if not times:
         return [[] for _ in sentences]
     seeds = [
-        _seed(settings.seed, sentence.number, candidate)
+        seed_of("candidate", settings.seed, sentence.number, candidate)
         for sentence in sentences
         for candidate in range(times)
     ]
     with learner.sampling() as family:
-        responses = sample(
+        _, responses, texts = respond(
             family,
-            family.pad([sentence.query.ids for sentence in sentences for _ in range(times)]),
-            noise=noise_for(seeds, tokens=settings.response_tokens),
-            limits=torch.full((len(seeds),), settings.response_tokens),
+            [sentence.query.ids for sentence in sentences for _ in range(times)],
+            seeds=seeds,
+            tokenizer=tokenizer,
+            tokens=settings.response_tokens,
             temperature=temperature,
-            stop_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
         )
     return [
-        [
-            tokenizer.decode(responses.tokens(row), skip_special_tokens=True).strip()
-            for row in range(place * times, (place + 1) * times)
-            if responses.ended[row]
-        ]
+        [texts[row] for row in range(place * times, (place + 1) * times) if responses.ended[row]]
         for place in range(len(sentences))
     ]
 
 
-def _seed(seed: int, row: int, candidate: int) -> int:
-    digest = hashlib.sha256(f"candidate-{seed}-{row}-{candidate}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
+def compare_missing(
+    learner: Learner,
+    sentences: Sequence[Sentence],
+    comparisons: dict[int, Comparison],
+    *,
+    reward: Reward,
+    tokenizer: Any,
+    settings: PreferenceSettings,
+    fingerprint: str,
+    stop: StopRequest,
+) -> None:
+    """Adds the sentences that have no comparison yet, in memory and on disk, until a signal comes."""
+    batches = bucketed_batches(
+        [len(sentence.query.ids) for sentence in sentences],
+        batch_size=settings.sentences_at_once,
+        seed=settings.seed,
+        pass_index=0,
+    )
+    with progress_bar("margin") as progress:
+        task = progress.add_task("candidates", total=len(sentences), margin=float("nan"))
+        for batch in batches:
+            missing = [sentences[index] for index in batch if sentences[index].number not in comparisons]
+            if missing:
+                found = compare(learner, missing, reward=reward, tokenizer=tokenizer, settings=settings)
+                append_comparisons(Path(settings.out) / FILENAME, found, fingerprint=fingerprint)
+                comparisons |= {comparison.row: comparison for comparison in found}
+            margins = [comparison.margin for comparison in comparisons.values()]
+            progress.update(task, advance=len(batch), margin=sum(margins) / len(margins))
+            if stop.signal:
+                break
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What the candidates of one row came to: the best and the worst with their rewards.
+
+    ``row`` is its number in the data. ``candidates`` counts the distinct ones; where there are fewer than
+    two, nothing is chosen or rejected and all four are None.
+    """
+
+    row: int
+    query: str = field(repr=False)
+    candidates: int
+    chosen: str | None = field(default=None, repr=False)
+    rejected: str | None = field(default=None, repr=False)
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+
+    @property
+    def margin(self) -> float:
+        """By how much the best is better than the worst; 0 where there are not two."""
+        if self.score_chosen is None or self.score_rejected is None:
+            return 0.0
+        return self.score_chosen - self.score_rejected
+
+
+def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, Comparison]:
+    """The comparisons of an earlier run by row number, none where there is no file.
+
+    A last line that was cut short is removed from the file. Raises TrainingRowError for a row that cannot be
+    read, ConfigError for one that other settings or models made.
+    """
+    if not path.is_file():
+        return {}
+    whole = path.read_bytes().rfind(b"\n") + 1
+    os.truncate(path, whole)
+    if not whole:
+        return {}
+    return {
+        comparison.row: comparison
+        for comparison in (
+            _comparison(record, where=path, fingerprint=fingerprint)
+            for record in read_records(path, fields=FIELDS)
+        )
+    }
+
+
+def _comparison(record: Record, *, where: Path, fingerprint: str) -> Comparison:
+    if record["fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"{where} row {record.number} was made with other settings, data or models; choose another --out "
+            "or remove the file"
+        )
+    return Comparison(**{name: record[name] for name in FIELDS if name != "fingerprint"})
+
+
+def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerprint: str) -> None:
+    """Adds one line for each; they are on disk when this returns."""
+    lines = [to_json({**asdict(comparison), "fingerprint": fingerprint}) + "\n" for comparison in comparisons]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(lines))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def pairs_of(
+    rows: Sequence[int], comparisons: Mapping[int, Comparison], *, margin: float
+) -> list[Comparison]:
+    """The comparisons of these rows that are decided by at least ``margin``; TrainingRowError for none."""
+    found = [comparisons[row] for row in rows]
+    pairs = [comparison for comparison in found if comparison.margin >= margin]
+    if not pairs:
+        alone = sum(comparison.candidates < 2 for comparison in found)
+        widest = max(comparison.margin for comparison in found)
+        raise TrainingRowError(
+            f"no pair to train on: of {len(found)} sentences {alone} have fewer than two candidates, "
+            f"and the widest difference in reward is {widest:.3f}; lower margin, or raise candidates, "
+            "temperature or sentences"
+        )
+    return pairs

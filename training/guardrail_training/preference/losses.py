@@ -1,12 +1,25 @@
-"""Losses over pairs of responses as pure functions of log-probabilities in nats, all float32 ``(pairs,)``."""
+"""Losses over pairs of responses, and their figures under the names that users of trl know.
+
+Pure functions of log-probabilities in nats, all float32 ``(pairs,)``.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["dpo_losses", "implicit_rewards", "log_odds", "orpo_losses"]
+__all__ = [
+    "PairLogprobs",
+    "dpo_losses",
+    "dpo_objective",
+    "implicit_rewards",
+    "log_odds",
+    "orpo_losses",
+    "orpo_objective",
+]
 
 SUREST = -1e-6
 """The highest mean log-probability that odds are taken of: at 0 they are infinite."""
@@ -49,3 +62,75 @@ def orpo_losses(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
     Hong et al. 2024, arXiv 2403.07691, equations 6 and 7; ``beta`` is their lambda.
     """
     return -chosen - beta * functional.logsigmoid(log_odds(chosen) - log_odds(rejected))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairLogprobs:
+    """Sums of token log-probabilities of both responses and their lengths in tokens, all ``(pairs,)``."""
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+
+    @property
+    def mean_chosen(self) -> Tensor:
+        """The chosen's mean log-probability per token."""
+        return self.chosen / self.chosen_tokens
+
+    @property
+    def mean_rejected(self) -> Tensor:
+        """The rejected's mean log-probability per token."""
+        return self.rejected / self.rejected_tokens
+
+
+def dpo_objective(
+    policy: PairLogprobs,
+    *,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+    nll_weight: float,
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean DPO loss plus ``nll_weight`` times the chosen's mean negative log-likelihood, and figures.
+
+    The likelihood is per token, as in Pang et al. 2024, arXiv 2404.19733, equation 2. ``logps/...`` are sums
+    over a response's tokens.
+    """
+    losses = dpo_losses(
+        policy.chosen,
+        policy.rejected,
+        reference_chosen=reference_chosen,
+        reference_rejected=reference_rejected,
+        beta=beta,
+    )
+    nll = -policy.mean_chosen.mean()
+    figures = {"nll_loss": nll.item()} | _figures(
+        implicit_rewards(policy.chosen, reference_chosen, beta=beta),
+        implicit_rewards(policy.rejected, reference_rejected, beta=beta),
+        logprobs=(policy.chosen, policy.rejected),
+    )
+    # Without a weight the term stays out of the graph, and one that is not finite out of the loss.
+    return (losses.mean() + nll_weight * nll if nll_weight else losses.mean()), figures
+
+
+def orpo_objective(policy: PairLogprobs, *, beta: float) -> tuple[Tensor, dict[str, float]]:
+    """The mean ORPO loss and figures; ``logps/...`` and rewards are means over a response's tokens."""
+    chosen, rejected = policy.mean_chosen, policy.mean_rejected
+    figures = {
+        "nll_loss": -chosen.mean().item(),
+        "log_odds_chosen": (log_odds(chosen) - log_odds(rejected)).mean().item(),
+    } | _figures(beta * chosen, beta * rejected, logprobs=(chosen, rejected))
+    return orpo_losses(chosen, rejected, beta=beta).mean(), figures
+
+
+def _figures(chosen: Tensor, rejected: Tensor, *, logprobs: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Means over the pairs; a pair whose rewards are equal is not told right."""
+    return {
+        "rewards/chosen": chosen.mean().item(),
+        "rewards/rejected": rejected.mean().item(),
+        "rewards/margins": (chosen - rejected).mean().item(),
+        "rewards/accuracies": (chosen > rejected).float().mean().item(),
+        "logps/chosen": logprobs[0].mean().item(),
+        "logps/rejected": logprobs[1].mean().item(),
+    }

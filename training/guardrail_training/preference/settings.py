@@ -3,93 +3,90 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training.recipe import check_values
+from guardrail_training.settings import DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting, setting_of
 
-__all__ = ["METHODS", "PreferenceSettings"]
+__all__ = ["PreferenceSettings"]
 
-METHODS = ("dpo", "orpo")
-AT_LEAST_ONE = (
-    "sentences",
-    "response_tokens",
-    "sentences_at_once",
-    "max_tokens",
-    "passes",
-    "batch_size",
-    "checkpoint_every",
-    "keep_every",
-)
-POSITIVE = ("temperature", "margin", "beta", "learning_rate", "max_grad_norm")
+CANDIDATES = "Candidates"
+# What candidates depend on. Not the number of sentences or the margin: with others the same file serves.
+RANKING = ("candidates", "temperature", "references", "response_tokens", "dtype", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceSettings:
+class PreferenceSettings(TrainingSettings):
     """Everything a run depends on; a recipe is this as TOML.
 
-    What it starts from and learns on:
-    base, adapter        model folder or known name; the adapter that is tuned (None: the shipped one)
-    data                 folder with ``paradetox/train.jsonl`` (None: GUARDRAIL_DATA, else the hub)
-
-    Candidates, ranked once and kept in ``<out>/pairs.jsonl``:
-    sentences            how many rows are drawn; a ``pairs.jsonl`` of fewer or of more serves too
-    candidates           responses sampled at ``temperature`` to each sentence, besides the greedy one;
-                         0 needs ``references``
-    references           whether the row's human references are candidates too
-    reward               formula, see guardrail_training.rewards.formula
-    margin               least difference in reward between best and worst for the two to make a pair
-    response_tokens      a candidate that does not end within these is left out
-    sentences_at_once    sentences in memory during sampling
-    max_tokens           more tokens in a prompt and its response are an error
-
-    method               dpo (towards the chosen, measured against the starting adapter) or orpo (odds of the
-                         chosen over the rejected on top of its likelihood, no reference)
-    beta                 dpo: inverse temperature of the implicit reward; orpo: weight of the odds ratio
-    nll_weight           dpo alone: weight of the chosen response's mean negative log-likelihood per token
-    batch_size           pairs in one optimizer step
+    Candidates are drawn and ranked once and kept in ``<out>/pairs.jsonl``; a file of fewer or of more
+    sentences serves too.
     """
 
-    base: str = "smollm2-135m-instruct"
-    adapter: str | None = None
-    out: str = "runs/preference"
-    data: str | None = None
-    name: str = "smollm2-preference"
-    sentences: int = 2000
-    candidates: int = 6
-    temperature: float = 1.0
-    references: bool = False
-    reward: str = "clean * meaning * fluency - 0.5 * copy"
-    margin: float = 0.1
-    response_tokens: int = 64
-    sentences_at_once: int = 16
-    max_tokens: int = 512
-    method: str = "dpo"
-    beta: float = 0.1
-    nll_weight: float = 0.0
-    learning_rate: float = 5e-5
-    warmup: float = 0.05
-    max_grad_norm: float = 1.0
-    passes: int = 2
-    batch_size: int = 8
-    dtype: str = "auto"
-    seed: int = 0
-    threads: int = 0
-    checkpoint_every: int = 25
-    keep_every: int = 50
+    trainer: ClassVar[str] = "preference"
 
-    def __post_init__(self) -> None:
-        check_values(
-            self,
-            at_least_one=AT_LEAST_ONE,
-            positive=POSITIVE,
-            not_negative=("nll_weight",),
-            choices={"method": METHODS},
-        )
+    adapter: str | None = setting(
+        None, "Folder of the adapter that is tuned; else the shipped one.", group=MODEL, is_place=True
+    )
+    out: str = setting("runs/preference", "Folder that receives the result.", group=OUTPUT, is_place=True)
+    sentences: int = setting(2000, "Rows that are drawn.", group=CANDIDATES, min=1)
+    candidates: int = setting(
+        6, "Responses sampled to each, besides the greedy one; 0 needs references.", group=CANDIDATES, min=0
+    )
+    temperature: float = setting(1.0, "At which they are sampled.", group=CANDIDATES, above=0)
+    references: bool = setting(
+        False, "Whether the row's human references are candidates too.", group=CANDIDATES
+    )
+    reward: str = setting(
+        "clean * meaning * fluency - 0.5 * copy", "Formula that ranks them.", group=CANDIDATES
+    )
+    margin: float = setting(
+        0.1, "Smallest difference in reward that makes a pair of best and worst.", group=CANDIDATES, above=0
+    )
+    response_tokens: int = setting(
+        64, "A candidate that does not end within these is left out.", group=CANDIDATES, min=1
+    )
+    sentences_at_once: int = setting(
+        16, "Sentences in memory while sampling.", group=CANDIDATES, min=1, is_free=True
+    )
+    max_tokens: int = setting(512, "More in a prompt and its response are an error.", group=DATA, min=1)
+    method: str = setting(
+        "dpo",
+        "Towards the chosen as measured against the starting adapter, or by odds without a reference.",
+        group=STEPS,
+        choices=("dpo", "orpo"),
+    )
+    beta: float = setting(
+        0.1,
+        "dpo: inverse temperature of the implicit reward; orpo: weight of the odds.",
+        group=STEPS,
+        above=0,
+    )
+    nll_weight: float = setting(
+        0.0, "dpo: weight of the chosen's mean negative log-likelihood per token.", group=STEPS, min=0
+    )
+    learning_rate: float = setting(5e-5, "Peak of the learning rate.", group=STEPS, above=0)
+    passes: int = setting(2, "Passes over the pairs.", group=STEPS, min=1)
+    batch_size: int = setting(8, "Pairs in an optimizer step.", group=STEPS, min=1)
+    checkpoint_every: int = setting(
+        25, "Steps between states that an interrupted run continues from.", group=OUTPUT, min=1, is_free=True
+    )
+    keep_every: int = setting(50, "Steps between kept adapters.", group=OUTPUT, min=1, is_free=True)
+
+    def _check_together(self) -> None:
         if self.nll_weight and self.method == "orpo":
             raise ConfigError("nll_weight belongs to dpo: orpo has the likelihood of the chosen in its loss")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup must be at least 0 and below 1, got {self.warmup}")
-        if self.candidates < (0 if self.references else 1):
-            raise ConfigError(
-                f"candidates must be at least 1, or 0 with references = true, got {self.candidates}"
-            )
+        if not self.candidates and not self.references:
+            raise ConfigError("candidates must be at least 1, or 0 with references = true, got 0")
+
+    def of_ranking(self) -> dict[str, Any]:
+        """The settings that candidates and their ranks depend on."""
+        return {name: getattr(self, name) for name in RANKING}
+
+    def of_steps(self) -> dict[str, Any]:
+        """The settings that the steps over given pairs depend on."""
+        return {
+            name: value
+            for name, value in self.decisive().items()
+            if setting_of(type(self), name).group != CANDIDATES
+        }

@@ -1,10 +1,10 @@
 """Tunes an adapter on its own candidates: DPO or ORPO on the best and the worst of them by a reward.
 
-Run it with ``guardrail-train preference --recipe training/recipes/dpo-rewriter.toml --data FOLDER --out
-runs/dpo``; the same command continues an interrupted run, in either stage. First the starting adapter
-rewrites each sentence several times, and ``<out>/pairs.jsonl`` receives the best and the worst of it; copied
-into another run's folder, that file serves another method on the same pairs. Then the adapter itself goes on
-being trained: the result has its rank and its size.
+Run it with ``guardrail-train preference --recipe dpo-rewriter --data FOLDER --out runs/dpo``; the same
+command continues an interrupted run, in either stage. First the starting adapter rewrites each sentence
+several times, and ``<out>/pairs.jsonl`` receives the best and the worst of it; copied into another run's
+folder, that file serves another method on the same pairs. Then the adapter itself goes on being trained: the
+result has its rank and its size.
 
 DPO is Rafailov et al. 2023 (arXiv 2305.18290), ORPO is Hong et al. 2024 (arXiv 2403.07691); best and worst of
 own candidates is how the winners of TextDetox 2024 tuned their rewriter (arXiv 2407.05449). Left out: diverse
@@ -14,91 +14,110 @@ rounds of new candidates from the tuned policy (start a second run from its adap
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from guardrail.errors import ConfigError
-from guardrail.rewriters.adapter import read_adapter
+from guardrail.manifest import Template, sha256_of
 from guardrail_training import modeling
-from guardrail_training.checkpoint import stop_on_signals
-from guardrail_training.data import drop_copies, load_paradetox
-from guardrail_training.modeling import resume_adapter
-from guardrail_training.preference.candidates import draw_sentences
-from guardrail_training.preference.comparisons import FILENAME, pairs_of, read_comparisons
-from guardrail_training.preference.ranking import compare_missing
-from guardrail_training.preference.record import manifest_of, ranking_fingerprint, training_fingerprint
+from guardrail_training.checkpoint import StopRequest, stop_on_signals
+from guardrail_training.data import bucketed_batches, drop_copies, load_paradetox
+from guardrail_training.modeling import Example, encode_example, resume_adapter, save_adapter
+from guardrail_training.preference.candidates import (
+    FILENAME,
+    Comparison,
+    compare_missing,
+    draw_sentences,
+    pairs_of,
+    read_comparisons,
+)
+from guardrail_training.preference.losses import PairLogprobs, dpo_objective, orpo_objective
 from guardrail_training.preference.settings import PreferenceSettings
-from guardrail_training.preference.steps import Progress, train
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import SHIPPED, model_folder, weights_sha256
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.records import data_folder
+from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.rewards.algebra import Reward
-from guardrail_training.rewards.independence import check_independent
+from guardrail_training.rewards.independence import independent_reward
+from guardrail_training.run import (
+    Callback,
+    DivergedError,
+    Report,
+    Run,
+    clip_gradients,
+    fingerprint_of,
+    manifest_of,
+    pad_token_of,
+    starting_adapter,
+)
+from guardrail_training.sft import learning_rate
 
-__all__ = ["PreferenceReport", "PreferenceSettings", "run"]
+__all__ = ["Pair", "PreferenceSettings", "encode_comparisons", "plan_batches", "read_pairs", "run"]
 
-
-@dataclass(frozen=True, slots=True)
-class PreferenceReport:
-    """How a run ended: sentences with candidates of all, pairs, steps taken of all, the last step's loss.
-
-    Pairs and steps are 0 where the signal in ``stopped_by`` came while candidates were still to be drawn.
-    """
-
-    compared: int
-    sentences: int
-    pairs: int
-    step: int
-    steps: int
-    loss: float | None
-    stopped_by: str | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether every step was taken."""
-        return 0 < self.steps == self.step
+REFERENCE = "reference.safetensors"
+IN_MANIFEST = ("rewards/accuracies", "rewards/margins")
 
 
-def run(settings: PreferenceSettings, *, reward: Reward | None = None) -> PreferenceReport:
+def run(
+    settings: PreferenceSettings, *, reward: Reward | None = None, callbacks: Sequence[Callback] = ()
+) -> Report:
     """Tunes, or continues, the run in ``settings.out`` and returns how it ended.
 
     ``reward`` takes the place of the settings' formula. Whatever can be wrong with data, models and settings
     is an error before the first candidate; TrainingRowError, before the first step, where no pair comes of
-    them. SIGINT and SIGTERM finish the batch, keep the state and return. DivergedError where a gradient is
-    not finite: checkpoint and adapters are those of the steps before.
+    them. SIGINT and SIGTERM finish the batch, keep the state and return; before the first step the report
+    has no steps yet. DivergedError for a gradient that is not finite: checkpoint and adapters are those of
+    the steps before.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes()
+    device = modeling.resolve_device(settings.device)
+    processes = Processes(device=device)
     if processes.count > 1:
         raise ConfigError(f"preference tuning runs in one process, got {processes.count}; start one")
     out, base = Path(settings.out), model_folder(settings.base)
-    start = read_adapter(settings.adapter or SHIPPED / "rewriter")
-    start.manifest.check_base(weights_sha256(base))
-    dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_ending_tokenizer(base)
+    start = starting_adapter(settings.adapter or SHIPPED / "rewriter", base=base)
+    assert start is not None  # there is always one
+    dtype = modeling.resolve_dtype(settings.dtype, device)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
+    pad_id: int = tokenizer.pad_token_id
     rows = drop_copies(load_paradetox(settings.data, split="train"))
     sentences = draw_sentences(rows, tokenizer=tokenizer, template=start.template, settings=settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    reward = reward or _formula(settings.reward)
-    check_independent(reward)
-    ranking = ranking_fingerprint(settings, rows=rows, reward=reward, start=start, base=base)
+    reward = independent_reward(settings.reward, reward, device=settings.device)
+    identity = weights_sha256(base)
+    ranking = fingerprint_of(
+        settings.of_ranking(),
+        start,
+        [
+            [reward.formula, *sorted(reward.models), identity],
+            *([row.number, row.source, *row.references] for row in rows),
+        ],
+    )
     comparisons = read_comparisons(out / FILENAME, fingerprint=ranking)
 
-    # 2. The starting adapter on its base.
+    # 2. The starting adapter on its base, to be trained further.
     torch.manual_seed(settings.seed)
     learner = Learner(
-        resume_adapter(modeling.load_base(base, dtype=dtype), start),
-        pad_id=tokenizer.pad_token_id,
+        resume_adapter(modeling.load_base(base, dtype=dtype, device=device), start),
+        pad_id=pad_id,
         temperature=1.0,
         dtype=dtype,
         has_values=False,
     )
     out.mkdir(parents=True, exist_ok=True)
 
-    # 3. Its candidates for every sentence.
+    # 3. Its candidates for every sentence; the best and the worst of them are the pairs.
     with stop_on_signals() as stop:
         compare_missing(
             learner,
@@ -111,36 +130,199 @@ def run(settings: PreferenceSettings, *, reward: Reward | None = None) -> Prefer
             stop=stop,
         )
         numbers = [sentence.number for sentence in sentences]
-        compared = sum(number in comparisons for number in numbers)
+        counts = {"sentences": sum(number in comparisons for number in numbers), "pairs": 0}
         if stop.signal:
-            return PreferenceReport(compared, len(sentences), 0, 0, 0, None, stop.signal)
-
-        # 4. The pairs that they make, and training on them.
+            return Report(step=0, steps=0, figures=counts, stopped_by=stop.signal)
         formula = reward.formula
         del reward  # its models take memory that training can use
-        pairs = pairs_of(numbers, comparisons, margin=settings.margin)
-        progress: Progress = train(
-            learner,
-            pairs,
-            tokenizer=tokenizer,
-            settings=settings,
-            manifest=manifest_of(settings, pairs=pairs, reward=formula, start=start, base=base),
-            fingerprint=training_fingerprint(settings, pairs=pairs, start=start, base=base),
-            stop=stop,
+        chosen = pairs_of(numbers, comparisons, margin=settings.margin)
+        pairs = encode_comparisons(chosen, tokenizer=tokenizer, template=start.template)
+        counts["pairs"] = len(pairs)
+        batches = plan_batches(
+            pairs, passes=settings.passes, batch_size=settings.batch_size, seed=settings.seed
         )
-    return PreferenceReport(
-        compared=compared,
-        sentences=len(sentences),
-        pairs=len(pairs),
-        step=progress.step,
-        steps=progress.steps,
-        loss=progress.loss,
-        stopped_by=stop.signal,
+        fingerprint = fingerprint_of(
+            settings.of_steps(),
+            start,
+            [identity, *([each.query, each.chosen, each.rejected] for each in chosen)],
+        )
+
+        # 4. What the reference says of the pairs, while the learner still is the reference.
+        reference = None
+        if settings.method == "dpo":
+            reference = _reference_logprobs(
+                learner,
+                pairs,
+                batches[: len(batches) // settings.passes],
+                pad_id=pad_id,
+                path=out / REFERENCE,
+                fingerprint=fingerprint,
+                stop=stop,
+            )
+            if reference is None:  # a signal came before it was whole
+                return Report(step=0, steps=len(batches), figures=counts, stopped_by=stop.signal)
+
+    # 5. The run's folder; then the state of an earlier run, if there is one.
+    parameters = modeling.trainable_parameters(learner)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    folder = data_folder(settings.data)
+    source = {
+        "name": "paradetox",
+        "split": "train",
+        "rows": len(pairs),
+        "sha256": sha256_of(folder / "paradetox" / "train.jsonl") if folder else None,
+    }
+    course = Run(
+        settings,
+        manifest=manifest_of(
+            settings,
+            base=base,
+            template=start.template.literal,
+            data=[source],
+            start=start,
+            more={"reward": formula},
+        ),
+        fingerprint=fingerprint,
+        processes=processes,
+        callbacks=callbacks,
+    )
+    facts = {
+        "pairs": len(pairs),
+        "mean_margin": sum(each.margin for each in chosen) / len(chosen),
+        "steps": len(batches),
+    }
+    course.resume(learner, optimizer, facts=facts)
+
+    with course:
+        for step in course.steps(len(batches)):
+            # 6. A step: what the policy says of both responses to each prompt of a batch, and the gradient
+            #    that makes the chosen more probable than the rejected, measured against the reference (DPO)
+            #    or by the odds, with the likelihood of the chosen beside it (ORPO).
+            started = time.perf_counter()
+            rate = learning_rate(
+                step - 1, steps=len(batches), warmup=settings.warmup, peak=settings.learning_rate
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = batches[step - 1]
+            policy = read_pairs(learner, [pairs[index] for index in batch], pad_id=pad_id)
+            if reference is None:
+                objective, figures = orpo_objective(policy, beta=settings.beta)
+            else:
+                objective, figures = dpo_objective(
+                    policy,
+                    reference_chosen=reference[batch, 0],
+                    reference_rejected=reference[batch, 1],
+                    beta=settings.beta,
+                    nll_weight=settings.nll_weight,
+                )
+            objective.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+            norm = clip_gradients(
+                parameters, settings.max_grad_norm, error=partial(_diverged, step=step, out=out)
+            )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            figures = {"loss": objective.item(), **figures, "lr": rate, "grad_norm": norm}
+            course.log({**figures, "seconds": round(time.perf_counter() - started, 3)}, step=step)
+
+            # 7. Now and then an adapter to choose from.
+            if step == len(batches) or step % settings.keep_every == 0:
+                course.keep(
+                    partial(save_adapter, learner.model),
+                    step=step,
+                    metrics={name: figures[name] for name in IN_MANIFEST},
+                )
+    course.figures |= counts
+    return course.report("sentences", "pairs", "loss")
+
+
+def _diverged(*, step: int, out: Path) -> DivergedError:
+    return DivergedError(
+        f"step {step}: the gradient is not finite; lower learning_rate or beta and start anew in another "
+        f"--out, with pairs.jsonl copied there from {out}"
     )
 
 
-def _formula(formula: str) -> Reward:
-    # Loads models, so it is imported where a formula is given in words.
-    from guardrail_training.rewards.formula import read_formula
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One prompt with the response that is better and the one that is worse."""
 
-    return read_formula(formula)
+    chosen: Example
+    rejected: Example
+
+    def __len__(self) -> int:
+        return max(len(self.chosen), len(self.rejected))
+
+
+def encode_comparisons(
+    comparisons: Iterable[Comparison], *, tokenizer: Any, template: Template
+) -> tuple[Pair, ...]:
+    """The pair of each comparison, both responses ending in the end-of-text token."""
+    return tuple(
+        Pair(
+            *(
+                encode_example(tokenizer, template, source=comparison.query, target=response)
+                for response in (comparison.chosen, comparison.rejected)
+                if response is not None
+            )
+        )
+        for comparison in comparisons
+    )
+
+
+def plan_batches(pairs: Sequence[Pair], *, passes: int, batch_size: int, seed: int) -> list[list[int]]:
+    """The indices of each step's pairs, similar lengths together, each pair once in every pass."""
+    lengths = [len(pair) for pair in pairs]
+    return [
+        batch
+        for pass_index in range(passes)
+        for batch in bucketed_batches(lengths, batch_size=batch_size, seed=seed, pass_index=pass_index)
+    ]
+
+
+def read_pairs(learner: Learner, pairs: Sequence[Pair], *, pad_id: int) -> PairLogprobs:
+    """What the policy says of both responses to each prompt, with gradients where they are enabled."""
+    examples = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    responses = pad_sequence(
+        [torch.tensor(example.target) for example in examples], batch_first=True, padding_value=pad_id
+    )  # (2 * pairs, time)
+    lengths = torch.tensor([len(example.target) for example in examples])
+    mask = torch.arange(responses.shape[1]) < lengths[:, None]
+    prompts = learner.family.pad([example.prompt for example in examples])
+    sums = learner.read(prompts, responses, mask).logprobs.sum(dim=1)
+    count = len(pairs)
+    return PairLogprobs(sums[:count], sums[count:], lengths[:count], lengths[count:])
+
+
+def _reference_logprobs(
+    learner: Learner,
+    pairs: Sequence[Pair],
+    batches: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    path: Path,
+    fingerprint: str,
+    stop: StopRequest,
+) -> Tensor | None:
+    """Sums of log-probabilities ``(pairs, 2)`` float32, chosen and rejected; None where a signal stopped it.
+
+    ``learner`` still holds the starting adapter. ``batches`` are those of the first pass: in them the policy
+    says the same to the bit before it has moved. A file of the same ``fingerprint`` is read in place of all
+    that.
+    """
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("fingerprint") == fingerprint:
+                kept: Tensor = file.get_tensor("logprobs")
+                return kept
+    logprobs = torch.zeros(len(pairs), 2)
+    for batch in batches:
+        with torch.no_grad():
+            read = read_pairs(learner, [pairs[index] for index in batch], pad_id=pad_id)
+        logprobs[batch] = torch.stack([read.chosen, read.rejected], dim=1)
+        if stop.signal:
+            return None
+    part = path.with_suffix(".part")
+    save_file({"logprobs": logprobs}, part, metadata={"fingerprint": fingerprint})
+    part.replace(path)
+    return logprobs

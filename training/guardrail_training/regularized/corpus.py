@@ -14,7 +14,7 @@ from guardrail_training.data import draw_reference, drop_copies, read_rows, read
 from guardrail_training.modeling import encode_example
 from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.queries import Query
+from guardrail_training.reinforcement.rollouts import Query
 
 __all__ = ["Mixture", "Passage", "last_statements", "load_mixture", "opening", "text_ids"]
 

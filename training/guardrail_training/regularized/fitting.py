@@ -1,6 +1,8 @@
-"""Fits the auxiliary model to labelled samples."""
+"""Fits the auxiliary model to labelled samples, and says whether it knows what it is about to teach."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -8,14 +10,18 @@ from torch import Tensor
 from guardrail.errors import FailureError
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.balance import Balanced, balanced
+from guardrail_training.nado.guidance import Guidance
 from guardrail_training.nado.objective import PrefixLosses, opinion_losses, prefix_losses
-from guardrail_training.nado.posterior import expected_success
+from guardrail_training.nado.posterior import expected_success, prefix_weights, token_kl
 from guardrail_training.nado.success import from_logits
-from guardrail_training.regularized.opinions import Opinions
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.samples import Opinions, Samples
 from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.run import clip_gradients
 
-__all__ = ["beliefs", "fit"]
+__all__ = ["SHARES", "beliefs", "distance", "fit", "quality", "ranking_quality"]
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""The parts of a response after which R is asked whether it will be a success."""
 
 
 def fit(
@@ -61,9 +67,13 @@ def fit(
         )
         optimizer.zero_grad(set_to_none=True)
         (parts @ weights).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        if not bool(torch.isfinite(norm)):
-            raise FailureError("the auxiliary model's gradient is not finite; lower auxiliary_learning_rate")
+        clip_gradients(
+            parameters,
+            settings.max_grad_norm,
+            error=lambda: FailureError(
+                "the auxiliary model's gradient is not finite; lower auxiliary_learning_rate"
+            ),
+        )
         optimizer.step()
         sums += parts.detach()
     optimizer.zero_grad(set_to_none=True)
@@ -112,3 +122,56 @@ def _views(auxiliary: Auxiliary, samples: Samples, rows: Tensor) -> tuple[Tensor
     log_success = from_logits(logits[..., :-1]).log_success
     before = expected_success(reading.log_p.flatten(0, 1), log_success.flatten(0, 1))
     return logits[..., -1], before.view(len(rows), time)
+
+
+def quality(auxiliary: Auxiliary, samples: Samples, *, success_from: float) -> dict[str, float]:
+    """How well R predicts the labels, by metric name.
+
+    auxiliary/auc_25 ... auc_100    chance that of a success and a failure (labels from ``success_from`` on,
+                                    and below) the success has the higher R after that share of its tokens;
+                                    left out where one side is missing
+    auxiliary/brier                 mean square of R less the label, at the end
+    auxiliary/rate                  mean R of the prompts, beside ``auxiliary/label``, the mean label
+    auxiliary/gap                   mean |E - R| of the two views of one prefix
+    """
+    after, before = beliefs(auxiliary, samples)
+    lengths = samples.responses.lengths
+    mask = samples.responses.mask[:, : after.shape[1]]  # of some rows: as wide as the longest of them
+    positive = samples.labels >= success_from
+    figures = {}
+    for share in SHARES:
+        place = (lengths * share).ceil().long() - 1
+        auc = ranking_quality(after.gather(1, place[:, None])[:, 0], positive)
+        if auc is not None:
+            figures[f"auxiliary/auc_{share:.0%}".removesuffix("%")] = auc
+    last = after.gather(1, lengths[:, None] - 1)[:, 0]
+    apart = (before[:, 1:] - after[:, :-1]).abs() * mask[:, 1:]
+    return figures | {
+        "auxiliary/brier": float((last - samples.labels).square().mean()),
+        "auxiliary/rate": float(before[:, 0].mean()),
+        "auxiliary/label": float(samples.labels.mean()),
+        "auxiliary/gap": float(apart.sum() / mask[:, 1:].sum().clamp(min=1)),
+    }
+
+
+def distance(guidance: Guidance, samples: Samples, *, most_prefix_weight: float) -> dict[str, float]:
+    """How far the posterior is from the language model that drew the samples, by metric name.
+
+    auxiliary/guided_kl     KL(q || p) of a response, in nats
+    auxiliary/wanted_kl     what that would be were R exact and its power 1: -log of the rate of successes
+    """
+    reading = samples.reading
+    guided = guidance.over(reading.states, reading.ids, reading.log_p)
+    apart = token_kl(guided.log_q.flatten(0, 1), reading.log_p.flatten(0, 1))
+    counting = prefix_weights(guided.log_success, most=most_prefix_weight) * samples.responses.mask
+    kl = (apart.view(counting.shape) * counting).sum() / len(samples)
+    return {"auxiliary/guided_kl": float(kl), "auxiliary/wanted_kl": -math.log(samples.rate)}
+
+
+def ranking_quality(scores: Tensor, positive: Tensor) -> float | None:
+    """The area under the ROC curve (ties count half); None where a side is missing."""
+    high, low = scores[positive], scores[~positive]
+    if not len(high) or not len(low):
+        return None
+    wins = (high[:, None] > low).double() + 0.5 * (high[:, None] == low)
+    return float(wins.mean())

@@ -1,25 +1,30 @@
-"""What the regularizer teaches: texts with the posterior before each of their tokens, taken once, held."""
+"""What the regularizer teaches, and how the language model learns it beside its corpus.
+
+A lesson is a text with the posterior before each of its tokens, taken once and held.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from guardrail.errors import FailureError
+from guardrail_training.modeling import trainable_parameters
 from guardrail_training.modeling.families import Prompts
 from guardrail_training.nado.balance import prefix_importance
 from guardrail_training.nado.guidance import Guidance, Guided
-from guardrail_training.nado.posterior import prefix_weights
+from guardrail_training.nado.posterior import prefix_weights, token_kl
 from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.reading import Reading, padded, read
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.samples import Reading, Samples, candidate_logprobs, padded, read
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.sampling import Responses
+from guardrail_training.reinforcement.policy import Learner, token_logprobs
+from guardrail_training.reinforcement.rollouts import Responses
+from guardrail_training.run import clip_gradients
 
-__all__ = ["Lessons", "corpus_lessons", "sample_lessons"]
+__all__ = ["Batch", "Lessons", "corpus_lessons", "sample_lessons", "tune_step"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +60,6 @@ def corpus_lessons(
     settings: RegularizedSettings,
     pad_id: int,
     is_base: bool,
-    dtype: torch.dtype,
 ) -> Lessons:
     """The posterior along corpus texts, every prefix counting alike.
 
@@ -70,7 +74,6 @@ def corpus_lessons(
         responses,
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
-        dtype=dtype,
         is_base=is_base,
     )
     guided = guidance.over(reading.states, reading.ids, reading.log_p)
@@ -85,7 +88,6 @@ def sample_lessons(
     *,
     settings: RegularizedSettings,
     are_fresh: bool,
-    dtype: torch.dtype,
 ) -> Lessons:
     """The posterior along drawn responses, whose prefixes count as the posterior would reach them.
 
@@ -94,7 +96,7 @@ def sample_lessons(
     """
     reading, weights = samples.reading, samples.weights[:, None] * samples.responses.mask
     if not are_fresh:
-        reading = _read_again(learner, samples, settings=settings, dtype=dtype)
+        reading = _read_again(learner, samples, settings=settings)
         weights = weights * prefix_importance(
             reading.log_taken - samples.reading.log_taken,
             samples.responses.mask,
@@ -107,16 +109,13 @@ def sample_lessons(
     return Lessons(samples.prompts, samples.responses, reading.ids, guided.log_q, weights)
 
 
-def _read_again(
-    learner: Learner, samples: Samples, *, settings: RegularizedSettings, dtype: torch.dtype
-) -> Reading:
+def _read_again(learner: Learner, samples: Samples, *, settings: RegularizedSettings) -> Reading:
     return read(
         learner,
         samples.prompts,
         samples.responses,
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
-        dtype=dtype,
         states=samples.reading.states,
     )
 
@@ -126,3 +125,118 @@ def _counting(guided: Guided, settings: RegularizedSettings) -> Tensor:
     success = guided.log_success.exp()
     counting = (success >= settings.least_success).float()
     return counting * (1 - success) if settings.gate == "failure" else counting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What one optimizer step learns from.
+
+    ``plain`` corpus texts carry the language-model loss alone, ``taught`` ones the regularizer too, ``drawn``
+    responses the regularizer alone.
+    """
+
+    plain: Sequence[Passage] = field(repr=False)
+    taught: Lessons | None
+    drawn: Lessons | None
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums of losses in nats, and the tokens of the corpus."""
+
+    language_model: float = 0.0
+    corpus: float = 0.0
+    samples: float = 0.0
+
+
+def tune_step(
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    corpus_weight: float,
+    samples_weight: float,
+    microbatch_size: int,
+    max_grad_norm: float,
+) -> dict[str, float]:
+    """One optimizer step; returns its means per token by metric name.
+
+    The loss is the mean over corpus tokens of -log p, plus ``corpus_weight`` times the mean over the same
+    tokens of KL(q || p), which is 0 where nothing is taught, and ``samples_weight`` times that over drawn
+    ones. Rows at a time change nothing but memory.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    taught = 0 if batch.taught is None else int(batch.taught.responses.lengths.sum())
+    drawn = 0 if batch.drawn is None else int(batch.drawn.responses.lengths.sum())
+    corpus = taught + sum(len(passage.response) for passage in batch.plain)
+    sums = _Sums()
+    for rows in _parts([len(passage.prompt) for passage in batch.plain], microbatch_size):
+        chosen = [batch.plain[int(row)] for row in rows]
+        loss = -_plain_logprobs(learner, chosen).sum()
+        _backward(loss / corpus)
+        sums.language_model += loss.item()
+    if batch.taught is not None:
+        for rows in _parts(batch.taught.prompts.mask.sum(dim=1), microbatch_size):
+            log_p_taken, kl = _taught(learner, batch.taught.select(rows))
+            loss = -log_p_taken.sum()
+            _backward((loss + corpus_weight * kl.sum()) / corpus)
+            sums.language_model += loss.item()
+            sums.corpus += kl.sum().item()
+    if batch.drawn is not None:
+        for rows in _parts(batch.drawn.prompts.mask.sum(dim=1), microbatch_size):
+            _, kl = _taught(learner, batch.drawn.select(rows))
+            _backward(samples_weight * kl.sum() / drawn)
+            sums.samples += kl.sum().item()
+    norm = clip_gradients(
+        trainable_parameters(learner),
+        max_grad_norm,
+        error=lambda: FailureError("the language model's gradient is not finite; lower learning_rate"),
+    )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {
+        "loss/language_model": sums.language_model / max(corpus, 1),
+        "loss/corpus_kl": sums.corpus / max(taught, 1),
+        "loss/samples_kl": sums.samples / max(drawn, 1),
+        "grad_norm": norm,
+        "tokens/corpus": float(corpus),
+        "tokens/drawn": float(drawn),
+    }
+
+
+def _parts(prompt_lengths: Sequence[int] | Tensor, size: int) -> tuple[Tensor, ...]:
+    """Rows at most ``size`` at a time, like prompts together: less padding, and a shared one is read once."""
+    if not len(prompt_lengths):
+        return ()
+    return torch.split(torch.as_tensor(prompt_lengths).argsort(stable=True), size)
+
+
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+
+
+def _plain_logprobs(learner: Learner, passages: Sequence[Passage]) -> Tensor:
+    """The log-probability of each learned token ``(tokens,)``."""
+    prompts = learner.family.pad([passage.prompt for passage in passages])
+    responses = padded([passage.response for passage in passages], pad_id=0)
+    with learner.autocast():
+        states = _states(learner, prompts, responses)
+        tokens = responses.ids[responses.mask]
+        return token_logprobs(states, tokens, learner.family.head, temperature=1.0)
+
+
+def _taught(learner: Learner, lessons: Lessons) -> tuple[Tensor, Tensor]:
+    """The log-probability of each token, and the regularizer before it as it counts, both ``(tokens,)``."""
+    mask = lessons.responses.mask
+    with learner.autocast():
+        states = _states(learner, lessons.prompts, lessons.responses)
+        ids = lessons.ids[mask]
+        log_p = candidate_logprobs(states, ids, family=learner.family).cpu()
+    # The token that follows is always among the candidates.
+    taken = log_p[:, :-1][ids == lessons.responses.ids[mask][:, None]]
+    return taken, lessons.weights[mask] * token_kl(lessons.log_q[mask], log_p)
+
+
+def _states(learner: Learner, prompts: Prompts, responses: Responses) -> Tensor:
+    states: Tensor = learner.family.states(prompts, responses.ids)[responses.mask]
+    return states

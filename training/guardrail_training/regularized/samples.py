@@ -1,8 +1,12 @@
-"""Responses drawn from the language model, what the oracle says of them, and what was read of them."""
+"""Responses drawn from the language model, what the oracle says of them, and what is read of them.
+
+Read are the base's states and the language model's likely next tokens before each token. Beside responses
+there are known texts: drawing one costs a pass of the language model per token, reading one a single pass.
+They are not the language model's own and say nothing of what it will write; they show which words matter.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -11,24 +15,140 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from guardrail.errors import ConfigError
-from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.nado.balance import importance_weights, success_rate
-from guardrail_training.regularized.reading import Reading, read
+from guardrail_training.nado.candidates import likely_tokens, over_candidates
+from guardrail_training.regularized.corpus import Mixture, Passage
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.learner import Learner
-from guardrail_training.reinforcement.logprobs import token_logprobs
-from guardrail_training.reinforcement.queries import Query
-from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
+from guardrail_training.reinforcement.policy import Learner, token_logprobs
+from guardrail_training.reinforcement.rollouts import Query, Responses, respond, seed_of
 from guardrail_training.rewards.algebra import Answer, Reward
 
-__all__ = ["Draws", "Samples", "collect", "draw", "opinions", "opinions_of_prefixes"]
+__all__ = [
+    "Draws",
+    "Opinions",
+    "Reading",
+    "Samples",
+    "candidate_logprobs",
+    "collect",
+    "draw",
+    "keep_successes",
+    "opinions",
+    "opinions_of_prefixes",
+    "padded",
+    "read",
+    "read_opinions",
+]
 
+CHUNK = 512
+"""Tokens whose logits exist at a time: 100 MB in float32 for a vocabulary of 49k."""
 
 PREFIX_STRIDE = 2
 """Neighbouring prefixes differ in a token, and the oracle reads each anew."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """Of responses ``(rows, time)``, before each token, zeros where there is none.
+
+    states        of the base without adapter ``(rows, time, width)``
+    ids           likely next tokens ``(rows, time, candidates)``, the one that follows among them
+    log_p         the language model's log-probabilities of those and of all others
+                  ``(rows, time, candidates + 1)``
+    log_taken     the log-probability of the token that follows ``(rows, time)``
+    """
+
+    states: Tensor
+    ids: Tensor
+    log_p: Tensor
+    log_taken: Tensor
+
+    def select(self, rows: Tensor, *, time: int) -> Reading:
+        """Some of the rows, cut to their first columns."""
+        return Reading(
+            states=self.states[rows, :time],
+            ids=self.ids[rows, :time],
+            log_p=self.log_p[rows, :time],
+            log_taken=self.log_taken[rows, :time],
+        )
+
+
+@torch.no_grad()
+def read(
+    learner: Learner,
+    prompts: Prompts,
+    responses: Responses,
+    *,
+    candidates: int,
+    rows_at_once: int,
+    states: Tensor | None = None,
+    is_base: bool = False,
+) -> Reading:
+    """Two passes over each row: the base's states, and the language model as it stands.
+
+    One pass is enough where ``states``, the base's, are known from an earlier reading, or where the language
+    model still ``is_base``.
+    """
+    rows, time = responses.ids.shape
+    vocabulary, width = learner.model.get_base_model().get_output_embeddings().weight.shape
+    candidates = min(candidates, vocabulary)
+    found = Reading(
+        states=torch.zeros(rows, time, width) if states is None else states,
+        ids=torch.zeros(rows, time, candidates, dtype=torch.int64),
+        log_p=torch.zeros(rows, time, candidates + 1),
+        log_taken=torch.zeros(rows, time),
+    )
+    # Rows of one prompt stay together, which is then read once.
+    by_prompt = prompts.mask.sum(dim=1).argsort(stable=True)
+    for chunk in torch.split(by_prompt, rows_at_once):
+        longest = int(responses.lengths[chunk].max())
+        batch, ids = prompts.select(chunk), responses.ids[chunk, :longest]
+        mask = responses.mask[chunk, :longest]
+        row, column = chunk[:, None].expand_as(mask)[mask], torch.arange(longest).expand_as(mask)[mask]
+        with learner.autocast():
+            if is_base or states is None:
+                with learner.as_reference():
+                    of_base = learner.family.states(batch, ids)[mask]  # (tokens, width)
+                found.states[row, column] = of_base.float().cpu()
+            own = of_base if is_base else learner.family.states(batch, ids)[mask]
+            for part in torch.split(torch.arange(len(own)), CHUNK):
+                where = row[part], column[part]
+                logits, taken = learner.family.head(own[part]), ids[mask][part]
+                chosen = likely_tokens(logits, count=candidates, taken=taken.to(logits.device))
+                log_p = over_candidates(logits, chosen).cpu()
+                chosen = chosen.cpu()
+                found.ids[where], found.log_p[where] = chosen, log_p
+                found.log_taken[where] = log_p[:, :-1][chosen == taken[:, None]]
+    return found
+
+
+def candidate_logprobs(states: Tensor, ids: Tensor, *, family: Family) -> Tensor:
+    """The language model's log-probabilities ``(tokens, candidates + 1)``, with gradients where enabled.
+
+    A batch of corpus text is one chunk; more are computed again in the backward pass in place of being kept.
+    """
+
+    def chunk_logprobs(states: Tensor, ids: Tensor) -> Tensor:
+        return over_candidates(family.head(states), ids)
+
+    ids = ids.to(states.device)
+    if len(states) <= CHUNK:
+        return chunk_logprobs(states, ids)
+    chunks = zip(torch.split(states, CHUNK), torch.split(ids, CHUNK), strict=True)
+    return torch.cat([checkpoint(chunk_logprobs, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+def padded(responses: Sequence[Sequence[int]], *, pad_id: int) -> Responses:
+    """Known responses in the shape that drawn ones have."""
+    longest = max(map(len, responses))
+    return Responses(
+        ids=torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in responses]),
+        lengths=torch.tensor([len(row) for row in responses]),
+        ended=torch.zeros(len(responses), dtype=torch.bool),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,20 +283,16 @@ def draw(
     A function of weights, queries, seed and iteration; no global random state is read.
     """
     every = [query for query in queries for _ in range(settings.samples_per_prompt)]
-    seeds = [_seed(settings.seed, iteration, row) for row in range(len(every))]
-    prompts = family.pad([query.ids for query in every])
-    responses = sample(
+    prompts, responses, texts = respond(
         family,
-        prompts,
-        noise=noise_for(seeds, tokens=settings.response_tokens),
-        limits=torch.full((len(every),), settings.response_tokens),
+        [query.ids for query in every],
+        seeds=[seed_of("sample", settings.seed, iteration, row) for row in range(len(every))],
+        tokenizer=tokenizer,
+        tokens=settings.response_tokens,
         temperature=settings.temperature,
-        stop_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
     )
-    texts = [tokenizer.decode(responses.tokens(row), skip_special_tokens=True) for row in range(len(every))]
     answers = [
-        Answer(query=query.text, prompt=query.prompt, response=text.strip())
+        Answer(query=query.text, prompt=query.prompt, response=text)
         for query, text in zip(every, texts, strict=True)
     ]
     return Draws(prompts, responses, answers)
@@ -191,7 +307,6 @@ def collect(
     tokenizer: Any,
     settings: RegularizedSettings,
     iteration: int,
-    dtype: torch.dtype,
 ) -> Samples:
     """``samples_per_prompt`` responses of the language model to each query, labelled and read.
 
@@ -207,7 +322,6 @@ def collect(
         responses,
         candidates=settings.candidates,
         rows_at_once=settings.microbatch_size,
-        dtype=dtype,
         is_base=is_base,
     )
     labels = opinions(reward, draws.answers, settings=settings)
@@ -219,7 +333,7 @@ def collect(
         return found
     weights = importance_weights(
         found.log_drawn,
-        _log_drawn_hot(learner, prompts, responses, settings=settings, dtype=dtype),
+        _log_drawn_hot(learner, prompts, responses, settings=settings),
         least=settings.least_weight,
         most=settings.most_weight,
     )
@@ -248,20 +362,71 @@ def _log_drawn_hot(
     responses: Responses,
     *,
     settings: RegularizedSettings,
-    dtype: torch.dtype,
 ) -> Tensor:
     """The log-probability of each response at the temperature that it was drawn at ``(rows,)``."""
     sums = torch.zeros(len(prompts))
     for rows in torch.split(torch.arange(len(prompts)), settings.microbatch_size):
         mask = responses.mask[rows]
-        with autocast(dtype):
+        with learner.autocast():
             states = learner.family.states(prompts.select(rows), responses.ids[rows])[mask]
             tokens = responses.ids[rows][mask]
             found = token_logprobs(states, tokens, learner.family.head, temperature=settings.temperature)
-        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, found.float()).sum(dim=1)
+        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, found.float().cpu()).sum(dim=1)
     return sums
 
 
-def _seed(seed: int, iteration: int, row: int) -> int:
-    digest = hashlib.sha256(f"sample-{seed}-{iteration}-{row}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
+@dataclass(frozen=True, slots=True, eq=False)
+class Opinions:
+    """The base's states before each token ``(rows, time, width)``, the tokens, and labels after each of them.
+
+    ``ids`` and ``labels`` are ``(rows, time)``; a label is nan where the oracle was not asked.
+    """
+
+    states: Tensor
+    ids: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@torch.no_grad()
+def read_opinions(
+    learner: Learner,
+    passages: Sequence[Passage],
+    *,
+    reward: Reward,
+    tokenizer: Any,
+    settings: RegularizedSettings,
+) -> Opinions:
+    """The base's states along texts, and what the oracle says of their prefixes, prompts left out."""
+    prompts = learner.family.pad([passage.prompt for passage in passages])
+    responses = padded([passage.response for passage in passages], pad_id=tokenizer.pad_token_id)
+    answers = [Answer(query="", prompt="", response=passage.text) for passage in passages]
+    rows, time = responses.ids.shape
+    width = learner.model.get_base_model().get_output_embeddings().weight.shape[1]
+    states = torch.zeros(rows, time, width)
+    for chunk in torch.split(responses.lengths.argsort(stable=True), settings.microbatch_size):
+        longest = int(responses.lengths[chunk].max())
+        with learner.autocast(), learner.as_reference():
+            states[chunk, :longest] = (
+                learner.family.states(prompts.select(chunk), responses.ids[chunk, :longest]).float().cpu()
+            )
+    labels = opinions_of_prefixes(
+        reward, Draws(prompts, responses, answers), tokenizer=tokenizer, settings=settings
+    )
+    return Opinions(states, responses.ids, labels)
+
+
+def keep_successes(mixture: Mixture, reward: Reward, *, settings: RegularizedSettings) -> Mixture:
+    """The mixture with only those guided texts that the oracle calls a success."""
+    answers = [Answer(query="", prompt="", response=passage.text) for passage in mixture.guided]
+    labels = opinions(reward, answers, settings=settings)
+    kept = tuple(
+        passage
+        for passage, label in zip(mixture.guided, labels.tolist(), strict=True)
+        if label >= settings.success_from
+    )
+    if not kept:
+        raise ConfigError("filtering leaves no guided text: lower success_from or choose another reward")
+    return replace(mixture, guided=kept)

@@ -1,8 +1,8 @@
 """Fine-tunes a language model on a mixture corpus while a regularizer holds it to a constraint.
 
-Run it with ``guardrail-train regularized --recipe training/recipes/toxigen-regularized.toml --data FOLDER``;
-the same command continues an interrupted run from its last whole iteration. With the parallel schedule
-``torchrun --nproc_per_node=3`` runs sampling, auxiliary model and language model side by side.
+Run it with ``guardrail-train regularized --recipe toxigen-regularized --data FOLDER``; the same command
+continues an interrupted run from its last whole iteration. With the parallel schedule ``torchrun
+--nproc_per_node=3`` runs sampling, auxiliary model and language model side by side.
 
     L = L_LM(mixture) + lambda * sum_i KL(q(. | x, y_<i) || p(. | x, y_<i)),    q held constant
 
@@ -10,86 +10,104 @@ with q the distribution closest to the language model in which no response break
 2024, arXiv 2410.05559; its auxiliary model is NADO, arXiv 2205.14219). docs/regularized.md has the equations
 and what is known of the paper's settings. Left out: soft constraints E_q[C] >= r (the paper tries the hard
 one alone), DiNADO's parameterisation, encoder-decoder models.
+
+``run`` is the whole algorithm in steps, ``ModelParts`` the three branches of an iteration; ``samples`` draws
+and asks the oracle, ``fitting`` fits the auxiliary model, ``lessons`` teaches the language model.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from guardrail.errors import ConfigError, FailureError
-from guardrail.rewriters.adapter import Adapter, read_adapter
+from guardrail.manifest import sha256_of
+from guardrail.rewriters.adapter import Adapter
 from guardrail_training import modeling
-from guardrail_training.checkpoint import stop_on_signals
-from guardrail_training.nado.auxiliary import Auxiliary
+from guardrail_training.modeling.stacked import merge, save_stacked
+from guardrail_training.nado.auxiliary import Auxiliary, save_auxiliary
+from guardrail_training.nado.decoding import GuardedFamily
+from guardrail_training.nado.guidance import Guidance
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.records import required_folder
-from guardrail_training.regularized.control import DualAscent
-from guardrail_training.regularized.corpus import load_mixture
-from guardrail_training.regularized.filtering import keep_successes
-from guardrail_training.regularized.parts import ModelParts
-from guardrail_training.regularized.run_folder import RunFolder
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.corpus import Mixture, Passage, load_mixture
+from guardrail_training.regularized.fitting import distance, fit, quality
+from guardrail_training.regularized.lessons import Batch, Lessons, corpus_lessons, sample_lessons, tune_step
+from guardrail_training.regularized.samples import (
+    Opinions,
+    Samples,
+    collect,
+    draw,
+    keep_successes,
+    opinions,
+    read_opinions,
+)
 from guardrail_training.regularized.schedules import Schedule
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.adapters import merge
-from guardrail_training.reinforcement.learner import Learner
+from guardrail_training.reinforcement.policy import Learner
+from guardrail_training.reinforcement.rollouts import Query, drawn
 from guardrail_training.rewards.algebra import Reward
-from guardrail_training.rewards.independence import check_independent
-from guardrail_training.runlog import progress_bar
+from guardrail_training.rewards.independence import independent_reward
+from guardrail_training.run import (
+    Callback,
+    Report,
+    Run,
+    fingerprint_of,
+    manifest_of,
+    pad_token_of,
+    starting_adapter,
+)
+from guardrail_training.sft import learning_rate
 
-__all__ = ["RegularizedReport", "RegularizedSettings", "run"]
+__all__ = ["PLAIN_TEMPLATE", "DualAscent", "ModelParts", "RegularizedSettings", "run"]
+
+PLAIN_TEMPLATE = "{text}"
+"""The template of a model that goes on writing a text."""
+HELD_OUT = 5  # every fifth prompt of the first samples
+IN_MANIFEST = ("loss/language_model", "samples/failed")
 
 
-@dataclass(frozen=True, slots=True)
-class RegularizedReport:
-    """How a run ended: iterations done of all, the last share of failures, and the signal that stopped it."""
-
-    iteration: int
-    iterations: int
-    failed: float | None
-    stopped_by: str | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether every iteration was done."""
-        return self.iteration == self.iterations
-
-
-def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> RegularizedReport:
-    """Trains, or continues, the run in ``settings.out`` and returns how it ended.
+def run(
+    settings: RegularizedSettings, *, reward: Reward | None = None, callbacks: Sequence[Callback] = ()
+) -> Report:
+    """Trains, or continues, the run in ``settings.out`` and returns how it ended; a step is an iteration.
 
     ``reward`` takes the place of the settings' formula. Whatever can be wrong is an error before the first
     sample. SIGINT and SIGTERM finish the iteration, write a checkpoint and return. An auxiliary model that
     cannot tell successes from failures raises FailureError before it teaches anything.
     """
     # 1. Everything that can be wrong, before anything is expensive.
-    processes = Processes()
+    device = modeling.resolve_device(settings.device)
+    processes = Processes(device=device)
     if settings.method != "regularized" and processes.count > 1:
         raise ConfigError(f"method {settings.method} runs in one process, got {processes.count}")
     base, data = model_folder(settings.base), required_folder(settings.data)
-    start = read_adapter(settings.adapter) if settings.adapter else None
-    if start is not None:
-        start.manifest.check_base(weights_sha256(base))
-    dtype = modeling.resolve_dtype(settings.dtype)
-    tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
+    start = starting_adapter(settings.adapter, base=base)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
+    tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     mixture = load_mixture(data, settings, tokenizer=tokenizer)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    reward = reward or _formula(settings.reward)
-    check_independent(reward)
+    reward = independent_reward(settings.reward, reward, device=settings.device)
     if settings.method == "filtering":
         mixture = keep_successes(mixture, reward, settings=settings)
 
-    # 2. Frozen base with the starting adapter in it, fresh adapter, auxiliary model; then an earlier state.
+    # 2. A frozen base with the starting adapter in it and a fresh adapter on top: the language model. Beside
+    #    it the auxiliary model, which reads the base's states and says how likely a prefix ends well.
     torch.manual_seed(settings.seed)
-    learner = _learner(settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype)
+    learner = _learner(
+        settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype, device=device
+    )
     auxiliary = _auxiliary(learner, settings)
     optimizer = _optimizer(learner, auxiliary, settings)
     control = DualAscent(
@@ -98,16 +116,6 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
         memory=settings.toxic_memory,
         most=settings.most_multiplier,
     )
-    folder = RunFolder(
-        settings,
-        reward=reward,
-        mixture=mixture,
-        start=start,
-        base=base,
-        data=data,
-        processes=processes,
-    )
-    first, samples = folder.resume(learner, auxiliary, optimizer, control)
     parts = ModelParts(
         learner,
         auxiliary,
@@ -117,77 +125,451 @@ def run(settings: RegularizedSettings, *, reward: Reward | None = None) -> Regul
         tokenizer=tokenizer,
         settings=settings,
         control=control,
-        dtype=dtype,
     )
-
-    # 3. Samples of the starting model, and an auxiliary model that has to know something about them.
     schedule: Schedule[Samples] = Schedule(
         parts,
         parallel=settings.overlaps,
         processes=processes,
         remembers=settings.memory > 0,
     )
-    schedule.samples = samples
-    failed: float | None = None
-    if settings.draws and first == 0:
-        failed = _begin(schedule, parts, folder)
-        _require_knowledge(parts.figures, settings)
 
-    # 4. Iterations.
-    iteration = first
-    with stop_on_signals() as stop, progress_bar("loss", shown=processes.is_first) as progress:
-        task = progress.add_task(
-            settings.method, total=settings.all_steps, completed=first * settings.steps, loss=float("nan")
-        )
-        parts.on_step = lambda step, loss: progress.update(task, completed=step, loss=loss)
-        for iteration in range(first + 1, settings.iterations + 1):
+    # 3. The run's folder; then the state of an earlier run, its samples among it, if there is one.
+    course = Run(
+        settings,
+        manifest=manifest_of(
+            settings,
+            base=base,
+            template=settings.template or PLAIN_TEMPLATE,
+            data=_sources(settings, mixture, data=data),
+            start=start,
+            more={"reward": reward.formula},
+        ),
+        fingerprint=fingerprint_of(settings.decisive(), start, _content(mixture, reward)),
+        processes=processes,
+        best="samples/failed" if settings.draws else None,
+        callbacks=callbacks,
+    )
+    count = modeling.count_parameters(learner)
+    facts = {
+        "guided_texts": len(mixture.guided),
+        "general_texts": len(mixture.general),
+        "queries": len(mixture.queries),
+        "reward": reward.formula,
+        "trainable_parameters": count.trainable,
+        "parameters": count.total,
+        "auxiliary_parameters": modeling.count_parameters(auxiliary).trainable,
+    }
+    files = _SampleFiles(Path(settings.out), settings)
+    first = course.resume(
+        nn.ModuleDict({"learner": learner, "auxiliary": auxiliary}),
+        optimizer,
+        control=control,
+        facts=facts,
+        steps_logged=settings.steps,
+        around_state=lambda iteration: files.written(schedule.samples, iteration=iteration),
+    )
+    schedule.samples = files.read(iteration=first)
+    base_sha256 = weights_sha256(base)
+
+    def write(folder: Path) -> list[Path]:
+        files = save_stacked(learner.model, folder, start=start)
+        if settings.draws:
+            save_auxiliary(auxiliary, folder, base_sha256=base_sha256)
+        return files
+
+    with course:
+        # 4. Samples of the starting model, and an auxiliary model that has to know something about them.
+        if settings.draws and first == 0:
+            started = time.perf_counter()
+            schedule.begin()
+            seconds = round(time.perf_counter() - started, 3)
+            course.log({**parts.figures, "time/begin": seconds}, step=0)
+            _require_knowledge(parts.figures, settings)
+
+        parts.on_step = course.show
+        for iteration in course.steps(settings.iterations, shown=settings.all_steps):
+            # 5. An iteration: the language model takes its steps under the posterior that the auxiliary
+            #    model makes of it, new samples are drawn and labelled, and the auxiliary model is fitted to
+            #    them, in the order that the schedule says. The regularizer's weights follow the failures.
             started = time.perf_counter()
             parts.forget()
             if settings.draws:
                 schedule.run(iteration, is_last=iteration == settings.iterations)
-                failed = parts.figures.get("samples/failed", failed)
-                control.update(failed)
+                # The first sequential iteration and the last parallel one draw nothing.
+                control.update(parts.figures.get("samples/failed", course.figures.get("samples/failed")))
             else:
                 parts.tune(iteration, None)
             step = iteration * settings.steps
             seconds = (time.perf_counter() - started) / settings.steps
-            figures = parts.figures
-            folder.add({**figures, "time/step": round(seconds, 3)}, step=step)
+            course.log({**parts.figures, "time/step": round(seconds, 3)}, step=step)
 
-            # 5. Now and then models to choose from; always the state to continue from.
+            # 6. Now and then models to choose from.
             if iteration == settings.iterations or iteration % settings.keep_every == 0:
-                known = figures if failed is None else {**figures, "samples/failed": failed}
-                folder.keep(learner, auxiliary, step=step, figures=known)
-            folder.save_state(
-                learner, auxiliary, optimizer, control, samples=schedule.samples, iteration=iteration
+                known = {name: course.figures[name] for name in IN_MANIFEST if name in course.figures}
+                course.keep(write, step=step, metrics=known)
+    return course.report("samples/failed")
+
+
+class ModelParts:
+    """Language model, auxiliary model and oracle as a schedule drives them; see ``schedules.Parts``.
+
+    ``figures`` holds the last iteration's by metric name; ``on_step`` is told of every optimizer step of the
+    language model and its loss.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        auxiliary: Auxiliary,
+        optimizer: torch.optim.Optimizer,
+        *,
+        mixture: Mixture,
+        reward: Reward,
+        tokenizer: Any,
+        settings: RegularizedSettings,
+        control: DualAscent,
+    ) -> None:
+        self._learner, self._auxiliary, self._optimizer = learner, auxiliary, optimizer
+        self._mixture, self._reward, self._tokenizer = mixture, reward, tokenizer
+        self._settings, self._control = settings, control
+        self._figures: dict[str, dict[str, float]] = {"collect": {}, "tune": {}, "fit": {}}
+        self.on_step: Callable[[int, float], object] = lambda step, loss: None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the branches last measured."""
+        return {name: value for part in self._figures.values() for name, value in part.items()}
+
+    def forget(self) -> None:
+        """Begins an iteration's figures."""
+        self._figures = {"collect": {}, "tune": {}, "fit": {}}
+
+    def collect(self, iteration: int) -> Samples:
+        """Draws and labels, and asks the auxiliary model about samples that are new to it."""
+        settings = self._settings
+        samples = collect(
+            self._learner,
+            self._queries(iteration),
+            reward=self._reward,
+            tokenizer=self._tokenizer,
+            settings=settings,
+            iteration=iteration,
+        )
+        self._figures["collect"] = {
+            "samples/failed": 1 - samples.rate,
+            "samples/length": float(samples.responses.lengths.float().mean()),
+            "samples/tokens": float(samples.responses.lengths.sum()),
+            **(self._asked(samples) if iteration else {}),
+        }
+        return samples
+
+    def fit(self, iteration: int, samples_so_far: Sequence[Samples]) -> None:
+        """Fits the auxiliary model; the first time it is then asked about samples that were held out."""
+        settings = self._settings
+        samples = _remembered(samples_so_far, memory=settings.memory)
+        held_out: Samples | None = None
+        known: Opinions | None = None
+        if iteration == 0:
+            self._auxiliary.start_at(samples.rate)
+            samples, held_out = _held_out(samples, group=settings.samples_per_prompt)
+            known = self._opinions()
+        self._figures["fit"] = fit(
+            self._auxiliary,
+            self._optimizer,
+            samples,
+            settings=settings,
+            iteration=iteration,
+            steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
+            opinions=known,
+        )
+        if held_out is not None:
+            self._figures["fit"] |= self._asked(held_out) | self._guided(held_out)
+
+    def _queries(self, iteration: int) -> list[Query]:
+        """The prompts that an iteration draws for."""
+        settings = self._settings
+        count, seed = settings.prompts, settings.seed
+        if iteration == 0:  # an order of its own, which no later iteration goes on with
+            count, seed = settings.first_prompts, settings.seed + 1
+        return drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
+
+    def _opinions(self) -> Opinions | None:
+        """What the oracle says of the known texts' prefixes; None without such texts."""
+        if not self._mixture.known:
+            return None
+        return read_opinions(
+            self._learner,
+            self._mixture.known,
+            reward=self._reward,
+            tokenizer=self._tokenizer,
+            settings=self._settings,
+        )
+
+    def _guided(self, samples: Samples) -> dict[str, float]:
+        """What the posterior is for held-out samples, by metric name.
+
+        ``auxiliary/guided_label`` is the mean label of what it writes itself for their prompts; where that is
+        no higher than ``auxiliary/label`` there is nothing to teach.
+        """
+        guidance = self._guidance()
+        queries = self._queries(0)
+        held_out = queries[HELD_OUT - 1 :: HELD_OUT] or queries
+        with self._learner.sampling() as family, self._learner.as_reference():
+            draws = draw(
+                GuardedFamily(family, guidance),
+                held_out,
+                tokenizer=self._tokenizer,
+                settings=self._settings,
+                iteration=0,
             )
-            if processes.any(stop.signal is not None):
-                break
-    folder.close()
-    return RegularizedReport(
-        iteration=iteration,
-        iterations=settings.iterations,
-        failed=failed,
-        stopped_by=stop.signal,
+        labels = opinions(self._reward, draws.answers, settings=self._settings)
+        apart = distance(guidance, samples, most_prefix_weight=self._settings.most_prefix_weight)
+        return {"auxiliary/guided_label": float(labels.mean()), **apart}
+
+    def _asked(self, samples: Samples) -> dict[str, float]:
+        return quality(self._auxiliary, samples, success_from=self._settings.success_from)
+
+    def tune(self, iteration: int, samples: Samples | None) -> None:
+        """Takes the iteration's optimizer steps; the posterior is that of its start."""
+        settings = self._settings
+        if not settings.tunes:
+            return
+        steps = range((iteration - 1) * settings.steps + 1, iteration * settings.steps + 1)
+        mixed = [self._mixed(step) for step in steps]
+        corpus = self._corpus_lessons(mixed, iteration)
+        answers = self._sample_lessons(samples, iteration, steps)
+        sums: dict[str, float] = {}
+        for place, (step, texts) in enumerate(zip(steps, mixed, strict=True)):
+            self._optimizer.param_groups[0]["lr"] = learning_rate(
+                step - 1, steps=settings.all_steps, warmup=settings.warmup, peak=settings.learning_rate
+            )
+            found = tune_step(
+                self._learner,
+                self._optimizer,
+                Batch(
+                    plain=[text for text in texts if not corpus or not self._is_taught(text)],
+                    taught=corpus[place] if corpus else None,
+                    drawn=answers[place] if answers else None,
+                ),
+                corpus_weight=settings.corpus_weight * self._control.multiplier,
+                samples_weight=settings.samples_weight * self._control.multiplier,
+                microbatch_size=settings.microbatch_size,
+                max_grad_norm=settings.max_grad_norm,
+            )
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value / settings.steps
+            self.on_step(step, found["loss/language_model"])
+        self._figures["tune"] = sums | {
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "multiplier": self._control.multiplier,
+        }
+
+    def changed(self, branch: str) -> Any:
+        """Weights, optimizer state and figures of a branch."""
+        parameters = self._of(branch)
+        return (
+            [parameter.detach() for parameter in parameters],
+            [self._optimizer.state[parameter] for parameter in parameters],
+            self._figures[branch],
+        )
+
+    def adopt(self, branch: str, change: Any) -> None:
+        """Takes over what another process changed."""
+        weights, states, figures = change
+        with torch.no_grad():
+            for parameter, weight, state in zip(self._of(branch), weights, states, strict=True):
+                parameter.copy_(weight)
+                self._optimizer.state[parameter] = state
+        self._figures[branch] = figures
+
+    def _of(self, branch: str) -> list[nn.Parameter]:
+        models: dict[str, nn.Module] = {"tune": self._learner, "fit": self._auxiliary}
+        return modeling.trainable_parameters(models[branch]) if branch in models else []
+
+    def _mixed(self, step: int) -> list[Passage]:
+        """The guided and the general texts of a step."""
+        settings, mixture = self._settings, self._mixture
+        rows = settings.guided_rows
+        guided = drawn(mixture.guided, step=step, count=rows, seed=settings.seed)
+        if rows == settings.batch_size:
+            return guided
+        general = drawn(mixture.general, step=step, count=settings.batch_size - rows, seed=settings.seed)
+        return [*guided, *general]
+
+    def _is_taught(self, text: Passage) -> bool:
+        """Whether the regularizer acts on a corpus text."""
+        return text.guided or not self._settings.adaptive
+
+    def _corpus_lessons(self, mixed: Sequence[Sequence[Passage]], iteration: int) -> list[Lessons] | None:
+        """Per step the posterior along the texts that the regularizer acts on."""
+        settings = self._settings
+        if settings.method != "regularized" or not settings.corpus_weight:
+            return None
+        texts = [[text for text in step if self._is_taught(text)] for step in mixed]
+        every = corpus_lessons(
+            self._learner,
+            self._guidance(),
+            [passage for step in texts for passage in step],
+            settings=settings,
+            pad_id=self._tokenizer.pad_token_id,
+            is_base=iteration == 1,
+        )
+        ends = torch.tensor([len(step) for step in texts]).cumsum(0).tolist()
+        return [
+            every.select(torch.arange(end - len(step), end)) for step, end in zip(texts, ends, strict=True)
+        ]
+
+    def _sample_lessons(
+        self, samples: Samples | None, iteration: int, steps: Sequence[int]
+    ) -> list[Lessons] | None:
+        """Per step the posterior along drawn responses, which take turns; unused ones are not read."""
+        settings = self._settings
+        if samples is None or not settings.samples_weight:
+            return None
+        # Neighbours answer the same prompt, which is then read once for all of them.
+        count = min(settings.samples_batch, len(samples))
+        turns = torch.stack([(step * count + torch.arange(count)) % len(samples) for step in steps])
+        used, places = torch.unique(turns, return_inverse=True)
+        every = sample_lessons(
+            self._learner,
+            self._guidance(),
+            samples.select(used),
+            settings=settings,
+            are_fresh=settings.schedule == "sequential" or iteration == 1,
+        )
+        return [every.select(turn) for turn in places]
+
+    def _guidance(self) -> Guidance:
+        settings = self._settings
+        return Guidance(
+            self._auxiliary,
+            strength=settings.strength,
+            most_log_ratio=settings.most_log_ratio,
+            candidates=settings.candidates,
+        )
+
+
+@dataclass(slots=True)
+class DualAscent:
+    """A multiplier of the regularizer's weights.
+
+    After each iteration it becomes ``multiplier * exp(rate * (failures - target))``, with ``failures`` the
+    share of failed samples of decay ``memory``, and stays within ``1 / most`` and ``most``. A ``rate`` of 0
+    leaves it alone.
+    """
+
+    rate: float
+    target: float
+    memory: float
+    most: float
+    multiplier: float = 1.0
+    failures: float | None = None
+
+    def update(self, failed: float | None) -> None:
+        """Takes notice of the share of failures in the last samples; None where none are known."""
+        if failed is None:
+            return
+        before = failed if self.failures is None else self.failures
+        self.failures = self.memory * before + (1 - self.memory) * failed
+        grown = self.multiplier * math.exp(self.rate * (self.failures - self.target))
+        self.multiplier = min(max(grown, 1 / self.most), self.most)
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint has to keep."""
+        state = {"multiplier": self.multiplier}
+        return state if self.failures is None else state | {"failures": self.failures}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Puts back what ``state_dict`` gave."""
+        self.multiplier, self.failures = state["multiplier"], state.get("failures")
+
+
+class _SampleFiles:
+    """The samples that a state depends on, in files of their own: they are large, most stay as they are."""
+
+    def __init__(self, out: Path, settings: RegularizedSettings) -> None:
+        self._out, self._settings = out, settings
+
+    def read(self, *, iteration: int) -> list[Samples]:
+        """Those of the state after an iteration."""
+        drawn = self._drawn_until(iteration) if iteration and self._settings.draws else 0
+        return [Samples.of(load_file(path)) for path in map(self._path, range(drawn)) if path.is_file()]
+
+    @contextmanager
+    def written(self, samples: Sequence[Samples], *, iteration: int) -> Iterator[None]:
+        """Writes those that the state after an iteration needs; once it is there, earlier ones go."""
+        drawn = self._drawn_until(iteration)
+        numbers = range(drawn - len(samples), drawn)
+        for number, part in zip(numbers, samples, strict=True):
+            # Those of iterations before the last checkpoint are there already.
+            if number >= iteration - 1 or not self._path(number).is_file():
+                state = {name: value.contiguous() for name, value in part.state_dict().items()}
+                save_file(state, self._path(number))
+        yield
+        needed = set(map(self._path, numbers))
+        for path in self._out.glob("samples-*.safetensors"):
+            if samples and path not in needed:
+                path.unlink()
+
+    def _drawn_until(self, iteration: int) -> int:
+        """How often samples were drawn when an iteration is over; the last parallel one draws none."""
+        settings = self._settings
+        return min(iteration, settings.iterations - 1) + 1 if settings.overlaps else iteration
+
+    def _path(self, number: int) -> Path:
+        return self._out / f"samples-{number}.safetensors"
+
+
+def _content(mixture: Mixture, reward: Reward) -> Iterator[object]:
+    """What a run's numbers depend on beside its settings."""
+    yield [reward.formula, sorted(reward.models)]
+    for passage in (*mixture.guided, *mixture.general, *mixture.known):
+        yield [passage.prompt, passage.response]
+    for query in mixture.queries:
+        yield query.ids
+
+
+def _sources(settings: RegularizedSettings, mixture: Mixture, *, data: Path) -> list[Mapping[str, Any]]:
+    rows = {settings.guided: len(mixture.guided), settings.general: len(mixture.general)}
+    if settings.draws and settings.known_texts:
+        rows |= dict.fromkeys(settings.known_texts, settings.known_rows // len(settings.known_texts))
+    return [
+        {"name": name, "rows": count, "sha256": sha256_of(data / name)}
+        for name, count in rows.items()
+        if name
+    ]
+
+
+def _remembered(samples_so_far: Sequence[Samples], *, memory: float) -> Samples:
+    """All samples so far that still count something, less the older they are."""
+    counting = samples_so_far if memory else samples_so_far[-1:]
+    ages = range(len(counting) - 1, -1, -1)
+    return Samples.joined(
+        [replace(part, weights=part.weights * memory**age) for part, age in zip(counting, ages, strict=True)]
     )
 
 
-def _formula(formula: str) -> Reward:
-    # Loads models, so it is imported where a formula is given in words.
-    from guardrail_training.rewards.formula import read_formula
-
-    return read_formula(formula)
+def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:
+    """Samples to fit to, and those of every fifth prompt; all twice where there are fewer prompts."""
+    prompts = torch.arange(len(samples)) // group
+    held: Tensor = prompts % HELD_OUT == HELD_OUT - 1
+    if not bool(held.any()):
+        return samples, samples
+    return samples.select((~held).nonzero()[:, 0]), samples.select(held.nonzero()[:, 0])
 
 
 def _learner(
-    settings: RegularizedSettings, *, base: Path, start: Adapter | None, pad_id: int, dtype: torch.dtype
+    settings: RegularizedSettings,
+    *,
+    base: Path,
+    start: Adapter | None,
+    pad_id: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Learner:
-    model = modeling.load_base(base, dtype=dtype)
+    model = modeling.load_base(base, dtype=dtype, device=device)
     if model.config.is_encoder_decoder:
         raise ConfigError(f"{type(model).__name__} is no causal language model, which regularized needs")
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(settings.targets) - names):
-        raise ConfigError(f"targets {', '.join(missing)}: {type(model).__name__} has no layers of that name")
     if start is not None:
         merge(model, start)
     adapted = modeling.add_lora(
@@ -204,7 +586,7 @@ def _auxiliary(learner: Learner, settings: RegularizedSettings) -> Auxiliary:
         hidden=settings.auxiliary_hidden,
         blocks=settings.auxiliary_blocks,
         rank=settings.auxiliary_rank,
-    )
+    ).to(base.device)
 
 
 def _optimizer(
@@ -218,14 +600,6 @@ def _optimizer(
         ],
         weight_decay=0.0,
     )
-
-
-def _begin(schedule: Schedule[Samples], parts: ModelParts, folder: RunFolder) -> float:
-    """The first samples and what is fitted to them, as step 0 of the log; returns the share of failures."""
-    started = time.perf_counter()
-    schedule.begin()
-    folder.add({**parts.figures, "time/begin": round(time.perf_counter() - started, 3)}, step=0)
-    return parts.figures["samples/failed"]
 
 
 def _require_knowledge(figures: Mapping[str, float], settings: RegularizedSettings) -> None:

@@ -1,34 +1,233 @@
-"""Draws responses, scores them, and turns the scores into what the policy learns from."""
+"""Queries, the responses drawn to them, and what policy, reference and reward say of those.
+
+Sampling is plain: no top-k, no top-p, no least length and no repetition penalty. A policy that is scored on
+other probabilities than it is sampled from has a wrong ratio and a wrong KL. The rewriter's decoding for
+serving is another thing: it truncates, returns several candidates without their probabilities and drops those
+that do not end, so nothing of it is used here.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from guardrail.errors import PluginError
-from guardrail_training.modeling.families import Prompts
+from guardrail.manifest import Template
+from guardrail_training.data import read_texts
+from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.processes import Processes
-from guardrail_training.reinforcement.advantages import (
-    generalised_advantages,
-    group_advantages,
-    token_kl,
-    token_rewards,
-    whiten,
-)
-from guardrail_training.reinforcement.learner import Learner, Reading
-from guardrail_training.reinforcement.queries import Query
-from guardrail_training.reinforcement.sampling import Responses, noise_for, sample
+from guardrail_training.records import TrainingRowError
+from guardrail_training.reinforcement.policy import Learner, Reading, scaled_logits
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Scored
 
-__all__ = ["Experience", "Rollout", "assess", "chunks_by_length", "collect", "read_responses"]
+__all__ = [
+    "Query",
+    "Responses",
+    "Rollout",
+    "chunks_by_length",
+    "collect",
+    "drawn",
+    "load_queries",
+    "noise_for",
+    "read_responses",
+    "respond",
+    "sample",
+    "seed_of",
+]
+
+T = TypeVar("T")
+ROWS = 64
+"""Rows that are drawn at a time: enough for matrix products near their peak; more only cost memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A text, the prompt made of it, the prompt's token ids, and its row from 1, 0 without a file."""
+
+    text: str = field(repr=False)
+    prompt: str = field(repr=False)
+    ids: tuple[int, ...] = field(repr=False)
+    row: int = 0
+
+
+def load_queries(
+    path: Path,
+    *,
+    field: str,
+    template: Template,
+    tokenizer: Any,
+    least_characters: int,
+    most_characters: int,
+    max_tokens: int,
+) -> tuple[Query, ...]:
+    """Every text of a JSON Lines file whose length is within the bounds.
+
+    Raises TrainingRowError for an empty text, for a prompt of more than ``max_tokens`` ids, which is never
+    cut silently, and where no text is left.
+    """
+    queries = []
+    for text in read_texts(path, field=field):
+        if not least_characters <= len(text.content) <= most_characters:
+            continue
+        ids = tuple(template.encode(tokenizer, text.content))
+        if len(ids) > max_tokens:
+            raise TrainingRowError(
+                f"{path} row {text.number}: its prompt has {len(ids)} tokens, more than max_prompt_tokens = "
+                f"{max_tokens}; raise it, or lower most_characters to leave such rows out"
+            )
+        prompt = template.literal.replace("{text}", text.content)
+        queries.append(Query(text=text.content, prompt=prompt, ids=ids, row=text.number))
+    if not queries:
+        raise TrainingRowError(
+            f"{path}: no text has between {least_characters} and {most_characters} characters"
+        )
+    return tuple(queries)
+
+
+def drawn(queries: Sequence[T], *, step: int, count: int, seed: int) -> list[T]:
+    """The queries, or other texts, of a step, from 1: one random order after the other, each of all."""
+    chosen = []
+    for position in range((step - 1) * count, step * count):
+        order = _order(len(queries), seed=seed, turn=position // len(queries))
+        chosen.append(queries[order[position % len(queries)]])
+    return chosen
+
+
+def _order(count: int, *, seed: int, turn: int) -> list[int]:
+    order = list(range(count))
+    random.Random(f"queries-{seed}-{turn}").shuffle(order)
+    return order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Responses:
+    """Drawn tokens: ``ids`` ``(rows, time)`` int64, padded on the right, and how many of them are real.
+
+    ``ended`` ``(rows,)`` is true where the last real token is the stop token, false where the limit came
+    first.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    ended: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """True at real tokens ``(rows, time)``: from the lengths, since a stop token may be the padding."""
+        return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
+
+    def tokens(self, row: int) -> list[int]:
+        """The tokens of one response without its stop token."""
+        length = int(self.lengths[row]) - int(self.ended[row])
+        return [int(token) for token in self.ids[row, :length]]
+
+
+def noise_for(seeds: Sequence[int], *, tokens: int) -> Tensor:
+    """Uniform numbers ``(rows, tokens)`` float64 in [0, 1), each row from its own seed alone."""
+    rows = [
+        torch.rand(tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    ]
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def sample(
+    family: Family,
+    prompts: Prompts,
+    *,
+    noise: Tensor,
+    limits: Tensor,
+    temperature: float,
+    stop_id: int,
+    pad_id: int,
+    is_pass_due: Callable[[bool], bool] = bool,
+) -> Responses:
+    """One response per prompt: a pure function of the model, the prompts and ``noise`` ``(rows, steps)``.
+
+    A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
+    and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
+    the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
+    that is sharded over processes, all of them make as many.
+    """
+    # Prompts of like lengths together: the less padding to read and to remember.
+    by_length = prompts.mask.sum(dim=1).argsort(stable=True)
+    ids = torch.full((len(prompts), int(limits.max())), pad_id)
+    lengths = torch.zeros(len(prompts), dtype=torch.int64)
+    ended = torch.zeros(len(prompts), dtype=torch.bool)
+    for rows in torch.split(by_length, ROWS):
+        under_way = family.begin(prompts.select(rows))
+        alive = rows
+        for step in range(ids.shape[1]):
+            logits = scaled_logits(under_way.states, family.head, temperature=temperature)
+            tokens = _draw(logits, noise[alive, step].to(logits.device)).cpu()
+            ids[alive, step] = tokens
+            lengths[alive] += 1
+            stopped = tokens == stop_id
+            ended[alive[stopped]] = True
+            going = ~stopped & (lengths[alive] < limits[alive])
+            if not bool(going.any()):
+                break
+            if not bool(going.all()):
+                kept = going.nonzero()[:, 0]
+                under_way.keep(kept)
+                alive, tokens = alive[kept], tokens[kept]
+            is_pass_due(True)
+            under_way.advance(tokens)
+        while is_pass_due(False):
+            under_way.advance(tokens)
+    return Responses(ids=ids[:, : int(lengths.max())], lengths=lengths, ended=ended)
+
+
+def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The token at which the cumulative probability passes the uniform number, ``(rows,)``."""
+    # In float64: the sums over a vocabulary of 49k would lose the tail in float32.
+    sums = logits.double().softmax(dim=1).cumsum(dim=1)
+    # Rounding may leave the whole slightly off 1, so the number is taken as a share of it.
+    passed = torch.searchsorted(sums, (uniform * sums[:, -1])[:, None], right=True)[:, 0]
+    return passed.clamp(max=logits.shape[1] - 1)
+
+
+def seed_of(kind: str, *numbers: int) -> int:
+    """A seed of its own for one response; the kind keeps the responses of different stages apart."""
+    digest = hashlib.sha256("-".join(map(str, (kind, *numbers))).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def respond(
+    family: Family,
+    queries: Sequence[Sequence[int]],
+    *,
+    seeds: Sequence[int],
+    tokenizer: Any,
+    tokens: int,
+    temperature: float,
+    limits: Sequence[int] | None = None,
+    is_pass_due: Callable[[bool], bool] = bool,
+) -> tuple[Prompts, Responses, list[str]]:
+    """A response of at most ``tokens``, or its own of ``limits``, to the ids of each prompt, and its text."""
+    prompts = family.pad(queries)
+    responses = sample(
+        family,
+        prompts,
+        noise=noise_for(seeds, tokens=tokens),
+        limits=torch.tensor(limits or [tokens] * len(seeds)),
+        temperature=temperature,
+        stop_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        is_pass_due=is_pass_due,
+    )
+    texts = [tokenizer.decode(responses.tokens(row), skip_special_tokens=True) for row in range(len(seeds))]
+    return prompts, responses, [text.strip() for text in texts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,16 +243,6 @@ class Rollout:
     policy: Reading
     reference: Tensor  # (rows, time)
     scored: Scored
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Experience:
-    """What the updates of a step read, ``(rows, time)``: returns is None without a value function."""
-
-    advantages: Tensor
-    returns: Tensor | None
-    kl: Tensor
-    rewards: Tensor
 
 
 def collect(
@@ -73,23 +262,19 @@ def collect(
     """
     every = [query for query in queries for _ in range(settings.samples_per_prompt)]
     rows = processes.own(every)
+    numbers = processes.own(range(len(every)))
+    seeds = [seed_of("response", settings.seed, step, row) for row in numbers]
     with learner.sampling() as family:
-        prompts = family.pad([query.ids for query in rows])
-        numbers = processes.own(range(len(every)))
-        seeds = [_seed(settings.seed, step, row) for row in numbers]
-        responses = sample(
+        prompts, responses, texts = respond(
             family,
-            prompts,
-            noise=noise_for(seeds, tokens=settings.response_tokens),
-            limits=torch.tensor([_limit(settings, seed) for seed in seeds]),
+            [query.ids for query in rows],
+            seeds=seeds,
+            tokenizer=tokenizer,
+            tokens=settings.response_tokens,
             temperature=settings.temperature,
-            stop_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
+            limits=[_limit(settings, seed) for seed in seeds],
             is_pass_due=processes.is_pass_due,
         )
-    texts = [
-        tokenizer.decode(responses.tokens(row), skip_special_tokens=True).strip() for row in range(len(rows))
-    ]
     answers = [
         Answer(query=query.text, prompt=query.prompt, response=text)
         for query, text in zip(rows, texts, strict=True)
@@ -117,35 +302,6 @@ def _scored(answers: Sequence[Answer], *, reward: Reward, processes: Processes) 
     if has_failed:
         raise PluginError("the reward failed in another process, which says how", reason="reward_invalid")
     return found
-
-
-def assess(rollout: Rollout, *, settings: PpoSettings, coefficient: float) -> Experience:
-    """Advantages and returns of a rollout under a KL coefficient.
-
-    RLOO and GRPO see a response as one action: its reward is its score less the KL penalty of all its tokens,
-    and every token gets its advantage. (The GRPO paper puts the KL into the loss; here it stands in the
-    reward for all three.)
-    """
-    mask = rollout.responses.mask
-    scores = torch.from_numpy(rollout.scored.total)
-    scores = scores - settings.missing_eos_penalty * ~rollout.responses.ended
-    kl = token_kl(rollout.policy.logprobs, rollout.reference, estimator=settings.kl_estimator) * mask
-    rewards = token_rewards(kl, scores, mask, coefficient=coefficient)
-    if settings.whiten_rewards:
-        rewards = whiten(rewards, mask, shift_mean=False)
-    if rollout.policy.values is None:
-        whole = group_advantages(
-            rewards.sum(dim=1),
-            group=settings.samples_per_prompt,
-            standardise=settings.estimator == "grpo",
-        )
-        return Experience(advantages=whole[:, None] * mask, returns=None, kl=kl, rewards=rewards)
-    raw = generalised_advantages(
-        rewards, rollout.policy.values, mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
-    )
-    return Experience(
-        advantages=whiten(raw, mask), returns=raw + rollout.policy.values, kl=kl, rewards=rewards
-    )
 
 
 def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:
@@ -206,11 +362,6 @@ def chunks_by_length(
     """The rows in chunks of at most ``size``, similar lengths together: the less padding to compute."""
     lengths = prompts.mask.sum(dim=1) + responses.lengths
     return torch.split(rows[lengths[rows].argsort(stable=True)], size)
-
-
-def _seed(seed: int, step: int, row: int) -> int:
-    digest = hashlib.sha256(f"response-{seed}-{step}-{row}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
 
 
 def _limit(settings: PpoSettings, seed: int) -> int:

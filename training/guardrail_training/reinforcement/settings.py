@@ -3,131 +3,116 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training import modeling
-from guardrail_training.recipe import check_values
+from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["PpoSettings"]
 
-AT_LEAST_ONE = (
-    "steps",
-    "batch_size",
-    "samples_per_prompt",
-    "minibatch_size",
-    "microbatch_size",
-    "epochs",
-    "response_tokens",
-    "shortest_limit",
-    "max_prompt_tokens",
-    "rank",
-    "alpha",
-    "kl_horizon",
-    "checkpoint_every",
-    "keep_every",
-)
-POSITIVE = ("learning_rate", "value_learning_rate", "temperature", "clip", "value_clip", "divergence_kl")
-NOT_NEGATIVE = ("kl_coefficient", "value_coefficient", "missing_eos_penalty", "target_kl", "max_grad_norm")
-SHARES = ("gamma", "gae_lambda", "warmup")
-CHOICES = {
-    "estimator": ("ppo", "rloo", "grpo"),
-    "kl_control": ("adaptive", "fixed"),
-    "kl_estimator": ("k1", "k3"),
-}
+RESPONSES, REWARDS = "Responses", "Reward, KL and advantages"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PpoSettings:
+class PpoSettings(TrainingSettings):
     """Everything a run depends on; a recipe is this as TOML.
-
-    What it starts from and learns on:
-    base, adapter        model folder or known name; SFT adapter to start from, which is the reference then
-    data, prompts, field file ``prompts`` below ``data`` (None: GUARDRAIL_DATA), its field that is asked about
-    template             prompt with one ``{text}``; None takes the adapter's; for T5 it ends with ``</s>``
-    least_characters, most_characters     texts outside are left out
-    max_prompt_tokens    a longer prompt is an error
-    reward               formula, see guardrail_training.rewards.formula
 
     One step draws ``samples_per_prompt`` responses to each of ``batch_size`` prompts and goes over them
     ``epochs`` times, with an optimizer step per ``minibatch_size`` responses, of which ``microbatch_size``
-    are in memory at a time. A response has at most ``response_tokens`` tokens; with a lower
-    ``shortest_limit`` each response's limit is drawn between the two.
-
-    gradient_checkpointing   computes each layer again in an update's backward pass instead of keeping it
-    estimator            ppo (value function, GAE), rloo or grpo (other responses to the prompt as baseline)
-    kl_control           adaptive steers to ``kl_target`` nats per response over ``kl_horizon`` responses
-    kl_estimator         k1 or k3, see ``advantages.token_kl``
-    target_kl            more than 1.5 times this between old and new policy ends a step's updates; 0: never
-    divergence_kl        nats per response from the reference at which the run gives up
-    missing_eos_penalty  taken from the score of a response that reaches its limit
-    whiten_rewards       scales token rewards to variance 1, their mean kept
-    gamma, gae_lambda    discount and decay of GAE
-    decays               whether the learning rate falls to 0 as a half cosine; else it stays after ``warmup``
+    are in memory at a time. The adapter that it starts from is the reference.
     """
 
-    base: str = "smollm2-135m-instruct"
-    adapter: str | None = None
-    out: str = "runs/ppo"
-    data: str | None = None
-    name: str = "smollm2-ppo"
-    prompts: str = "paradetox/train.jsonl"
-    field: str = "toxic"
-    template: str | None = None
-    least_characters: int = 1
-    most_characters: int = 4000
-    max_prompt_tokens: int = 512
-    reward: str = "clean * meaning * fluency - 0.5 * copy"
-    estimator: str = "ppo"
-    steps: int = 100
-    batch_size: int = 16
-    samples_per_prompt: int = 1
-    minibatch_size: int = 16
-    microbatch_size: int = 8
-    gradient_checkpointing: bool = False
-    epochs: int = 4
-    response_tokens: int = 48
-    shortest_limit: int | None = None
-    temperature: float = 1.0
-    missing_eos_penalty: float = 1.0
-    whiten_rewards: bool = False
-    kl_control: str = "adaptive"
-    kl_estimator: str = "k1"
-    kl_coefficient: float = 0.2
-    kl_target: float = 6.0
-    kl_horizon: int = 10_000
-    target_kl: float = 0.1
-    divergence_kl: float = 100.0
-    gamma: float = 1.0
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    value_clip: float = 0.2
-    value_coefficient: float = 0.1
-    learning_rate: float = 1.41e-5
-    value_learning_rate: float = 1e-3
-    warmup: float = 0.05
-    decays: bool = True
-    max_grad_norm: float = 1.0
-    rank: int = 16
-    alpha: int = 32
-    targets: tuple[str, ...] = modeling.LINEAR_LAYERS
-    dtype: str = "auto"
-    seed: int = 0
-    threads: int = 0
-    checkpoint_every: int = 10
-    keep_every: int = 25
+    trainer: ClassVar[str] = "ppo"
 
-    def __post_init__(self) -> None:
-        check_values(
-            self,
-            at_least_one=AT_LEAST_ONE,
-            positive=POSITIVE,
-            not_negative=NOT_NEGATIVE,
-            shares=SHARES,
-            choices=CHOICES,
-        )
-        self._check_sizes()
+    out: str = setting("runs/ppo", "Folder that receives the result.", group=OUTPUT, is_place=True)
+    prompts: str = setting(
+        "paradetox/train.jsonl", "JSON Lines below data with texts to ask about.", group=DATA
+    )
+    field: str = setting("toxic", "Its field that holds the text.", group=DATA)
+    template: str | None = setting(
+        None, "Prompt with one {text}, for T5 ending with </s>; else the adapter's.", group=DATA
+    )
+    least_characters: int = setting(1, "Shorter texts are left out.", group=DATA, min=0)
+    most_characters: int = setting(4000, "Longer texts are left out.", group=DATA, min=0)
+    max_prompt_tokens: int = setting(512, "A longer prompt is an error.", group=DATA, min=1)
+    reward: str = setting(
+        "clean * meaning * fluency - 0.5 * copy", "Formula of rewards.formula.", group=REWARDS
+    )
+    estimator: str = setting(
+        "ppo",
+        "Baseline: a value function and GAE (ppo), or other responses to the prompt.",
+        group=REWARDS,
+        choices=("ppo", "rloo", "grpo"),
+    )
+    steps: int = setting(100, "Rollouts, each with its updates.", group=STEPS, min=1)
+    batch_size: int = setting(16, "Prompts in a step.", group=STEPS, min=1)
+    samples_per_prompt: int = setting(1, "Responses to each prompt.", group=RESPONSES, min=1)
+    minibatch_size: int = setting(16, "Responses in an optimizer step.", group=STEPS, min=1)
+    microbatch_size: int = setting(8, "Responses in memory at a time.", group=STEPS, min=1)
+    gradient_checkpointing: bool = setting(
+        False, "Computes each layer again in an update's backward pass.", group=STEPS, is_free=True
+    )
+    epochs: int = setting(4, "How often a step's responses are gone over.", group=STEPS, min=1)
+    response_tokens: int = setting(48, "Tokens of a response at most.", group=RESPONSES, min=1)
+    shortest_limit: int | None = setting(
+        None,
+        "If given, each response's limit is drawn between this and response_tokens.",
+        group=RESPONSES,
+        min=1,
+    )
+    temperature: float = setting(1.0, "At which responses are drawn and scored.", group=RESPONSES, above=0)
+    missing_eos_penalty: float = setting(
+        1.0, "Taken from the score of a response that reaches its limit.", group=REWARDS, min=0
+    )
+    whiten_rewards: bool = setting(
+        False, "Scales token rewards to variance 1, their mean kept.", group=REWARDS
+    )
+    kl_control: str = setting(
+        "adaptive",
+        "adaptive steers to kl_target over kl_horizon responses.",
+        group=REWARDS,
+        choices=("adaptive", "fixed"),
+    )
+    kl_estimator: str = setting(
+        "k1", "Of a token's KL; see advantages.token_kl.", group=REWARDS, choices=("k1", "k3")
+    )
+    kl_coefficient: float = setting(0.2, "Weight of the KL penalty, at first.", group=REWARDS, min=0)
+    kl_target: float = setting(6.0, "Nats per response that adaptive control steers to.", group=REWARDS)
+    kl_horizon: int = setting(10_000, "Responses in which it may change by a fifth.", group=REWARDS, min=1)
+    target_kl: float = setting(
+        0.1,
+        "More than 1.5 times this between old and new policy ends a step's updates; 0: never.",
+        group=STEPS,
+        min=0,
+    )
+    divergence_kl: float = setting(
+        100.0, "Nats per response from the reference at which the run gives up.", group=REWARDS, above=0
+    )
+    gamma: float = setting(1.0, "Discount of GAE.", group=REWARDS, min=0, max=1)
+    gae_lambda: float = setting(0.95, "Decay of GAE.", group=REWARDS, min=0, max=1)
+    clip: float = setting(0.2, "How far a probability ratio may move.", group=STEPS, above=0)
+    value_clip: float = setting(0.2, "How far a value may move.", group=STEPS, above=0)
+    value_coefficient: float = setting(0.1, "Weight of the value function's loss.", group=STEPS, min=0)
+    learning_rate: float = setting(1.41e-5, "Peak of the learning rate.", group=STEPS, above=0)
+    value_learning_rate: float = setting(1e-3, "Of the value head.", group=STEPS, above=0)
+    warmup: float = setting(
+        0.05, "Part of all steps over which the learning rate rises.", group=STEPS, min=0, max=1
+    )
+    decays: bool = setting(
+        True, "Whether the rate falls to 0 as a half cosine; else it stays after warmup.", group=STEPS
+    )
+    max_grad_norm: float = setting(1.0, "Norm that gradients are clipped to; 0: not.", group=STEPS, min=0)
+    rank: int = setting(16, "Rank of the adapter.", group=MODEL, min=1)
+    alpha: int = setting(32, "The adapter's weights count alpha / rank.", group=MODEL, min=1)
+    targets: tuple[str, ...] = setting(
+        ALL_LINEAR, "Names of layers that get an adapter; all-linear: all but the output.", group=MODEL
+    )
+    checkpoint_every: int = setting(
+        10, "Steps between states that an interrupted run continues from.", group=OUTPUT, min=1, is_free=True
+    )
+    keep_every: int = setting(25, "Steps between kept adapters.", group=OUTPUT, min=1, is_free=True)
 
-    def _check_sizes(self) -> None:
+    def _check_together(self) -> None:
         if self.estimator != "ppo" and self.samples_per_prompt < 2:
             raise ConfigError(
                 f"{self.estimator} compares responses to one prompt: samples_per_prompt must be at least 2"
@@ -141,7 +126,7 @@ class PpoSettings:
                 f"shortest_limit {self.shortest_limit} is more than response_tokens {self.response_tokens}"
             )
         if self.kl_control == "adaptive" and self.kl_target <= 0:
-            raise ConfigError(f"kl_target must be positive, got {self.kl_target}")
+            raise ConfigError(f"kl_target must be above 0, got {self.kl_target}")
         if self.whiten_rewards and self.rows < 8:
             raise ConfigError(f"whiten_rewards needs at least 8 responses in a step, got {self.rows}")
 

@@ -6,9 +6,9 @@ expression and never executed. Every term takes ``name``, by which logs call it.
 names every term with the settings that it was given, so that reading it again gives the same reward.
 
 clean(label, output, detector)       our detector: 1 - score, or its logit with output="logit"
-classifier(model, label, output, over, revision)    any sequence classifier
+classifier(model, label, output, over, revision, device, dtype)    any sequence classifier
 meaning(detector)                    cosine of query and response, by the detector's embedding
-fluency(base)                        perplexity of the query over that of the response, at most 1
+fluency(base, device, dtype)         perplexity of the query over that of the response, at most 1
 length(least, most)                  1 between so many words, less outside
 length_ratio(least, most)            1 between so many times the query's words, less outside
 copy                                 1 where the response is the query
@@ -45,13 +45,16 @@ _OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = {
 }
 
 
-def read_formula(formula: str, *, terms: Mapping[str, Term] | None = None) -> Reward:
-    """The reward that a formula means; models are loaded. ConfigError names what is wrong with it."""
+def read_formula(formula: str, *, terms: Mapping[str, Term] | None = None, device: str = "auto") -> Reward:
+    """The reward that a formula means; its models are loaded, on ``device`` unless a term says otherwise.
+
+    ConfigError names what is wrong with it.
+    """
     try:
         tree = ast.parse(formula.strip(), mode="eval")
     except SyntaxError as error:
         raise ConfigError(f"reward {formula!r} is no formula: {error.msg} at column {error.offset}") from None
-    value = _Reader(formula, terms=TERMS if terms is None else terms).value(tree.body)
+    value = _Reader(formula, terms=TERMS if terms is None else terms, device=device).value(tree.body)
     if not isinstance(value, Reward):
         raise ConfigError(f"reward {formula!r} is a number; name at least one of {', '.join(sorted(TERMS))}")
     return value
@@ -60,8 +63,8 @@ def read_formula(formula: str, *, terms: Mapping[str, Term] | None = None) -> Re
 class _Reader:
     """Walks one formula; a term that occurs twice with the same settings is made once."""
 
-    def __init__(self, formula: str, *, terms: Mapping[str, Term]) -> None:
-        self._formula, self._terms = formula, terms
+    def __init__(self, formula: str, *, terms: Mapping[str, Term], device: str) -> None:
+        self._formula, self._terms, self._device = formula, terms, device
         self._made: dict[str, Reward] = {}
 
     def value(self, node: ast.expr) -> Reward | float:
@@ -97,7 +100,9 @@ class _Reader:
             raise self._error(f"term {name!r}: {error}") from None
         written = _written(name, settings)
         if written not in self._made:
-            self._made[written] = replace(self._terms[name](**settings), formula=written)
+            takes = inspect.signature(self._terms[name]).parameters
+            placed = {"device": self._device, **settings} if "device" in takes else settings
+            self._made[written] = replace(self._terms[name](**placed), formula=written)
         return self._made[written]
 
     def _error(self, problem: str) -> ConfigError:
@@ -132,9 +137,15 @@ def _detector(folder: str) -> OnnxDetector:
     return OnnxDetector(_detector_folder(folder), threads=torch.get_num_threads())
 
 
-def _fluency(*, base: str = "smollm2-135m-instruct", name: str = "fluency") -> Reward:
-    folder = model_folder(base)
-    model = modeling.load_base(folder, dtype=torch.float32)
+def _fluency(
+    *,
+    base: str = "smollm2-135m-instruct",
+    device: str = "auto",
+    dtype: str = "float32",
+    name: str = "fluency",
+) -> Reward:
+    folder, place = model_folder(base), modeling.resolve_device(device)
+    model = modeling.load_base(folder, dtype=modeling.resolve_dtype(dtype, place), device=place)
     score = models.fluency(model, modeling.load_tokenizer(folder))
     return named(name, score, models=identities(str(folder)))
 
@@ -146,9 +157,14 @@ def _classifier(
     output: str = "logit",
     over: str = "response",
     revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
     name: str = "classifier",
 ) -> Reward:
-    network, tokenizer = models.load_classifier(model, revision=revision)
+    place = modeling.resolve_device(device)
+    network, tokenizer = models.load_classifier(
+        model, revision=revision, device=place, dtype=modeling.resolve_dtype(dtype, place)
+    )
     score = models.sequence_classifier(network, tokenizer, label=label, output=output, over=over)
     return named(name, score, models=identities(model))
 

@@ -12,7 +12,7 @@ from guardrail.manifest import sha256_of
 from guardrail.models.sources import SOURCES
 from guardrail_training.rewards.algebra import Reward
 
-__all__ = ["RESERVED", "check_independent", "identities"]
+__all__ = ["RESERVED", "check_independent", "identities", "independent_reward"]
 
 RESERVED = ("profanity-check", "profanity_check", "char-ngram", "paraphrase-minilm-l3", "paraphrase_minilm")
 """Parts of the names of the two judges and of the encoder behind SIM."""
@@ -47,6 +47,20 @@ def check_independent(reward: Reward) -> None:
         for module in _modules(score, depth=DEPTH):
             if module.split(".")[0] in RESERVED_MODULES or module.split(".")[-1] in RESERVED_MODULES:
                 raise _refusal(f"calls {module!r} in its term {name!r}")
+
+
+def independent_reward(formula: str, given: Reward | None = None, *, device: str = "auto") -> Reward:
+    """The reward of a formula, its models on ``device``, or the one given in its place.
+
+    Raises ConfigError as ``check_independent`` does.
+    """
+    if given is None:
+        # Loads models, so it is imported if a formula is given in words.
+        from guardrail_training.rewards.formula import read_formula
+
+        given = read_formula(formula, device=device)
+    check_independent(given)
+    return given
 
 
 def _refusal(what: str) -> ConfigError:

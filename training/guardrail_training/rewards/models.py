@@ -18,6 +18,7 @@ from guardrail_training.rewards.algebra import Answer, Floats, Score
 
 __all__ = ["clean", "fluency", "load_classifier", "meaning", "sequence_classifier"]
 
+CPU = torch.device("cpu")
 OUTPUTS = ("logit", "probability")
 OVER = ("response", "query+response", "prompt+response")
 
@@ -81,7 +82,13 @@ def fluency(model: Any, tokenizer: Any) -> Score:
     return score
 
 
-def load_classifier(folder_or_id: str, *, revision: str | None = None) -> tuple[Any, Any]:
+def load_classifier(
+    folder_or_id: str,
+    *,
+    revision: str | None = None,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Any, Any]:
     """A sequence classifier and its tokenizer, from a folder, or by hub id at a pinned commit.
 
     Only safetensors are read, no code of the model runs, nothing is downloaded. Raises UsageError for a hub
@@ -98,13 +105,13 @@ def load_classifier(folder_or_id: str, *, revision: str | None = None) -> tuple[
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id, **pinned)
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder_or_id, use_safetensors=True, dtype=torch.float32, **pinned
+            folder_or_id, use_safetensors=True, dtype=dtype, **pinned
         )
     except (OSError, ValueError) as error:
         raise ModelMissingError(
             f"{folder_or_id!r} has no classifier in safetensors on this machine; check the path, or fetch it"
         ) from error
-    return model.requires_grad_(False).eval(), tokenizer
+    return model.requires_grad_(False).eval().to(device), tokenizer
 
 
 def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, over: str) -> Score:
@@ -126,8 +133,8 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
         inputs = tokenizer(
             list(texts), truncation=True, max_length=longest, padding=padding, return_tensors="pt"
         )
-        with torch.inference_mode():
-            logits = model(**inputs).logits.float()
+        with torch.no_grad():
+            logits = model(**inputs.to(model.device)).logits.float().cpu()
         if output == "probability":
             logits = logits.sigmoid() if is_multi_label else logits.softmax(dim=1)
         return np.asarray(logits[:, column].numpy(), dtype=np.float32)

@@ -66,7 +66,7 @@ class TargetLoss(nn.Module):
         prompts = self._family.pad([example.prompt for example in examples])
         targets = self._family.pad([example.target for example in examples])
         states = self._family.states(prompts, targets.ids)[targets.mask]  # (tokens, width)
-        return self._family.head(states), targets.ids[targets.mask]
+        return self._family.head(states), targets.ids[targets.mask].to(states.device)
 
 
 def recompute_layers(model: Any) -> None:

@@ -3,125 +3,100 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training import modeling
 from guardrail_training.data import PARADETOX, Columns
-from guardrail_training.recipe import check_values
+from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["SftSettings"]
 
 TEMPLATE = "<|im_start|>user\nDetoxify: {text}<|im_end|>\n<|im_start|>assistant\n"
-AT_LEAST_ONE = (
-    "passes",
-    "batch_size",
-    "microbatch_size",
-    "max_steps",
-    "rank",
-    "alpha",
-    "max_tokens",
-    "most_characters",
-    "checkpoint_every",
-    "evaluations_per_pass",
-)
-CHOICES = {
-    "tuning": ("lora", "full"),
-    "quantisation": ("none", "int8", "nf4"),
-    "optimizer": ("adamw", "adamw8bit", "paged_adamw8bit"),
-    "device": ("auto", "cpu", "cuda"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SftSettings:
+class SftSettings(TrainingSettings):
     """Everything a run depends on; a recipe is this as TOML.
 
-    What it starts from and learns on:
-    base                 name that ``guardrail models`` knows, or folder with config.json, safetensors and
-                         tokenizer; causal or encoder-decoder
-    adapter              adapter for this base to go on from; its rank, alpha and targets are the run's
-    data, train, dev     files below ``data`` (None: GUARDRAIL_DATA, else ParaDetox from the hub): JSON Lines,
-                         CSV or TSV; without ``dev`` a twentieth of the training rows is held out
-    source, target       fields of a row: a text, and a text or a list of texts of which each pass draws one
-    instruction          field that comes before the source; empty: none
-    least_characters, most_characters     rows with a source outside are left out
-    keep_copies          keeps references that only copy their source: they teach to leave clean text alone
-    template             prompt with one ``{text}``; for T5 it ends with ``</s>``
-    pad_token            what to pad with where the tokenizer does not say
-    max_tokens           a longer example is an error
-    share                part of the rows to train on
-    streaming            leaves the rows on disk; the run is the same to the bit
-
-    One optimizer step sees ``batch_size`` examples, of which ``microbatch_size`` are in memory at a time
-    (None: all); the gradient is the same. ``max_steps`` ends the run before its last pass does.
-
-    tuning               lora, or full: every weight is trained, and saved at each evaluation
-    quantisation         none, int8 (LLM.int8) or nf4 (4 bits, double quantisation) for the frozen base
-    optimizer            adamw, adamw8bit or paged_adamw8bit (paged on a GPU alone)
-    gradient_checkpointing   computes each layer again in the backward pass instead of keeping it
-    dropout              of the adapter; a base under LoRA has none, one that is tuned in full has its own
-    warmup               part of all steps over which the learning rate rises
-    dtype, device        auto, float32 or bfloat16; auto, cpu or cuda
-    threads              0 leaves torch's own choice
+    One optimizer step sees ``batch_size`` examples, of which ``microbatch_size`` are in memory at a time; the
+    gradient is the same. An adapter that is gone on from keeps its rank, alpha and targets.
     """
 
-    base: str = "smollm2-135m-instruct"
-    adapter: str | None = None
-    out: str = "runs/sft"
-    data: str | None = None
-    name: str = "smollm2-paradetox"
-    train: str = "paradetox/train.jsonl"
-    dev: str = "paradetox/dev.jsonl"
-    source: str = PARADETOX.source
-    target: str = PARADETOX.target
-    instruction: str = ""
-    least_characters: int = 1
-    most_characters: int = 100_000
-    keep_copies: bool = False
-    template: str = TEMPLATE
-    pad_token: str = ""
-    max_tokens: int = 512
-    share: float = 1.0
-    streaming: bool = False
-    passes: int = 2
-    max_steps: int | None = None
-    batch_size: int = 16
-    microbatch_size: int | None = None
-    tuning: str = "lora"
-    quantisation: str = "none"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: tuple[str, ...] = modeling.LINEAR_LAYERS
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    max_grad_norm: float = 1.0
-    gradient_checkpointing: bool = False
-    dtype: str = "auto"
-    device: str = "auto"
-    seed: int = 0
-    threads: int = 0
-    checkpoint_every: int = 100
-    evaluations_per_pass: int = 4
+    trainer: ClassVar[str] = "sft"
 
-    def __post_init__(self) -> None:
-        check_values(
-            self, at_least_one=AT_LEAST_ONE, positive=("learning_rate", "max_grad_norm"), choices=CHOICES
-        )
-        for key in ("warmup", "dropout", "weight_decay"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be at least 0 and below 1, got {getattr(self, key)}")
-        self._check_together()
+    out: str = setting("runs/sft", "Folder that receives the result.", group=OUTPUT, is_place=True)
+    train: str = setting(
+        "paradetox/train.jsonl", "File of rows below data: JSON Lines, CSV or TSV.", group=DATA
+    )
+    dev: str = setting(
+        "paradetox/dev.jsonl",
+        "Its like to measure on; empty: a twentieth of the rows is held out.",
+        group=DATA,
+    )
+    source: str = setting(PARADETOX.source, "Field with the text to rewrite.", group=DATA)
+    target: str = setting(
+        PARADETOX.target, "Field with its rewrite, or a list of which each pass draws one.", group=DATA
+    )
+    instruction: str = setting("", "Field that comes before the source; empty: none.", group=DATA)
+    least_characters: int = setting(1, "Rows with a shorter source are left out.", group=DATA, min=0)
+    most_characters: int = setting(100_000, "Rows with a longer source are left out.", group=DATA, min=1)
+    keep_copies: bool = setting(
+        False,
+        "Keeps references that only copy their source: they teach to leave clean text alone.",
+        group=DATA,
+    )
+    template: str = setting(TEMPLATE, "Prompt with one {text}; for T5 it ends with </s>.", group=DATA)
+    max_tokens: int = setting(512, "A longer example is an error.", group=DATA, min=1)
+    share: float = setting(1.0, "Part of the rows to train on.", group=DATA)
+    streaming: bool = setting(
+        False, "Leaves the rows on disk; the run is the same to the bit.", group=DATA, is_free=True
+    )
+    passes: int = setting(2, "Passes over the rows.", group=STEPS, min=1)
+    max_steps: int | None = setting(None, "Steps after which the run ends.", group=STEPS, min=1)
+    batch_size: int = setting(16, "Examples in an optimizer step.", group=STEPS, min=1)
+    microbatch_size: int | None = setting(
+        None, "Examples in memory at a time; else all of a step.", group=STEPS, min=1, is_free=True
+    )
+    tuning: str = setting(
+        "lora",
+        "An adapter, or every weight (saved at each evaluation).",
+        group=MODEL,
+        choices=("lora", "full"),
+    )
+    quantisation: str = setting(
+        "none",
+        "Bits of the frozen base: int8 is LLM.int8, nf4 is 4 bits with double quantisation.",
+        group=MODEL,
+        choices=("none", "int8", "nf4"),
+    )
+    rank: int = setting(16, "Rank of the adapter.", group=MODEL, min=1)
+    alpha: int = setting(32, "The adapter's weights count alpha / rank.", group=MODEL, min=1)
+    dropout: float = setting(
+        0.0, "Of a new adapter; a base tuned in full has its own.", group=MODEL, min=0, below=1
+    )
+    targets: tuple[str, ...] = setting(
+        ALL_LINEAR, "Names of layers that get an adapter; all-linear: all but the output.", group=MODEL
+    )
+    optimizer: str = setting(
+        "adamw",
+        "AdamW with its state in 32 or 8 bits; paged on a GPU alone.",
+        group=STEPS,
+        choices=("adamw", "adamw8bit", "paged_adamw8bit"),
+    )
+    learning_rate: float = setting(1e-3, "Peak of the learning rate.", group=STEPS, above=0)
+    weight_decay: float = setting(0.0, "AdamW's decay.", group=STEPS, min=0, below=1)
+    gradient_checkpointing: bool = setting(
+        False, "Computes each layer again in the backward pass.", group=STEPS, is_free=True
+    )
+    evaluations_per_pass: int = setting(
+        4, "How often a pass is measured and a model kept.", group=OUTPUT, min=1, is_free=True
+    )
 
     def _check_together(self) -> None:
         if self.adapter is not None and self.dropout:
             raise ConfigError("dropout is for a new adapter: one that is gone on from has none")
-        if self.tuning == "full":
-            self._check_full()
-
-    def _check_full(self) -> None:
+        if self.tuning != "full":
+            return
         if self.quantisation != "none":
             raise ConfigError(
                 f"quantisation = {self.quantisation!r} freezes the base: it goes with tuning = 'lora' alone"

@@ -41,7 +41,7 @@ from guardrail_training.evaluation.generation.samples import Output, Sample, wri
 from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES, TABLES, GenerationSettings
 from guardrail_training.evaluation.generation.tables import comparison_tables
 from guardrail_training.records import TrainingRowError, read_records, required_folder
-from guardrail_training.reinforcement.queries import Query, load_queries
+from guardrail_training.reinforcement.rollouts import Query, load_queries
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Score
 from guardrail_training.rewards.formula import read_formula
@@ -71,13 +71,13 @@ def run(
     """
     # 1. Everything that can be wrong.
     models = compared_models(settings)
-    tokenizer = modeling.load_ending_tokenizer(models.base)
+    tokenizer = modeling.load_ending_tokenizer(models.base, pad_token=models.pad_token)
     file = required_folder(settings.data) / settings.prompts
     asked = _asked(settings, file=file, models=models, tokenizer=tokenizer)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     formula = settings.reward or models.settings.get("reward") or PpoSettings().reward
-    reward = reward or read_formula(formula)
+    reward = reward or read_formula(formula, device=settings.device)
     toxicity = toxicity or load_toxicity(settings.judges, data=settings.data)
 
     # 2. Responses of every model, and what they are worth.

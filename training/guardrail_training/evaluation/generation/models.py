@@ -15,8 +15,8 @@ from guardrail.rewriters.adapter import Adapter, read_adapter
 from guardrail_training import modeling
 from guardrail_training.evaluation.best_checkpoint import step_folders
 from guardrail_training.evaluation.generation.settings import GenerationSettings
+from guardrail_training.modeling.stacked import merge
 from guardrail_training.provenance import model_folder, weights_sha256
-from guardrail_training.reinforcement.adapters import merge
 
 __all__ = ["Compared", "compared_models"]
 
@@ -32,11 +32,18 @@ class Compared:
     start: Adapter | None
     trained: Adapter
     settings: dict[str, Any]
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def template(self) -> Template:
         """The prompt's literal."""
         return self.trained.template
+
+    @property
+    def pad_token(self) -> str:
+        """What the run padded with, if the tokenizer does not say."""
+        return str(self.trained.manifest.settings.get("pad_token", ""))
 
     @property
     def titles(self) -> dict[str, str]:
@@ -62,8 +69,8 @@ class Compared:
         return files | {"trained": dict(self.trained.manifest.files)}
 
     def load(self, name: str) -> Any:
-        """One of the models, in float32, its adapter merged."""
-        model = modeling.load_base(self.base, dtype=torch.float32)
+        """One of the models, its adapter merged."""
+        model = modeling.load_base(self.base, dtype=self.dtype, device=self.device)
         adapter = {"zero-shot": None, "start": self.start, "trained": self.trained}[name]
         if adapter is not None:
             merge(model, adapter)
@@ -87,4 +94,6 @@ def compared_models(settings: GenerationSettings) -> Compared:
     for adapter in (start, trained):
         if adapter is not None:
             adapter.manifest.check_base(identity)
-    return Compared(base=base, start=start, trained=trained, settings=own)
+    device = modeling.resolve_device(settings.device)
+    dtype = modeling.resolve_dtype(settings.dtype, device)
+    return Compared(base=base, start=start, trained=trained, settings=own, device=device, dtype=dtype)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from guardrail_training.modeling.families import family_of
-from guardrail_training.reinforcement.queries import Query
-from guardrail_training.reinforcement.sampling import noise_for, sample
+from guardrail_training.reinforcement.rollouts import Query, noise_for, sample
 
 __all__ = ["Response", "respond"]
 

@@ -31,6 +31,7 @@ class GenerationSettings:
     batch_size           prompts at a time; changes no response but for rounding
     seed                 of the draw, the responses and the intervals
     threads              of torch, 0: torch's own choice
+    device, dtype        of the models, the reward's among them; auto: the GPU, if any; bfloat16 halves 7 B
     """
 
     run: str
@@ -51,6 +52,8 @@ class GenerationSettings:
     batch_size: int = 16
     seed: int = 13
     threads: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for key in ("limit", "response_tokens", "temperature", "threads"):

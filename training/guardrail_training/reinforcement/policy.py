@@ -1,9 +1,12 @@
-"""Policy, frozen reference and value function on one base."""
+"""Policy, frozen reference and value function on one base.
+
+Log-probabilities of tokens are computed in float32, and the logits of a whole batch are never held.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +14,52 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts, family_of
-from guardrail_training.reinforcement.logprobs import token_entropies, token_logprobs
 from guardrail_training.supervised.network import recompute_layers
 
-__all__ = ["Learner", "Reading", "ValueHead"]
+__all__ = ["Head", "Learner", "Reading", "ValueHead", "scaled_logits", "token_entropies", "token_logprobs"]
+
+Head = Callable[[Tensor], Tensor]
+"""From states ``(tokens, width)`` to logits ``(tokens, vocabulary)``."""
+
+CHUNK = 512
+"""Tokens whose logits exist at a time: 100 MB in float32 for a vocabulary of 49k."""
+
+
+def scaled_logits(states: Tensor, head: Head, *, temperature: float) -> Tensor:
+    """The float32 logits that tokens are drawn from; sampling and scoring both take them from here."""
+    return head(states).float() / temperature
+
+
+def token_logprobs(states: Tensor, tokens: Tensor, head: Head, *, temperature: float) -> Tensor:
+    """The log-probability of each token ``(tokens,)`` in the state ``(tokens, width)`` before it.
+
+    More than one chunk is computed again in the backward pass in place of being kept for it.
+    """
+
+    tokens = tokens.to(states.device)
+
+    def chunk_logprobs(states: Tensor, tokens: Tensor) -> Tensor:
+        logits = scaled_logits(states, head, temperature=temperature)
+        return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)
+
+    if len(tokens) <= CHUNK:
+        return chunk_logprobs(states, tokens)
+    chunks = zip(torch.split(states, CHUNK), torch.split(tokens, CHUNK), strict=True)
+    return torch.cat([checkpoint(chunk_logprobs, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+@torch.no_grad()
+def token_entropies(states: Tensor, head: Head, *, temperature: float) -> Tensor:
+    """The entropy in nats of the next token ``(tokens,)`` in each state; without gradient."""
+    entropies = []
+    for chunk in torch.split(states, CHUNK):
+        logprobs = scaled_logits(chunk, head, temperature=temperature).log_softmax(dim=1)
+        entropies.append(-(logprobs.exp() * logprobs).sum(dim=1))
+    return torch.cat(entropies)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +99,8 @@ class Learner(nn.Module):
     model: switching the adapter off must not touch it. Everything runs without dropout, or the policy would
     not agree with itself (https://arxiv.org/abs/2403.17031, detail 3.4).
 
+    What it reads lies on the CPU, and what it says too; in between is the model's device.
+
     With ``recomputes``, layers keep no state for an update's backward pass but compute it again.
     """
 
@@ -75,7 +119,7 @@ class Learner(nn.Module):
         base: Any = model.get_base_model()
         self.family: Family = family_of(base, pad_id=pad_id)
         width = base.get_output_embeddings().weight.shape[1]
-        self.value_head = ValueHead(width) if has_values else None
+        self.value_head = ValueHead(width).to(model.device) if has_values else None
         self.temperature = temperature
         self._dtype, self._recomputes = dtype, recomputes
         if recomputes:
@@ -89,7 +133,7 @@ class Learner(nn.Module):
 
         ``responses`` and ``mask`` are ``(rows, time)``; padding gets no logits and no gradient.
         """
-        with autocast(self._dtype):
+        with self.autocast():
             states = self.family.states(prompts, responses)[mask]  # (tokens, width)
             logprobs = token_logprobs(states, responses[mask], self.family.head, temperature=self.temperature)
             entropies = (
@@ -107,15 +151,19 @@ class Learner(nn.Module):
     @torch.no_grad()
     def reference_logprobs(self, prompts: Prompts, responses: Tensor, mask: Tensor) -> Tensor:
         """The reference's log-probabilities ``(rows, time)`` of the same tokens."""
-        with self.as_reference(), autocast(self._dtype):
+        with self.as_reference(), self.autocast():
             states = self.family.states(prompts, responses)[mask]
             logprobs = token_logprobs(states, responses[mask], self.family.head, temperature=self.temperature)
         return _placed(logprobs, mask)
 
+    def autocast(self) -> AbstractContextManager[None]:
+        """Matrix products in the learner's format while inside."""
+        return autocast(self._dtype, device=self.model.device.type)
+
     @contextmanager
     def sampling(self) -> Iterator[Family]:
         """The policy's family, in the number format that it is scored in."""
-        with torch.no_grad(), autocast(self._dtype):
+        with torch.no_grad(), self.autocast():
             yield self.family
 
     @contextmanager
@@ -136,5 +184,5 @@ class Learner(nn.Module):
 
 
 def _placed(values: Tensor, mask: Tensor) -> Tensor:
-    """Values ``(tokens,)`` at the true places of ``mask``, zeros elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
+    """Values ``(tokens,)`` at the true places of ``mask``, and on its device; zeros elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values.to(mask.device))

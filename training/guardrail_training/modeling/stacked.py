@@ -30,7 +30,9 @@ def merge(model: Any, start: Adapter) -> None:
     with torch.no_grad():
         for name, factors in start.layers.items():
             weight = layers[name].weight
-            weight += torch.from_numpy(start.scale * factors.up @ factors.down).to(weight.dtype)
+            weight += torch.from_numpy(start.scale * factors.up @ factors.down).to(
+                weight.device, weight.dtype
+            )
 
 
 def _linear(model: Any, name: str, factors: Factors) -> nn.Linear:
@@ -96,8 +98,8 @@ def _factors(state: Mapping[str, Tensor]) -> dict[str, Factors]:
     names = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in state}
     return {
         name: Factors(
-            down=state[f"{PREFIX}{name}.lora_A.weight"].float().numpy(),
-            up=state[f"{PREFIX}{name}.lora_B.weight"].float().numpy(),
+            down=state[f"{PREFIX}{name}.lora_A.weight"].float().cpu().numpy(),
+            up=state[f"{PREFIX}{name}.lora_B.weight"].float().cpu().numpy(),
         )
         for name in sorted(names)
     }

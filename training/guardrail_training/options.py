@@ -1,0 +1,97 @@
+"""Makes a command of a function that takes settings: every setting is an option of the command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import typer
+
+from guardrail.config.settings import hints_of
+from guardrail_training.recipe import parse_changes, read_recipe
+from guardrail_training.settings import Setting
+
+__all__ = ["with_settings"]
+
+Kind = TypeVar("Kind")
+
+RECIPE = Annotated[
+    str | None,
+    typer.Option(help="Settings of the run: a name in 'guardrail-train recipes list', or a TOML file."),
+]
+CHANGES = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, its value as in TOML; repeatable."),
+]
+
+
+def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The decorator of a command whose first argument is the settings of that kind.
+
+    What is given on the command line lies over the recipe, an option over ``--set``. Fields without
+    ``setting`` are options too, by type and default alone.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        hints = hints_of(kind)
+        options = [_option(one, hints[one.name]) for one in fields(kind)]
+        names = [one.name for one in fields(kind)]
+
+        def run(**given: Any) -> None:
+            chosen = {name: given.pop(name) for name in names}
+            overrides = {name: value for name, value in chosen.items() if value not in (None, [])}
+            overrides = parse_changes(given.pop("changes") or []) | overrides
+            command(read_recipe(given.pop("recipe"), settings=kind, overrides=overrides), **given)
+
+        shared = [_parameter("recipe", RECIPE), _parameter("changes", CHANGES)]
+        parameters = [*shared, *options, *own]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def _option(one: Field[Any], hint: Any) -> inspect.Parameter:
+    """The option of a setting; None where it is not given, so that the recipe's value holds."""
+    known: Setting | None = one.metadata.get("setting")
+    bounds = f" Range: {known.bounds}." if known is not None and known.bounds else ""
+    kind = _plain(hint)
+    flag = f"--{one.name.replace('_', '-')}"
+    names = (f"{flag}/--no{flag[1:]}",) if kind is bool else (flag,)
+    described = typer.Option(
+        *names,
+        help=f"{known.help if known is not None else ''}{bounds}".strip(),
+        show_default=_shown(one.default),
+        rich_help_panel=known.group if known is not None else "Settings",
+    )
+    return _parameter(
+        one.name, Annotated[(list[str] if get_origin(kind) is tuple else kind) | None, described]
+    )
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _plain(hint: Any) -> Any:
+    """The type of a value that is given: a setting that may be None takes another one."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if type(None) in get_args(hint) else hint
+
+
+def _shown(default: Any) -> str | bool:
+    if default is MISSING:
+        return False
+    if default in (None, "", ()):
+        return "none"
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return ", ".join(default)
+    return json.dumps(default)[1:-1] if isinstance(default, str) else str(default)
