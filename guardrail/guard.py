@@ -37,7 +37,7 @@ from guardrail.wrap import wrap
 if TYPE_CHECKING:
     from guardrail.config import Config
     from guardrail.engine.batching import Batcher
-    from guardrail.outcome.explanation import Explanation
+    from guardrail.outcome.explanation import Explanation, Sentence
 
 __all__ = ["Guard"]
 
@@ -161,12 +161,12 @@ class Guard:
 
         It holds candidates that checks refused; they are kept nowhere else. A blocked text does not raise.
         """
-        from guardrail.outcome.explanation import Explanation, Sentence
+        from guardrail.outcome.explanation import Explanation
 
         told: list[Sentence] = []
         try:
             with WithoutFrames(GuardrailError, TypeError):
-                outcome = drive(moderate(self.policy, told=told), _require_str(text), self._threads)
+                outcome = drive(moderate(self.policy, told=told.append), _require_str(text), self._threads)
         finally:
             del text
         if self._trail is not None:
@@ -210,12 +210,21 @@ class Guard:
         finally:
             del chunks
 
-    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
-        """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
+    def astream(
+        self,
+        chunks: AsyncIterable[str] | Iterable[str],
+        *,
+        told: Callable[[Sentence], object] | None = None,
+    ) -> AsyncStream:
+        """The same for ``async for``, without blocking the event loop; concurrent calls share model calls.
+
+        ``told`` is called with each sentence once its text was handed out, and with all that was tried for
+        it, as ``explain`` gives it; by default no candidate is kept.
+        """
         try:
             with WithoutFrames(GuardrailError, TypeError):
                 ears = self._ears(self._asettle)
-                return AsyncStream(self._stream_flow(), chunks, batcher=self._shared(), **ears)
+                return AsyncStream(self._stream_flow(told), chunks, batcher=self._shared(), **ears)
         finally:
             del chunks
 
@@ -369,13 +378,13 @@ class Guard:
                 reasons.append(error.reason)
         return tuple(reasons)
 
-    def _stream_flow(self) -> Flow:
+    def _stream_flow(self, told: Callable[[Sentence], object] | None = None) -> Flow:
         if self.policy.block == "whole":
             raise UsageError(
                 "a stream cannot take back what it has shown, as Policy(block='whole') demands: "
                 "use block='segment' or block='raise', or check the whole text"
             )
-        return moderate(self.policy)
+        return moderate(self.policy, told=told)
 
     def origin(self) -> Origin:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""

@@ -14,7 +14,7 @@ one gives the same outcome as a group of many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from guardrail.engine.record import Case, Record
 from guardrail.engine.scoring import judge
@@ -31,10 +31,10 @@ STRIDE = 8192
 """Characters cut into segments at a time: a driver may do something else after each stride."""
 
 
-def moderate(policy: Policy, *, told: list[Sentence] | None = None) -> Flow:
+def moderate(policy: Policy, *, told: Callable[[Sentence], object] | None = None) -> Flow:
     """A flow that moderates one text under a policy and returns its Outcome.
 
-    ``told`` receives every sentence with all that was tried for it; by default no candidate is kept.
+    ``told`` is called with every sentence and all that was tried for it; by default no candidate is kept.
     """
     record = Record(policy, told=told)
     try:

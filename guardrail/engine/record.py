@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from guardrail.engine.steps import Release
@@ -178,10 +178,10 @@ class Case:
 class Record:
     """One text's cases in order, its released pieces, and in the end its outcome.
 
-    ``told`` receives every sentence once it was released, with all that was tried; None keeps nothing.
+    ``told`` is called with every sentence once it was released, and all that was tried; None keeps nothing.
     """
 
-    def __init__(self, policy: Policy, *, told: list[Sentence] | None = None) -> None:
+    def __init__(self, policy: Policy, *, told: Callable[[Sentence], object] | None = None) -> None:
         self.policy = policy
         self._told = told
         self.rewrites_left = policy.max_rewrites
@@ -245,7 +245,7 @@ class Record:
         if release.edit is not None:
             self._edits.append(release.edit)
         if self._told is not None and case.body:
-            self._told.append(
+            self._told(
                 Sentence(
                     start=case.offset,
                     text=case.body,

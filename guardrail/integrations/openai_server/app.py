@@ -13,7 +13,8 @@ from starlette.routing import Route
 from guardrail.config import ServerSettings
 from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.openai_server.guard_api import ModeratorCache, guard_routes
+from guardrail.integrations.openai_server.detoxify import detoxify_routes
+from guardrail.integrations.openai_server.guard_api import guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
@@ -73,7 +74,8 @@ def create_app(
     # Documentation pages would load their scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     for router in (
-        guard_routes(proxy, ModeratorCache(moderator)),
+        detoxify_routes(proxy),
+        guard_routes(proxy),
         completion_routes(proxy),
         health_routes(readiness, metrics),
         _playground_routes(),
