@@ -13,6 +13,7 @@ from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
 from guardrail.guard import Guard
+from guardrail.integrations.completions.report import note_outcome
 from guardrail.integrations.completions.sanitize import CATEGORIES, identifiers_in, strings_in
 from guardrail.outcome import Action, Outcome
 from guardrail.outcome.explanation import Explanation, Sentence
@@ -141,6 +142,7 @@ class Moderator:
         return True
 
     def _counted(self, outcome: Outcome) -> Outcome:
+        note_outcome(outcome)
         if self._on_outcome is not None:
             self._on_outcome(outcome)
         return outcome

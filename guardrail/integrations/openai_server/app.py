@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guardrail.config import ServerSettings
 from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.report import reported
 from guardrail.integrations.openai_server.detoxify import detoxify_routes
 from guardrail.integrations.openai_server.guard_api import guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
@@ -20,9 +24,11 @@ from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
 from guardrail.integrations.openai_server.upstream import Upstream
+from guardrail.integrations.web.access_log import AccessLogMiddleware
 from guardrail.integrations.web.auth import AuthMiddleware, Keys
 from guardrail.integrations.web.errors import ErrorMiddleware, add_error_handlers
 from guardrail.integrations.web.pages import SecurityHeadersMiddleware, add_files
+from guardrail.integrations.web.request_id import RequestIdMiddleware
 
 __all__ = ["create_app"]
 
@@ -40,6 +46,13 @@ PATHS = frozenset(
         *("/v1/detoxify", "/healthz", "/readyz", "/metrics", *PLAYGROUND),
     }
 )
+
+CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST"),
+    "allow_headers": ("*",),  # clients send headers of their own, such as OpenAI's x-stainless-*
+    "expose_headers": ("x-request-id", "x-upstream-request-id", "retry-after"),
+}
+"""What pages of listed origins may send and read; keys travel in a header, so no cookies."""
 
 
 def create_app(
@@ -84,12 +97,31 @@ def create_app(
         _answer_head(router)
         app.include_router(router)
     add_error_handlers(app)
+    if settings.report:
+        app.add_middleware(ReportMiddleware)
     app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
-    app.add_middleware(AuthMiddleware, keys=keys)
+    app.add_middleware(AuthMiddleware, keys=keys, origins=settings.cors)
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
+    if settings.cors:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors, **CORS)
     app.add_middleware(MetricsMiddleware, metrics=metrics, paths=PATHS)
+    if settings.access_log:
+        app.add_middleware(AccessLogMiddleware, paths=PATHS)
+    app.add_middleware(RequestIdMiddleware)
     return app
+
+
+class ReportMiddleware:
+    """Has what is changed in an answer noted, so that the answer can say it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        with reported():
+            await self.app(scope, receive, send)
 
 
 def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Upstream | None:
