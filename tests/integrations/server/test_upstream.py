@@ -70,7 +70,7 @@ def test_errors_reach_the_client_as_its_own_exceptions(
     assert caught.value.body == error
     assert caught.value.response.headers["retry-after"] == "7"
     assert caught.value.response.headers["x-ratelimit-limit"] == "9"
-    assert caught.value.request_id == "req-1"
+    assert caught.value.response.headers["x-upstream-request-id"] == "req-1"
 
 
 def test_a_toxic_message_of_an_error_is_withheld(client: OpenAI, upstream: Upstream) -> None:
