@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,7 +27,7 @@ from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
 from guardrail.integrations.openai_server.upstream import Upstream
 from guardrail.integrations.web.access_log import AccessLogMiddleware
 from guardrail.integrations.web.auth import AuthMiddleware, Keys
-from guardrail.integrations.web.errors import ErrorMiddleware, add_error_handlers
+from guardrail.integrations.web.errors import ErrorMiddleware, JsonReply, add_error_handlers
 from guardrail.integrations.web.pages import SecurityHeadersMiddleware, add_files
 from guardrail.integrations.web.request_id import RequestIdMiddleware
 
@@ -37,13 +38,15 @@ PLAYGROUND = {
     "/": PAGE / "index.html",
     "/page.css": PAGE / "page.css",
     "/page.js": PAGE / "page.js",
+    "/marks.js": PAGE / "marks.js",
+    "/snippets.js": PAGE / "snippets.js",
     "/icon.svg": PAGE / "icon.svg",
 }
 """The page to try the guard on."""
 PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/moderations", "/v1/embeddings", "/v1/models"),
-        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", *PLAYGROUND),
+        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", "/page.json", *PLAYGROUND),
     }
 )
 
@@ -91,7 +94,7 @@ def create_app(
         guard_routes(proxy),
         completion_routes(proxy),
         health_routes(readiness, metrics),
-        _playground_routes(),
+        _playground_routes(audit=_serves(routers, "/audit"), upstream=upstream is not None),
         *routers,
     ):
         _answer_head(router)
@@ -130,10 +133,20 @@ def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Ups
     return Upstream(settings, key=keys.upstream, consumed=bool(keys.proxy), moderator=moderator)
 
 
-def _playground_routes() -> APIRouter:
+def _playground_routes(*, audit: bool, upstream: bool) -> APIRouter:
+    """The page, and what it has to know of this server."""
     router = APIRouter()
     add_files(router, PLAYGROUND)
+
+    @router.get("/page.json")
+    async def about() -> Response:
+        return JsonReply({"audit": audit, "upstream": upstream})
+
     return router
+
+
+def _serves(routers: Sequence[APIRouter], path: str) -> bool:
+    return any(getattr(route, "path", None) == path for router in routers for route in router.routes)
 
 
 def _answer_head(router: APIRouter) -> None:
