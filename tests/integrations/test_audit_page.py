@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from guardrail import Policy
 from guardrail.audit.store import AuditStore
-from guardrail.integrations.audit.review import record_of
+from guardrail.integrations.audit.records import record_of
 from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server import Keys as ServerKeys
 from guardrail.integrations.openai_server import create_app
