@@ -29,6 +29,7 @@ FILES = {
     "/audit": FOLDER / "index.html",
     "/audit/audit.css": FOLDER / "audit.css",
     "/audit/audit.js": FOLDER / "audit.js",
+    "/audit/trend.js": FOLDER / "trend.js",
 }
 Word = Annotated[str | None, Parameter(max_length=300)]
 State = Literal["open", "accepted", "corrected"]

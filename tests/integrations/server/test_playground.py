@@ -23,7 +23,7 @@ from guardrail.integrations.openai_server import Keys as ServerKeys
 from guardrail.integrations.openai_server import create_app
 from guardrail.integrations.web.auth import Reviewers
 from tests.fakes import WordRewriter
-from tests.integrations.server.browser import Playground, chromium
+from tests.integrations.server.browser import CONTRASTS, Playground, chromium
 from tests.integrations.server.running import CLEAN, MENDED, PROXY_KEY, TOXIC, fake_guard, proxy, serving
 from tests.waiting import PATIENCE
 
@@ -348,23 +348,3 @@ def test_nothing_is_checked_where_there_is_no_text(page: Playground) -> None:
     page.element("submit").click()
     assert page.element("problem").text == "There is no text yet."
     assert page.driver.switch_to.active_element.get_attribute("id") == "text"
-
-
-CONTRASTS = """
-const channel = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
-const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-const colour = (text) => text.match(/[\\d.]+/g).map(Number);
-const ground = (element) => {
-  const [r, g, b, a = 1] = colour(getComputedStyle(element).backgroundColor);
-  return a === 0 && element.parentElement ? ground(element.parentElement) : [r, g, b];
-};
-const found = [];
-for (const element of document.querySelectorAll("body *")) {
-  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  if (!own || !element.checkVisibility() || element.closest(".visually-hidden, noscript")) continue;
-  const [one, other] = [light(colour(getComputedStyle(element).color)), light(ground(element))];
-  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-  found.push([element.tagName + "." + element.className, Math.round(ratio * 100) / 100]);
-}
-return found;
-"""
