@@ -105,12 +105,21 @@ class Page:
 
     def numbers(self) -> list[int]:
         """The interventions that are shown."""
-        return [int(cell.text) for cell in self.elements("#list td.id")]
+        script = (
+            "return [...document.querySelectorAll('#list td.id')].map((cell) => Number(cell.textContent))"
+        )
+        found: list[int] = self.driver.execute_script(script)
+        return found
 
     def press(self, *keys: str) -> None:
         """Presses keys wherever the focus is."""
         for key in keys:
             ActionChains(self.driver).send_keys(key).perform()
+
+    def write(self, text: str) -> None:
+        """Writes over what is in the field that has the focus."""
+        self.focused.send_keys(Keys.CONTROL + "a")
+        self.focused.send_keys(text)
 
     def wait_for(self, status: str) -> None:
         """Waits until the page says this."""
@@ -213,7 +222,7 @@ def test_filters_apply_and_are_cleared(page: Page) -> None:
     page.elements("#filters button[type=reset]")[0].send_keys(Keys.ENTER)
     page.wait_for("62 interventions.")
     page.elements("#more summary")[0].click()
-    Select(page.element("label")).select_by_value("threat")
+    Select(page.element("label")).select_by_visible_text("threat")
     page.elements("#filters button[type=submit]")[0].click()
     page.wait_for("No intervention fits.")
 
@@ -250,7 +259,8 @@ def test_a_rewrite_is_accepted_and_a_mask_corrected(page: Page, store: AuditStor
     assert page.at == MASKED, "the next one is at hand"
     page.press("c")
     assert page.focused.get_attribute("id") == f"correction-{MASKED}"
-    page.press(Keys.CONTROL + "a", "Shut up, you person.", Keys.TAB, Keys.ENTER)
+    page.write("Shut up, you person.")
+    page.press(Keys.TAB, Keys.ENTER)
     page.wait_for(f"Number {MASKED} is corrected.")
     assert record_of(store.database, 3).decision == "accepted"
     record = record_of(store.database, MASKED)
@@ -301,7 +311,9 @@ def test_a_correction_that_checks_refuse_is_saved_once_it_is_confirmed(page: Pag
     page.press("]")
     page.wait_until(lambda: page.at == 12)
     page.row(MASKED).click()
-    page.press("c", Keys.CONTROL + "a", "You moron.", Keys.TAB, Keys.ENTER)
+    page.press("c")
+    page.write("You moron.")
+    page.press(Keys.TAB, Keys.ENTER)
     page.wait_until(lambda: "toxic: it still reads as toxic" in page.focused.text)
     assert record_of(store.database, MASKED).decision is None
     page.element(f"correction-{MASKED}").send_keys("!")
