@@ -19,6 +19,7 @@ from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.report import reported
 from guardrail.integrations.openai_server.detoxify import detoxify_routes
+from guardrail.integrations.openai_server.gateways import GATEWAY_PATHS, gateway_routes
 from guardrail.integrations.openai_server.guard_api import guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
@@ -46,7 +47,7 @@ PLAYGROUND = {
 PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/moderations", "/v1/embeddings", "/v1/models"),
-        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", "/page.json", *PLAYGROUND),
+        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", "/page.json", *GATEWAY_PATHS, *PLAYGROUND),
     }
 )
 
@@ -92,6 +93,7 @@ def create_app(
     for router in (
         detoxify_routes(proxy),
         guard_routes(proxy),
+        gateway_routes(proxy),
         completion_routes(proxy),
         health_routes(readiness, metrics),
         _playground_routes(audit=_serves(routers, "/audit"), upstream=upstream is not None),

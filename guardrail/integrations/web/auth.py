@@ -22,6 +22,7 @@ UPSTREAM_KEY = "GUARDRAIL_UPSTREAM_KEY"
 AUDIT_KEYS = "GUARDRAIL_AUDIT_KEYS"
 MIN_KEY_LENGTH = 16
 API = "/v1/"
+LOCKED_PATHS = frozenset(("/metrics", "/request", "/response"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class AuthMiddleware:
 
 def _needs_key(path: str) -> bool:
     """True for all that holds text or metrics; what else is mounted has keys of its own."""
-    return path == "/metrics" or path.startswith(API)
+    return path in LOCKED_PATHS or path.startswith((API, "/beta/"))
 
 
 def _hostname(host: str) -> str:
