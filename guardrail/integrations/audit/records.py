@@ -144,11 +144,11 @@ def days(database: Database, query: Query, *, last: int = 30) -> list[Day]:
     found = _matching(_filtered(query).where(interventions.c.at >= midnight))
     at = found.c.at if database.is_sqlite else func.timezone("UTC", found.c.at)
     day = func.date(at).label("day")
-    counted = select(day, found.c.action, func.count().label("count")).group_by(day, found.c.action)
+    counted = select(day, found.c.action, func.count().label("number")).group_by(day, found.c.action)
     every = {start + timedelta(days=number): dict[str, int]() for number in range((end - start).days + 1)}
     with database.transaction() as connection:
         for row in connection.execute(counted):
-            every.setdefault(date.fromisoformat(str(row.day)), {})[row.action] = row.count
+            every.setdefault(date.fromisoformat(str(row.day)), {})[row.action] = row.number
     return [Day(day, counts) for day, counts in sorted(every.items())]
 
 
