@@ -52,7 +52,7 @@ from guardrail.wrap import wrap
 if TYPE_CHECKING:
     from guardrail.config import Config
     from guardrail.engine.batching import Batcher, Statistics
-    from guardrail.outcome.explanation import Explanation
+    from guardrail.outcome.explanation import Explanation, Sentence
 
 __all__ = ["Guard"]
 
@@ -173,11 +173,12 @@ class Guard:
 
         It holds candidates that checks refused; they are kept nowhere else. A blocked text does not raise.
         """
-        from guardrail.outcome.explanation import Explanation, Sentence
+        from guardrail.outcome.explanation import Explanation
 
         sentences: list[Sentence] = []
         try:
-            outcome = drive(moderate(self._policy, sentences=sentences), _require_str(text), self._ask)
+            flow = moderate(self._policy, on_sentence=sentences.append)
+            outcome = drive(flow, _require_str(text), self._ask)
         except MISUSE as error:
             raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
@@ -225,11 +226,20 @@ class Guard:
         finally:
             del chunks
 
-    def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream:
-        """The same for ``async for``, without blocking the event loop; concurrent calls share model calls."""
+    def astream(
+        self,
+        chunks: AsyncIterable[str] | Iterable[str],
+        *,
+        on_sentence: Callable[[Sentence], object] | None = None,
+    ) -> AsyncStream:
+        """The same for ``async for``, without blocking the event loop; concurrent calls share model calls.
+
+        ``on_sentence`` is called with each sentence once its text was handed out, and all that was tried for
+        it, as ``explain`` gives it; by default no candidate is kept.
+        """
         try:
             callbacks = self._stream_callbacks(self._asettle)
-            return AsyncStream(self._stream_flow(), chunks, batcher=self._batcher(), **callbacks)
+            return AsyncStream(self._stream_flow(on_sentence), chunks, batcher=self._batcher(), **callbacks)
         except MISUSE as error:
             raise without_frames(error)  # noqa: B904  # it is the same error
         finally:
@@ -404,13 +414,13 @@ class Guard:
         """How the model calls of coroutines and of threads that ask together are shared, now and so far."""
         return self._batcher().statistics()
 
-    def _stream_flow(self) -> Flow:
+    def _stream_flow(self, on_sentence: Callable[[Sentence], object] | None = None) -> Flow:
         if self._policy.block == "whole":
             raise UsageError(
                 "a stream cannot take back what it has shown, as Policy(block='whole') demands: "
                 "use block='segment' or block='raise', or check the whole text"
             )
-        return moderate(self._policy)
+        return moderate(self._policy, on_sentence=on_sentence)
 
     def origin(self) -> Origin:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""

@@ -24,6 +24,7 @@ no path is given. Secrets (``GUARDRAIL_PROXY_KEYS``, ``GUARDRAIL_UPSTREAM_KEY``,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9_.-]+)(:\d{1,5})?", re.ASCII)
 SERVER_RANGES = (
     ("port", 0, 65535),
     ("max_body", 1, 1 << 40),
@@ -159,6 +161,9 @@ class ServerSettings:
     max_seconds     seconds for a whole request
     allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
                     strings and lists of parts moderated like ``content``
+    cors            origins whose web pages may ask for ``/v1/...``, such as "https://app.example.org"
+    report          add a field "guardrail" to proxied completions that says what was changed, without text
+    access_log      log a line for each request, without text
     log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
     log_json        log one JSON object per line
     """
@@ -173,10 +178,19 @@ class ServerSettings:
     timeout: float = 120.0
     max_seconds: float = 900.0
     allowed_fields: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
+    report: bool = False
+    access_log: bool = True
     log_level: LogLevel = "info"
     log_json: bool = False
 
     def __post_init__(self) -> None:
+        for origin in self.cors:
+            if not ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"server cors must list origins such as https://app.example.org, got {origin!r}: scheme, "
+                    "host and port in lower case, no path, no *"
+                )
         for name, low, high in SERVER_RANGES:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(

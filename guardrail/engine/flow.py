@@ -14,7 +14,7 @@ one gives the same outcome as a group of many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from guardrail.engine.scoring import Allowance, Case, Trace, judge
 from guardrail.engine.steps import PAUSE, Flow, Read, Release, Steps, UnfinishedError
@@ -33,12 +33,13 @@ MIN_CONTEXT = 20
 """Characters that a context counts as there: a shorter one must pay for the segment behind it, too."""
 
 
-def moderate(policy: Policy, *, sentences: list[Sentence] | None = None) -> Flow:
+def moderate(policy: Policy, *, on_sentence: Callable[[Sentence], object] | None = None) -> Flow:
     """A flow that moderates one text under a policy and returns its Outcome.
 
-    ``sentences`` receives every sentence with all that was tried for it; by default no candidate is kept.
+    ``on_sentence`` is called with every sentence and all that was tried for it; by default no candidate is
+    kept.
     """
-    record = Record(policy, sentences=sentences)
+    record = Record(policy, on_sentence=on_sentence)
     try:
         yield from _read(policy, record)
     except UnfinishedError:
@@ -96,12 +97,13 @@ def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
 class Record:
     """One text's cases in order, its released pieces, and in the end its outcome.
 
-    ``sentences`` receives every sentence once it was released, with all that was tried; None keeps nothing.
+    ``on_sentence`` is called with every sentence once it was released, and all that was tried; None keeps
+    nothing.
     """
 
-    def __init__(self, policy: Policy, *, sentences: list[Sentence] | None = None) -> None:
+    def __init__(self, policy: Policy, *, on_sentence: Callable[[Sentence], object] | None = None) -> None:
         self.policy = policy
-        self._sentences = sentences
+        self._on_sentence = on_sentence
         self.rewrites_left = policy.max_rewrites
         self._tail = ""
         self._traces: tuple[Trace, ...] = ()
@@ -126,7 +128,7 @@ class Record:
                 reach = tuple(trace for trace in self._traces if trace.end > begin)
             trace = Trace(segment.start + len(segment.text), clear=segment.core.start == segment.core.end)
             case = Case(segment, context, trace, reach, self._allowance)
-            case.attempts = None if self._sentences is None else []
+            case.attempts = None if self._on_sentence is None else []
             cases.append(case)
             self._traces = (*reach, trace)
             # One character more than the context shows whether the cut falls inside a word.
@@ -163,8 +165,8 @@ class Record:
         self._released.append(release.text)
         if release.edit is not None:
             self._edits.append(release.edit)
-        if self._sentences is not None and case.body:
-            self._sentences.append(
+        if self._on_sentence is not None and case.body:
+            self._on_sentence(
                 Sentence(
                     start=case.offset,
                     text=case.body,

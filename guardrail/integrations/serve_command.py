@@ -39,6 +39,13 @@ def serve(
     allow_field: Annotated[
         list[str] | None, typer.Option(help="A field of messages to pass on, moderated; repeatable.")
     ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A web page's origin that may ask for /v1/...; repeatable."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Add a field 'guardrail' to completions: what was changed.")
+    ] = False,
     ladder: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +59,14 @@ def serve(
         Level | None, typer.Option(help="Log this and what is graver; info if omitted.", show_default=False)
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object per line.")] = False,
+    access_log: Annotated[
+        bool | None,
+        typer.Option(
+            "--access-log/--no-access-log",
+            help="Log a line for each request, without text; on if omitted.",
+            show_default=False,
+        ),
+    ] = None,
     audit: AuditOption = None,
     audit_text: AuditTextOption = False,
     config: ConfigOption = None,
@@ -71,6 +86,9 @@ def serve(
         "host": host,
         "port": port,
         "allowed_fields": tuple(allow_field) if allow_field else None,
+        "cors": tuple(cors) if cors else None,
+        "report": report or None,
+        "access_log": access_log,
         "log_level": None if log_level is None else log_level.value,
         "log_json": log_json or None,
     }

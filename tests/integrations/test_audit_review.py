@@ -15,17 +15,16 @@ import pytest
 from typer.testing import CliRunner
 
 from guardrail import Guard, Policy
+from guardrail.audit.schema import interventions
 from guardrail.audit.store import AuditStore
 from guardrail.errors import ConfigError, UsageError
+from guardrail.integrations.audit.records import Query, Record, days, page, record_of
 from guardrail.integrations.audit.review import (
-    Query,
-    Record,
     RefusedCorrectionError,
+    accept_all,
     corrections,
     decide,
-    page,
     pairs,
-    record_of,
 )
 from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.cli import app
@@ -155,6 +154,77 @@ def test_where_no_text_is_kept_there_is_nothing_to_decide(where: str) -> None:
     with pytest.raises(UsageError, match="its text is not kept"):
         decide(store.database, 1, "accepted", reviewer="alice")
     store.close()
+
+
+def test_a_search_finds_parts_of_texts_and_numbers(store: AuditStore) -> None:
+    correct(store, 4, "Please be QUIET.", confirmed=["meaning", "name"])
+    assert numbers(store, text="moron") == [2]
+    assert numbers(store, text="MORON") == [2], "in capitals or not"
+    assert numbers(store, text="quiet") == [4], "in a correction"
+    assert numbers(store, text="person") == [3, 2, 1], "in what was shown"
+    assert numbers(store, text="%") == [], "taken literally"
+    assert numbers(store, text="_moron") == []
+    assert numbers(store, text="#2") == numbers(store, text=" #2 ") == [2]
+    assert numbers(store, text="#99") == []
+    assert numbers(store, text="idiot", action="masked") == [4]
+    assert "moron" not in repr(Query(text="moron"))
+
+
+def test_a_whole_segment_is_found_even_where_no_text_is_kept(where: str) -> None:
+    store = AuditStore(where)
+    guard(store).check_many(["You are an idiot.", "What a moron he is."])
+    assert numbers(store, text="What a moron he is.") == [2]
+    assert numbers(store, text="moron") == []
+    store.close()
+
+
+def test_a_page_says_how_many_records_fit_on_all_pages(store: AuditStore) -> None:
+    assert page(store.database, Query(limit=2)).total == 5
+    assert page(store.database, Query(limit=2, before=3)).total == 5
+    assert page(store.database, Query(action="rewritten", limit=1)).total == 3
+    assert page(store.database, Query(text="no such words")).total == 0
+    decide(store.database, 1, "accepted", reviewer="alice")
+    decide(store.database, 1, "accepted", reviewer="bob")
+    assert page(store.database, Query()).total == 5, "two decisions on one record are one record"
+    assert page(store.database, Query(review="open")).total == 4
+
+
+def test_days_are_counted_by_action_with_those_on_which_nothing_happened(store: AuditStore) -> None:
+    now = datetime.now(timezone.utc)
+    last_week = now - timedelta(days=7)
+    with store.database.transaction(write=True) as connection:
+        moved = interventions.update().where(interventions.c.id.in_([1, 4])).values(at=last_week)
+        connection.execute(moved)
+    found = days(store.database, Query())
+    assert len(found) == 30
+    assert [one.day for one in found] == sorted(one.day for one in found)
+    counted = {one.day: one.counts for one in found if one.counts}
+    assert counted[last_week.date()] == {"rewritten": 1, "masked": 1}
+    assert sum(sum(counts.values()) for counts in counted.values()) == 5
+    (only,) = [one for one in days(store.database, Query(action="masked")) if one.counts]
+    assert (only.day, only.counts) == (last_week.date(), {"masked": 1})
+    until = datetime.combine(last_week.date(), datetime.min.time(), timezone.utc) + timedelta(days=1)
+    before = days(store.database, Query(since=until - timedelta(days=3), until=until))
+    assert [sum(one.counts.values()) for one in before] == [0, 0, 2]
+
+
+def test_several_rewrites_are_accepted_at_once_and_the_others_are_named(store: AuditStore) -> None:
+    decide(store.database, 2, "accepted", reviewer="bob")
+    done = accept_all(store.database, [1, 2, 3, 4, 5, 99], reviewer="alice")
+    assert [(record.id, record.reviewer) for record in done.records] == [
+        (3, "alice"),
+        (2, "bob"),
+        (1, "alice"),
+    ]
+    assert done.refused == {
+        4: "it was masked, not rewritten",
+        5: "its text is not kept (include_text)",
+        99: "the audit has no such intervention",
+    }
+    assert numbers(store, review="accepted") == [3, 2, 1]
+    for count in (0, 201):
+        with pytest.raises(UsageError, match="between 1 and 200"):
+            accept_all(store.database, [1] * count, reviewer="alice")
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"action": "rewriten"}])
@@ -324,6 +394,56 @@ def test_without_a_valid_key_nothing_is_read_or_decided(client: httpx.Client) ->
         )
         assert answer.status_code == 401
         assert "no valid audit key" in answer.json()["error"]["message"]
+
+
+def test_new_paths_need_a_key_too(client: httpx.Client) -> None:
+    for method, path in (
+        ("GET", "/audit/me"),
+        ("GET", "/audit/days"),
+        ("POST", "/audit/days"),
+        ("POST", "/audit/interventions"),
+        ("POST", "/audit/decisions"),
+    ):
+        answer = client.request(method, path, json={"numbers": [1]} if method == "POST" else None)
+        assert answer.status_code == 401, path
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_server_without_audit_keys_says_so(store: AuditStore) -> None:
+    routes = audit_routes(store.database, Reviewers({}), guard=guard(store))
+    with serving(create_app(guard(store), keys=Keys(), routers=[routes])) as url:
+        error = get(f"{url}/audit/me", headers=ALICE).json()["error"]
+    assert error["code"] == "no_audit_keys"
+    assert "GUARDRAIL_AUDIT_KEYS is not set" in error["message"]
+
+
+def test_a_reviewer_searches_without_the_words_in_the_address(client: httpx.Client) -> None:
+    path = "/audit/interventions?action=rewritten&limit=1"
+    answer = client.post(path, json={"text": "idiot"}, headers=ALICE).json()
+    assert ([record["id"] for record in answer["records"]], answer["total"]) == ([3], 2)
+    assert client.post(path, json={"txt": "idiot"}, headers=ALICE).status_code == 400
+    long = client.post(path, json={"text": "x" * 1001}, headers=ALICE)
+    assert (long.status_code, "x" * 20 in long.text) == (400, False)
+    assert client.get("/audit/interventions?text=idiot", headers=ALICE).json()["total"] == 5, (
+        "not in addresses"
+    )
+    by_day = client.post("/audit/days", json={"text": "idiot"}, headers=ALICE).json()["days"]
+    assert sum(sum(one["counts"].values()) for one in by_day) == 3
+    assert len(client.get("/audit/days", headers=ALICE).json()["days"]) == 30
+
+
+def test_a_reviewer_accepts_several_at_once(client: httpx.Client) -> None:
+    assert client.get("/audit/me", headers=ALICE).json() == {"reviewer": "alice"}
+    answer = client.post("/audit/decisions", json={"numbers": [1, 4]}, headers=ALICE).json()
+    assert [(record["id"], record["decision"]) for record in answer["records"]] == [(1, "accepted")]
+    assert answer["refused"] == [{"id": 4, "message": "it was masked, not rewritten"}]
+    for numbers in ([], [1] * 201, [-1], ["x"]):
+        assert client.post("/audit/decisions", json={"numbers": numbers}, headers=ALICE).status_code == 400
+
+
+def test_a_record_has_its_reasons_in_plain_words(client: httpx.Client) -> None:
+    records = client.get("/audit/interventions", headers=ALICE).json()["records"]
+    assert records[0]["words"] == {"detector_invalid": "the detector returned what it may not"}
 
 
 def test_a_reviewer_reads_filters_and_decides(client: httpx.Client) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from guardrail.audit.database import Database
-from guardrail.integrations.audit.review import Query, page
+from guardrail.integrations.audit.records import Query, page
 from tests.integrations.server.running import get, post
 from tests.waiting import PATIENCE
 

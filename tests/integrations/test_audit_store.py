@@ -26,7 +26,7 @@ from guardrail.audit.store import AuditStore
 from guardrail.audit.trail import SHIPPED, Intervention
 from guardrail.errors import AuditError, BlockedError, UsageError
 from guardrail.events import fingerprint
-from guardrail.integrations.audit.review import Query, Record, page
+from guardrail.integrations.audit.records import Query, Record, page
 from guardrail.manifest import Manifest, sha256_of
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
 from tests.test_privacy import shown

@@ -24,7 +24,7 @@ import guardrail
 from guardrail import Guard, Outcome, Policy
 from guardrail.audit.database import Database
 from guardrail.errors import UsageError
-from guardrail.integrations.audit.review import Query, page
+from guardrail.integrations.audit.records import Query, page
 from guardrail.integrations.cli import app
 from guardrail.integrations.rows.job import Job, Summary
 from tests.fakes import BagEmbedder, WordDetector, WordGuard, WordRewriter

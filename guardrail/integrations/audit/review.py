@@ -1,115 +1,37 @@
-"""What people ask of an audit and add to it: pages of interventions, decisions on them, training pairs."""
+"""What people decide on interventions, and the training pairs that come of that."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import Float, RowMapping, Select, cast, func, null, select
+from sqlalchemy import func, null, select
 
 from guardrail.audit.database import Database
 from guardrail.audit.schema import interventions, reviews
 from guardrail.audit.trail import now
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
+from guardrail.integrations.audit.records import LONGEST_PAGE, Record, last_reviews, record_of, records_of
 from guardrail.outcome import Action
 
 __all__ = [
+    "Accepted",
     "Corrections",
     "Decision",
-    "Page",
     "Pair",
-    "Query",
-    "Record",
     "RefusedCorrectionError",
+    "accept_all",
     "corrections",
     "decide",
-    "page",
     "pairs",
-    "record_of",
 ]
 
 Decision = Literal["accepted", "corrected"]
-LONGEST_PAGE = 200
 LONGEST_CORRECTION = 10_000
 _ROWS_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """Which interventions are wanted; None leaves a condition out, and all conditions hold together.
-
-    ``label`` asks for a score of at least ``least`` under that label. ``since`` is included, ``until`` is
-    not. ``model`` is a part of the identity of detector, lexicon or rewriter. ``review`` is ``open`` where
-    nobody has decided. ``before`` is the ``next`` of an earlier page; the newest come first.
-    """
-
-    action: str | None = None
-    label: str | None = None
-    least: float = 0.5
-    since: datetime | None = None
-    until: datetime | None = None
-    policy: str | None = None
-    model: str | None = None
-    key: str | None = None
-    review: Literal["open", "accepted", "corrected"] | None = None
-    before: int | None = None
-    limit: int = 50
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.limit <= LONGEST_PAGE:
-            raise UsageError(f"a page has between 1 and {LONGEST_PAGE} rows, not {self.limit}")
-        if self.action is not None and self.action not in {str(action) for action in Action}:
-            raise UsageError(f"no action {self.action!r}; there are {', '.join(map(str, Action))}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One intervention as it was recorded, and the last decision on it. Shows no text in its ``repr``.
-
-    ``confirmed`` names the checks that refuse the correction, which its reviewer confirmed all the same; None
-    where nothing was checked.
-    """
-
-    id: int
-    at: datetime
-    text_key: str
-    kind: str
-    start: int
-    end: int
-    hmac: str
-    action: str
-    scores: dict[str, float]
-    scores_after: dict[str, float] | None
-    similarity: float | None
-    acceptable: float | None
-    failed_checks: list[str]
-    degraded: list[str]
-    policy: str
-    detector: str
-    lexicon: str
-    rewriter: str
-    before: str | None
-    after: str | None
-    decision: str | None
-    correction: str | None
-    reviewer: str | None
-    reviewed_at: datetime | None
-    confirmed: list[str] | None
-
-    def __repr__(self) -> str:
-        return f"Record(id={self.id}, action={self.action!r}, decision={self.decision!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some records, newest first; ``next`` is the ``before`` of the page that follows, None on the last."""
-
-    records: list[Record]
-    next: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +51,14 @@ class Corrections:
     unchecked: int
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of several acceptances: the records, and by number why others were not accepted."""
+
+    records: list[Record]
+    refused: dict[int, str]
+
+
 class RefusedCorrectionError(UsageError):
     """Checks refuse a correction, and the reviewer has not confirmed it; ``failed_checks`` names them."""
 
@@ -138,23 +68,6 @@ class RefusedCorrectionError(UsageError):
             "correction, as they would refuse a rewrite; change it, or confirm these checks"
         )
         self.failed_checks = failed_checks
-
-
-def page(database: Database, query: Query) -> Page:
-    """The records that a query asks for."""
-    with database.transaction() as connection:
-        rows = connection.execute(_filtered(query).limit(query.limit + 1)).mappings().all()
-    records = [_record(row) for row in rows[: query.limit]]
-    return Page(records, records[-1].id if len(rows) > query.limit else None)
-
-
-def record_of(database: Database, number: int) -> Record:
-    """One record; UsageError where there is none."""
-    with database.transaction() as connection:
-        row = connection.execute(_everything().where(interventions.c.id == number)).mappings().first()
-    if row is None:
-        raise UsageError(f"the audit has no intervention {number}")
-    return _record(row)
 
 
 def decide(
@@ -195,12 +108,37 @@ def decide(
     return record_of(database, number)
 
 
+def accept_all(database: Database, numbers: Sequence[int], *, reviewer: str) -> Accepted:
+    """Accepts several rewrites at once; those that cannot be accepted are named with the reason.
+
+    One that is accepted already gets no further decision. Raises UsageError for more than a page of them.
+    """
+    if not 1 <= len(numbers) <= LONGEST_PAGE:
+        raise UsageError(
+            f"between 1 and {LONGEST_PAGE} interventions are accepted at a time, not {len(numbers)}"
+        )
+    found = {record.id: record for record in records_of(database, numbers)}
+    refused = {number: "the audit has no such intervention" for number in numbers if number not in found}
+    refused |= {
+        record.id: problem for record in found.values() if (problem := _undecidable(record, "accepted", None))
+    }
+    rows = [
+        {"intervention": number, "at": now(), "decision": "accepted", "reviewer": reviewer}
+        for number, record in found.items()
+        if number not in refused and record.decision != "accepted"
+    ]
+    if rows:
+        with database.transaction(write=True) as connection:
+            connection.execute(reviews.insert(), rows)
+    return Accepted(records_of(database, [number for number in found if number not in refused]), refused)
+
+
 def pairs(database: Database) -> Iterator[Pair]:
     """Training pairs from accepted and corrected interventions, one for each toxic segment, in its order.
 
     A correction that was never checked, as by an earlier version, is left out.
     """
-    last = _last_reviews()
+    last = last_reviews()
     neutral = func.coalesce(last.c.correction, interventions.c.after)
     wanted = (
         select(interventions.c.before.label("toxic"), neutral.label("neutral"))
@@ -218,7 +156,7 @@ def pairs(database: Database) -> Iterator[Pair]:
 
 def corrections(database: Database) -> Corrections:
     """How far the corrections that count were checked."""
-    last = _last_reviews()
+    last = last_reviews()
     with database.transaction() as connection:
         found = connection.execute(select(last.c.confirmed).where(last.c.decision == "corrected")).scalars()
         checked = [None if failed is None else len(failed) for failed in found]
@@ -235,55 +173,3 @@ def _undecidable(record: Record, decision: Decision, correction: str | None) -> 
     if len(correction) > LONGEST_CORRECTION:
         return f"the correction is longer than {LONGEST_CORRECTION} characters"
     return "the correction is the original" if correction.strip() == record.before.strip() else None
-
-
-def _last_reviews() -> Any:
-    newest = select(func.max(reviews.c.id)).group_by(reviews.c.intervention)
-    return select(reviews).where(reviews.c.id.in_(newest)).subquery("last")
-
-
-def _everything() -> Select[Any]:
-    last = _last_reviews()
-    return (
-        select(
-            interventions,
-            last.c.decision,
-            last.c.correction,
-            last.c.reviewer,
-            last.c.confirmed,
-            last.c.at.label("reviewed_at"),
-        )
-        .outerjoin(last, last.c.intervention == interventions.c.id)
-        .order_by(interventions.c.id.desc())
-    )
-
-
-def _filtered(query: Query) -> Select[Any]:
-    table, chosen = interventions.c, _everything()
-    decision = chosen.selected_columns["decision"]
-    equal = {"action": table.action, "policy": table.policy, "key": table.text_key}
-    for name, column in equal.items():
-        if (value := getattr(query, name)) is not None:
-            chosen = chosen.where(column == value)
-    if query.since is not None:
-        chosen = chosen.where(table.at >= query.since)
-    if query.until is not None:
-        chosen = chosen.where(table.at < query.until)
-    if query.before is not None:
-        chosen = chosen.where(table.id < query.before)
-    if query.label is not None:
-        chosen = chosen.where(cast(table.scores[query.label].as_string(), Float) >= query.least)
-    if query.model is not None:
-        named = [column.contains(query.model, autoescape=True) for column in _models()]
-        chosen = chosen.where(named[0] | named[1] | named[2])
-    if query.review is not None:
-        chosen = chosen.where(decision.is_(None) if query.review == "open" else decision == query.review)
-    return chosen
-
-
-def _models() -> list[Any]:
-    return [interventions.c.detector, interventions.c.lexicon, interventions.c.rewriter]
-
-
-def _record(row: RowMapping) -> Record:
-    return Record(**{field.name: row[field.name] for field in fields(Record)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, cast
@@ -13,8 +13,10 @@ from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
 from guardrail.guard import Guard
+from guardrail.integrations.completions.report import note_outcome
 from guardrail.integrations.completions.sanitize import CATEGORIES, identifiers_in, strings_in
 from guardrail.outcome import Action, Outcome
+from guardrail.outcome.explanation import Explanation, Sentence
 from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
@@ -58,6 +60,22 @@ class Moderator:
     async def prose(self, text: str) -> Outcome:
         """The outcome of a text that people read."""
         return self._counted(await self.guard.acheck(text))
+
+    async def explained(self, text: str) -> Explanation:
+        """The outcome of such a text, with every sentence and all that was tried for it."""
+        explanation = await asyncio.to_thread(self.guard.explain, text)
+        self._counted(explanation.outcome)
+        return explanation
+
+    async def told(
+        self, chunks: AsyncIterable[str] | Iterable[str], tell: Callable[[Sentence], object]
+    ) -> Outcome:
+        """The same from chunks; ``tell`` is called with each sentence once it may be shown."""
+        async with self.guard.astream(chunks, on_sentence=tell) as stream:
+            async for _ in stream:
+                pass
+        assert stream.outcome is not None
+        return self._counted(stream.outcome)
 
     async def passages(self, texts: Sequence[str]) -> Passages:
         """Texts that people read one after the other, each judged with those before it."""
@@ -124,6 +142,7 @@ class Moderator:
         return True
 
     def _counted(self, outcome: Outcome) -> Outcome:
+        note_outcome(outcome)
         if self._on_outcome is not None:
             self._on_outcome(outcome)
         return outcome

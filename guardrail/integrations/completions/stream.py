@@ -21,6 +21,7 @@ from guardrail.integrations.completions.completion import (
     holds_no_text,
 )
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.report import current_report
 from guardrail.integrations.completions.sanitize import only_numbers
 from guardrail.integrations.strict_json import JsonObject, MalformedError
 
@@ -82,8 +83,9 @@ class CompletionStream:
                 choice.close()
         if self._error is not None:
             raise self._error
-        if self._usage is not None:
-            await self._write(self._envelope | {"choices": [], "usage": self._usage})
+        last = {"usage": self._usage, "guardrail": current_report()}
+        if found := {name: value for name, value in last.items() if value is not None}:
+            await self._write(self._envelope | {"choices": []} | found)
 
     async def emit(
         self, index: int, fields: JsonObject, *, reason: str | None = None, usage: JsonObject | None = None

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guardrail.config import ServerSettings
 from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.openai_server.guard_api import ModeratorCache, guard_routes
+from guardrail.integrations.completions.report import reported
+from guardrail.integrations.openai_server.detoxify import detoxify_routes
+from guardrail.integrations.openai_server.gateways import GATEWAY_PATHS, gateway_routes
+from guardrail.integrations.openai_server.guard_api import guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
 from guardrail.integrations.openai_server.upstream import Upstream
+from guardrail.integrations.web.access_log import AccessLogMiddleware
 from guardrail.integrations.web.auth import AuthMiddleware, Keys
-from guardrail.integrations.web.errors import ErrorMiddleware, add_error_handlers
+from guardrail.integrations.web.errors import ErrorMiddleware, JsonReply, add_error_handlers
 from guardrail.integrations.web.pages import SecurityHeadersMiddleware, add_files
+from guardrail.integrations.web.request_id import RequestIdMiddleware
 
 __all__ = ["create_app"]
 
@@ -30,15 +39,24 @@ PLAYGROUND = {
     "/": PAGE / "index.html",
     "/page.css": PAGE / "page.css",
     "/page.js": PAGE / "page.js",
+    "/marks.js": PAGE / "marks.js",
+    "/snippets.js": PAGE / "snippets.js",
     "/icon.svg": PAGE / "icon.svg",
 }
 """The page to try the guard on."""
 PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/moderations", "/v1/embeddings", "/v1/models"),
-        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", *PLAYGROUND),
+        *("/v1/detoxify", "/healthz", "/readyz", "/metrics", "/page.json", *GATEWAY_PATHS, *PLAYGROUND),
     }
 )
+
+CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST"),
+    "allow_headers": ("*",),  # clients send headers of their own, such as OpenAI's x-stainless-*
+    "expose_headers": ("x-request-id", "x-upstream-request-id", "retry-after"),
+}
+"""What pages of listed origins may send and read; keys travel in a header, so no cookies."""
 
 
 def create_app(
@@ -73,21 +91,42 @@ def create_app(
     # Documentation pages would load their scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     for router in (
-        guard_routes(proxy, ModeratorCache(moderator)),
+        detoxify_routes(proxy),
+        guard_routes(proxy),
+        gateway_routes(proxy),
         completion_routes(proxy),
         health_routes(readiness, metrics),
-        _playground_routes(),
+        _playground_routes(audit=_serves(routers, "/audit"), upstream=upstream is not None),
         *routers,
     ):
         _answer_head(router)
         app.include_router(router)
     add_error_handlers(app)
+    if settings.report:
+        app.add_middleware(ReportMiddleware)
     app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
-    app.add_middleware(AuthMiddleware, keys=keys)
+    app.add_middleware(AuthMiddleware, keys=keys, origins=settings.cors)
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
+    if settings.cors:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors, **CORS)
     app.add_middleware(MetricsMiddleware, metrics=metrics, paths=PATHS)
+    if settings.access_log:
+        app.add_middleware(AccessLogMiddleware, paths=PATHS)
+    app.add_middleware(RequestIdMiddleware)
     return app
+
+
+class ReportMiddleware:
+    """Has what is changed in an answer noted, so that the answer can say it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        with reported():
+            await self.app(scope, receive, send)
 
 
 def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Upstream | None:
@@ -96,10 +135,20 @@ def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Ups
     return Upstream(settings, key=keys.upstream, consumed=bool(keys.proxy), moderator=moderator)
 
 
-def _playground_routes() -> APIRouter:
+def _playground_routes(*, audit: bool, upstream: bool) -> APIRouter:
+    """The page, and what it has to know of this server."""
     router = APIRouter()
     add_files(router, PLAYGROUND)
+
+    @router.get("/page.json")
+    async def about() -> Response:
+        return JsonReply({"audit": audit, "upstream": upstream})
+
     return router
+
+
+def _serves(routers: Sequence[APIRouter], path: str) -> bool:
+    return any(getattr(route, "path", None) == path for router in routers for route in router.routes)
 
 
 def _answer_head(router: APIRouter) -> None:

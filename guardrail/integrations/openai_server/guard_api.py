@@ -1,34 +1,28 @@
-"""The paths that the guard answers itself: detoxify, moderations, embeddings, the list of models."""
+"""The paths that the guard answers as OpenAI's API does: moderations, embeddings, the list of models."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 import anyio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from guardrail.errors import ConfigError
 from guardrail.guard import Guard
-from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import without_text
 from guardrail.integrations.openai_server.limits import while_connected
 from guardrail.integrations.openai_server.proxy import Proxy
 from guardrail.integrations.openai_server.request import read_json
 from guardrail.integrations.strict_json import JsonObject
 from guardrail.integrations.web.errors import ApiError, JsonReply, validation_error
-from guardrail.outcome import Outcome, Verdict
-from guardrail.outcome.rows import verdict_row
+from guardrail.outcome import Verdict
 from guardrail.policy import Policy
-from guardrail.text.segment import Segmenter
 
-__all__ = ["ModeratorCache", "guard_routes"]
+__all__ = ["Question", "answered", "asked", "guard_routes"]
 
 PREFIX = "guardrail-"
 MODERATION = "guardrail-moderation"
@@ -43,16 +37,8 @@ CATEGORY_LABELS = {
 }
 """OpenAI's categories for which a label stands; those that nobody judged here are left out."""
 
+Q = TypeVar("Q", bound=BaseModel)
 Texts = Annotated[list[str], Field(max_length=MAX_TEXTS)]
-MAX_REMEMBERED = 64
-
-
-class PolicyOverrides(BaseModel):
-    """What a request wants different; None leaves it as it is."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    ladder: list[Literal["rewrite", "mask", "block"]] | None = None
 
 
 class TextPart(BaseModel):
@@ -64,7 +50,7 @@ class TextPart(BaseModel):
 
 
 class Question(BaseModel):
-    """What all three have in common: one text or several."""
+    """What all have in common: one text or several."""
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
     input: str | Texts
@@ -72,14 +58,6 @@ class Question(BaseModel):
     def texts(self) -> list[str]:
         """The texts as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
-
-
-class Detoxify(Question):
-    """Texts, the policy to use in place of the server's own, and whether to list every sentence's scores."""
-
-    model_config = ConfigDict(extra="forbid")
-    policy: PolicyOverrides = PolicyOverrides()
-    sentences: bool = False
 
 
 class Moderation(Question):
@@ -104,15 +82,10 @@ class Embedding(Question):
     dimensions: None = None
 
 
-def guard_routes(proxy: Proxy, policies: ModeratorCache) -> APIRouter:
+def guard_routes(proxy: Proxy) -> APIRouter:
     """The routes that need no upstream, and send on what asks for a model that is not ours."""
     router = APIRouter()
     guard = proxy.moderator.guard
-
-    @router.post("/v1/detoxify")
-    async def detoxify(request: Request) -> Response:
-        question = await _asked(request, Detoxify)
-        return await _answered(proxy, request, partial(_detoxified, proxy, policies, question))
 
     @router.post("/v1/moderations")
     async def moderations(request: Request) -> Response:
@@ -121,28 +94,29 @@ def guard_routes(proxy: Proxy, policies: ModeratorCache) -> APIRouter:
         model = content.get("model")
         if isinstance(model, str) and model.strip() and not _is_ours(content):
             return await proxy.forward_json(request, path="/v1/moderations")
-        question = await _asked(request, Moderation)
-        return await _answered(proxy, request, partial(_moderated, guard, question))
+        question = await asked(request, Moderation)
+        return await answered(proxy, request, partial(_moderated, guard, question))
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         if not _is_ours(read_json(await request.body())):
             return await proxy.forward_json(request, path="/v1/embeddings")
-        question = await _asked(request, Embedding)
-        return await _answered(proxy, request, partial(_embedded, guard, question))
+        question = await asked(request, Embedding)
+        return await answered(proxy, request, partial(_embedded, guard, question))
 
     @router.get("/v1/models")
     async def models(request: Request) -> Response:
-        return await _answered(proxy, request, partial(_models, proxy, request))
+        return await answered(proxy, request, partial(_models, proxy, request))
 
     @router.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        return await _answered(proxy, request, partial(_model, proxy, request, name))
+        return await answered(proxy, request, partial(_model, proxy, request, name))
 
     return router
 
 
-async def _asked(request: Request, kind: type[Any]) -> Any:
+async def asked(request: Request, kind: type[Q]) -> Q:
+    """What a request's body asks; ApiError for a body of another shape."""
     content = read_json(await request.body())
     try:
         return kind.model_validate(content)
@@ -151,7 +125,8 @@ async def _asked(request: Request, kind: type[Any]) -> Any:
         raise validation_error(errors) from None
 
 
-async def _answered(proxy: Proxy, request: Request, work: Any) -> Response:
+async def answered(proxy: Proxy, request: Request, work: Callable[[], Awaitable[JsonObject]]) -> Response:
+    """What the work returns as JSON, unless the client leaves first or the time is over."""
     answer = await while_connected(request.receive, work, seconds=proxy.settings.max_seconds)
     return JsonReply(answer)
 
@@ -159,21 +134,6 @@ async def _answered(proxy: Proxy, request: Request, work: Any) -> Response:
 def _is_ours(question: JsonObject) -> bool:
     model = question.get("model")
     return isinstance(model, str) and model.startswith(PREFIX)
-
-
-async def _detoxified(proxy: Proxy, policies: ModeratorCache, question: Detoxify) -> JsonObject:
-    moderator = policies.moderator(question.policy)
-
-    async def row_of(text: str) -> JsonObject:
-        outcome = await moderator.prose(text)
-        row = outcome.to_dict()
-        del row["failures"]  # modules and lines of the server's own code are for its operator
-        if question.sentences:
-            row["sentences"] = await anyio.to_thread.run_sync(sentence_rows, moderator.guard, text, outcome)
-        return row
-
-    rows = await asyncio.gather(*map(row_of, question.texts()))
-    return {"object": "list", "policy": moderator.guard.policy.digest(), "outcomes": rows}
 
 
 async def _moderated(guard: Guard, question: Moderation) -> JsonObject:
@@ -240,55 +200,3 @@ async def _model(proxy: Proxy, request: Request, name: str) -> JsonObject:
         if model["id"] == name:
             return model
     raise ApiError("there is no such model", status=404, code="model_not_found")
-
-
-class ModeratorCache:
-    """Moderators by policy, the latest ones remembered; all share the models of the first."""
-
-    def __init__(self, moderator: Moderator) -> None:
-        self._first = moderator
-        self._known: OrderedDict[str, Moderator] = OrderedDict()
-
-    def moderator(self, choice: PolicyOverrides) -> Moderator:
-        """The moderator under the chosen policy; ApiError for a ladder that cannot be."""
-        policy = self._policy(choice)
-        if policy == self._first.guard.policy:
-            return self._first
-        name = policy.digest()
-        if name not in self._known:
-            self._known[name] = self._first.with_policy(policy)
-        self._known.move_to_end(name)
-        if len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
-        return self._known[name]
-
-    def _policy(self, choice: PolicyOverrides) -> Policy:
-        policy = self._first.guard.policy
-        try:
-            if choice.threshold is not None:
-                policy = replace(policy, threshold=choice.threshold)
-            if choice.ladder is not None:
-                policy = replace(policy, ladder=tuple(choice.ladder))
-        except ConfigError as error:
-            raise ApiError(str(error), status=400, param="policy") from None
-        return policy
-
-
-def sentence_rows(guard: Guard, text: str, outcome: Outcome) -> list[dict[str, Any]]:
-    """``start`` and ``end`` (offsets into the text), ``scores`` and ``flagged`` of every segment.
-
-    Scores are of the segment alone; those of a segment that was edited are the ones that it was edited for.
-    """
-    policy = guard.policy
-    segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
-    segments = [s for s in (*segmenter.feed(text), *segmenter.close()) if s.body]
-    verdicts = guard.detect([segment.body for segment in segments])
-    edits = {edit.start: edit for edit in outcome.edits}
-    rows = []
-    for segment, verdict in zip(segments, verdicts, strict=True):
-        core = segment.core.shifted(segment.start)
-        edit = edits.get(core.start)
-        row = verdict_row(verdict if edit is None else edit.verdict)
-        flagged = edit is not None or verdict.flagged
-        rows.append({"start": core.start, "end": core.end, "scores": row["scores"], "flagged": flagged})
-    return rows

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import ServerSettings
+from guardrail.integrations.web.request_id import current_request_id
 
 __all__ = ["JsonFormatter", "create_server", "log_warnings", "logging_config"]
 
@@ -23,7 +24,7 @@ logger = logging.getLogger("guardrail.server")
 
 
 def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
-    """The server, not yet started. It logs no addresses that were asked for, since those can hold text.
+    """The server, not yet started. Uvicorn's own access log is off: addresses can hold text.
 
     It bounds the size of a request's head but not the seconds that a head takes: docs/server.md says what a
     reverse proxy before it has to do.
@@ -45,17 +46,21 @@ def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, and ``exception`` if there is
-    one.
+    """One object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``exception`` if there is one.
+
+    ``request_id`` is there while a request is answered; a line of the access log has its fields, too.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        row = {
+        row: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (request_id := current_request_id()) is not None:
+            row["request_id"] = request_id
+        row |= getattr(record, "guardrail_fields", {})
         if record.exc_info:
             row["exception"] = self.formatException(record.exc_info)
         return json.dumps(row)

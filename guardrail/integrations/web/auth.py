@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,6 +21,8 @@ PROXY_KEYS = "GUARDRAIL_PROXY_KEYS"
 UPSTREAM_KEY = "GUARDRAIL_UPSTREAM_KEY"
 AUDIT_KEYS = "GUARDRAIL_AUDIT_KEYS"
 MIN_KEY_LENGTH = 16
+API = "/v1/"
+LOCKED_PATHS = frozenset(("/metrics", "/request", "/response"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,14 @@ class AuthMiddleware:
     """Refuses requests without a valid key, or, if there are no keys, what somebody else's web page sends.
 
     A browser on this machine reaches a server on 127.0.0.1 from any page. Such a request carries an Origin
-    that is not ours, or, once the page's name was pointed to this machine, a Host that is not.
+    that is not ours, or, once the page's name was pointed to this machine, a Host that is not. Pages of
+    ``origins`` may ask for what is under ``/v1/``.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, origins: Collection[str] = ()) -> None:
         self.app = app
         self._keys = keys
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or passes it on."""
@@ -106,7 +110,8 @@ class AuthMiddleware:
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)
         origin, host = headers.get("origin"), headers.get("host", "")
-        if origin is not None and origin.partition("://")[2] != host:
+        listed = origin in self._origins and scope["path"].startswith(API)
+        if origin is not None and not listed and origin.partition("://")[2] != host:
             return ApiError("requests from other web pages are not answered", status=403, code="origin")
         if not self._keys.proxy:
             if not _is_loopback(_hostname(host)):
@@ -123,7 +128,7 @@ class AuthMiddleware:
 
 def _needs_key(path: str) -> bool:
     """True for all that holds text or metrics; what else is mounted has keys of its own."""
-    return path == "/metrics" or path.startswith("/v1/")
+    return path in LOCKED_PATHS or path.startswith((API, "/beta/"))
 
 
 def _hostname(host: str) -> str:

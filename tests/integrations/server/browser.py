@@ -1,4 +1,4 @@
-"""Headless Chromium before the playground page."""
+"""Headless Chromium before a page of the server."""
 
 from __future__ import annotations
 
@@ -83,3 +83,24 @@ def chromium(profile: Path, *, width: int = 1180, height: int = 1000) -> Iterato
         yield driver
     finally:
         driver.quit()
+
+
+CONTRASTS = """
+const channel = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const colour = (text) => text.match(/[\\d.]+/g).map(Number);
+const ground = (element) => {
+  const [r, g, b, a = 1] = colour(getComputedStyle(element).backgroundColor);
+  return a === 0 && element.parentElement ? ground(element.parentElement) : [r, g, b];
+};
+const found = [];
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  if (!own || !element.checkVisibility() || element.closest(".visually-hidden, noscript")) continue;
+  const [one, other] = [light(colour(getComputedStyle(element).color)), light(ground(element))];
+  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  found.push([element.tagName + "." + element.className, Math.round(ratio * 100) / 100]);
+}
+return found;
+"""
+"""How far the colour of each text on a page differs from its ground, as [place, ratio] pairs."""

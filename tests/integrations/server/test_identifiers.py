@@ -220,7 +220,7 @@ def test_a_detector_that_fails_lets_no_identifier_pass(upstream: Upstream) -> No
         answer = post(f"{url}/v1/chat/completions", json={"model": "m"})
     assert (answer.status_code, answer.json()["model"]) == (200, "m")
     assert "some-id" not in answer.text
-    assert "x-request-id" not in answer.headers
+    assert "req-1" not in answer.headers.values()
 
 
 def test_identifiers_are_found_at_any_depth() -> None:

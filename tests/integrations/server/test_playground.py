@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +16,15 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.ui import WebDriverWait
 
+from guardrail import Policy
+from guardrail.audit.database import Database
+from guardrail.integrations.audit.routes import audit_routes
 from guardrail.integrations.openai_server import Keys as ServerKeys
-from tests.integrations.server.browser import Playground, chromium
-from tests.integrations.server.running import CLEAN, MENDED, PROXY_KEY, TOXIC, proxy
+from guardrail.integrations.openai_server import create_app
+from guardrail.integrations.web.auth import Reviewers
+from tests.fakes import WordRewriter
+from tests.integrations.server.browser import CONTRASTS, Playground, chromium
+from tests.integrations.server.running import CLEAN, MENDED, PROXY_KEY, TOXIC, fake_guard, proxy, serving
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.browser
@@ -67,7 +79,12 @@ def test_every_sentence_has_its_score_and_what_was_done(page: Playground) -> Non
     assert page.texts("summary .number") == ["0.01", "0.90"]
     meters = [float(meter.get_attribute("value") or 0) for meter in page.elements("meter")]
     assert meters == [0.01, 0.9]
-    assert "Refused on the way: toxic" in page.texts(".why")[0]
+    why = "A rewrite was refused because it still reads as toxic"
+    assert page.texts(".why p")[0].startswith(why)
+    assert page.texts(".why p")[-1] == "A rewrite passed every check."
+    page.elements(".why summary")[0].click()
+    assert page.texts(".attempts .taken q") == [MENDED]
+    assert page.texts(".why summary") == ["2 texts were tried"]
 
 
 def test_clean_text_is_said_to_be_clean(page: Playground) -> None:
@@ -132,7 +149,7 @@ def test_everything_works_without_a_mouse_in_the_order_of_reading(page: Playgrou
     ActionChains(page.driver).send_keys(f"{CLEAN} {TOXIC}").perform()
     assert [tab() for _ in range(4)] == ["review", "reply", "quotation", ""]
     ActionChains(page.driver).send_keys(Keys.ARROW_RIGHT).perform()
-    assert [tab() for _ in range(2)] == ["own-threshold", "submit"]
+    assert [tab() for _ in range(3)] == ["own-threshold", "paced", "submit"]
     ActionChains(page.driver).send_keys(Keys.ENTER).perform()
     page.wait_for_result()
     assert page.texts("#after ins.masked") == ["i****."]
@@ -169,7 +186,8 @@ def test_everything_has_a_name_and_what_changes_is_announced(page: Playground) -
     roles = {value(node, "role") for node in shown}
     assert {"status", "alert", "main", "deletion", "insertion", "list"} <= roles
     headings = [value(node, "name") for node in shown if value(node, "role") == "heading"]
-    assert headings == ["guardrail playground", "Result", "Original", "Shown instead", "Sentences"]
+    panels = ["Original", "Shown instead", "Sentences"]
+    assert sorted(headings) == sorted(["guardrail playground", "Result", *panels, "The same from your code"])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -212,27 +230,121 @@ def test_a_server_that_is_gone_is_told_and_no_old_result_stays(driver: Chrome) -
     assert not page.element("result").is_displayed()
 
 
+class SlowRewriter:
+    """Rewrites once it is let to."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Semaphore(0)
+
+    def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
+        assert self.may_go.acquire(timeout=PATIENCE)
+        return WordRewriter().rewrite(segments, n)
+
+
+def test_sentences_are_shown_as_they_are_done_and_the_rest_can_be_cancelled(driver: Chrome) -> None:
+    rewriter = SlowRewriter()
+    guard = fake_guard(Policy(rewrite_timeout=PATIENCE), rewriter=rewriter)
+    with proxy(guard=guard) as url:
+        page = Playground(driver, url)
+        driver.execute_script(
+            "document.getElementById('text').value = arguments[0]", f"{TOXIC} {TOXIC} {CLEAN}"
+        )
+        page.element("submit").click()
+        wait: WebDriverWait[Chrome] = WebDriverWait(driver, PATIENCE)
+        wait.until(lambda _: page.element("progress-text").text.startswith("Sentence 1 of 3"))
+        assert page.texts("#sentences .badge") == ["waiting"] * 3
+        assert page.content("after") == ""
+        rewriter.may_go.release()
+        wait.until(lambda _: page.texts("#sentences .badge") == ["rewritten", "waiting", "waiting"])
+        assert page.content("after") == MENDED
+        assert page.element("bar").get_attribute("value") == "1"
+        page.element("cancel").click()
+        page.wait_for_result()
+        assert page.element("status").text == "Cancelled after 1 of 3 sentences."
+        assert page.texts("#sentences .badge") == ["rewritten", "not read", "not read"]
+        assert not page.element("progress").is_displayed()
+        rewriter.may_go.release(8)
+        page.check(TOXIC)
+        assert page.content("after") == MENDED, "it can be checked again"
+
+
+def test_escape_cancels(driver: Chrome) -> None:
+    rewriter = SlowRewriter()
+    with proxy(guard=fake_guard(Policy(rewrite_timeout=PATIENCE), rewriter=rewriter)) as url:
+        page = Playground(driver, url)
+        page.element("text").send_keys(TOXIC)
+        page.element("submit").click()
+        wait: WebDriverWait[Chrome] = WebDriverWait(driver, PATIENCE)
+        wait.until(lambda _: page.element("progress-text").text.startswith("Sentence 1 of 1"))
+        ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+        page.wait_for_result()
+        rewriter.may_go.release(8)
+        assert page.element("status").text == "Cancelled after 0 of 1 sentences."
+
+
+def test_the_demo_shows_a_text_as_a_model_writes_it_and_ends_as_ever(page: Playground) -> None:
+    page.element("paced").click()
+    page.driver.execute_script("document.getElementById('text').value = arguments[0]", f"{CLEAN} {TOXIC}")
+    page.element("submit").click()
+    wait: WebDriverWait[Chrome] = WebDriverWait(page.driver, PATIENCE)
+    wait.until(lambda _: page.element("before-heading").text == "As it is written")
+    lengths = {len(page.content("before"))}
+    wait.until(lambda _: lengths.add(len(page.content("before"))) or page.element("submit").text == "Check")
+    assert len(lengths) > 2
+    page.wait_for_result()
+    assert (page.content("before"), page.content("after")) == (f"{CLEAN} {TOXIC}", f"{CLEAN} {MENDED}")
+
+
+QUOTES = f'{CLEAN} It\'s "fine" \\ $HOME `x` 😀\n{TOXIC}'
+
+
+def test_the_code_for_curl_and_python_runs_as_it_is_copied(page: Playground, address: str) -> None:
+    script = "const box = document.getElementById('text'); box.value = arguments[0];"
+    page.driver.execute_script(f"{script} box.dispatchEvent(new Event('input', {{bubbles: true}}))", QUOTES)
+    curl = page.content("snippet").replace("curl ", "curl --silent --noproxy '*' ", 1)
+    done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    (row,) = json.loads(done.stdout)["outcomes"]
+    assert row["text"] == QUOTES.replace(TOXIC, MENDED)
+    radio = page.elements("input[name=ladder][value='mask,block']")[0]
+    page.driver.execute_script("arguments[0].click()", radio)
+    page.driver.execute_script("document.querySelector('input[name=snippet][value=python]').click()")
+    code = page.content("snippet")
+    assert 'Policy(ladder=("mask", "block"))' in code
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        timeout=PATIENCE,
+        env=environment,
+    )
+    assert ran.stdout.startswith(QUOTES.partition("\n")[0])
+    assert "1 masked" in ran.stdout
+
+
+def test_code_is_copied_or_at_least_selected(page: Playground) -> None:
+    page.element("copy").click()
+    wait: WebDriverWait[Chrome] = WebDriverWait(page.driver, PATIENCE)
+    wait.until(lambda _: page.element("copied").text)
+    told = page.element("copied").text
+    assert told in ("Copied.", "Selected: press Ctrl+C.")
+    if told.startswith("Selected"):
+        assert page.driver.execute_script("return getSelection().toString()").startswith("curl ")
+
+
+def test_the_audit_is_linked_where_there_is_one(driver: Chrome, page: Playground, tmp_path: Path) -> None:
+    assert not page.element("audit").is_displayed()
+    routes = audit_routes(Database(tmp_path / "audit.db"), Reviewers({}))
+    with serving(create_app(fake_guard(), keys=ServerKeys(), routers=[routes])) as url:
+        other = Playground(driver, url)
+        wait: WebDriverWait[Chrome] = WebDriverWait(driver, PATIENCE)
+        wait.until(lambda _: other.element("audit").is_displayed())
+        other.element("audit").click()
+        wait.until(lambda _: driver.title == "guardrail audit")
+
+
 def test_nothing_is_checked_where_there_is_no_text(page: Playground) -> None:
     page.element("submit").click()
     assert page.element("problem").text == "There is no text yet."
     assert page.driver.switch_to.active_element.get_attribute("id") == "text"
-
-
-CONTRASTS = """
-const channel = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
-const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-const colour = (text) => text.match(/[\\d.]+/g).map(Number);
-const ground = (element) => {
-  const [r, g, b, a = 1] = colour(getComputedStyle(element).backgroundColor);
-  return a === 0 && element.parentElement ? ground(element.parentElement) : [r, g, b];
-};
-const found = [];
-for (const element of document.querySelectorAll("body *")) {
-  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  if (!own || !element.checkVisibility() || element.closest(".visually-hidden, noscript")) continue;
-  const [one, other] = [light(colour(getComputedStyle(element).color)), light(ground(element))];
-  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-  found.push([element.tagName + "." + element.className, Math.round(ratio * 100) / 100]);
-}
-return found;
-"""

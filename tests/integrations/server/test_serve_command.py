@@ -121,6 +121,19 @@ def test_the_log_is_json_by_line_and_as_detailed_as_asked() -> None:
     assert any(row["logger"] == "uvicorn.error" for row in rows)
 
 
+def test_origins_report_and_access_log_are_options() -> None:
+    lines: list[str] = []
+    with started("--cors", "https://a.example", "--cors", "https://b.example", lines=lines) as url:
+        for origin in ("https://a.example", "https://b.example"):
+            answer = get(f"{url}/v1/models", headers={"origin": origin, "x-request-id": "mine"})
+            assert answer.headers["access-control-allow-origin"] == origin
+    assert sum("GET /v1/models 200" in line and "mine" in line for line in lines) == 2
+    quiet: list[str] = []
+    with started("--no-access-log", "--report", lines=quiet) as url:
+        assert get(f"{url}/v1/models").status_code == 200
+    assert not any("/v1/models" in line for line in quiet)
+
+
 def test_a_higher_log_level_leaves_out_what_is_less_grave() -> None:
     settings = ServerSettings(log_level="error")
     told = logging_config(settings)["loggers"]
@@ -160,6 +173,7 @@ def test_a_warning_of_python_is_logged_without_its_source(caplog: pytest.LogCapt
         (["--ladder", ""], "policy ladder must be a part of"),
         (["--threshold", "1.5"], "policy threshold must be between 0 and 1, got 1.5"),
         (["--log-level", "loud"], "'loud' is not one of"),
+        (["--cors", "*"], "server cors must list origins such as https://app.example.org, got '*'"),
         (["--host", "0.0.0.0"], "GUARDRAIL_PROXY_KEYS"),
         (["--upstream", "example.org"], "must begin with http"),
         (["--port", "70000"], "between 0 and 65535"),
