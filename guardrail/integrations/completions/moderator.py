@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
@@ -18,7 +18,7 @@ from guardrail.outcome import Action, Outcome
 from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = ["Moderator"]
+__all__ = ["Moderator", "PushedText"]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""
@@ -30,6 +30,15 @@ class Passages:
 
     texts: list[str] = field(repr=False)
     blocked_at: int | None = None
+
+
+class PushedText(Protocol):
+    """A text on its way through the guard; ``outcome`` is None until it is over."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+    def push(self, piece: str | Pause | None) -> AsyncGenerator[str, None]: ...
+    async def close(self) -> None: ...
 
 
 class Moderator:
@@ -79,6 +88,10 @@ class Moderator:
         if self.guard.policy.block == "whole":
             return Passages([self.refusal] + [""] * (len(texts) - 1), 0)
         return Passages(released, here)
+
+    def pushed(self) -> PushedText:
+        """A text that is handed in piece by piece; ``settled`` wants its outcome."""
+        return cast("PushedText", self._segmentwise.afed())
 
     def stream(self, chunks: AsyncIterable[str | Pause]) -> AsyncStream:
         """The text as it is released; ``settled`` wants its outcome."""

@@ -18,6 +18,7 @@ from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
+from guardrail.integrations.openai_server.responses_api import responses_routes
 from guardrail.integrations.openai_server.upstream import Upstream
 from guardrail.integrations.web.auth import AuthMiddleware, Keys
 from guardrail.integrations.web.errors import ErrorMiddleware, add_error_handlers
@@ -36,6 +37,7 @@ PLAYGROUND = {
 PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/moderations", "/v1/embeddings", "/v1/models"),
+        *("/v1/responses", "/v1/messages", "/v1/messages/count_tokens"),
         *("/v1/detoxify", "/healthz", "/readyz", "/metrics", *PLAYGROUND),
     }
 )
@@ -75,6 +77,7 @@ def create_app(
     for router in (
         guard_routes(proxy, ModeratorCache(moderator)),
         completion_routes(proxy),
+        responses_routes(proxy),
         health_routes(readiness, metrics),
         _playground_routes(),
         *routers,

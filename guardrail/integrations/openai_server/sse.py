@@ -8,15 +8,16 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from guardrail.integrations.openai_server.exchange import Exchange
 from guardrail.integrations.openai_server.limits import (
     CLOSING_SECONDS,
     ClientDisconnectedError,
     while_connected,
 )
-from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
+from guardrail.integrations.strict_json import MalformedError
 from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter", "event"]
+__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter"]
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
@@ -74,11 +75,6 @@ class EventReader:
             self._size += len(value)
 
 
-def event(payload: JsonObject) -> bytes:
-    """One event with a JSON payload."""
-    return f"data: {dumps(payload)}\n\n".encode("ascii")
-
-
 class EventStreamResponse(Response):
     """A stream of events that ``work`` writes.
 
@@ -93,10 +89,12 @@ class EventStreamResponse(Response):
         *,
         seconds: float,
         on_cut: Callable[[ApiError], object],
+        exchange: Exchange,
     ) -> None:
         self._work = work
         self._seconds = seconds
         self._on_cut = on_cut
+        self._exchange = exchange
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +112,7 @@ class EventStreamResponse(Response):
                 return
             self._on_cut(error)
             with anyio.move_on_after(CLOSING_SECONDS):
-                await writer.write(event(error.body))
+                await writer.write(self._exchange.error_event(error))
         await writer.close()
 
 
