@@ -36,9 +36,9 @@ class Surroundings:
             self._ids[value] = value if clean else new_id(prefix)
         return self._ids[value]
 
-    async def is_clean(self, value: object) -> bool:
-        """False if a value holds something toxic that the client did not say itself."""
-        strings = self.strings(value)
+    async def is_clean(self, value: object, *, repeats: bool = False) -> bool:
+        """False if a value holds something toxic; what ``repeats`` the client's own words does not."""
+        strings = [text for text in self.strings(value) if not (repeats and text in self._said)]
         if not strings:
             return True
         key = dumps(strings)
@@ -46,16 +46,18 @@ class Surroundings:
             self._judged[key] = await self._moderator.is_harmless(strings)
         return self._judged[key]
 
-    async def fields(self, part: JsonObject, replaced: JsonObject | None = None) -> JsonObject:
+    async def fields(
+        self, part: JsonObject, replaced: JsonObject | None = None, *, repeats: bool = False
+    ) -> JsonObject:
         """The fields of an object in their order: those that are replaced, and the others as they came.
 
         In place of a toxic value stands null or an empty list; a field with a toxic name is left out.
         """
         replaced = replaced or {}
         kept = {name: value for name, value in part.items() if name not in replaced}
-        if not await self.is_clean(kept):
+        if not await self.is_clean(kept, repeats=repeats):
             kept = {
-                name: value if await self.is_clean(value) else _nothing(value)
+                name: value if await self.is_clean(value, repeats=repeats) else _nothing(value)
                 for name, value in kept.items()
                 if await self.is_clean(name)
             }
@@ -63,8 +65,8 @@ class Surroundings:
         return {name: fields[name] for name in part if name in fields}
 
     def strings(self, value: object) -> list[str]:
-        """The strings of a value that are to be judged: no opaque ones and none of the client's own."""
-        return [string for string in strings_in(_readable(value)) if string not in self._said]
+        """The strings of a value that are to be judged: those that people can read."""
+        return list(strings_in(_readable(value)))
 
 
 def _nothing(value: object) -> list[object] | None:

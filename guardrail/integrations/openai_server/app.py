@@ -16,6 +16,7 @@ from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.openai_server.guard_api import ModeratorCache, guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
+from guardrail.integrations.openai_server.messages_api import MessageErrorsMiddleware, messages_routes
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
 from guardrail.integrations.openai_server.responses_api import responses_routes
@@ -78,6 +79,7 @@ def create_app(
         guard_routes(proxy, ModeratorCache(moderator)),
         completion_routes(proxy),
         responses_routes(proxy),
+        messages_routes(proxy),
         health_routes(readiness, metrics),
         _playground_routes(),
         *routers,
@@ -88,6 +90,7 @@ def create_app(
     app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
     app.add_middleware(AuthMiddleware, keys=keys)
     app.add_middleware(ErrorMiddleware)
+    app.add_middleware(MessageErrorsMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(MetricsMiddleware, metrics=metrics, paths=PATHS)
     return app

@@ -111,7 +111,7 @@ class Answer:
             "error": await self._error(response.get("error")),
             "output_text": _text_of(output or ()),  # not of the API itself; some servers add it
         }
-        framed = await self.surroundings.fields(response, replaced | {"output": output})
+        framed = await self.surroundings.fields(response, replaced | {"output": output}, repeats=True)
         if self.blocked and response.get("status") == "incomplete":
             framed |= {"status": "completed", "incomplete_details": None}
         return framed
