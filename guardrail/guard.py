@@ -325,6 +325,12 @@ class Guard:
 
         return guarded_client(client, guard=self)
 
+    def anthropic(self, client: C) -> C:
+        """The same for an Anthropic or AsyncAnthropic client: its messages, also streamed and parsed."""
+        from guardrail.integrations.anthropic_client import guarded_client
+
+        return guarded_client(client, guard=self)
+
     def with_adapter(self, path: str | Path) -> Guard:
         """A guard that rewrites with the adapter in this folder and shares all else with this one.
 

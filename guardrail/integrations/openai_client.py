@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Any, TypeVar
 
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
+from guardrail.integrations.client_answers import Refused, guard_resource
+from guardrail.integrations.completions.event_stream import EventStream
+from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.responses.response import Asked, moderate_response
+from guardrail.integrations.responses.stream import ResponseStream
+from guardrail.integrations.strict_json import JsonObject
 
 __all__ = ["guarded_client"]
 
@@ -16,16 +23,15 @@ C = TypeVar("C")
 GUARDED: dict[str, tuple[str, ...]] = {
     "chat.completions": ("create", "parse", "retrieve"),
     "completions": ("create",),
-    "responses": ("create", "parse", "retrieve"),
 }
-"""Methods whose answers are moderated; streams are those of chat completions and of completions."""
+"""Methods whose answers are moderated; ``responses`` is as a whole."""
 RAW = ("with_raw_response", "with_streaming_response")
 REFUSED: dict[str, tuple[str, ...]] = {
     "": (*RAW, "beta", "conversations", "realtime"),
     "chat": RAW,
     "chat.completions": (*RAW, "stream", "list", "update", "messages"),
     "completions": RAW,
-    "responses": (*RAW, "stream", "connect"),
+    "responses": (*RAW, "connect"),
 }
 """Ways to answers that the guard has not seen."""
 
@@ -43,32 +49,41 @@ def guarded_client(client: C, *, guard: Guard) -> C:
         resource = _resource(guarded, path)
         for name in names:
             setattr(resource, name, guard.wrap(getattr(resource, name)))
+    streams = (openai.Stream, openai.AsyncStream)
+    guard_resource(guarded.responses, guard=guard, api=ResponsesApi(), streams=streams)
     for path, names in REFUSED.items():
         resource = _resource(guarded, path)
         for name in names:
             if hasattr(type(resource), name):
-                resource.__dict__[name] = _Refused(f"{path}.{name}".lstrip("."))
+                resource.__dict__[name] = Refused(
+                    f"{path}.{name}".lstrip("."), use="chat.completions.create or responses.create"
+                )
     copy = update_wrapper(partial(_copied, client, guard), client.copy)
     guarded.copy = guarded.with_options = copy
     return guarded  # type: ignore[no-any-return]  # a copy is of the same class
 
 
-class _Refused:
-    """Stands where a way past the guard would be."""
+class ResponsesApi:
+    """The Responses API as it is moderated."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def holds(self, answer: JsonObject) -> bool:
+        """As AnswerApi has it."""
+        return answer.get("object") == "response"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise self._error()
+    async def whole(
+        self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
+    ) -> JsonObject:
+        """As AnswerApi has it."""
+        return await moderate_response(
+            answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
+        )
 
-    def __getattr__(self, name: str) -> Any:
-        raise self._error()
-
-    def _error(self) -> UsageError:
-        return UsageError(
-            f"client.{self._name} gives answers that the guard has not seen: use chat.completions.create, "
-            "with stream=True for a stream, or the client itself if nothing is to be moderated"
+    def stream(
+        self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
+    ) -> EventStream:
+        """As AnswerApi has it."""
+        return ResponseStream(
+            moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 
 import anyio
 
@@ -13,7 +13,9 @@ from guardrail.integrations.completions.stream import AnsweredError
 from guardrail.integrations.completions.voice import Emit
 from guardrail.integrations.strict_json import JsonObject, MalformedError
 
-__all__ = ["EventStream"]
+__all__ = ["EventStream", "OnBlocked"]
+
+OnBlocked = Callable[[], object]
 
 _OVER = object()
 
@@ -21,12 +23,14 @@ _OVER = object()
 class EventStream:
     """One streamed answer: events in, moderated events out. ``write`` gets one at a time.
 
-    ``is_over`` is true once the answer said so itself.
+    ``is_over`` is true once the answer said so itself. ``on_blocked`` is called once where a segment is
+    blocked, before the refusal is written; what it raises comes in place of that.
     """
 
-    def __init__(self, write: Emit) -> None:
+    def __init__(self, write: Emit, *, on_blocked: OnBlocked | None = None) -> None:
         self.is_over = False
         self._write = write
+        self._on_blocked = on_blocked or (lambda: None)
 
     async def run(self, events: AsyncIterable[object], *, deadline: float = math.inf) -> None:
         """Reads the events and writes what may be shown of them.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Protocol, cast
 
+from guardrail.engine.asking import Asker, AtOnce, Waiting
 from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
@@ -18,7 +19,7 @@ from guardrail.outcome import Action, Outcome
 from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = ["Moderator", "PushedText"]
+__all__ = ["Moderator", "PlainModerator", "PushedText"]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""
@@ -54,6 +55,7 @@ class Moderator:
         self._segmentwise = self.guard.with_policy(replace(policy, block="segment"))
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
         self._on_outcome = on_outcome
+        self._asker: Asker = Waiting(self.guard)
 
     def with_policy(self, policy: Policy) -> Moderator:
         """A moderator under another policy that shares models and listener of this one."""
@@ -91,7 +93,7 @@ class Moderator:
 
     def pushed(self) -> PushedText:
         """A text that is handed in piece by piece; ``settled`` wants its outcome."""
-        return cast("PushedText", self._segmentwise.afed())
+        return cast("PushedText", Waiting(self._segmentwise).fed())
 
     def stream(self, chunks: AsyncIterable[str | Pause]) -> AsyncStream:
         """The text as it is released; ``settled`` wants its outcome."""
@@ -109,7 +111,10 @@ class Moderator:
         names are read as words.
         """
         text = "\n".join(read for string in strings for read in texts_of(string))
-        return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
+        return not text or self._counted(await self._judged(text)).action is Action.PASSED
+
+    async def _judged(self, text: str) -> Outcome:
+        return await self._strict.acheck(text)
 
     async def is_harmless(self, value: Any) -> bool:
         """False if a JSON value that is not prose, such as a picture's frame, holds something toxic."""
@@ -123,14 +128,17 @@ class Moderator:
         The guard remembers short ones that it found clean.
         """
         found = identifiers_in(value)
-        return frozenset(compress(found, await asyncio.gather(*map(self._is_harmless, found))))
+        return frozenset(compress(found, await self._are_harmless(found)))
+
+    async def _are_harmless(self, identifiers: Sequence[str]) -> list[bool]:
+        return list(await asyncio.gather(*map(self._is_harmless, identifiers)))
 
     async def _is_harmless(self, identifier: str) -> bool:
         if identifier in CATEGORIES:
             return True
         try:
             # In a dict, because a string by itself would be prose.
-            await self.guard.amoderate({"identifier": identifier})
+            await self._asker.moderate({"identifier": identifier})
         except BlockedError as error:
             self._counted(error.outcome)
             return False
@@ -140,3 +148,21 @@ class Moderator:
         if self._on_outcome is not None:
             self._on_outcome(outcome)
         return outcome
+
+
+class PlainModerator(Moderator):
+    """The same where there is no event loop, for answers in events: nothing that is awaited ever waits."""
+
+    def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
+        super().__init__(guard, on_outcome=on_outcome)
+        self._asker = AtOnce(self.guard)
+
+    def pushed(self) -> PushedText:
+        """As Moderator has it."""
+        return cast("PushedText", AtOnce(self._segmentwise).fed())
+
+    async def _judged(self, text: str) -> Outcome:
+        return self._strict.check(text)
+
+    async def _are_harmless(self, identifiers: Sequence[str]) -> list[bool]:
+        return [await self._is_harmless(identifier) for identifier in identifiers]

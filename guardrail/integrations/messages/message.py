@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from guardrail.integrations.completions.content import ContentPart, is_clean_document
+from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import strings_in, strings_in_json
 from guardrail.integrations.completions.surroundings import Surroundings
@@ -38,12 +39,17 @@ class Asked:
 
 
 async def moderate_message(
-    message: JsonObject, *, moderator: Moderator, asked: Asked | None = None
+    message: JsonObject,
+    *,
+    moderator: Moderator,
+    asked: Asked | None = None,
+    on_blocked: OnBlocked | None = None,
 ) -> JsonObject:
     """The message with its texts moderated; MalformedError if it has another shape.
 
     Where a segment is blocked, what stands before it stays, a refusal stands in its place, and nothing
-    follows: the message stops with the reason "refusal".
+    follows: the message stops with the reason "refusal". ``on_blocked`` is called there; what it raises comes
+    in place of the answer.
     """
     answer = Answer(moderator, asked or Asked())
     try:
@@ -52,6 +58,8 @@ async def moderate_message(
             shown = await answer.block(block)
             content += [] if shown is None else [shown]
             if answer.blocked:
+                if on_blocked is not None:
+                    on_blocked()
                 add_refusal(content, shown, moderator.refusal)
                 break
         await answer.end()

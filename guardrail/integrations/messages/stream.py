@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from guardrail.integrations.completions.event_stream import EventStream
+from guardrail.integrations.completions.event_stream import EventStream, OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
 from guardrail.integrations.messages.message import PROSE, Answer, Asked, refusal_block, refused
@@ -52,8 +52,15 @@ class MessageStream(EventStream):
     nothing follows but the end, with the reason "refusal" and with what the upstream used.
     """
 
-    def __init__(self, *, moderator: Moderator, write: Emit, asked: Asked | None = None) -> None:
-        super().__init__(write)
+    def __init__(
+        self,
+        *,
+        moderator: Moderator,
+        write: Emit,
+        asked: Asked | None = None,
+        on_blocked: OnBlocked | None = None,
+    ) -> None:
+        super().__init__(write, on_blocked=on_blocked)
         self._moderator = moderator
         self._answer = Answer(moderator, asked or Asked())
         self._blocks: dict[int, Block] = {}
@@ -155,6 +162,7 @@ class MessageStream(EventStream):
         if self._is_refused:
             return
         self._is_refused = True
+        self._on_blocked()
         refusal = self._moderator.refusal
         is_said = False
         for block in self._blocks.values():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from guardrail.integrations.completions.content import ContentPart, is_clean_document
+from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import new_id, strings_in, strings_in_json
 from guardrail.integrations.completions.surroundings import Surroundings
@@ -49,12 +50,16 @@ class Asked:
 
 
 async def moderate_response(
-    response: JsonObject, *, moderator: Moderator, asked: Asked | None = None
+    response: JsonObject,
+    *,
+    moderator: Moderator,
+    asked: Asked | None = None,
+    on_blocked: OnBlocked | None = None,
 ) -> JsonObject:
     """The response with its texts moderated; MalformedError if it has another shape.
 
     Where a segment is blocked, what stands before it stays, a refusal stands in its place, and nothing
-    follows.
+    follows. ``on_blocked`` is called there; what it raises comes in place of the answer.
     """
     answer = Answer(moderator, asked or Asked())
     try:
@@ -63,6 +68,8 @@ async def moderate_response(
             shown = await answer.item(item)
             output += [] if shown is None else [shown]
             if answer.blocked:
+                if on_blocked is not None:
+                    on_blocked()
                 add_refusal(output, item, moderator.refusal)
                 break
         await answer.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from guardrail.integrations.completions.event_stream import EventStream
+from guardrail.integrations.completions.event_stream import EventStream, OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
 from guardrail.integrations.responses.parts import ADDED, DONE, Item, Part, empty_part, refusal_events
@@ -37,8 +37,15 @@ class ResponseStream(EventStream):
     is closed and nothing follows but the end, with what the upstream used.
     """
 
-    def __init__(self, *, moderator: Moderator, write: Emit, asked: Asked | None = None) -> None:
-        super().__init__(write)
+    def __init__(
+        self,
+        *,
+        moderator: Moderator,
+        write: Emit,
+        asked: Asked | None = None,
+        on_blocked: OnBlocked | None = None,
+    ) -> None:
+        super().__init__(write, on_blocked=on_blocked)
         self._moderator = moderator
         self._answer = Answer(moderator, asked or Asked())
         self._items: dict[int, Item] = {}
@@ -266,6 +273,7 @@ class ResponseStream(EventStream):
         if self._is_refused:
             return
         self._is_refused = True
+        self._on_blocked()
         refusal, is_said = self._moderator.refusal, False
         for item in self._items.values():
             if item.done is None and item.is_prose:
