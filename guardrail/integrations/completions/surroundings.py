@@ -29,8 +29,8 @@ class Surroundings:
 
     async def id_of(self, value: object, prefix: str) -> Any:
         """The id, or one of ours for one that is toxic: the same each time."""
-        if not isinstance(value, str) or not value:
-            return value
+        if not isinstance(value, str):
+            return value if isinstance(value, (int, float)) else None
         if value not in self._ids:
             clean = value in await self._moderator.identifiers(value)
             self._ids[value] = value if clean else new_id(prefix)

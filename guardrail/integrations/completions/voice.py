@@ -32,10 +32,11 @@ class Voice:
         self.speaking: ProseEvents | None = None
         self._moderator = moderator
         self._text = moderator.pushed()
+        self._is_over = False
 
     async def push(self, piece: str | Pause | None) -> AsyncGenerator[str, None]:
         """What may be shown now; the refusal in place of a blocked segment is left out."""
-        if self._text.outcome is not None:
+        if self._is_over:
             return
         refusal = self._moderator.refusal
         waiting = ""
@@ -46,8 +47,8 @@ class Voice:
                 waiting = text if text.endswith(refusal) else ""  # it may be the refusal
                 if not waiting:
                     yield text
-        outcome = self._text.outcome
-        if outcome is not None:
+        if (outcome := self._text.outcome) is not None:
+            self._is_over = True
             self.blocked = self._moderator.settled(outcome) is Action.BLOCKED
         if self.blocked:
             waiting = waiting.removesuffix(refusal)
@@ -114,6 +115,7 @@ class ProseEvents(EventText):
         self._is_same = True
         self._frame: JsonObject = {}
         self._waiting: deque[tuple[JsonObject, str]] = deque()
+        self._beside: list[JsonObject] = []
         self._released = 0  # characters of the waiting texts
         self._shown = 0  # of these, in a first piece of the first event
 
@@ -137,6 +139,7 @@ class ProseEvents(EventText):
     async def accompany(self, event: JsonObject) -> None:
         """As EventText has it."""
         if self._is_same:
+            self._beside.append(event)
             self._waiting.append((event, ""))
             await self._pass()
         else:
@@ -204,7 +207,8 @@ class ProseEvents(EventText):
         self._is_same = False
         if self._waiting:
             await self._show_first_piece()
-        self.late += [event for event, text in self._waiting if not text]
+        waiting = [event for event, _ in self._waiting]
+        self.late += [event for event in self._beside if any(event is each for each in waiting)]
         self._waiting.clear()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from guardrail.integrations.completions.content import ContentPart, is_clean_document
 from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.completions.sanitize import strings_in, strings_in_json
+from guardrail.integrations.completions.sanitize import strings_in_json
 from guardrail.integrations.completions.surroundings import Surroundings
 from guardrail.integrations.completions.voice import Voice
 from guardrail.integrations.strict_json import JsonObject, MalformedError, string_in
@@ -152,7 +152,7 @@ class Answer:
                 block.get("content") if clean else {"type": f"{kind}_error", "error_code": "unavailable"}
             )
             return await self.surroundings.fields(block, ids | {"content": content})
-        spelled = "".join(text for delta in deltas for text in strings_in(delta.get("partial_json")))
+        spelled = "".join(delta["partial_json"] for delta in deltas)
         rest = {name: value for name, value in block.items() if name not in ids}
         strings = [*self.surroundings.strings(rest), *strings_in_json(spelled)]
         calls = self._calls | dict.fromkeys(text for text in strings if text)

@@ -17,6 +17,7 @@ DELTAS = {"text": "text_delta", "thinking": "thinking_delta"}
 """Kinds of blocks with prose, and the deltas that bring it."""
 BESIDE = ("citations_delta", "signature_delta")
 """Deltas that stand beside the prose."""
+INPUT = "input_json_delta"
 MAX_INDEX = 1024
 
 
@@ -126,7 +127,8 @@ class MessageStream(EventStream):
 
     async def _add(self, block: Block, delta: JsonObject) -> None:
         if block.text is None:
-            block.deltas.append(delta)
+            if delta.get("type") == INPUT:
+                block.deltas.append({"type": INPUT, "partial_json": string_in(delta, "partial_json")})
         elif delta.get("type") == DELTAS[block.kind]:
             await self._feed(block, string_in(delta, PROSE[block.kind]))
         elif delta.get("type") in BESIDE and await self._answer.surroundings.is_clean(delta):

@@ -110,7 +110,7 @@ async def _send_error(head: Message, body: bytes, send: Send) -> None:
     if body:  # not in answer to HEAD
         body = dumps(_error(parse(body), status=head["status"])).encode("ascii")
     headers = [(name, value) for name, value in head["headers"] if name.lower() != b"content-length"]
-    await send(head | {"headers": [*headers, (b"content-length", str(len(body)).encode())]})
+    await send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
 
 

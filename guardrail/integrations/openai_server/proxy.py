@@ -112,8 +112,8 @@ class Proxy:
     async def _whole(self, exchange: Exchange) -> Response:
         async with self._ask(exchange) as answer:
             content = await answer.json()
-        if (error := exchange.error_in(content)) is not None:
-            raise await self.require_upstream().to_api_error(error, status=502, headers=answer.headers)
+        if (found := exchange.error_in(content)) is not None:
+            raise await self.require_upstream().to_api_error(found, status=502, headers=answer.headers)
         try:
             result = await exchange.moderated(content)
         except MalformedError as error:

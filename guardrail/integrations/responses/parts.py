@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from guardrail.integrations.completions.voice import EventText
-from guardrail.integrations.responses.response import LISTS, PROSE, is_prose_item, refusal_part
+from guardrail.integrations.responses.response import LISTS, PROSE, is_prose_item, list_in, refusal_part
 from guardrail.integrations.strict_json import JsonObject
 
 __all__ = ["ADDED", "DONE", "Item", "Part", "empty_part", "refusal_events"]
@@ -91,20 +90,19 @@ class Item:
         """The item around its parts: those with text as they were shown, others as they ``came``."""
         parts: JsonObject = {}
         for name in LISTS[self.frame["type"]]:
-            listed = came.get(name)
-            shown = self._listed(name, listed if isinstance(listed, list) else [])
+            shown = self._listed(name, list_in(came, name))
             if shown or name in frame:
                 parts[name] = shown
         return frame | parts
 
-    def _listed(self, name: str, came: Sequence[Any]) -> list[JsonObject]:
+    def _listed(self, name: str, came: Sequence[JsonObject]) -> list[JsonObject]:
         places = [at for listed, at in self.parts if listed == name]
         count = max([len(came), *(at + 1 for at in places)])
-        listed = [
-            self.parts[name, at].shown() if (name, at) in self.parts else came[at] if at < len(came) else None
+        return [
+            self.parts[name, at].shown() if (name, at) in self.parts else came[at]
             for at in range(count)
+            if (name, at) in self.parts or at < len(came)
         ]
-        return [part for part in listed if isinstance(part, dict)]
 
     @property
     def end(self) -> int:

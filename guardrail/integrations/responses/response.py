@@ -20,6 +20,7 @@ __all__ = [
     "Answer",
     "Asked",
     "is_prose_item",
+    "list_in",
     "moderate_response",
     "refusal_message",
     "refusal_part",
@@ -134,17 +135,15 @@ class Answer:
             return await self.tool_item(item, [])
         shown = await self.item_frame(item)
         for name in LISTS[item["type"]]:
-            if isinstance(item.get(name), list):
-                shown[name] = []
-                for part in item[name]:
-                    shown[name] += [] if self.blocked else await self._parts(part)
+            for part in list_in(item, name):
+                shown[name] += [] if self.blocked else await self._parts(part)
         if self.blocked and "status" in shown:
             shown["status"] = "incomplete"
         return shown
 
     async def item_frame(self, item: JsonObject) -> JsonObject:
         """A message or reasoning without its parts."""
-        lists = {name: [] for name in LISTS[item["type"]] if isinstance(item.get(name), list)}
+        lists: JsonObject = {name: [] for name in LISTS[item["type"]] if isinstance(item.get(name), list)}
         return await self.surroundings.fields(
             item, {"id": await self.surroundings.id_of(item.get("id"), "msg_"), **lists}
         )
@@ -156,19 +155,18 @@ class Answer:
 
     async def annotations(self, listed: object, before: str, after: str) -> list[JsonObject]:
         """The annotations of a text that was ``before`` and is ``after`` now, as far as they fit."""
-        found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-        clean = [each for each in found if await self.surroundings.is_clean(each)]
+        clean = [each for each in list_in({"": listed}, "") if await self.surroundings.is_clean(each)]
         if before == after or not clean:
             return clean
         offsets = Offsets(before, after)
         return [moved for each in clean if (moved := offsets.moved(each)) is not None]
 
-    async def _parts(self, part: object) -> list[JsonObject]:
+    async def _parts(self, part: JsonObject) -> list[JsonObject]:
         """The part in a list; an empty one if nothing of it may be shown."""
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(part, dict) or not isinstance(kind, str) or kind not in PROSE:
+        kind = part.get("type")
+        if not isinstance(kind, str) or kind not in PROSE:
             self.blocked = not await self.surroundings.is_clean(part)
-            return [] if self.blocked or not isinstance(part, dict) else [part]
+            return [] if self.blocked else [part]
         text = string_in(part, PROSE[kind])
         if self.is_document(kind):
             self.blocked = not await is_clean_document([ContentPart("", ((),), (text,))], self._moderator)
@@ -216,13 +214,20 @@ def _without_ids(part: JsonObject) -> JsonObject:
 
 
 def _text_of(output: Sequence[JsonObject]) -> str:
-    parts = [part for item in output if item.get("type") == "message" for part in item.get("content") or ()]
-    return "".join(part["text"] for part in parts if part.get("type") == "output_text")
+    parts = [part for item in output if item.get("type") == "message" for part in list_in(item, "content")]
+    return "".join(string_in(part, "text") for part in parts if part.get("type") == "output_text")
 
 
 def is_prose_item(item: JsonObject) -> bool:
     """True for a message or reasoning."""
-    return item.get("type") in LISTS
+    kind = item.get("type")
+    return isinstance(kind, str) and kind in LISTS
+
+
+def list_in(part: JsonObject, name: str) -> list[JsonObject]:
+    """The objects in a list, none if there is no list."""
+    found = part.get(name)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def items_in(response: JsonObject) -> list[JsonObject]:

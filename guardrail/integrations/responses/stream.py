@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from guardrail.integrations.completions.event_stream import EventStream, OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
@@ -14,6 +12,7 @@ from guardrail.integrations.responses.response import (
     Answer,
     Asked,
     is_prose_item,
+    list_in,
     refusal_message,
     refusal_part,
 )
@@ -159,7 +158,7 @@ class ResponseStream(EventStream):
         """A part as it begins, or one of which no events came."""
         if (name, position) in item.parts or self._answer.blocked:
             return
-        if frame.get("type") not in PROSE:
+        if not isinstance(frame.get("type"), str) or frame["type"] not in PROSE:
             self._answer.blocked = not await self._answer.surroundings.is_clean(frame)
             return
         part = await self._open(item, name, position, frame)
@@ -235,6 +234,8 @@ class ResponseStream(EventStream):
         await self._emit(part.closed())
 
     async def _end_prose(self, item: Item, frame: JsonObject) -> None:
+        if frame.get("type") != item.frame["type"]:
+            frame = {}
         for name, position, came in _parts_in(frame):
             await self._take_part(item, name, position, came)
             if not self._answer.blocked and (part := item.parts.get((name, position))):
@@ -363,10 +364,5 @@ def _index(event: JsonObject, name: str) -> int:
 
 def _parts_in(frame: JsonObject) -> list[tuple[str, int, JsonObject]]:
     """The parts of a message or reasoning, and where they stand."""
-    listed: list[tuple[str, int, Any]] = [
-        (name, position, part)
-        for name in LISTS.get(frame.get("type", ""), ())
-        if isinstance(frame.get(name), list)
-        for position, part in enumerate(frame[name])
-    ]
-    return [(name, position, part) for name, position, part in listed if isinstance(part, dict)]
+    names = LISTS[frame["type"]] if is_prose_item(frame) else ()
+    return [(name, at, part) for name in names for at, part in enumerate(list_in(frame, name))]

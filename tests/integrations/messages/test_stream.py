@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
+from random import Random
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -31,9 +35,11 @@ from tests.integrations.messages.recorded import (
     thinking,
     tool_use,
 )
+from tests.integrations.mutated import changed, mutated
 from tests.integrations.server.running import CLEAN, MENDED, TOXIC, fake_guard
 
 BLOCKING = Policy(ladder=("block",))
+IDIOT = re.compile(r"\bidiot\b")
 REFUSAL = BLOCKING.refusal
 
 
@@ -285,6 +291,24 @@ def test_pings_and_harmless_events_pass_and_toxic_ones_do_not() -> None:
     run = Run([*events[:5], *odd, *events[5:]])
     kinds = [event["type"] for event in run.written]
     assert (kinds.count("ping"), "news" in kinds, "pause" in kinds) == (2, False, True)
+
+
+@pytest.mark.parametrize("policy", [None, BLOCKING], ids=["rewritten", "blocked"])
+@pytest.mark.parametrize("name", RECORDED)
+def test_no_broken_stream_shows_toxic_text_or_fails_unforeseen(name: str, policy: Policy | None) -> None:
+    for seed in range(20):
+        run = Run(mutated(stream(RECORDED[name]), seed), policy)
+        assert isinstance(run.error, (MalformedError, AnsweredError, NoneType)), seed
+        assert not IDIOT.search(json.dumps([without_echo(event) for event in run.written])), seed
+        with suppress(MalformedError):
+            answer = whole(changed(RECORDED[name], Random(seed)), policy)
+            assert not IDIOT.search(json.dumps(without_echo({"message": answer}))), seed
+
+
+def without_echo(event: Event) -> Event:
+    """An event without what repeats the client's own words."""
+    echo = dict.fromkeys(("instructions", "metadata", "stop_sequence"))
+    return {key: value | echo if isinstance(value, dict) else value for key, value in event.items()}
 
 
 def test_no_server_and_no_client_is_loaded() -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
+from random import Random
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -22,6 +27,7 @@ from guardrail.integrations.completions.stream import AnsweredError
 from guardrail.integrations.responses.response import Asked, moderate_response
 from guardrail.integrations.responses.stream import ResponseStream
 from guardrail.integrations.strict_json import MalformedError
+from tests.integrations.mutated import changed, mutated
 from tests.integrations.responses.recorded import (
     CODE,
     RECORDED,
@@ -40,6 +46,7 @@ from tests.integrations.responses.recorded import (
 from tests.integrations.server.running import CLEAN, MENDED, TOXIC, fake_guard
 
 BLOCKING = Policy(ladder=("block",))
+IDIOT = re.compile(r"\bidiot\b")
 TEXTS = {"output_text": "text", "refusal": "refusal", "summary_text": "text", "reasoning_text": "text"}
 
 
@@ -396,6 +403,24 @@ def test_reasoning_that_is_blocked_ends_the_answer_with_a_message() -> None:
     run = Run(stream(response(reasoning([TOXIC]), message(text_part(CLEAN)))), BLOCKING)
     assert [item["type"] for item in run.response["output"]] == ["reasoning", "message"]
     assert CLEAN not in str(run.written)
+
+
+@pytest.mark.parametrize("policy", [None, BLOCKING], ids=["rewritten", "blocked"])
+@pytest.mark.parametrize("name", RECORDED)
+def test_no_broken_stream_shows_toxic_text_or_fails_unforeseen(name: str, policy: Policy | None) -> None:
+    for seed in range(20):
+        run = Run(mutated(stream(RECORDED[name]), seed), policy)
+        assert isinstance(run.error, (MalformedError, AnsweredError, NoneType)), seed
+        assert not IDIOT.search(json.dumps([without_echo(event) for event in run.written])), seed
+        with suppress(MalformedError):
+            answer = whole(changed(RECORDED[name], Random(seed)), policy)
+            assert not IDIOT.search(json.dumps(without_echo({"response": answer}))), seed
+
+
+def without_echo(event: Event) -> Event:
+    """An event without what repeats the client's own words."""
+    echo = dict.fromkeys(("instructions", "metadata", "stop_sequence"))
+    return {key: value | echo if isinstance(value, dict) else value for key, value in event.items()}
 
 
 def test_no_server_and_no_client_is_loaded() -> None:
