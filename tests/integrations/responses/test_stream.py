@@ -408,10 +408,11 @@ def test_reasoning_that_is_blocked_ends_the_answer_with_a_message() -> None:
 @pytest.mark.parametrize("policy", [None, BLOCKING], ids=["rewritten", "blocked"])
 @pytest.mark.parametrize("name", RECORDED)
 def test_no_broken_stream_shows_toxic_text_or_fails_unforeseen(name: str, policy: Policy | None) -> None:
-    for seed in range(20):
+    for seed in range(10):
         run = Run(mutated(stream(RECORDED[name]), seed), policy)
         assert isinstance(run.error, (MalformedError, AnsweredError, NoneType)), seed
-        assert not IDIOT.search(json.dumps([without_echo(event) for event in run.written])), seed
+        others = [without_echo(event) for event in run.written if not isinstance(event.get("delta"), str)]
+        assert not IDIOT.search(json.dumps(others) + spoken(run)), seed
         with suppress(MalformedError):
             answer = whole(changed(RECORDED[name], Random(seed)), policy)
             assert not IDIOT.search(json.dumps(without_echo({"response": answer}))), seed
