@@ -168,9 +168,21 @@ def test_a_policy_that_blocks_whole_texts_refuses_to_stream(plain: OpenAI, upstr
         client.responses.create(**ASKED, stream=True)
 
 
-def test_a_response_that_is_retrieved_is_moderated(plain: OpenAI, upstream: Upstream) -> None:
+@pytest.mark.parametrize("way", ["retrieve", "cancel"])
+def test_a_response_that_is_asked_for_later_is_moderated(plain: OpenAI, upstream: Upstream, way: str) -> None:
     says(upstream, RECORDED["text"])
-    assert fake_guard().openai(plain).responses.retrieve("resp_1").output_text == SHOWN
+    assert getattr(fake_guard().openai(plain).responses, way)("resp_1").output_text == SHOWN
+
+
+def test_a_canary_is_in_no_log(plain: OpenAI, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:
+    says(upstream, response(message(text_part(f"{CLEAN} The canary zq81 is an idiot."))))
+    client = fake_guard().openai(plain)
+    with caplog.at_level("DEBUG", logger="guardrail"):
+        client.responses.create(**ASKED)
+        with client.responses.stream(**ASKED) as shown:
+            shown.until_done()
+    assert "rewritten" in caplog.text
+    assert "zq81" not in caplog.text
 
 
 def test_leaving_a_stream_closes_the_connection(plain: OpenAI, upstream: Upstream) -> None:

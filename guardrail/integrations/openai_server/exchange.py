@@ -26,8 +26,16 @@ class Exchange:
     """A request for an answer; ``body`` goes upstream as it came. ``last`` ends a stream that ended well."""
 
     def __init__(
-        self, path: str, headers: Headers, body: bytes, *, streamed: bool, last: bytes = b""
+        self,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        *,
+        streamed: bool,
+        last: bytes = b"",
+        method: str = "POST",
     ) -> None:
+        self.method = method
         self.path = path
         self.headers = headers
         self.body = body

@@ -154,7 +154,7 @@ class Proxy:
 
     def _ask(self, exchange: Exchange) -> AbstractAsyncContextManager[UpstreamAnswer]:
         return self.require_upstream().request(
-            "POST", exchange.path, headers=exchange.headers, body=exchange.body
+            exchange.method, exchange.path, headers=exchange.headers, body=exchange.body
         )
 
 

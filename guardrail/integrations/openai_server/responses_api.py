@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -21,11 +23,14 @@ PATH = "/v1/responses"
 
 
 class ResponseExchange(Exchange):
-    """A request for a response and its answer; ApiError if the body is not a JSON object."""
+    """A request for a response and its answer. ``path`` leads to one that was made before, if it is given;
+    else ApiError if the body is not a JSON object.
+    """
 
-    def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]], moderator: Moderator) -> None:
-        content = read_json(body)
-        super().__init__(PATH, headers, body, streamed=content.get("stream") is True)
+    def __init__(self, request: Request, body: bytes, moderator: Moderator, *, path: str = PATH) -> None:
+        content = read_json(body) if path == PATH else {}
+        streamed = content.get("stream") is True or request.query_params.get("stream") == "true"
+        super().__init__(path, request.headers.raw, body, streamed=streamed, method=request.method)
         self._asked = Asked.read(content)
         self._moderator = moderator
         self._stream: ResponseStream | None = None
@@ -62,7 +67,20 @@ def responses_routes(proxy: Proxy) -> APIRouter:
 
     @router.post(PATH)
     async def respond(request: Request) -> Response:
-        exchange = ResponseExchange(await request.body(), request.headers.raw, proxy.moderator)
+        exchange = ResponseExchange(request, await request.body(), proxy.moderator)
+        return await proxy.exchange(request, exchange)
+
+    @router.get(f"{PATH}/{{identity}}")
+    async def retrieve(request: Request, identity: str) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return await earlier(request, f"{PATH}/{quote(identity, safe='')}{query}")
+
+    @router.post(f"{PATH}/{{identity}}/cancel")
+    async def cancel(request: Request, identity: str) -> Response:
+        return await earlier(request, f"{PATH}/{quote(identity, safe='')}/cancel")
+
+    async def earlier(request: Request, path: str) -> Response:
+        exchange = ResponseExchange(request, await request.body(), proxy.moderator, path=path)
         return await proxy.exchange(request, exchange)
 
     return router

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from guardrail import Policy
 from guardrail.integrations.openai_server import Keys
+from guardrail.integrations.openai_server.sse import EventReader
 from tests.integrations.messages.recorded import (
     RECORDED,
     REQUEST,
@@ -28,6 +29,7 @@ from tests.integrations.server.running import (
     TOXIC,
     UPSTREAM_KEY,
     Upstream,
+    encoded,
     events,
     fake_guard,
     post,
@@ -218,3 +220,13 @@ def test_limits_of_the_upstream_are_passed_on(url: str, upstream: Upstream) -> N
     upstream.reply = lambda asked: JSONResponse(message(text(CLEAN)), headers=kept)
     headers = post(f"{url}/v1/messages", json=ASKED).headers
     assert {name: headers.get(name) for name in kept} == kept
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_cut_of_the_bytes_brings_the_same_events(name: str) -> None:
+    body = b"".join(map(encoded, named(stream(RECORDED[name]))))
+    for at in range(len(body)):
+        reader = EventReader(limit=len(body))
+        found = [*reader.feed(body[:at]), *reader.feed(body[at:]), *reader.close()]
+        assert len(found) == len(stream(RECORDED[name])), at
+    assert list(map(json.loads, found)) == stream(RECORDED[name])

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from guardrail import Policy
 from guardrail.integrations.openai_server import Keys
+from guardrail.integrations.openai_server.sse import EventReader
 from tests.integrations.responses.recorded import (
     RECORDED,
     REQUEST,
@@ -33,6 +34,7 @@ from tests.integrations.server.running import (
     TOXIC,
     UPSTREAM_KEY,
     Upstream,
+    encoded,
     events,
     fake_guard,
     post,
@@ -203,3 +205,25 @@ def test_a_proxy_with_keys_sends_its_own_upstream(upstream: Upstream) -> None:
         with OpenAI(base_url=f"{url}/v1", api_key=PROXY_KEY, max_retries=0) as opened:
             assert opened.responses.create(**ASKED).output_text
     assert [asked.header("authorization") for asked in upstream.asked] == [f"Bearer {UPSTREAM_KEY}"]
+
+
+def test_a_response_that_was_made_before_is_moderated_too(client: OpenAI, upstream: Upstream) -> None:
+    says(upstream, RECORDED["text"])
+    whole = client.responses.retrieve("resp_1", include=["reasoning.encrypted_content"])
+    cancelled = client.responses.cancel("resp_1")
+    assert {whole.output_text, cancelled.output_text} == {f"{CLEAN} {MENDED} It may rain later, they say."}
+    upstream.reply = lambda asked: events(named(stream(RECORDED["text"])[3:]))
+    shown = list(client.responses.retrieve("resp_1", stream=True, starting_after=2))
+    assert [event.sequence_number for event in shown] == list(range(3, 3 + len(shown)))
+    assert "idiot" not in str([event for event in shown if event.type != "response.completed"])
+    assert [asked.method for asked in upstream.asked] == ["GET", "POST", "GET"]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_cut_of_the_bytes_brings_the_same_events(name: str) -> None:
+    body = b"".join(map(encoded, named(stream(RECORDED[name]))))
+    for at in range(len(body)):
+        reader = EventReader(limit=len(body))
+        found = [*reader.feed(body[:at]), *reader.feed(body[at:]), *reader.close()]
+        assert len(found) == len(stream(RECORDED[name])), at
+    assert list(map(json.loads, found)) == stream(RECORDED[name])
