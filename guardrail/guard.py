@@ -365,7 +365,13 @@ class Guard:
         Raises UsageError for another object. What would show answers that the guard has not seen, such as
         ``with_raw_response``, raises UsageError when it is used.
         """
-        from guardrail.wrap.openai_client import guarded_client
+        from guardrail.integrations.openai_client import guarded_client
+
+        return guarded_client(client, guard=self)
+
+    def anthropic(self, client: C) -> C:
+        """The same for an Anthropic or AsyncAnthropic client: its messages, also streamed and parsed."""
+        from guardrail.integrations.anthropic_client import guarded_client
 
         return guarded_client(client, guard=self)
 

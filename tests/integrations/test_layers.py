@@ -27,7 +27,9 @@ def imported_by(name: str) -> set[str]:
         ("strict_json", set()),
         ("web", {"web", "strict_json"}),
         ("completions", {"completions", "strict_json"}),
-        ("openai_server", {"openai_server", "completions", "web", "strict_json"}),
+        ("responses", {"responses", "completions", "strict_json"}),
+        ("messages", {"messages", "completions", "strict_json"}),
+        ("openai_server", {"openai_server", "completions", "responses", "messages", "web", "strict_json"}),
     ],
 )
 def test_the_server_knows_its_neighbours_and_they_do_not_know_it(part: str, known: set[str]) -> None:

@@ -165,7 +165,7 @@ def test_what_holds_no_answer_goes_through(client: OpenAI, upstream: Upstream) -
         lambda client: client.chat.completions.with_raw_response.create(**QUESTION),
         lambda client: client.chat.completions.with_streaming_response.create(**QUESTION),
         lambda client: client.chat.completions.stream(**QUESTION),
-        lambda client: client.responses.stream(input="Hello", model="m"),
+        lambda client: client.responses.with_raw_response.create(input="Hello", model="m"),
         lambda client: client.beta.threads,
         lambda client: client.with_options(timeout=1).chat.completions.with_raw_response.create(**QUESTION),
     ],

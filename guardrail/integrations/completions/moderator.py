@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
+from guardrail.engine.adapters import AsyncGuardAdapter, GuardAdapter, SyncGuardAdapter
 from guardrail.engine.steps import PAUSE, Pause
 from guardrail.engine.stream import AsyncStream
 from guardrail.errors import BlockedError
@@ -20,7 +21,7 @@ from guardrail.outcome.explanation import Explanation, Sentence
 from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = ["Moderator"]
+__all__ = ["Moderator", "PlainModerator", "PushedText"]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""
@@ -32,6 +33,15 @@ class Passages:
 
     texts: list[str] = field(repr=False)
     blocked_at: int | None = None
+
+
+class PushedText(Protocol):
+    """A text on its way through the guard; ``outcome`` is None until it is over."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+    def push(self, piece: str | Pause | None) -> AsyncGenerator[str, None]: ...
+    async def close(self) -> None: ...
 
 
 class Moderator:
@@ -47,6 +57,7 @@ class Moderator:
         self._segmentwise = self.guard.with_policy(replace(policy, block="segment"))
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
         self._on_outcome = on_outcome
+        self._adapter: GuardAdapter = AsyncGuardAdapter(self.guard)
 
     def with_policy(self, policy: Policy) -> Moderator:
         """A moderator under another policy that shares models and listener of this one."""
@@ -98,6 +109,10 @@ class Moderator:
             return Passages([self.refusal] + [""] * (len(texts) - 1), 0)
         return Passages(released, here)
 
+    def pushed(self) -> PushedText:
+        """A text that is handed in piece by piece; ``settled`` wants its outcome."""
+        return cast("PushedText", AsyncGuardAdapter(self._segmentwise).push_stream())
+
     def stream(self, chunks: AsyncIterable[str | Pause]) -> AsyncStream:
         """The text as it is released; ``settled`` wants its outcome."""
         return self.guard.astream(cast("AsyncIterable[str]", chunks))
@@ -114,7 +129,10 @@ class Moderator:
         names are read as words.
         """
         text = "\n".join(read for string in strings for read in texts_of(string))
-        return not text or self._counted(await self._strict.acheck(text)).action is Action.PASSED
+        return not text or self._counted(await self._judged(text)).action is Action.PASSED
+
+    async def _judged(self, text: str) -> Outcome:
+        return await self._strict.acheck(text)
 
     async def is_harmless(self, value: Any) -> bool:
         """False if a JSON value that is not prose, such as a picture's frame, holds something toxic."""
@@ -128,14 +146,17 @@ class Moderator:
         The guard remembers short ones that it found clean.
         """
         found = identifiers_in(value)
-        return frozenset(compress(found, await asyncio.gather(*map(self._is_harmless, found))))
+        return frozenset(compress(found, await self._are_harmless(found)))
+
+    async def _are_harmless(self, identifiers: Sequence[str]) -> list[bool]:
+        return list(await asyncio.gather(*map(self._is_harmless, identifiers)))
 
     async def _is_harmless(self, identifier: str) -> bool:
         if identifier in CATEGORIES:
             return True
         try:
             # In a dict, because a string by itself would be prose.
-            await self.guard.amoderate({"identifier": identifier})
+            await self._adapter.moderate({"identifier": identifier})
         except BlockedError as error:
             self._counted(error.outcome)
             return False
@@ -146,3 +167,21 @@ class Moderator:
         if self._on_outcome is not None:
             self._on_outcome(outcome)
         return outcome
+
+
+class PlainModerator(Moderator):
+    """The same where there is no event loop, for answers in events: nothing that is awaited ever waits."""
+
+    def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
+        super().__init__(guard, on_outcome=on_outcome)
+        self._adapter = SyncGuardAdapter(self.guard)
+
+    def pushed(self) -> PushedText:
+        """As Moderator has it."""
+        return cast("PushedText", SyncGuardAdapter(self._segmentwise).push_stream())
+
+    async def _judged(self, text: str) -> Outcome:
+        return self._strict.check(text)
+
+    async def _are_harmless(self, identifiers: Sequence[str]) -> list[bool]:
+        return [await self._is_harmless(identifier) for identifier in identifiers]

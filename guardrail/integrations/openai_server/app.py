@@ -23,8 +23,10 @@ from guardrail.integrations.openai_server.gateways import GATEWAY_PATHS, gateway
 from guardrail.integrations.openai_server.guard_api import guard_routes
 from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
+from guardrail.integrations.openai_server.messages_api import MessageErrorsMiddleware, messages_routes
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
+from guardrail.integrations.openai_server.responses_api import responses_routes
 from guardrail.integrations.openai_server.upstream import Upstream
 from guardrail.integrations.web.access_log import AccessLogMiddleware
 from guardrail.integrations.web.auth import AuthMiddleware, Keys
@@ -47,6 +49,7 @@ PLAYGROUND = {
 PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/moderations", "/v1/embeddings", "/v1/models"),
+        *("/v1/responses", "/v1/messages", "/v1/messages/count_tokens"),
         *("/v1/detoxify", "/healthz", "/readyz", "/metrics", "/page.json", *GATEWAY_PATHS, *PLAYGROUND),
     }
 )
@@ -95,6 +98,8 @@ def create_app(
         guard_routes(proxy),
         gateway_routes(proxy),
         completion_routes(proxy),
+        responses_routes(proxy),
+        messages_routes(proxy),
         health_routes(readiness, metrics),
         _playground_routes(audit=_serves(routers, "/audit"), upstream=upstream is not None),
         *routers,
@@ -107,6 +112,7 @@ def create_app(
     app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
     app.add_middleware(AuthMiddleware, keys=keys, origins=settings.cors)
     app.add_middleware(ErrorMiddleware)
+    app.add_middleware(MessageErrorsMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
     if settings.cors:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors, **CORS)

@@ -23,6 +23,7 @@ from guardrail.integrations.completions.completion import (
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import without_text
 from guardrail.integrations.completions.stream import AnsweredError, CompletionStream
+from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
 from guardrail.integrations.openai_server.limits import timeout_error, while_connected
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.openai_server.request import CompletionRequest
@@ -31,10 +32,9 @@ from guardrail.integrations.openai_server.sse import (
     EventReader,
     EventStreamResponse,
     EventWriter,
-    event,
 )
 from guardrail.integrations.openai_server.upstream import Upstream, UpstreamAnswer, malformed
-from guardrail.integrations.strict_json import MalformedError, loads
+from guardrail.integrations.strict_json import JsonObject, MalformedError, loads
 from guardrail.integrations.web.errors import ApiError, JsonReply, guard_unavailable
 
 __all__ = ["Proxy", "completion_routes"]
@@ -67,7 +67,7 @@ class Proxy:
         return self.upstream
 
     async def complete(self, request: Request, *, kind: CompletionKind, path: str) -> Response:
-        """The answer of a language model, moderated."""
+        """A completion, moderated."""
         asked = CompletionRequest.read(
             await request.body(),
             path=path,
@@ -75,9 +75,13 @@ class Proxy:
             kind=kind,
             allowed=self.settings.allowed_fields,
         )
+        return await self.exchange(request, CompletionExchange(asked, self.moderator))
+
+    async def exchange(self, request: Request, exchange: Exchange) -> Response:
+        """The answer of a language model, moderated."""
         seconds = self.settings.max_seconds
-        if not asked.streamed:
-            return await while_connected(request.receive, lambda: self._whole(asked), seconds=seconds)
+        if not exchange.streamed:
+            return await while_connected(request.receive, lambda: self._whole(exchange), seconds=seconds)
         if self.moderator.guard.policy.block == "whole":
             raise ApiError(
                 "the guard's policy withholds whole texts, which a stream cannot: ask without stream",
@@ -85,7 +89,10 @@ class Proxy:
                 param="stream",
             )
         return EventStreamResponse(
-            lambda writer: self._stream(asked, writer), seconds=seconds, on_cut=self.metrics.count_cut
+            lambda writer: self._stream(exchange, writer),
+            seconds=seconds,
+            on_cut=self.metrics.count_cut,
+            error_event=exchange.error_event,
         )
 
     async def forward_json(self, request: Request, *, path: str) -> Response:
@@ -102,39 +109,35 @@ class Proxy:
 
         return await while_connected(request.receive, work, seconds=self.settings.max_seconds)
 
-    async def _whole(self, asked: CompletionRequest) -> Response:
-        async with self._ask(asked) as answer:
+    async def _whole(self, exchange: Exchange) -> Response:
+        async with self._ask(exchange) as answer:
             content = await answer.json()
-        if not content.get("choices") and (error := error_in(content)) is not None:
-            raise await self.require_upstream().to_api_error(error, status=502, headers=answer.headers)
+        if (found := exchange.error_in(content)) is not None:
+            raise await self.require_upstream().to_api_error(found, status=502, headers=answer.headers)
         try:
-            result = await moderate_completion(content, shape=asked.shape, moderator=self.moderator)
+            result = await exchange.moderated(content)
         except MalformedError as error:
             raise malformed(error) from None
         return JsonReply(result, headers=answer.headers)
 
-    async def _stream(self, asked: CompletionRequest, writer: EventWriter) -> None:
+    async def _stream(self, exchange: Exchange, writer: EventWriter) -> None:
         deadline = anyio.current_time() + self.settings.max_seconds
-        stream = CompletionStream(
-            shape=asked.shape,
-            moderator=self.moderator,
-            write=lambda chunk: writer.write(event(chunk)),
-            choices_wanted=asked.choices_wanted,
-        )
+        stream = exchange.stream(writer.write)
         async with AsyncExitStack() as stack:
             try:
                 with anyio.fail_after(self.settings.max_seconds):
-                    answer = await stack.enter_async_context(self._ask(asked))
+                    answer = await stack.enter_async_context(self._ask(exchange))
             except TimeoutError:
                 raise timeout_error() from None
             _require_event_stream(answer)
             writer.headers = dict(answer.headers)
             chunks = await stack.enter_async_context(aclosing(_chunks(answer, stream)))
             await self._run(stream, chunks, deadline=deadline)
-        await writer.write(DONE)
+        if exchange.last:
+            await writer.write(exchange.last)
 
     async def _run(
-        self, stream: CompletionStream, chunks: AsyncGenerator[object, None], *, deadline: float
+        self, stream: AnswerStream, chunks: AsyncGenerator[object, None], *, deadline: float
     ) -> None:
         """Runs the stream to its end; ApiError for whatever ends it early."""
         try:
@@ -149,8 +152,36 @@ class Proxy:
         except FailureError as error:
             raise guard_unavailable(error) from None
 
-    def _ask(self, asked: CompletionRequest) -> AbstractAsyncContextManager[UpstreamAnswer]:
-        return self.require_upstream().request("POST", asked.path, headers=asked.headers, body=asked.body)
+    def _ask(self, exchange: Exchange) -> AbstractAsyncContextManager[UpstreamAnswer]:
+        return self.require_upstream().request(
+            exchange.method, exchange.path, headers=exchange.headers, body=exchange.body
+        )
+
+
+class CompletionExchange(Exchange):
+    """A completion and its answer."""
+
+    def __init__(self, asked: CompletionRequest, moderator: Moderator) -> None:
+        super().__init__(asked.path, asked.headers, asked.body, streamed=asked.streamed, last=DONE)
+        self._asked = asked
+        self._moderator = moderator
+
+    def error_in(self, content: JsonObject) -> object:
+        """As Exchange has it."""
+        return None if content.get("choices") else error_in(content)
+
+    async def moderated(self, content: JsonObject) -> JsonObject:
+        """As Exchange has it."""
+        return await moderate_completion(content, shape=self._asked.shape, moderator=self._moderator)
+
+    def stream(self, write: Write) -> AnswerStream:
+        """As Exchange has it."""
+        return CompletionStream(
+            shape=self._asked.shape,
+            moderator=self._moderator,
+            write=lambda chunk: write(event(chunk)),
+            choices_wanted=self._asked.choices_wanted,
+        )
 
 
 def completion_routes(proxy: Proxy) -> APIRouter:
@@ -174,7 +205,7 @@ def _require_event_stream(answer: UpstreamAnswer) -> None:
         raise malformed(MalformedError("no stream of events"))
 
 
-async def _chunks(answer: UpstreamAnswer, stream: CompletionStream) -> AsyncGenerator[object, None]:
+async def _chunks(answer: UpstreamAnswer, stream: AnswerStream) -> AsyncGenerator[object, None]:
     """The JSON values of an answer's events, up to ``[DONE]``; ApiError if it ends in the middle."""
     async with aclosing(_payloads(answer)) as payloads:
         async for payload in payloads:

@@ -8,15 +8,16 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from guardrail.integrations.openai_server.exchange import event
 from guardrail.integrations.openai_server.limits import (
     CLOSING_SECONDS,
     ClientDisconnectedError,
     while_connected,
 )
-from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
+from guardrail.integrations.strict_json import MalformedError
 from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter", "event"]
+__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter"]
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
@@ -74,16 +75,11 @@ class EventReader:
             self._size += len(value)
 
 
-def event(payload: JsonObject) -> bytes:
-    """One event with a JSON payload."""
-    return f"data: {dumps(payload)}\n\n".encode("ascii")
-
-
 class EventStreamResponse(Response):
     """A stream of events that ``work`` writes.
 
     Its head goes out with the first bytes: until then an ApiError of the work becomes the whole answer; later
-    it becomes the last event, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
+    it becomes the last event, as ``error_event`` writes it, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
     by itself, and is ended a little later if it does not.
     """
 
@@ -93,10 +89,12 @@ class EventStreamResponse(Response):
         *,
         seconds: float,
         on_cut: Callable[[ApiError], object],
+        error_event: Callable[[ApiError], bytes] = lambda error: event(error.body),
     ) -> None:
         self._work = work
         self._seconds = seconds
         self._on_cut = on_cut
+        self._error_event = error_event
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +112,7 @@ class EventStreamResponse(Response):
                 return
             self._on_cut(error)
             with anyio.move_on_after(CLOSING_SECONDS):
-                await writer.write(event(error.body))
+                await writer.write(self._error_event(error))
         await writer.close()
 
 

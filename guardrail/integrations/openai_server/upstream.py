@@ -30,8 +30,8 @@ HOP_BY_HOP = frozenset(
 CONNECTION_HEADERS = frozenset(b"accept-encoding content-length cookie expect host origin referer".split())
 """Belong to the connection between client and proxy."""
 CREDENTIALS = frozenset((b"api-key", b"authorization", b"x-api-key"))
-PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
-RATE_LIMITS = "x-ratelimit-"
+PASSED_HEADERS = frozenset(("request-id", "retry-after", "retry-after-ms", "x-request-id", "x-should-retry"))
+RATE_LIMITS = ("anthropic-ratelimit-", "x-ratelimit-")
 ERROR_BYTES = 1 << 16
 SUCCESS_STATUSES = frozenset((200, 201, 202, 203))
 """Statuses with a whole answer: some frameworks answer each POST with 201."""
@@ -129,7 +129,7 @@ class Upstream:
         sent = [(name, value) for name, value in headers if name.lower() not in dropped]
         sent.append((b"accept-encoding", b"identity"))
         if self._consumed and self._key:
-            sent.append((b"authorization", b"Bearer " + self._key.encode()))
+            sent.append(_credential(headers, self._key))
         return sent
 
     async def _refusal(self, response: httpx.Response) -> ApiError:
@@ -192,6 +192,14 @@ class Upstream:
         if date := _date(found.get("retry-after", "")):
             kept["retry-after"] = date
         return kept
+
+
+def _credential(headers: Headers, key: str) -> tuple[bytes, bytes]:
+    """The upstream's key in the header in which the client showed the proxy's."""
+    names = {name.lower() for name, _ in headers}
+    if b"x-api-key" in names and b"authorization" not in names:
+        return b"x-api-key", key.encode()
+    return b"authorization", b"Bearer " + key.encode()
 
 
 def _date(value: str) -> str | None:

@@ -116,14 +116,20 @@ class AuthMiddleware:
         if not self._keys.proxy:
             if not _is_loopback(_hostname(host)):
                 return ApiError("this server answers to its own address alone", status=403, code="host")
-        elif _needs_key(scope["path"]) and not self._keys.admit(headers.get("authorization")):
+        elif _needs_key(scope["path"]) and not self._keys.admit(_shown(headers)):
             return ApiError(
-                "no valid key: send one of the proxy's keys as Authorization: Bearer KEY",
+                "no valid key: send one of the proxy's keys as Authorization: Bearer KEY, or as x-api-key",
                 status=401,
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
         return None
+
+
+def _shown(headers: Headers) -> str | None:
+    """What a client shows as its key, in the words of Authorization."""
+    key = headers.get("x-api-key")
+    return headers.get("authorization") or (None if key is None else f"Bearer {key}")
 
 
 def _needs_key(path: str) -> bool:

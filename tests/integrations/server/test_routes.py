@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE, wait_until
     "path",
     [
         "/v1/files",
-        "/v1/responses",
+        "/v1/conversations",
         "/v1/chat",
         "/chat/completions",
         "/v1/chat/completions/",

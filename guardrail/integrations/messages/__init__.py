@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: messages, whole or streamed, moderated without a server or a client."""

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: responses, whole or streamed, moderated without a server or a client."""
