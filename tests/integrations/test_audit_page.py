@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -127,7 +128,8 @@ class Page:
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Waits until something is so."""
-        wait: WebDriverWait[Chrome] = WebDriverWait(self.driver, PATIENCE)
+        replaced = (StaleElementReferenceException,)  # between being found and being read
+        wait: WebDriverWait[Chrome] = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=replaced)
         wait.until(lambda _: condition())
 
     @property
@@ -138,7 +140,7 @@ class Page:
     @property
     def at(self) -> int:
         """The row that the keyboard is at."""
-        return int(self.focused.get_attribute("data-id") or 0)
+        return int(self.driver.execute_script("return document.activeElement.dataset.id ?? 0"))
 
 
 def test_a_wrong_key_opens_nothing_and_says_what_to_look_for(driver: Chrome, address: str) -> None:

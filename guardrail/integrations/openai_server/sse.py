@@ -79,8 +79,8 @@ class EventStreamResponse(Response):
     """A stream of events that ``work`` writes.
 
     Its head goes out with the first bytes: until then an ApiError of the work becomes the whole answer; later
-    it becomes the last event, as ``error_event`` writes it, behind which the stream ends without ``[DONE]``. The work keeps to ``seconds``
-    by itself, and is ended a little later if it does not.
+    it becomes the last event, as ``error_event`` writes it, behind which the stream ends without ``[DONE]``.
+    The work keeps to ``seconds`` by itself, and is ended a little later if it does not.
     """
 
     def __init__(

@@ -46,7 +46,10 @@ class Playground:
 
     def texts(self, selector: str) -> list[str]:
         """Their texts, leading and trailing white space left out."""
-        return [element.text.strip() for element in self.elements(selector)]
+        # At once: a page that is at work may replace an element between two questions.
+        script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText.trim())"
+        found: list[str] = self.driver.execute_script(script, selector)
+        return found
 
     def content(self, name: str) -> str:
         """The text of the element with this id, to the character."""
