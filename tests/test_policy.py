@@ -63,7 +63,7 @@ SAID: list[tuple[dict[str, Any], str]] = [
     ({"thresholds": {"x": 2}}, "x must be between 0 and 1, got 2.0"),
     ({"thresholds": {"x": "2"}}, "x must be a number, got '2'"),
     ({"thresholds": {1: 0.5}}, "thresholds must be a mapping of labels to numbers, got 1"),
-    ({"thresholds": "x"}, "thresholds must be a mapping of labels to numbers, got 'x'"),
+    ({"thresholds": "x"}, "thresholds must be a mapping of labels to numbers, got the str 'x'"),
     ({"thresholds": 0.5}, "thresholds must be a mapping of labels to numbers, got 0.5"),
     ({"meaning_floor": 2}, "meaning_floor must be between -1 and 1, got 2.0"),
     ({"length_ratio": (2, 3)}, "length_ratio must be two numbers around 1, got (2.0, 3.0)"),

@@ -80,7 +80,7 @@ def test_a_guard_of_parts_that_can_be_pickled_travels_with_them() -> None:
 
 def test_a_default_guard_is_a_default_guard_in_another_process() -> None:
     back = travelled(Guard())
-    assert back.policy == Policy()
+    assert back.policy == Guard().policy
     assert repr(back) == repr(Guard())
 
 

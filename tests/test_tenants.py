@@ -26,7 +26,12 @@ TEXTS = [f"You are such an idiot, number {word}." for word in ("one", "two", "th
 def guard(rewriter: OnnxRewriter) -> Guard:
     detector = WordDetector()
     return Guard(
-        policy=LENIENT, detector=detector, rewriter=rewriter, embedder=BagEmbedder(), lexicon=detector
+        policy=LENIENT,
+        detector=detector,
+        rewriter=rewriter,
+        embedder=BagEmbedder(),
+        lexicon=detector,
+        verifier=None,
     )
 
 
