@@ -55,7 +55,7 @@ def python_for(peer: Peer, folder: Path) -> Path:
     if not (home / "ready").exists():
         venv.create(home, with_pip=True)
         wanted = [] if peer.module == "ours" else [peer.package]
-        command = [str(python), "-m", "pip", "install", "--quiet", *wanted, *NEEDS]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--quiet", *wanted, *NEEDS]
         subprocess.run(command, check=True, timeout=LIMIT)
         (home / "ready").touch()
     return python

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import random
+import tempfile
 import threading
 import traceback
 import warnings
@@ -108,12 +110,14 @@ class Told:
 
     records: list[str] = field(default_factory=list)
     printed: io.StringIO = field(default_factory=io.StringIO)
+    written: list[str] = field(default_factory=list)
     warned: list[warnings.WarningMessage] = field(default_factory=list)
 
     def places_of(self, word: str) -> list[str]:
         """Where a word turns up."""
         found = [record for record in self.records if word in record]
-        found += [f"printed: {line}" for line in self.printed.getvalue().splitlines() if word in line]
+        lines = "\n".join([self.printed.getvalue(), *self.written]).splitlines()
+        found += [f"printed: {line}" for line in lines if word in line]
         return found + [f"warning: {told.message}" for told in self.warned if word in str(told.message)]
 
 
@@ -125,6 +129,23 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = "" if record.exc_info is None else "".join(traceback.format_exception(record.exc_info[1]))
         self._records.append(f"log of {record.name}: {record.getMessage()} {vars(record)!r} {error}")
+
+
+@contextlib.contextmanager
+def _written(found: list[str]) -> Iterator[None]:
+    """What goes to the two files themselves, as from a logger that took hold of ``sys.stdout`` before."""
+    with tempfile.TemporaryFile() as file:
+        kept = {number: os.dup(number) for number in (1, 2)}
+        try:
+            for number in kept:
+                os.dup2(file.fileno(), number)
+            yield
+        finally:
+            for number, copy in kept.items():
+                os.dup2(copy, number)
+                os.close(copy)
+            file.seek(0)
+            found.append(file.read().decode("utf-8", "replace"))
 
 
 @contextlib.contextmanager
@@ -146,6 +167,7 @@ def listening() -> Iterator[Told]:
             logger.propagate, logger.disabled = True, False
         with (
             warnings.catch_warnings(record=True) as told.warned,
+            _written(told.written),
             contextlib.redirect_stdout(told.printed),
             contextlib.redirect_stderr(told.printed),
         ):

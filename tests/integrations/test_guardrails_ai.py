@@ -41,7 +41,7 @@ def test_an_exception_says_what_was_found_without_text() -> None:
     assert "rewritten" in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("size", [1, 7])
 def test_a_stream_is_fixed_and_keeps_its_white_space(size: int) -> None:
     text = f"{CLEAN}\n\n{TOXIC}  {CLEAN}"
 

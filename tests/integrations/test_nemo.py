@@ -14,7 +14,9 @@ from tests.streaming import CLEAN, NEUTRAL, TOXIC, guard
 nemoguardrails = pytest.importorskip("nemoguardrails", reason="pip install 'nemoguardrails>=0.24'")
 pytestmark = pytest.mark.filterwarnings("default")  # the package itself warns
 REFUSAL = "I'm sorry, I can't respond to that."
-CONFIG = "models: []\nrails: {{output: {{flows: [{flow}], streaming: {{enabled: {stream}, stream_first: false}}}}}}"
+CONFIG = """models: []
+rails: {{output: {{flows: [{flow}], streaming: {{enabled: {stream}, stream_first: false}}}}}}
+"""
 
 
 def rails(flow: str, *, stream: bool = False, policy: Policy | None = None) -> Any:
@@ -28,7 +30,8 @@ def rails(flow: str, *, stream: bool = False, policy: Policy | None = None) -> A
 
 def answered(made: Any, text: str) -> Any:
     messages = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": text}]
-    return made.generate(messages=messages, options={"rails": ["output"]}).response[-1]["content"]
+    answer = asyncio.run(made.generate_async(messages=messages, options={"rails": ["output"]}))
+    return answer.response[-1]["content"]
 
 
 @pytest.mark.parametrize("flow", ["guardrail rewrite", "guardrail block"])
@@ -47,9 +50,7 @@ def test_toxic_text_is_blocked_by_the_other_flow_and_by_a_policy_that_raises() -
 
 
 def test_rewriting_beside_streams_is_refused() -> None:
-    with pytest.raises(
-        UsageError, match="applies no rewrite inside a stream: use the flow 'guardrail block'"
-    ):
+    with pytest.raises(UsageError, match="no rewrite inside a stream: use the flow 'guardrail block'"):
         rails("guardrail rewrite", stream=True)
 
 

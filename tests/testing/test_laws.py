@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import re
 import subprocess
@@ -179,6 +180,10 @@ class Prints(Talks):
     say = staticmethod(print)
 
 
+class WritesToAnOldHandle(Talks):
+    say = staticmethod(lambda text: os.write(1, text.encode()))
+
+
 class Warns(Talks):
     say = staticmethod(lambda text: warnings.warn(text, stacklevel=2))
 
@@ -232,6 +237,7 @@ class Quadratic(NoDeadline):
         ("no_log_holds_the_text", Logs, "logs or prints"),
         ("no_log_holds_the_text", LogsAnError, "logs or prints"),
         ("no_log_holds_the_text", Prints, "logs or prints"),
+        ("no_log_holds_the_text", WritesToAnOldHandle, "logs or prints"),
         ("no_log_holds_the_text", Warns, "logs or prints"),
         ("no_error_quotes_the_text", Quotes, "quotes a word of the text"),
         ("rescans_are_bounded", ReadsAllAgain, "reads each character"),
