@@ -10,16 +10,15 @@ without an output rail, which rewrites. Needs the package ``nemoguardrails``, 0.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guardrail.errors import BlockedError, FailureError, UsageError
 from guardrail.guard import Guard
 from guardrail.outcome import Outcome
 
-try:
-    from nemoguardrails.actions.rail_outcome import RailOutcome, TransformTarget
-except ImportError:
-    raise FailureError("guardrail.integrations.nemo needs: pip install 'nemoguardrails>=0.24'") from None
+if TYPE_CHECKING:
+    from nemoguardrails.actions.rail_outcome import RailOutcome
 
 __all__ = ["FLOWS", "register"]
 
@@ -54,6 +53,10 @@ def register(rails: R, guard: Guard | None = None) -> R:
 
     UsageError where streams are enabled beside ``guardrail rewrite``: they would show what it rewrote.
     """
+    if find_spec("nemoguardrails") is None:
+        raise FailureError("guardrail.integrations.nemo needs: pip install 'nemoguardrails>=0.24'")
+    from nemoguardrails.actions.rail_outcome import RailOutcome, TransformTarget
+
     made: Any = rails
     output = made.config.rails.output
     if REWRITE in output.flows and output.streaming and output.streaming.enabled:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
-from guardrail import Policy
+from guardrail import FailureError, Policy
 from guardrail.integrations.llm_guard import InputScanner, OutputScanner
 from tests.streaming import CLEAN, INLINE, NEUTRAL, TOXIC, guard
 
@@ -54,3 +56,17 @@ def test_the_real_package_runs_them_among_its_own_scanners() -> None:
     assert "idiot" not in text
     assert "person" not in text
     assert valid == {"InputScanner": False, "BanSubstrings": False}
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "package"),
+    [("guardrails_ai", "detox", "guardrails-ai"), ("nemo", "register", "nemoguardrails")],
+)
+def test_without_the_other_package_one_sentence_says_what_to_install(
+    module: str, call: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integration = importlib.import_module(f"guardrail.integrations.{module}")
+    monkeypatch.setattr(integration, "find_spec", lambda name: None)
+    arguments = [object()] if call == "register" else []
+    with pytest.raises(FailureError, match=f"needs: pip install '?{package}"):
+        getattr(integration, call)(*arguments)

@@ -62,7 +62,7 @@ def test_the_example_of_a_page_runs_without_the_other_package(page: str) -> None
             [sys.executable, "-c", block], capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert "The plan is on page 12." in done.stdout
+        assert "You will find the plan on page 12." in done.stdout
         assert "idiot" not in done.stdout
 
 
@@ -77,5 +77,5 @@ def test_the_example_of_a_page_runs_inside_the_other_package(page: str) -> None:
         [sys.executable, "-c", block], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "The plan is on page 12." in done.stdout
+    assert "You will find the plan on page 12." in done.stdout
     assert "idiot" not in done.stdout
