@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser screenshot lint types bench format map
+.PHONY: help demo test test-browser screenshot lint types bench conformance format map
 IN ?= guardrail training/guardrail_training benchmarks examples
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
 	@echo "make screenshot  takes the picture of the playground in docs/ anew"
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
+	@echo "make conformance  our laws on other packages, each in an environment of its own below .conformance"
 	@echo "make map     what each module is for; IN=FOLDER for one folder"
 	@echo "make format  put the code into the house layout"
 
@@ -48,6 +49,9 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.texts
 	$(BIN)/python -m benchmarks.context
 	$(BIN)/python -m benchmarks.spinning
+
+conformance: .venv/installed-dev
+	$(BIN)/python -m benchmarks.conformance --environments .conformance
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .
