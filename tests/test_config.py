@@ -221,7 +221,7 @@ def test_the_command_checks_a_file_and_opens_its_models(tmp_path: Path) -> None:
     good = write(tmp_path, "[policy]\nthreshold = 0.9\n")
     result = CliRunner().invoke(app, ["config", "check", str(good)])
     assert result.exit_code == 0
-    assert f"ok: 1 settings, policy {Policy(threshold=0.9).digest()}" in result.stderr
+    assert f"ok: 1 settings, policy {Guard(policy=Policy(threshold=0.9)).policy.digest()}" in result.stderr
     wrong = write(tmp_path, "[policy]\nthreshhold = 0.9\n")
     result = CliRunner().invoke(app, ["config", "check", str(wrong)])
     assert result.exit_code == 2

@@ -104,6 +104,7 @@ def adapters(base: Path, sources: Path, tmp_path_factory: pytest.TempPathFactory
         learning_rate=0.01,
         dtype="float32",
         evaluations_per_pass=1,
+        keep_models=12,
         threads=1,
     )
     assert sft.run(training).finished

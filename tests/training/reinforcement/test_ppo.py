@@ -252,7 +252,7 @@ def test_an_adapter_for_another_base_is_refused(t5_base: Path, llama_base: Path,
         ({"estimator": "rloo"}, "rloo compares responses to one prompt: samples_per_prompt"),
         ({"minibatch_size": 99}, "minibatch_size 99 is more than the 16 responses of a step"),
         ({"shortest_limit": 99}, "shortest_limit 99 is more than response_tokens 48"),
-        ({"kl_target": 0.0}, "kl_target must be positive"),
+        ({"kl_target": 0.0}, "kl_target must be above 0"),
         ({"whiten_rewards": True, "batch_size": 4, "minibatch_size": 4}, "needs at least 8 responses"),
     ],
 )
@@ -278,7 +278,7 @@ def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> N
     done = CliRunner().invoke(app, ["ppo", "--recipe", str(tmp_path / "recipe.toml"), *options])
 
     assert done.exit_code == 0, done.output
-    assert "step 2 of 2, mean score" in done.output
+    assert "step 2 of 2, ppo/mean_scores" in done.output
     assert "trainable parameters: " in done.output
     assert (Path(settings.out) / "step-2" / "adapter_model.safetensors").is_file()
     assert {"reward/length", "reward/copy"} <= set(metrics(settings)[0])
