@@ -78,6 +78,7 @@ def create_app(
     keys = keys if keys is not None else Keys.from_environment()
     metrics = Metrics()
     moderator = Moderator(guard, on_outcome=metrics.count)
+    metrics.watch(moderator.guard)
     upstream = _upstream(settings, keys, moderator)
     proxy = Proxy(upstream, moderator, metrics, settings)
     readiness = Readiness(guard)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guardrail.guard import Guard
 from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
 
@@ -43,6 +47,10 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch(self, guard: Guard) -> None:
+        """Adds how the guard shares model calls, read anew for each exposition."""
+        self.registry.register(_Queues(guard))
+
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"guardrail_{name}", documentation, labels, registry=self.registry)
 
@@ -66,6 +74,29 @@ class Metrics:
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Queues(Collector):
+    """The queues of a guard's model calls; see ``Guard.statistics``."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def collect(self) -> Iterator[Metric]:
+        """The measurements of now."""
+        found = self._guard.statistics()
+        waiting = GaugeMetricFamily("guardrail_queue_texts", "Texts that wait for a model.", labels=["place"])
+        backlog = GaugeMetricFamily("guardrail_backlog", "Requests before a full queue.", labels=["place"])
+        running = GaugeMetricFamily("guardrail_calls_running", "Model calls being made.", labels=["place"])
+        calls = CounterMetricFamily("guardrail_model_calls", "Shared model calls.", labels=["place"])
+        texts = CounterMetricFamily("guardrail_model_texts", "Texts of shared calls.", labels=["place"])
+        for place, queue in found.queues.items():
+            waiting.add_metric([place], queue.waiting_texts)
+            backlog.add_metric([place], queue.backlog)
+            running.add_metric([place], queue.running)
+            calls.add_metric([place], queue.calls)
+            texts.add_metric([place], queue.texts)
+        yield from (waiting, backlog, running, calls, texts)
 
 
 class MetricsMiddleware:

@@ -187,3 +187,11 @@ def test_the_sentences_announced_are_those_of_the_segmenter(url: str) -> None:
     assert [text[row["start"] : row["end"]] for row in started["sentences"]] == bodies
     assert len([row for row in rest if row["object"] == "detoxify.sentence"]) == len(bodies)
     assert PROXY_KEY not in str(rest)
+
+
+def test_the_metrics_say_how_model_calls_are_shared(url: str) -> None:
+    events(url, input=TOXIC)
+    lines = get(f"{url}/metrics").text.splitlines()
+    (calls,) = [line for line in lines if line.startswith('guardrail_model_calls_total{place="detector"}')]
+    assert float(calls.rpartition(" ")[2]) >= 1
+    assert 'guardrail_queue_texts{place="detector"} 0.0' in lines
