@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from guardrail.integrations.completions.content import ContentPart, is_clean_document
+from guardrail.integrations.completions import answer as answers
+from guardrail.integrations.completions.answer import ModeratedAnswer
 from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import strings_in_json
-from guardrail.integrations.completions.surroundings import Surroundings
-from guardrail.integrations.completions.voice import Voice
 from guardrail.integrations.strict_json import JsonObject, MalformedError, string_in
 
 __all__ = ["PROSE", "Answer", "Asked", "moderate_message", "refusal_block", "refused"]
@@ -23,16 +21,14 @@ RESULT = "_tool_result"
 REFUSAL = "refusal"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the client asked for, as far as it matters: the request itself, and whether the text is JSON."""
+class Asked(answers.Asked):
+    """The same for messages."""
 
-    content: JsonObject = field(default_factory=dict, repr=False)
-    document: bool = False
+    __slots__ = ()
 
     @classmethod
     def read(cls, content: JsonObject) -> Asked:
-        """The same, from a request."""
+        """What a request asks for."""
         config = content.get("output_config")
         wanted = (config.get("format") if isinstance(config, dict) else None) or content.get("output_format")
         return cls(content, isinstance(wanted, dict) and wanted.get("type") == "json_schema")
@@ -71,36 +67,10 @@ async def moderate_message(
         await answer.close()
 
 
-class Answer:
-    """One message while it is moderated. ``blocked`` is true once nothing more of it may be shown."""
+class Answer(ModeratedAnswer):
+    """One message while it is moderated."""
 
-    def __init__(self, moderator: Moderator, asked: Asked) -> None:
-        self.blocked = False
-        self.surroundings = Surroundings(moderator, asked=asked.content)
-        self._moderator = moderator
-        self._document = asked.document
-        self._voices: dict[str, Voice] = {}
-        self._calls: dict[str, None] = {}
-
-    def voice(self, kind: str) -> Voice:
-        """What judges all blocks of a kind."""
-        if kind not in self._voices:
-            self._voices[kind] = Voice(self._moderator)
-        return self._voices[kind]
-
-    def is_document(self, kind: str) -> bool:
-        """True for blocks that hold the JSON that was asked for."""
-        return self._document and kind == "text"
-
-    async def end(self) -> None:
-        """No other block comes."""
-        for voice in self._voices.values():
-            await voice.end()
-
-    async def close(self) -> None:
-        """Drops what was not released."""
-        for voice in self._voices.values():
-            await voice.close()
+    document_kind = "text"
 
     async def frame(self, message: JsonObject, content: list[JsonObject]) -> JsonObject:
         """The message around its blocks. What the client said itself is repeated as it is."""
@@ -112,15 +82,9 @@ class Answer:
         kind = block.get("type")
         if not isinstance(kind, str) or kind not in PROSE:
             return await self.other_block(block, [])
-        text = string_in(block, PROSE[kind])
-        if self.is_document(kind):
-            self.blocked = not await is_clean_document([ContentPart("", ((),), (text,))], self._moderator)
-            if self.blocked:
-                return None
-            shown = text
-        else:
-            shown = await self.voice(kind).whole(text)
-            self.blocked = self.voice(kind).blocked
+        shown = await self.prose(kind, string_in(block, PROSE[kind]))
+        if shown is None:
+            return None
         framed = await self.block_frame(block, shown)
         if self.blocked:  # what comes behind the text does not come
             return framed | ({"signature": ""} if "signature" in framed else {})
@@ -141,7 +105,6 @@ class Answer:
     async def other_block(self, block: JsonObject, deltas: Sequence[JsonObject]) -> JsonObject | None:
         """A call of a tool, with the ``deltas`` in which its input came, or any other block; None if toxic.
 
-        Calls are judged together with those before, so that nothing escapes by being spread over several.
         What a tool of the provider found is emptied if it is toxic, and the message goes on.
         """
         kind = str(block.get("type"))
@@ -155,12 +118,7 @@ class Answer:
         spelled = "".join(delta["partial_json"] for delta in deltas)
         rest = {name: value for name, value in block.items() if name not in ids}
         strings = [*self.surroundings.strings(rest), *strings_in_json(spelled)]
-        calls = self._calls | dict.fromkeys(text for text in strings if text)
-        self.blocked = not await self._moderator.is_clean(list(calls))
-        if self.blocked:
-            return None
-        self._calls = calls
-        return block | ids
+        return block | ids if await self.is_clean_call(strings) else None
 
 
 def refused(message: JsonObject, refusal: str) -> JsonObject:

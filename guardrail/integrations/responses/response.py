@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from itertools import chain
 
-from guardrail.integrations.completions.content import ContentPart, is_clean_document
+from guardrail.integrations.completions import answer as answers
+from guardrail.integrations.completions.answer import ModeratedAnswer
 from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import new_id, strings_in, strings_in_json
-from guardrail.integrations.completions.surroundings import Surroundings
-from guardrail.integrations.completions.voice import Voice
 from guardrail.integrations.responses.annotations import Offsets
 from guardrail.integrations.strict_json import JsonObject, MalformedError, string_in
 
@@ -35,16 +34,14 @@ THIRD_PARTIES = ("results", "output", "outputs", "tools", "error")
 JSON_FORMATS = ("json_object", "json_schema")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the client asked for, as far as it matters: the request itself, and whether the text is JSON."""
+class Asked(answers.Asked):
+    """The same for responses."""
 
-    content: JsonObject = field(default_factory=dict, repr=False)
-    document: bool = False
+    __slots__ = ()
 
     @classmethod
     def read(cls, content: JsonObject) -> Asked:
-        """The same, from a request."""
+        """What a request asks for."""
         text = content.get("text")
         wanted = text.get("format") if isinstance(text, dict) else None
         return cls(content, isinstance(wanted, dict) and wanted.get("type") in JSON_FORMATS)
@@ -81,36 +78,10 @@ async def moderate_response(
         await answer.close()
 
 
-class Answer:
-    """One response while it is moderated. ``blocked`` is true once nothing more of it may be shown."""
+class Answer(ModeratedAnswer):
+    """One response while it is moderated."""
 
-    def __init__(self, moderator: Moderator, asked: Asked) -> None:
-        self.blocked = False
-        self.surroundings = Surroundings(moderator, asked=asked.content)
-        self._moderator = moderator
-        self._document = asked.document
-        self._voices: dict[str, Voice] = {}
-        self._calls: dict[str, None] = {}
-
-    def voice(self, kind: str) -> Voice:
-        """What judges all parts of a kind."""
-        if kind not in self._voices:
-            self._voices[kind] = Voice(self._moderator)
-        return self._voices[kind]
-
-    def is_document(self, kind: str) -> bool:
-        """True for parts that hold the JSON that was asked for."""
-        return self._document and kind == "output_text"
-
-    async def end(self) -> None:
-        """No other item comes."""
-        for voice in self._voices.values():
-            await voice.end()
-
-    async def close(self) -> None:
-        """Drops what was not released."""
-        for voice in self._voices.values():
-            await voice.close()
+    document_kind = "output_text"
 
     async def frame(self, response: JsonObject, output: list[JsonObject] | None) -> JsonObject:
         """The response around its items. What the client said itself is repeated as it is."""
@@ -168,34 +139,22 @@ class Answer:
             self.blocked = not await self.surroundings.is_clean(part)
             return [] if self.blocked else [part]
         text = string_in(part, PROSE[kind])
-        if self.is_document(kind):
-            self.blocked = not await is_clean_document([ContentPart("", ((),), (text,))], self._moderator)
-            if self.blocked:
-                return []  # an empty text is not the JSON that was asked for
-            after = text
-        else:
-            after = await self.voice(kind).whole(text)
-            self.blocked = self.voice(kind).blocked
+        after = await self.prose(kind, text)
+        if after is None:
+            return []  # an empty text is not the JSON that was asked for
         shown = await self.part_frame(part, after)
         if "annotations" in part:
             shown["annotations"] = await self.annotations(part["annotations"], text, after)
         return [shown]
 
     async def tool_item(self, item: JsonObject, events: Sequence[JsonObject]) -> JsonObject | None:
-        """A call of a tool, or what came of one, and the ``events`` in which it came; None if it is toxic.
-
-        Calls are judged together with those before, so that nothing escapes by being spread over several.
-        """
+        """A call of a tool, or what came of one, and the ``events`` in which it came; None if it is toxic."""
         own = {name: value for name, value in item.items() if name not in THIRD_PARTIES}
         spelled = "".join(text for event in events for text in strings_in(event.get("delta")))
         others = [{**event, "delta": None, "item": None} for event in events]
-        said = [*map(self.surroundings.strings, map(_without_ids, [own, *others]))]
-        calls = self._calls | dict.fromkeys(text for texts in said for text in texts)
-        calls |= dict.fromkeys(text for text in strings_in_json(spelled) if text)
-        self.blocked = not await self._moderator.is_clean(list(calls))
-        if self.blocked:
+        said = map(self.surroundings.strings, map(_without_ids, [own, *others]))
+        if not await self.is_clean_call([*chain.from_iterable(said), *strings_in_json(spelled)]):
             return None
-        self._calls = calls
         shown: JsonObject = dict(item)
         for name, value in item.items():
             if _is_id(name):
