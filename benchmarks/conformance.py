@@ -80,10 +80,10 @@ def examined(peer: Peer, folder: Path) -> dict[str, object]:
     command = [str(python), "-m", "benchmarks.conformance_side", peer.module, str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     ended = "finished"
-    with log.open("w", encoding="utf-8") as told:
+    with log.open("w", encoding="utf-8") as output:
         try:
             done = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=told, stderr=told, timeout=LIMIT, check=False
+                command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=LIMIT, check=False
             )
             if done.returncode:
                 ended = f"ended with status {done.returncode}"

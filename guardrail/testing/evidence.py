@@ -7,7 +7,7 @@ from itertools import takewhile
 from guardrail.testing.harness import Harness, LawBrokenError
 from guardrail.testing.watching import Shown
 
-__all__ = ["around", "require_equal", "require_held", "told"]
+__all__ = ["around", "described", "require_equal", "require_held"]
 
 
 def require_held(
@@ -34,7 +34,7 @@ def require_held(
         evidence["cut"] = chunks
     if detector is not None:
         evidence["detector"] = detector
-    raise LawBrokenError(name, problem, **evidence, shown=told(shown))
+    raise LawBrokenError(name, problem, **evidence, shown=described(shown))
 
 
 def require_equal(name: str, path: str, text: str, shown: Shown, *, chunks: list[str] | None) -> None:
@@ -44,7 +44,7 @@ def require_equal(name: str, path: str, text: str, shown: Shown, *, chunks: list
     place = alike(text, shown.text)
     cut = {} if chunks is None else {"cut": chunks}
     problem = f"{path} blocks a clean text" if shown.blocked else f"{path} changes a clean text"
-    raise LawBrokenError(name, problem, text=text, **cut, shown=told(shown), first_difference_at=place)
+    raise LawBrokenError(name, problem, text=text, **cut, shown=described(shown), first_difference_at=place)
 
 
 def alike(first: str, second: str) -> int:
@@ -52,7 +52,7 @@ def alike(first: str, second: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def told(shown: Shown) -> str:
+def described(shown: Shown) -> str:
     """What was shown, and by which kind of error the rest was blocked."""
     return shown.text if shown.error is None else f"{shown.text} <blocked by {type(shown.error).__name__}>"
 

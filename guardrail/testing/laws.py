@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from guardrail.testing.detectors import Hanging, Spy, answering, failing, quoting
-from guardrail.testing.evidence import around, require_equal, require_held, told
+from guardrail.testing.evidence import around, described, require_equal, require_held
 from guardrail.testing.harness import Detect, Harness, LawBrokenError, NotApplicable, Subject
-from guardrail.testing.timing import FACTOR, TIMES_AS_MUCH, least_ratio, long_texts
+from guardrail.testing.timing import FACTOR, TIMES_AS_MUCH, long_texts, min_ratio
 from guardrail.testing.watching import Shown, checked, cuts, in_thread, listening, smallest, streamed
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 Law = Callable[[Harness], None]
 LAWS: dict[str, Law] = {}
-"""All laws by name, in the order in which they are told of."""
+"""All laws by name, in the order in which they are reported."""
 
 SLOW_ANSWER = 0.01
 SETTLE_SECONDS = 0.2
@@ -91,8 +91,8 @@ def streams_equal_the_whole(harness: Harness) -> None:
                     "a stream shows something else than check for the same text",
                     text=text,
                     cut=least,
-                    check=told(whole),
-                    stream=told(streamed(subject, least)),
+                    check=described(whole),
+                    stream=described(streamed(subject, least)),
                 )
 
 
@@ -223,7 +223,7 @@ def time_is_linear(harness: Harness) -> None:
         paths["stream"] = lambda text: streamed(subject, (text[i : i + 8] for i in range(0, len(text), 8)))
     for path, work in paths.items():
         for kind, text in long_texts(harness.size):
-            ratio = least_ratio(work, text)
+            ratio = min_ratio(work, text)
             if ratio >= FACTOR:
                 raise LawBrokenError(
                     "time_is_linear",

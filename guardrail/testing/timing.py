@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["FACTOR", "TIMES_AS_MUCH", "least_ratio", "long_texts"]
+__all__ = ["FACTOR", "TIMES_AS_MUCH", "long_texts", "min_ratio"]
 
 TIMES_AS_MUCH = 8
 FACTOR = 24
@@ -17,7 +17,7 @@ SHORTEST = 0.005
 TRIES = 3
 
 
-def least_ratio(work: Callable[[str], object], text: str) -> float:
+def min_ratio(work: Callable[[str], object], text: str) -> float:
     """How many times as long the work takes for many times the text; the least of some tries."""
 
     def seconds(given: str) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from guardrail.testing.harness import LawBrokenError, NotApplicable, Subject
 
-__all__ = ["Shown", "Told", "apart", "checked", "cuts", "in_thread", "listening", "smallest", "streamed"]
+__all__ = ["Captured", "Shown", "apart", "checked", "cuts", "in_thread", "listening", "smallest", "streamed"]
 
 RANDOM_CUTS = 10
 
@@ -46,7 +46,7 @@ def checked(subject: Subject, text: str) -> Shown:
 
 
 def streamed(subject: Subject, chunks: Iterable[str], *, seen: Callable[[str], None] | None = None) -> Shown:
-    """What the stream shows; ``seen`` is told after each piece all that was shown by then."""
+    """What the stream shows; ``seen`` is called after each piece with all that was shown by then."""
     if subject.stream is None:
         raise NotApplicable("the guard has no streams")
     shown = ""
@@ -105,8 +105,8 @@ def in_thread(work: Callable[[], Shown]) -> tuple[threading.Thread, list[Shown]]
 
 
 @dataclass(slots=True)
-class Told:
-    """Everything that was logged, printed and warned of."""
+class Captured:
+    """Everything that was logged, printed or given as a warning."""
 
     records: list[str] = field(default_factory=list)
     printed: io.StringIO = field(default_factory=io.StringIO)
@@ -118,7 +118,7 @@ class Told:
         found = [record for record in self.records if word in record]
         lines = "\n".join([self.printed.getvalue(), *self.written]).splitlines()
         found += [f"printed: {line}" for line in lines if word in line]
-        return found + [f"warning: {told.message}" for told in self.warned if word in str(told.message)]
+        return found + [f"warning: {warned.message}" for warned in self.warned if word in str(warned.message)]
 
 
 class _Handler(logging.Handler):
@@ -149,10 +149,10 @@ def _written(found: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Told]:
-    """Hears all loggers at every level, standard output, standard error and warnings."""
-    told = Told()
-    handler = _Handler(told.records)
+def listening() -> Iterator[Captured]:
+    """Captures all loggers at every level, standard output, standard error and warnings."""
+    captured = Captured()
+    handler = _Handler(captured.records)
     found = [
         logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)
     ]
@@ -166,13 +166,13 @@ def listening() -> Iterator[Told]:
             logger.setLevel(logging.DEBUG if logger is logging.root else logging.NOTSET)
             logger.propagate, logger.disabled = True, False
         with (
-            warnings.catch_warnings(record=True) as told.warned,
-            _written(told.written),
-            contextlib.redirect_stdout(told.printed),
-            contextlib.redirect_stderr(told.printed),
+            warnings.catch_warnings(record=True) as captured.warned,
+            _written(captured.written),
+            contextlib.redirect_stdout(captured.printed),
+            contextlib.redirect_stderr(captured.printed),
         ):
             warnings.simplefilter("always")
-            yield told
+            yield captured
     finally:
         logging.disable(disabled)
         for logger, level, propagate, was_disabled in before:

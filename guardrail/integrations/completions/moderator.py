@@ -48,7 +48,7 @@ class Moderator:
     """Moderates what a model says.
 
     ``guard`` decides about prose; ``on_outcome`` hears of every text. Under ``Policy(block="raise")`` a
-    blocked segment is replaced by the refusal, for a client is told of it by ``finish_reason``.
+    blocked segment is replaced by the refusal, because a client learns of it by ``finish_reason``.
     """
 
     def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
@@ -78,11 +78,11 @@ class Moderator:
         self._counted(explanation.outcome)
         return explanation
 
-    async def told(
-        self, chunks: AsyncIterable[str] | Iterable[str], tell: Callable[[Sentence], object]
+    async def explained_stream(
+        self, chunks: AsyncIterable[str] | Iterable[str], on_sentence: Callable[[Sentence], object]
     ) -> Outcome:
-        """The same from chunks; ``tell`` is called with each sentence once it may be shown."""
-        async with self.guard.astream(chunks, on_sentence=tell) as stream:
+        """The same from chunks; ``on_sentence`` is called with each sentence once it may be shown."""
+        async with self.guard.astream(chunks, on_sentence=on_sentence) as stream:
             async for _ in stream:
                 pass
         assert stream.outcome is not None

@@ -49,7 +49,7 @@ class PolicyOverrides(BaseModel):
 
 
 class Detoxify(Question):
-    """Texts, the policy to use in place of the server's own, and how much is told of them.
+    """Texts, the policy to use in place of the server's own, and how much is said about them.
 
     sentences  list every sentence's scores
     explain    list every sentence with what was tried for it, refused candidates included
@@ -132,8 +132,8 @@ async def _whole(question: Detoxify, moderator: Moderator) -> JsonObject:
     async def row_of(text: str) -> JsonObject:
         if question.explain:
             explanation = await moderator.explained(text)
-            told = [_explained(sentence) for sentence in explanation.sentences]
-            return _explained_outcome(explanation.outcome) | {"sentences": told}
+            sentences = [_explained(sentence) for sentence in explanation.sentences]
+            return _explained_outcome(explanation.outcome) | {"sentences": sentences}
         outcome = await moderator.prose(text)
         row = _outcome_row(outcome)
         if question.sentences:
@@ -174,22 +174,22 @@ async def _play(text: str, question: Detoxify, moderator: Moderator, writer: Eve
 
 
 async def _moderate(text: str, question: Detoxify, moderator: Moderator, sender: Sender) -> None:
-    tell = partial(_told, question.explain, sender)
+    send = partial(_send_sentence, question.explain, sender)
     if moderator.guard.policy.block == "whole":  # nothing may be shown before the end
         explanation = await moderator.explained(text)
         for sentence in explanation.sentences:
-            tell(sentence)
+            send(sentence)
         outcome = explanation.outcome
     elif question.pace is None:
         # A sentence at a time, so that none waits for the rewrite of a later one.
         chunks = [segment.text for segment in _segments(moderator.guard.policy, text, empty=True)]
-        outcome = await moderator.told(chunks, tell)
+        outcome = await moderator.explained_stream(chunks, send)
     else:
         async with anyio.create_task_group() as tasks:
             inlet, words = anyio.create_memory_object_stream[str](math.inf)
             tasks.start_soon(_type, text, question.pace, inlet, sender)
             async with words:
-                outcome = await moderator.told(words, tell)
+                outcome = await moderator.explained_stream(words, send)
             tasks.cancel_scope.cancel()  # where it was blocked, the rest is not needed
     sender.send_nowait({"object": "detoxify.outcome", **_explained_outcome(outcome)})
 
@@ -205,7 +205,7 @@ async def _type(text: str, pace: float, inlet: MemoryObjectSendStream[str], send
             inlet.send_nowait(word)
 
 
-def _told(explain: bool, sender: Sender, sentence: Sentence) -> None:  # bound by partial
+def _send_sentence(explain: bool, sender: Sender, sentence: Sentence) -> None:  # bound by partial
     row = _explained(sentence)
     if not explain:
         del row["attempts"]
