@@ -284,7 +284,7 @@ def test_a_line_that_cannot_be_judged_goes_to_a_file_of_its_own_with_its_content
     source = write_lines(tmp_path / "in.jsonl", good, line, b"", good)
     result = run(["detect", str(source), str(tmp_path / "out.jsonl")])
     assert result.exit_code == 1
-    assert "2 rows judged, 0 flagged\n1 rows could not be judged: see" in result.stderr
+    assert "2 rows judged, 0 flagged\n1 row could not be judged: see" in result.stderr
     first, last = [line for line in (tmp_path / "out.jsonl").read_bytes().split(b"\n") if line]
     assert first == last
     (bad,) = read_rows(tmp_path / "out.jsonl.bad.jsonl")
@@ -422,4 +422,4 @@ def test_detect_loses_only_the_row_that_breaks_the_detector(
     assert "KeyError" in second["error"]
     assert "canary" not in second["error"]
     assert result.exit_code == 1
-    assert "2 rows judged, 1 flagged\n1 rows could not be judged: see" in result.stderr
+    assert "2 rows judged, 1 flagged\n1 row could not be judged: see" in result.stderr

@@ -54,12 +54,12 @@ def hints_of(kind: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
-def key_error(key: str, known: Iterable[str], *, where: str) -> ConfigError:
-    """The error for a key that is not among the known ones, with the nearest of them."""
+def key_error(key: str, known: Iterable[str], *, where: str, kind: str = "key") -> ConfigError:
+    """The error for a key, or another kind of name, that is not among the known ones; with the nearest."""
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1)
     guess = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    return ConfigError(f"{where}: unknown key {key!r}; {guess}")
+    return ConfigError(f"{where}: unknown {kind} {key!r}; {guess}")
 
 
 def value_of(source: str, hint: Any) -> Any:

@@ -379,7 +379,7 @@ def test_detect_adds_a_column_of_verdicts(run: Run, tmp_path: Path) -> None:
     source.write_bytes(as_bytes(table, "parquet"))
     result = run(["detect", str(source), str(target), "--batch", "2"])
     assert result.exit_code == 1
-    assert "3 rows judged, 1 flagged\n1 rows could not be judged: see" in result.stderr
+    assert "3 rows judged, 1 flagged\n1 row could not be judged: see" in result.stderr
     out = pq.read_table(target)
     before = as_table(source.read_bytes()).to_pylist()
     assert out.select(table.column_names).to_pylist() == [*before[:2], before[3]]

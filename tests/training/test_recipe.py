@@ -152,7 +152,7 @@ def test_a_recipe_is_known_by_its_name_and_belongs_to_one_trainer() -> None:
 
 
 def test_an_unknown_name_of_a_recipe_is_an_error_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match="unknown key 'dpo-rewiter'; did you mean 'dpo-rewriter'"):
+    with pytest.raises(ConfigError, match="unknown recipe 'dpo-rewiter'; did you mean 'dpo-rewriter'"):
         read_recipe("dpo-rewiter", settings=Run, overrides={})
 
 

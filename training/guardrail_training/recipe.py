@@ -62,7 +62,7 @@ def recipe_file(name: str | Path) -> Path:
     if str(name) not in known:
         if path.is_file():
             return path
-        raise key_error(str(name), known, where="recipe")
+        raise key_error(str(name), known, where="--recipe", kind="recipe")
     return known[str(name)]
 
 

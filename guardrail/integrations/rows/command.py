@@ -132,6 +132,10 @@ def detect_file(
     _run(job, Config.load(config, use="community"))
 
 
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
 def _unescaped(delimiter: str | None) -> str | None:
     return "\t" if delimiter == "\\t" else delimiter
 
@@ -187,14 +191,14 @@ def _print_summary(job: Job, summary: Summary) -> None:
     counts = summary.counts
     done = counts.judged + counts.bad - summary.resumed
     if job.scores_only:
-        lines = [f"{counts.judged} rows judged, {counts.actions['flagged']} flagged"]
+        lines = [f"{_rows(counts.judged)} judged, {counts.actions['flagged']} flagged"]
     else:
         actions = ", ".join(f"{number} {action}" for action, number in counts.actions.items())
-        lines = [f"{counts.judged} rows judged: {actions}"]
+        lines = [f"{_rows(counts.judged)} judged: {actions}"]
     if counts.degraded:
         lines.append(f"{counts.degraded} of them without a full pass (degraded)")
     if counts.bad:
-        lines.append(f"{counts.bad} rows could not be judged: see {job.bad_rows}")
+        lines.append(f"{_rows(counts.bad)} could not be judged: see {job.bad_rows}")
     if summary.resumed:
         lines.append(f"{summary.resumed} rows were done by an earlier run")
     lines.append(f"{summary.seconds:.1f} s, {done / max(summary.seconds, 1e-9):.0f} rows per second")
