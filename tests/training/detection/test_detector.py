@@ -20,7 +20,7 @@ from guardrail.errors import ConfigError
 from guardrail.manifest import Manifest
 from guardrail.outcome import LABELS
 from guardrail_training.checkpoint import save_checkpoint
-from guardrail_training.detection import corpora, detector
+from guardrail_training.detection import corpora, optimiser
 from guardrail_training.detection.augment import Marked
 from guardrail_training.detection.batches import Batch, batches, encode, load_tokenizer, pad
 from guardrail_training.detection.detector import (
@@ -307,7 +307,7 @@ def test_a_run_interrupted_and_continued_equals_one_in_a_piece(
         if step == 3:
             shutil.copy(path, halves / path.name)
 
-    monkeypatch.setattr(detector, "save_checkpoint", keep_the_first)
+    monkeypatch.setattr(optimiser, "save_checkpoint", keep_the_first)
     whole = train(small)
     continued = train(replace(small, out=str(halves)))
     assert json.loads((halves / "metrics.jsonl").read_text().splitlines()[0])["step"] == 4

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,18 +25,16 @@ import torch
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
-from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.detection import corpora
 from guardrail_training.detection.batches import Batch, Encoded, batches, encode, load_tokenizer, pad
 from guardrail_training.detection.hard_negatives import Templates
 from guardrail_training.detection.labelled import TRAINED
 from guardrail_training.detection.mixture import TEMPLATES_HELD_OUT, draw_passes
 from guardrail_training.detection.network import DetectorNetwork, Reading, mean_embedding
-from guardrail_training.detection.optimiser import adamw, learning_rate, uses_bfloat16
+from guardrail_training.detection.optimiser import learning_rate, take_steps, uses_bfloat16
 from guardrail_training.detection.settings import DetectorSettings, course
 from guardrail_training.detection.soft_scores import SoftScores
 from guardrail_training.provenance import model_folder
-from guardrail_training.runlog import MetricLog, progress_bar, write_run
 
 __all__ = ["DetectorSettings", "average", "detector_loss", "run", "train"]
 
@@ -137,58 +133,40 @@ def train(settings: DetectorSettings) -> DetectorNetwork:
     rows, steps, main = _schedule(settings)
     total = min(len(steps), settings.max_steps or len(steps))
 
-    # 3. Optimiser, and where a checkpoint left off.
-    optimizer = adamw(network, settings)
-    fingerprint = _fingerprint(settings, rows=len(rows))
-    first = load_checkpoint(out, model=network, optimizer=optimizer, fingerprint=fingerprint)
-    write_run(out, settings=settings, facts={"steps": total, "rows": len(rows), "fingerprint": fingerprint})
-    metrics = MetricLog(out, resumed_from=first)
-    network.train()
+    # 3. The steps, from where a checkpoint left off.
+    def loss_of(number: int) -> tuple[dict[str, Tensor], int]:
+        step = steps[number - 1]
+        batch = pad([rows[place] for place in step.rows])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
+            target = _original_embedding(original, batch, share=step.distilled)
+            reading = network(batch.input_ids, batch.attention_mask, batch.case_ids)
+        losses = detector_loss(
+            reading,
+            batch,
+            target,
+            distillation=step.distillation,
+            token_weight=settings.token_weight,
+            pair_weight=settings.pair_weight,
+        )
+        return losses, len(batch.weight)
 
-    # 4. The steps.
-    started, seen = time.monotonic(), 0
-    with stop_on_signals() as request, progress_bar() as bar:
-        task = bar.add_task("detector", total=total, completed=first, loss=0.0)
-        for number, step in enumerate(steps[first:total], start=first + 1):
-            batch = pad([rows[place] for place in step.rows])
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * step.rate
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
-                target = _original_embedding(original, batch, share=step.distilled)
-                reading = network(batch.input_ids, batch.attention_mask, batch.case_ids)
-            parts = detector_loss(
-                reading,
-                batch,
-                target,
-                distillation=step.distillation,
-                token_weight=settings.token_weight,
-                pair_weight=settings.pair_weight,
-            )
-            parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            seen += len(batch.weight)
-            values = {name: round(float(part.detach()), 5) for name, part in parts.items()}
-            if not math.isfinite(values["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {values['loss']} at step {number}; lower lr or use dtype=float32"
-                )
-            rate = round(seen / (time.monotonic() - started), 1)
-            metrics.add({**values, "lr": settings.lr * step.rate, "texts_per_second": rate}, step=number)
-            bar.update(task, advance=1, loss=values["loss"])
-            last = number == total or request.signal is not None
-            if last or number % settings.checkpoint_every == 0:
-                save_checkpoint(out, step=number, model=network, optimizer=optimizer, fingerprint=fingerprint)
-            if number == main < total:
-                torch.save(dict(network.named_parameters()), out / "main.pt")
-            if request.signal:
-                raise SystemExit(
-                    f"{request.signal}: saved after step {number} of {total}; the same command continues"
-                )
-    metrics.close()
+    def keep_main_phase(number: int) -> None:
+        if number == main < total:
+            torch.save(dict(network.named_parameters()), out / "main.pt")
 
-    # 5. The first phase ranks a little better, the last has the embedding: their average keeps most of both.
+    take_steps(
+        network,
+        loss_of,
+        name="detector",
+        unit="texts",
+        settings=settings,
+        rates=[step.rate for step in steps[:total]],
+        fingerprint=_fingerprint(settings, rows=len(rows)),
+        facts={"rows": len(rows)},
+        after=keep_main_phase,
+    )
+
+    # 4. The first phase ranks a little better, the last has the embedding: their average keeps most of both.
     if main < total:
         average(network, torch.load(out / "main.pt", weights_only=True), share=settings.averaged)
     if settings.blend:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +22,9 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.detection.batches import batches, load_tokenizer
-from guardrail_training.detection.optimiser import adamw, learning_rate, uses_bfloat16
+from guardrail_training.detection.optimiser import learning_rate, take_steps, uses_bfloat16
 from guardrail_training.provenance import model_folder
-from guardrail_training.runlog import MetricLog, progress_bar, write_run
 from guardrail_training.tagger.batches import UNTAGGED, Batch, encode, pad
 from guardrail_training.tagger.examples import Examples, gather
 from guardrail_training.tagger.network import TaggerNetwork
@@ -84,49 +80,24 @@ def train(settings: TaggerSettings, examples: Examples) -> TaggerNetwork:
     ]
     total = min(len(steps), settings.max_steps or len(steps))
 
-    # 3. Optimiser, and where a checkpoint left off.
-    optimizer = adamw(network, settings)
-    fingerprint = _fingerprint(settings, examples)
-    first = load_checkpoint(out, model=network, optimizer=optimizer, fingerprint=fingerprint)
-    facts = {"steps": total, "rows": len(rows), "fingerprint": fingerprint, "examples": examples.counts()}
-    write_run(out, settings=settings, facts=facts)
-    metrics = MetricLog(out, resumed_from=first)
-    network.train()
+    # 3. The steps, from where a checkpoint left off.
+    def loss_of(number: int) -> tuple[dict[str, Tensor], int]:
+        torch.manual_seed(settings.seed * 1_000_003 + number)  # dropout, however often it was interrupted
+        batch = pad([rows[place] for place in steps[number - 1]])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
+            logits = network(batch.input_ids, batch.attention_mask)
+        return {"loss": tagger_loss(logits, batch)}, len(batch.weight)
 
-    # 4. The steps.
-    started, seen = time.monotonic(), 0
-    with stop_on_signals() as request, progress_bar() as bar:
-        task = bar.add_task("tagger", total=total, completed=first, loss=0.0)
-        for number, places in enumerate(steps[first:total], start=first + 1):
-            torch.manual_seed(settings.seed * 1_000_003 + number)  # dropout, however often it was interrupted
-            batch = pad([rows[place] for place in places])
-            share = learning_rate(number - 1, total=len(steps), warmup=settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
-                logits = network(batch.input_ids, batch.attention_mask)
-            loss = tagger_loss(logits, batch)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            seen += len(places)
-            value = round(float(loss.detach()), 5)
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss is {value} at step {number}; lower lr or use dtype=float32"
-                )
-            rate = round(seen / (time.monotonic() - started), 1)
-            metrics.add({"loss": value, "lr": settings.lr * share, "texts_per_second": rate}, step=number)
-            bar.update(task, advance=1, loss=value)
-            last = number == total or request.signal is not None
-            if last or number % settings.checkpoint_every == 0:
-                save_checkpoint(out, step=number, model=network, optimizer=optimizer, fingerprint=fingerprint)
-            if request.signal:
-                raise SystemExit(
-                    f"{request.signal}: saved after step {number} of {total}; the same command continues"
-                )
-    metrics.close()
+    take_steps(
+        network,
+        loss_of,
+        name="tagger",
+        unit="texts",
+        settings=settings,
+        rates=[learning_rate(place, total=len(steps), warmup=settings.warmup) for place in range(total)],
+        fingerprint=_fingerprint(settings, examples),
+        facts={"rows": len(rows), "examples": examples.counts()},
+    )
     return network.eval()
 
 

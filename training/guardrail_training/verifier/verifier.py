@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +22,9 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from guardrail_training.checkpoint import load_checkpoint, save_checkpoint, stop_on_signals
 from guardrail_training.detection.batches import batches, load_tokenizer
-from guardrail_training.detection.optimiser import adamw, learning_rate, uses_bfloat16
+from guardrail_training.detection.optimiser import learning_rate, take_steps, uses_bfloat16
 from guardrail_training.provenance import model_folder
-from guardrail_training.runlog import MetricLog, progress_bar, write_run
 from guardrail_training.verifier.batches import UNKNOWN, Batch, Row, encode, pad
 from guardrail_training.verifier.examples import Example, Examples, gather
 from guardrail_training.verifier.network import VerifierNetwork
@@ -77,48 +73,23 @@ def train(settings: VerifierSettings, examples: Examples) -> VerifierNetwork:
     steps = _steps(rows, settings)
     total = min(len(steps), settings.max_steps or len(steps))
 
-    # 3. Optimiser, and where a checkpoint left off.
-    optimizer = adamw(network, settings)
-    fingerprint = _fingerprint(settings, examples.train)
-    first = load_checkpoint(out, model=network, optimizer=optimizer, fingerprint=fingerprint)
-    facts = {"steps": total, "rows": len(rows), "fingerprint": fingerprint, "examples": examples.counts()}
-    write_run(out, settings=settings, facts=facts)
-    metrics = MetricLog(out, resumed_from=first)
-    network.train()
+    # 3. The steps, from where a checkpoint left off.
+    def loss_of(number: int) -> tuple[dict[str, Tensor], int]:
+        batch = pad([rows[place] for place in steps[number - 1]])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
+            logits = network(batch.input_ids, batch.attention_mask, batch.kind_ids)
+        return verifier_loss(logits, batch, fault_weight=settings.fault_weight), len(batch.weight)
 
-    # 4. The steps.
-    started, seen = time.monotonic(), 0
-    with stop_on_signals() as request, progress_bar() as bar:
-        task = bar.add_task("verifier", total=total, completed=first, loss=0.0)
-        for number, places in enumerate(steps[first:total], start=first + 1):
-            batch = pad([rows[place] for place in places])
-            share = learning_rate(number - 1, total=len(steps), warmup=settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bfloat16(settings.dtype)):
-                logits = network(batch.input_ids, batch.attention_mask, batch.kind_ids)
-            parts = verifier_loss(logits, batch, fault_weight=settings.fault_weight)
-            parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            seen += len(places)
-            values = {name: round(float(part.detach()), 5) for name, part in parts.items()}
-            if not math.isfinite(values["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {values['loss']} at step {number}; lower lr or use dtype=float32"
-                )
-            rate = round(seen / (time.monotonic() - started), 1)
-            metrics.add({**values, "lr": settings.lr * share, "pairs_per_second": rate}, step=number)
-            bar.update(task, advance=1, loss=values["loss"])
-            last = number == total or request.signal is not None
-            if last or number % settings.checkpoint_every == 0:
-                save_checkpoint(out, step=number, model=network, optimizer=optimizer, fingerprint=fingerprint)
-            if request.signal:
-                raise SystemExit(
-                    f"{request.signal}: saved after step {number} of {total}; the same command continues"
-                )
-    metrics.close()
+    take_steps(
+        network,
+        loss_of,
+        name="verifier",
+        unit="pairs",
+        settings=settings,
+        rates=[learning_rate(place, total=len(steps), warmup=settings.warmup) for place in range(total)],
+        fingerprint=_fingerprint(settings, examples.train),
+        facts={"rows": len(rows), "examples": examples.counts()},
+    )
     return network.eval()
 
 
