@@ -1,4 +1,4 @@
-"""Databases for audits: an SQLite file, and a PostgreSQL cluster of this test run's own."""
+"""Databases for audits: SQLite, and PostgreSQL of this run's own; an upstream for guarded clients."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integrations.server import running
+from tests.integrations.server.running import Upstream, serving
 from tests.waiting import PATIENCE
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -65,3 +67,19 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'audit.db'}"
     url: str = request.getfixturevalue("postgresql")()
     return url
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Upstream]:
+    """A model server for a client in process."""
+    upstream = Upstream()
+    with serving(upstream.app()) as upstream.url:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
+    """The same, with its usual reply."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server.reply = running.Upstream().reply
+    return server

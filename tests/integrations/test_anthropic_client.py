@@ -14,28 +14,14 @@ from starlette.responses import JSONResponse
 from guardrail import Policy
 from guardrail.errors import BlockedError, UsageError
 from tests.integrations.messages.recorded import RECORDED, REQUEST, message, stream, text
-from tests.integrations.server import running
-from tests.integrations.server.running import CLEAN, MENDED, Upstream, events, fake_guard, serving
+from tests.integrations.server.running import CLEAN, MENDED, Upstream, fake_guard
+from tests.integrations.streamed import answer_with
 
 anthropic = pytest.importorskip("anthropic")
 
 ASKED: Any = REQUEST
 SHOWN = f"{CLEAN} {MENDED} It may rain later, they say."
 RAISING = Policy(ladder=("block",), block="raise")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Upstream]:
-    upstream = Upstream()
-    with serving(upstream.app()) as upstream.url:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server.reply = running.Upstream().reply
-    return server
 
 
 @pytest.fixture
@@ -45,9 +31,8 @@ def plain(upstream: Upstream) -> Iterator[Any]:
 
 
 def says(upstream: Upstream, answer: dict[str, Any]) -> None:
-    """From now on the upstream gives this message, whole or streamed, whichever is asked for."""
-    shown = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in stream(answer)]
-    upstream.reply = lambda asked: events(shown) if asked.body.get("stream") else JSONResponse(answer)
+    """From now on the upstream gives this message."""
+    answer_with(upstream, answer, stream(answer))
 
 
 def asynchronous(upstream: Upstream, ask: Any, policy: Policy | None = None) -> Any:

@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse
 
 from guardrail import Policy
 from guardrail.errors import BlockedError, UsageError
-from tests.integrations.server import running
 from tests.integrations.server.running import (
     CLEAN,
     MENDED,
@@ -26,26 +25,11 @@ from tests.integrations.server.running import (
     delta,
     events,
     fake_guard,
-    serving,
     text_delta,
     usage_chunk,
 )
 
 QUESTION: Any = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Upstream]:
-    upstream = Upstream()
-    with serving(upstream.app()) as upstream.url:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server.reply = running.Upstream().reply
-    return server
 
 
 @pytest.fixture

@@ -12,31 +12,16 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import ParsedResponse, Response
 from pydantic import BaseModel
-from starlette.responses import JSONResponse
 
 from guardrail import Policy
 from guardrail.errors import BlockedError, UsageError
 from tests.integrations.responses.recorded import RECORDED, REQUEST, message, response, stream, text_part
-from tests.integrations.server import running
-from tests.integrations.server.running import CLEAN, MENDED, TOXIC, Upstream, events, fake_guard, serving
+from tests.integrations.server.running import CLEAN, MENDED, TOXIC, Upstream, events, fake_guard
+from tests.integrations.streamed import answer_with
 
 ASKED: Any = REQUEST
 SHOWN = f"{CLEAN} {MENDED} It may rain later, they say."
 RAISING = Policy(ladder=("block",), block="raise")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Upstream]:
-    upstream = Upstream()
-    with serving(upstream.app()) as upstream.url:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server.reply = running.Upstream().reply
-    return server
 
 
 @pytest.fixture
@@ -46,10 +31,8 @@ def plain(upstream: Upstream) -> Iterator[OpenAI]:
 
 
 def says(upstream: Upstream, answer: dict[str, Any]) -> None:
-    """From now on the upstream gives this response, whole or streamed, whichever is asked for."""
-    upstream.reply = lambda asked: (
-        events(stream(answer)) if asked.body.get("stream") else JSONResponse(answer)
-    )
+    """From now on the upstream gives this response."""
+    answer_with(upstream, answer, stream(answer))
 
 
 def asynchronous(upstream: Upstream, ask: Any, policy: Policy | None = None) -> Any:

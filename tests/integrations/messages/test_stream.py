@@ -8,9 +8,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from random import Random
 from types import NoneType
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 
 from guardrail import Policy
-from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.stream import AnsweredError
 from guardrail.integrations.messages.message import Asked, moderate_message
 from guardrail.integrations.messages.stream import MessageStream
@@ -36,44 +34,24 @@ from tests.integrations.messages.recorded import (
     tool_use,
 )
 from tests.integrations.mutated import changed, mutated
-from tests.integrations.server.running import CLEAN, MENDED, TOXIC, fake_guard
+from tests.integrations.server.running import CLEAN, MENDED, TOXIC
+from tests.integrations.streamed import StreamRun, moderator
 
 BLOCKING = Policy(ladder=("block",))
 IDIOT = re.compile(r"\bidiot\b")
 REFUSAL = BLOCKING.refusal
 
 
-@cache
-def moderator(policy: Policy | None) -> Moderator:
-    """One for all tests, as a server has it."""
-    return Moderator(fake_guard(policy))
-
-
-class Run:
-    """One stream that was read to its end; ``error`` is what it raised."""
+class Run(StreamRun):
+    """One such stream that was read to its end."""
 
     def __init__(
         self, events: Iterable[Any], policy: Policy | None = None, request: Event | None = None
     ) -> None:
-        self.written: list[Event] = []
-        self.error: Exception | None = None
-        asyncio.run(self._run(events, policy, Asked.read(REQUEST | (request or {}))))
-
-    async def _run(self, events: Iterable[Any], policy: Policy | None, asked: Asked) -> None:
-        async def source() -> AsyncIterator[Any]:
-            for event in events:
-                if isinstance(event, Exception):
-                    raise event
-                yield copy.deepcopy(event)
-
-        async def write(event: Event) -> None:
-            self.written.append(copy.deepcopy(event))
-
-        moderated = MessageStream(moderator=moderator(policy), write=write, asked=asked)
-        try:
-            await moderated.run(source())
-        except Exception as error:  # noqa: BLE001  # whatever it is, a test looks at it
-            self.error = error
+        asked = Asked.read(REQUEST | (request or {}))
+        super().__init__(
+            events, lambda write: MessageStream(moderator=moderator(policy), write=write, asked=asked)
+        )
 
     @property
     def message(self) -> Event:

@@ -8,9 +8,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from random import Random
 from types import NoneType
 from typing import Any
@@ -22,7 +21,6 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 
 from guardrail import Policy
-from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.stream import AnsweredError
 from guardrail.integrations.responses.response import Asked, moderate_response
 from guardrail.integrations.responses.stream import ResponseStream
@@ -44,43 +42,23 @@ from tests.integrations.responses.recorded import (
     text_part,
 )
 from tests.integrations.server.running import CLEAN, MENDED, TOXIC, fake_guard
+from tests.integrations.streamed import StreamRun, moderator
 
 BLOCKING = Policy(ladder=("block",))
 IDIOT = re.compile(r"\bidiot\b")
 TEXTS = {"output_text": "text", "refusal": "refusal", "summary_text": "text", "reasoning_text": "text"}
 
 
-@cache
-def moderator(policy: Policy | None) -> Moderator:
-    """One for all tests, as a server has it."""
-    return Moderator(fake_guard(policy))
-
-
-class Run:
-    """One stream that was read to its end; ``error`` is what it raised."""
+class Run(StreamRun):
+    """One such stream that was read to its end."""
 
     def __init__(
         self, events: Iterable[Any], policy: Policy | None = None, request: Event | None = None
     ) -> None:
-        self.written: list[Event] = []
-        self.error: Exception | None = None
-        asyncio.run(self._run(events, policy, Asked.read(REQUEST | (request or {}))))
-
-    async def _run(self, events: Iterable[Any], policy: Policy | None, asked: Asked) -> None:
-        async def source() -> AsyncIterator[Any]:
-            for event in events:
-                if isinstance(event, Exception):
-                    raise event
-                yield copy.deepcopy(event)
-
-        async def write(event: Event) -> None:
-            self.written.append(copy.deepcopy(event))
-
-        moderated = ResponseStream(moderator=moderator(policy), write=write, asked=asked)
-        try:
-            await moderated.run(source())
-        except Exception as error:  # noqa: BLE001  # whatever it is, a test looks at it
-            self.error = error
+        asked = Asked.read(REQUEST | (request or {}))
+        super().__init__(
+            events, lambda write: ResponseStream(moderator=moderator(policy), write=write, asked=asked)
+        )
 
     @property
     def response(self) -> Event:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from guardrail import Policy
 from guardrail.integrations.openai_server import Keys
@@ -35,6 +35,7 @@ from tests.integrations.server.running import (
     post,
     proxy,
 )
+from tests.integrations.streamed import answer_with, named
 
 anthropic = pytest.importorskip("anthropic")
 
@@ -54,18 +55,9 @@ def claude(opened: Any, upstream: Upstream) -> Any:
     return opened
 
 
-def named(shown: Sequence[Event]) -> list[str | bytes]:
-    """Events as the API sends them, each with its name."""
-    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in shown]
-
-
 def says(upstream: Upstream, answer: Event) -> None:
-    """From now on the upstream gives this message, whole or streamed, whichever is asked for."""
-
-    def reply(asked: Any) -> Response:
-        return events(named(stream(answer))) if asked.body.get("stream") else JSONResponse(answer)
-
-    upstream.reply = reply
+    """From now on the upstream gives this message."""
+    answer_with(upstream, answer, stream(answer))
 
 
 def test_a_message_is_moderated_and_the_request_passes_as_it_is(claude: Any, upstream: Upstream) -> None:

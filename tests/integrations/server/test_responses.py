@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from guardrail import Policy
 from guardrail.integrations.openai_server import Keys
@@ -40,23 +39,15 @@ from tests.integrations.server.running import (
     post,
     proxy,
 )
+from tests.integrations.streamed import answer_with, named
 
 ASKED: Any = REQUEST
 BLOCKING = Policy(ladder=("block",))
 
 
-def named(shown: Sequence[Event]) -> list[str | bytes]:
-    """Events as the API sends them, each with its name."""
-    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in shown]
-
-
 def says(upstream: Upstream, answer: Event) -> None:
-    """From now on the upstream gives this response, whole or streamed, whichever is asked for."""
-
-    def reply(asked: Any) -> Response:
-        return events(named(stream(answer))) if asked.body.get("stream") else JSONResponse(answer)
-
-    upstream.reply = reply
+    """From now on the upstream gives this response."""
+    answer_with(upstream, answer, stream(answer))
 
 
 def test_a_response_is_moderated_and_the_request_passes_as_it_is(client: OpenAI, upstream: Upstream) -> None:

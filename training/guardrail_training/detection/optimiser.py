@@ -90,8 +90,8 @@ def take_steps(
     """Trains the network in place; resumes from a checkpoint in ``settings.out`` with this fingerprint.
 
     ``rates`` are shares of the peak learning rate, one for each step. ``after`` is called with the number of
-    each step that was taken. A signal saves a checkpoint and raises SystemExit; FloatingPointError if a loss is not
-    finite.
+    each step that was taken. A signal saves a checkpoint and raises SystemExit; FloatingPointError if a loss
+    is not finite.
     """
     out, total = Path(settings.out), len(rates)
     optimizer = adamw(network, settings)
