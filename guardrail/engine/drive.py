@@ -87,7 +87,7 @@ class Run:
         self.request = self.call = None  # so that a flow that breaks is not asked for an outcome
         try:
             request = step(value)
-            # What is released is part of the outcome's text, so an unstreamed text needs no other ear.
+            # What is released is part of the outcome's text, so an unstreamed text needs no callback.
             while self._whole is not None and isinstance(request, (Read, Release)):
                 request = self._flow.send(next(self._whole, None) if isinstance(request, Read) else None)
         except StopIteration as end:
