@@ -29,7 +29,7 @@ RAW = ("with_raw_response", "with_streaming_response")
 REFUSED: dict[str, tuple[str, ...]] = {
     "": (*RAW, "beta", "conversations", "realtime"),
     "chat": RAW,
-    "chat.completions": (*RAW, "stream", "list", "update", "messages"),
+    "chat.completions": (*RAW, "list", "update", "messages"),
     "completions": RAW,
     "responses": (*RAW, "connect"),
 }

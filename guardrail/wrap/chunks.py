@@ -30,6 +30,11 @@ class Chunks(Stream):
         """As for ``Stream``; None for chunks that are objects, each of whose texts has one of its own."""
         return self._inner.outcome if isinstance(self._inner, Stream) else None
 
+    @property
+    def response(self) -> Any:
+        """The HTTP response that an API client's stream comes from; AttributeError for any other iterable."""
+        return self._given.response  # type: ignore[attr-defined]
+
     def __next__(self) -> Any:
         if self._inner is None:
             self._inner = self._opened()
@@ -69,6 +74,11 @@ class AsyncChunks(AsyncStream):
     def outcome(self) -> Outcome | None:
         """As for ``Chunks``."""
         return self._ainner.outcome if isinstance(self._ainner, AsyncStream) else None
+
+    @property
+    def response(self) -> Any:
+        """As for ``Chunks``."""
+        return self._given.response  # type: ignore[attr-defined]
 
     async def __anext__(self) -> Any:
         if self._ainner is None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse
 
 from guardrail import Policy
@@ -30,6 +30,10 @@ from tests.integrations.server.running import (
 )
 
 QUESTION: Any = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class Report(BaseModel):
+    summary: str
 
 
 @pytest.fixture
@@ -91,6 +95,40 @@ def test_an_asynchronous_client_is_moderated_too(upstream: Upstream) -> None:
     assert said(asynchronous(upstream, ask_for_a_stream)) == f"{CLEAN} {MENDED}"
 
 
+def test_the_clients_own_accumulator_reads_a_moderated_stream(client: OpenAI, upstream: Upstream) -> None:
+    upstream.reply = lambda asked: events(words(f"{CLEAN} ", TOXIC[:30], TOXIC[30:]))
+    with client.chat.completions.stream(**QUESTION) as stream:
+        deltas = [event.delta for event in stream if event.type == "content.delta"]
+        whole = stream.get_final_completion().choices[0].message.content
+    assert "".join(deltas) == whole == f"{CLEAN} {MENDED}"
+
+
+def test_the_asynchronous_accumulator_reads_a_moderated_stream(upstream: Upstream) -> None:
+    upstream.reply = lambda asked: events(words(f"{CLEAN} ", TOXIC[:30], TOXIC[30:]))
+
+    async def ask(client: AsyncOpenAI) -> Any:
+        async with client.chat.completions.stream(**QUESTION) as stream:
+            await stream.until_done()
+            return await stream.get_final_completion()
+
+    assert asynchronous(upstream, ask).choices[0].message.content == f"{CLEAN} {MENDED}"
+
+
+@pytest.mark.parametrize("summary", [CLEAN, TOXIC])
+def test_an_accumulated_document_is_clean_or_is_not_there(
+    client: OpenAI, upstream: Upstream, summary: str
+) -> None:
+    document = json.dumps({"summary": summary})
+    upstream.reply = lambda asked: events(words(document[:9], document[9:]))
+    with client.chat.completions.stream(**QUESTION, response_format=Report) as stream:
+        assert TOXIC not in "".join(getattr(event, "delta", "") or "" for event in stream)
+        try:
+            parsed = stream.get_final_completion().choices[0].message.parsed
+        except ValidationError:
+            parsed = None
+    assert (parsed == Report(summary=CLEAN)) == (summary == CLEAN)
+
+
 def test_leaving_a_stream_closes_the_connection(client: OpenAI, upstream: Upstream) -> None:
     upstream.reply = lambda asked: events(words(*[f"{CLEAN} "] * 20))
     stream = client.chat.completions.create(**QUESTION, stream=True)
@@ -104,10 +142,6 @@ def test_text_completions_are_moderated(client: OpenAI, upstream: Upstream) -> N
     upstream.reply = lambda asked: events([text_delta(TOXIC), text_delta("", reason="stop"), "[DONE]"])
     chunks = client.completions.create(model="m", prompt="Hello", stream=True)
     assert "".join(chunk.choices[0].text for chunk in chunks) == MENDED
-
-
-class Report(BaseModel):
-    summary: str
 
 
 @pytest.mark.parametrize("summary", [CLEAN, TOXIC])
@@ -148,7 +182,6 @@ def test_what_holds_no_answer_goes_through(client: OpenAI, upstream: Upstream) -
         lambda client: client.chat.with_raw_response.completions,
         lambda client: client.chat.completions.with_raw_response.create(**QUESTION),
         lambda client: client.chat.completions.with_streaming_response.create(**QUESTION),
-        lambda client: client.chat.completions.stream(**QUESTION),
         lambda client: client.responses.with_raw_response.create(input="Hello", model="m"),
         lambda client: client.beta.threads,
         lambda client: client.with_options(timeout=1).chat.completions.with_raw_response.create(**QUESTION),
