@@ -1,4 +1,4 @@
-"""Fills the pages of the documentation that are made from the code: the command line, the list of decisions."""
+"""Fills the pages of the documentation that are made from the code: commands and decisions."""
 
 from __future__ import annotations
 

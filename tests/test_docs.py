@@ -26,6 +26,8 @@ UNTESTED = {
     *("docs/coming-from-guardrails-ai.md", "docs/coming-from-llm-guard.md", "docs/coming-from-nemo.md"),
 }
 """Pages whose blocks other tests run, or that are no programs."""
+LOADED = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="https?://')
+"""What a page fetches from another host."""
 FOLDERS = "/" + r"(work|root|tmp|home)/\w"
 HOSTS = "|".join(f"{name}{dot_end}" for name, dot_end in [("pypi", r"\.org"), ("huggingface", r"\.co\b")])
 MACHINE = re.compile(f"{FOLDERS}|{HOSTS}")
