@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser screenshot lint types bench conformance format map
+.PHONY: help demo test docs test-browser screenshot lint types bench conformance format map
 IN ?= guardrail training/guardrail_training benchmarks examples
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test    lint, types, every test, the wheel's contents"
 	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
 	@echo "make screenshot  takes the picture of the playground in docs/ anew"
+	@echo "make docs    builds the documentation into site/"
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
 	@echo "make conformance  our laws on other packages, each in an environment of its own below .conformance"
 	@echo "make map     what each module is for; IN=FOLDER for one folder"
@@ -31,6 +32,9 @@ test-browser: .venv/installed-dev
 screenshot: .venv/installed-dev
 	$(BIN)/guardrail models pull
 	$(BIN)/python -m tests.integrations.server.screenshot docs/playground.png
+
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -21,6 +21,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("guardrail", "training/guardrail_training", "benchmarks", "examples")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
+UNTESTED = {
+    *("docs/conformance.md", "docs/regularized.md"),
+    *("docs/coming-from-guardrails-ai.md", "docs/coming-from-llm-guard.md", "docs/coming-from-nemo.md"),
+}
+"""Pages whose blocks other tests run, or that are no programs."""
+LOADED = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="https?://')
+"""What a page fetches from another host."""
 FOLDERS = "/" + r"(work|root|tmp|home)/\w"
 HOSTS = "|".join(f"{name}{dot_end}" for name, dot_end in [("pypi", r"\.org"), ("huggingface", r"\.co\b")])
 MACHINE = re.compile(f"{FOLDERS}|{HOSTS}")
@@ -31,11 +38,19 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
 
 
-def table(document: str, heading: str) -> list[list[str]]:
-    """The cells of the rows of the first table under a heading, without its header."""
-    section = document.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+def table(document: str) -> list[list[str]]:
+    """The cells of the rows of a document's first table, without its header."""
+    lines = re.search(r"(?:^\|.*\n)+", document, re.MULTILINE)
+    assert lines is not None
+    rows = [line.strip("|").split("|") for line in lines.group().splitlines()]
     return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def with_blocks(language: str) -> list[str]:
+    """README and the pages of the documentation that have code in a language, without indented blocks."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    names = [str(page.relative_to(ROOT)) for page in pages if blocks(page.read_text(), language)]
+    return [name for name in names if "/decisions/" not in name and name not in UNTESTED]
 
 
 def project_files() -> list[str]:
@@ -58,38 +73,43 @@ def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> None:
+def test_the_readme_begins_with_title_and_two_commands_and_ci_runs_the_second() -> None:
     commands = [line.split("#")[0].strip() for line in blocks(README, "bash")[0].splitlines()]
-    assert README.startswith("```bash\n")
+    assert README.startswith("# guardrail\n")
     assert commands == ["make demo", "make test"]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
 
 
+@pytest.mark.parametrize(("name", "most"), [("README.md", 7000), ("CONTRIBUTING.md", 6000)])
+def test_the_first_documents_stay_short(name: str, most: int) -> None:
+    assert (ROOT / name).stat().st_size <= most
+
+
 @pytest.mark.base
-def test_the_python_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(blocks(README, "python")), encoding="utf-8")
+@pytest.mark.parametrize("document", with_blocks("python"))
+def test_the_python_blocks_of_a_page_run_in_order(document: str, tmp_path: Path) -> None:
+    script = tmp_path / "blocks.py"
+    script.write_text("\n".join(blocks((ROOT / document).read_text(), "python")), encoding="utf-8")
     command = [sys.executable, "-W", "error", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "idiot" not in done.stdout
-    assert "Please send me the report soon." in done.stdout
 
 
 @pytest.mark.base
-def test_the_shell_blocks_of_the_readme_run(tmp_path: Path) -> None:
-    scripts = [
-        block for block in blocks(README, "bash") if not re.search(r"^(make|pip) ", block, re.MULTILINE)
-    ]
-    assert scripts
-    for script in scripts:
-        done = run_shell(script, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("document", with_blocks("bash"))
+def test_the_shell_blocks_of_a_page_run(document: str, tmp_path: Path) -> None:
+    for script in blocks((ROOT / document).read_text(), "bash"):
+        if not re.search(r"^(make|pip) ", script, re.MULTILINE):
+            done = run_shell(script, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
 
 
 def test_the_policy_table_lists_every_field_with_its_default() -> None:
     told = {}
-    for names, defaults, _ in table(README, "Policy"):
+    for names, defaults, _ in table((ROOT / "docs" / "reference" / "policy.md").read_text()):
         told |= dict(zip(re.findall(r"`(\w+)`", names), re.findall(r"`(.+?)`", defaults), strict=True))
     policy = Policy()
     assert list(told) == [field.name for field in fields(Policy)]
@@ -100,9 +120,10 @@ def test_the_policy_table_lists_every_field_with_its_default() -> None:
 
 
 def test_the_outcome_table_lists_every_field_and_all_labels_are_named() -> None:
-    told = [name for row in table(README, "What an outcome holds") for name in re.findall(r"`(\w+)`", row[0])]
+    page = (ROOT / "docs" / "reference" / "outcome.md").read_text()
+    told = [name for row in table(page) for name in re.findall(r"`(\w+)`", row[0])]
     assert sorted(told) == sorted(field.name for field in fields(Outcome))
-    assert all(f"`{label}`" in README for label in LABELS)
+    assert all(f"`{label}`" in page for label in LABELS)
 
 
 def test_every_module_says_in_one_line_what_it_is_for() -> None:
@@ -125,3 +146,15 @@ def test_no_file_names_a_machines_folders_or_a_registry() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!example)[^"]+"', page.read_text()
+        )

@@ -12,7 +12,9 @@ from guardrail.errors import ConfigError, ModelMissingError, UsageError
 from guardrail.outcome import Verdict
 from guardrail_training import modeling
 from guardrail_training.rewards.algebra import Answer
+from guardrail_training.rewards.formula import read_formula
 from guardrail_training.rewards.models import (
+    acceptable,
     clean,
     fluency,
     load_classifier,
@@ -34,6 +36,13 @@ class Share:
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         shares = [text.split().count("bad") / max(1, len(text.split())) for text in texts]
         return [Verdict(scores={"toxicity": share}, flagged=share > 0.5) for share in shares]
+
+
+class Reader:
+    """A verifier that likes short rewrites."""
+
+    def verify(self, sources: Sequence[str], candidates: Sequence[str]) -> list[float]:
+        return [float(len(one) <= len(source)) for source, one in zip(sources, candidates, strict=True)]
 
 
 class Axes:
@@ -208,3 +217,16 @@ def test_fluency_is_1_for_what_surprises_no_more_than_the_query_and_0_for_nothin
     assert found[3] == 0
     assert max(found[1], found[2]) == 1
     assert 0 < min(found[1], found[2]) < 1
+
+
+def test_the_verifier_judges_the_response_as_a_rewrite_of_the_query() -> None:
+    assert np.asarray(acceptable(Reader())(ANSWERS)).tolist() == [0.0, 1.0, 1.0]
+
+
+def test_the_shipped_verifier_is_a_term_that_names_its_weights() -> None:
+    reward = read_formula("acceptable")
+    assert len(reward.models) == 2
+    kept = Answer(query="Your code is wrong, you idiot.", prompt="", response="Your code is wrong.")
+    turned = Answer(query="Your code is wrong, you idiot.", prompt="", response="Your code is brilliant.")
+    good, bad = reward([kept, turned]).total.tolist()
+    assert 0 <= bad < good <= 1

@@ -5,6 +5,7 @@ A formula has numbers, ``+``, ``-``, ``*``, brackets, and terms by name; a term 
 expression and never executed. Every term takes ``name``, by which logs call it. The reward's own ``formula``
 names every term with the settings that it was given, so that reading it again gives the same reward.
 
+acceptable(verifier)                 the verifier's probability that a reader accepts the rewrite
 clean(label, output, detector)       our detector: 1 - score, or its logit with output="logit"
 classifier(model, label, output, over, revision, device, dtype)    any sequence classifier
 meaning(detector)                    cosine of query and response, by the detector's embedding
@@ -28,6 +29,7 @@ import torch
 
 from guardrail.detectors.onnx import OnnxDetector
 from guardrail.errors import ConfigError
+from guardrail.rewriters.verifier import OnnxVerifier
 from guardrail_training import modeling
 from guardrail_training.provenance import SHIPPED, model_folder
 from guardrail_training.rewards import models, surface
@@ -116,6 +118,12 @@ def _written(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in sorted(settings.items()))})"
 
 
+def _acceptable(*, verifier: str = "", name: str = "acceptable") -> Reward:
+    folder = verifier or str(SHIPPED / "verifier")
+    model = OnnxVerifier(folder, threads=torch.get_num_threads())
+    return named(name, models.acceptable(model), models=identities(folder))
+
+
 def _clean(
     *, label: str = "toxicity", output: str = "probability", detector: str = "", name: str = "clean"
 ) -> Reward:
@@ -186,6 +194,7 @@ def _overlap(*, name: str = "overlap") -> Reward:
 
 
 TERMS: Mapping[str, Term] = {
+    "acceptable": _acceptable,
     "classifier": _classifier,
     "clean": _clean,
     "copy": _copy,

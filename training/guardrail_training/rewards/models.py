@@ -12,11 +12,11 @@ import torch
 
 from guardrail.errors import ConfigError, ModelMissingError, UsageError
 from guardrail.outcome import LABELS
-from guardrail.protocols import Detector, Embedder
+from guardrail.protocols import Detector, Embedder, Verifier
 from guardrail_training.metrics.fluency import surprise
 from guardrail_training.rewards.algebra import Answer, Floats, Score
 
-__all__ = ["clean", "fluency", "load_classifier", "meaning", "sequence_classifier"]
+__all__ = ["acceptable", "clean", "fluency", "load_classifier", "meaning", "sequence_classifier"]
 
 CPU = torch.device("cpu")
 OUTPUTS = ("logit", "probability")
@@ -26,6 +26,16 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 CLASSIFIER_BATCH = 16
 LONGEST = 512  # tokens, special ones among them
 LEAST_SHARE = 1e-4  # a logit stays within 9.3 of 0
+
+
+def acceptable(verifier: Verifier) -> Score:
+    """The probability, 0..1, that a reader accepts the response as a rewrite of the query."""
+
+    def score(answers: Sequence[Answer]) -> Floats:
+        found = verifier.verify([a.query for a in answers], [a.response for a in answers])
+        return np.asarray(found, dtype=np.float32)
+
+    return score
 
 
 def clean(detector: Detector, *, label: str, output: str) -> Score:
