@@ -19,6 +19,14 @@ from guardrail.engine.drive import (
     embed_texts,
 )
 from guardrail.engine.flow import moderate
+from guardrail.engine.monitor import (
+    AsyncMonitoredPushStream,
+    AsyncMonitoredStream,
+    Follower,
+    MonitoredPushStream,
+    MonitoredStream,
+    MonitoredText,
+)
 from guardrail.engine.plugins import (
     Once,
     chosen_verifier,
@@ -124,8 +132,12 @@ class Guard:
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         # Made of the parts: a trail that held this guard would keep it until the garbage collector comes.
         named = {name: part for name, part in self._parts.items() if name not in ("embedder", "verifier")}
-        self._origin = cache(partial(origin_of, policy.digest(), **named))
-        self._trail = None if self._audit is None else Trail(self._audit, self._origin)
+        self._origin = cache(partial(origin_of, policy, **named))
+        self._trail = None
+        if self._audit is not None:
+            self._trail = Trail(self._audit, self._origin, must_record=policy.enforce)
+        settle = partial(_settle_followed, self._trail, on_outcome)
+        self._follower = Once(partial(Follower, self._runner.ask, queue=policy.queue, settle=settle))
 
     @classmethod
     def from_config(cls, config: str | Path | Config | None = None, **overrides: Any) -> Guard:
@@ -213,12 +225,15 @@ class Guard:
         A sentence is handed out once it is judged, and it is judged once it is over: with the first character
         after its last mark (with the second where that is a closing quote, a bracket or an ellipsis), with a
         line break, at ``Policy.segment_max`` characters, or at the end of the text. One shorter than
-        ``Policy.segment_min`` goes with the next.
+        ``Policy.segment_min`` goes with the next. Under ``Policy(enforce=False)`` every chunk is handed out as
+        it comes, and ``judged()`` waits for the outcome.
 
         Raises UsageError under ``Policy(block="whole")``; while it is read TypeError for a chunk that is no
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
+            if not self._policy.enforce:
+                return MonitoredStream(chunks, text=self._monitored())
             callbacks = self._stream_callbacks(self._settle)
             return Stream(self._stream_flow(), chunks, ask=self._ask, **callbacks)
         except MISUSE as error:
@@ -235,9 +250,12 @@ class Guard:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls.
 
         ``on_sentence`` is called with each sentence once its text was handed out, and all that was tried for
-        it, as ``explain`` gives it; by default no candidate is kept.
+        it, as ``explain`` gives it; by default no candidate is kept. Under ``Policy(enforce=False)`` it is
+        called after the end of the stream, from the thread that judges.
         """
         try:
+            if not self._policy.enforce:
+                return AsyncMonitoredStream(chunks, text=self._monitored(on_sentence))
             callbacks = self._stream_callbacks(self._asettle)
             return AsyncStream(self._stream_flow(on_sentence), chunks, batcher=self._batcher(), **callbacks)
         except MISUSE as error:
@@ -247,10 +265,14 @@ class Guard:
 
     def push_stream(self) -> PushStream:
         """A text that is handed in piece by piece, for streams whose chunks hold more than text."""
+        if not self._policy.enforce:
+            return MonitoredPushStream(self._monitored())
         return PushStream(self._stream_flow(), ask=self._ask, **self._stream_callbacks(self._settle))
 
     def apush_stream(self) -> AsyncPushStream:
         """The same without blocking the event loop."""
+        if not self._policy.enforce:
+            return AsyncMonitoredPushStream(self._monitored())
         callbacks = self._stream_callbacks(self._asettle)
         return AsyncPushStream(self._stream_flow(), ask=self._batcher().ask_for_text, **callbacks)
 
@@ -410,6 +432,8 @@ class Guard:
         moderated or recorded. Raises ModelFileError for a file that is missing or altered.
         """
         replies = [self._runner.ask(Detect(("ready",), lexicon)) for lexicon in (False, True)]
+        if not self._policy.enforce:
+            return tuple(reply.reason for reply in replies if isinstance(reply, PluginError))
         if "rewrite" in self._policy.ladder:
             replies.append(self._runner.open())
         if self._policy.acceptable is not None:
@@ -421,12 +445,15 @@ class Guard:
         return self._batcher().statistics()
 
     def _stream_flow(self, on_sentence: Callable[[Sentence], object] | None = None) -> Flow:
-        if self._policy.block == "whole":
+        if not self._policy.can_stream:
             raise UsageError(
                 "a stream cannot take back what it has shown, as Policy(block='whole') demands: "
                 "use block='segment' or block='raise', or check the whole text"
             )
         return moderate(self._policy, on_sentence=on_sentence)
+
+    def _monitored(self, on_sentence: Callable[[Sentence], object] | None = None) -> MonitoredText:
+        return MonitoredText(self._stream_flow(on_sentence), self._follower())
 
     def origin(self) -> Origin:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
@@ -491,6 +518,15 @@ class Guard:
             f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None
         )
         return f"Guard(policy={self._policy.digest()}, {chosen})"
+
+
+def _settle_followed(trail: Trail | None, hook: OutcomeHook | None, outcome: Outcome) -> None:
+    """Tells of a text that was judged behind its stream."""
+    if trail is not None:
+        TextTrail(trail).ended(outcome)
+    log_outcome(outcome)
+    if hook is not None:
+        hook(outcome)
 
 
 def _new_batcher(runner: Runner, policy: Policy) -> Batcher:
