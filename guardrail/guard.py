@@ -137,6 +137,7 @@ class Guard:
         if self._audit is not None:
             self._trail = Trail(self._audit, self._origin, must_record=policy.enforce)
         settle = partial(_settle_followed, self._trail, on_outcome)
+        self._is_inline = False
         self._follower = Once(partial(Follower, self._runner.ask, queue=policy.queue, settle=settle))
 
     @classmethod
@@ -225,14 +226,14 @@ class Guard:
         A sentence is handed out once it is judged, and it is judged once it is over: with the first character
         after its last mark (with the second where that is a closing quote, a bracket or an ellipsis), with a
         line break, at ``Policy.segment_max`` characters, or at the end of the text. One shorter than
-        ``Policy.segment_min`` goes with the next. Under ``Policy(enforce=False)`` every chunk is handed out as
-        it comes, and ``judged()`` waits for the outcome.
+        ``Policy.segment_min`` goes with the next. Under ``Policy(enforce=False)`` every chunk is handed
+        out as it comes, and ``judged()`` waits for the outcome.
 
         Raises UsageError under ``Policy(block="whole")``; while it is read TypeError for a chunk that is no
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
-            if not self._policy.enforce:
+            if self._passes_on:
                 return MonitoredStream(chunks, text=self._monitored())
             callbacks = self._stream_callbacks(self._settle)
             return Stream(self._stream_flow(), chunks, ask=self._ask, **callbacks)
@@ -254,7 +255,7 @@ class Guard:
         called after the end of the stream, from the thread that judges.
         """
         try:
-            if not self._policy.enforce:
+            if self._passes_on:
                 return AsyncMonitoredStream(chunks, text=self._monitored(on_sentence))
             callbacks = self._stream_callbacks(self._asettle)
             return AsyncStream(self._stream_flow(on_sentence), chunks, batcher=self._batcher(), **callbacks)
@@ -265,16 +266,20 @@ class Guard:
 
     def push_stream(self) -> PushStream:
         """A text that is handed in piece by piece, for streams whose chunks hold more than text."""
-        if not self._policy.enforce:
+        if self._passes_on:
             return MonitoredPushStream(self._monitored())
         return PushStream(self._stream_flow(), ask=self._ask, **self._stream_callbacks(self._settle))
 
     def apush_stream(self) -> AsyncPushStream:
         """The same without blocking the event loop."""
-        if not self._policy.enforce:
+        if self._passes_on:
             return AsyncMonitoredPushStream(self._monitored())
         callbacks = self._stream_callbacks(self._asettle)
         return AsyncPushStream(self._stream_flow(), ask=self._batcher().ask_for_text, **callbacks)
+
+    def defer(self, work: Callable[[], object]) -> None:
+        """Does work in the thread that judges streams in monitor mode, behind what was handed out before."""
+        self._follower().defer(work)
 
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The value with its prose moderated: of the same type, and the very same object if nothing changed.
@@ -420,6 +425,12 @@ class Guard:
         """A guard under another policy that shares models, hook and audit of this one."""
         return self._with(policy=_require_policy(policy))
 
+    def inline(self) -> Guard:
+        """A guard that judges streams while they are read, in monitor mode too: nobody may wait for them."""
+        other = self._with()
+        other._is_inline = True
+        return other
+
     @property
     def policy(self) -> Policy:
         """What is tolerated and tried; ``with_policy`` gives a guard under another."""
@@ -451,6 +462,11 @@ class Guard:
                 "use block='segment' or block='raise', or check the whole text"
             )
         return moderate(self._policy, on_sentence=on_sentence)
+
+    @property
+    def _passes_on(self) -> bool:
+        """True if streams are handed out as they come, and judged behind their end."""
+        return not (self._policy.enforce or self._is_inline)
 
     def _monitored(self, on_sentence: Callable[[Sentence], object] | None = None) -> MonitoredText:
         return MonitoredText(self._stream_flow(on_sentence), self._follower())
@@ -493,6 +509,7 @@ class Guard:
         """A guard that differs in these arguments; what one of them warned of, the other does not repeat."""
         other = Guard(**self._arguments | changes)
         other._runner.failures = self._runner.failures
+        other._is_inline = self._is_inline
         if self._recipe is not None:
             other._recipe = partial(self._recipe, **changes)
         return other

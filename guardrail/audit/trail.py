@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What decided: the policy's digest and its name, and each model's name, version and sha256 of its manifest.
+    """What decided: the policy's digest and name, and each model's name, version and manifest's sha256.
 
     A model without a manifest is named by its attribute ``identity``, if it has one, else by its type; the
     shipped word list by its own sha256.

@@ -19,6 +19,7 @@ from collections.abc import (
 )
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from guardrail.engine.drive import drive
@@ -70,16 +71,32 @@ class Follower:
 
     def follow(self, text: MonitoredText) -> None:
         """Has a text judged once those before it are."""
+        if not self._submit(partial(self._judge, text)):
+            self._tell(text, text.unjudged("monitor_overload"))
+
+    def defer(self, work: Callable[[], object]) -> None:
+        """Has work done once the texts before it are judged, for answers that are more than one text."""
+        if not self._submit(partial(_attempt, work)):
+            self._tell(None, _unjudged("", "monitor_overload"))
+
+    def _submit(self, work: Callable[[], object]) -> bool:
+        """False if too much waits already, or the interpreter is being shut down."""
         with self._lock:
-            is_full = self._waiting >= self._queue
-            self._waiting += not is_full
-        if is_full:
-            self._tell(text, text.unjudged("monitor_overload"))
-            return
+            if self._waiting >= self._queue:
+                return False
+            self._waiting += 1
         try:
-            self._started().submit(self._judge, text)
-        except RuntimeError:  # the interpreter is being shut down
-            self._tell(text, text.unjudged("monitor_overload"))
+            self._started().submit(self._work, work)
+        except RuntimeError:
+            return False
+        return True
+
+    def _work(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def _started(self) -> ThreadPoolExecutor:
         from concurrent.futures import ThreadPoolExecutor  # only who monitors streams needs it
@@ -98,17 +115,22 @@ class Follower:
         except Exception as error:  # noqa: BLE001  # a model's file that is missing, say
             logger.error("a text in monitor mode was not judged: %s", type(error).__name__)
             outcome = text.unjudged("detector_error")
-        finally:
-            with self._lock:
-                self._waiting -= 1
         self._tell(text, outcome)
 
-    def _tell(self, text: MonitoredText, outcome: Outcome) -> None:
+    def _tell(self, text: MonitoredText | None, outcome: Outcome) -> None:
         try:
             self._settle(outcome)
         except Exception as error:  # noqa: BLE001  # whatever a hook raises
             logger.error("an outcome in monitor mode was not taken: %s", type(error).__name__)
-        text.verdict.set_result(outcome)
+        if text is not None:
+            text.verdict.set_result(outcome)
+
+
+def _attempt(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001  # an answer that cannot be read, say
+        logger.error("an answer in monitor mode was not judged: %s", type(error).__name__)
 
 
 class MonitoredText:
@@ -131,8 +153,7 @@ class MonitoredText:
 
     def unjudged(self, reason: str) -> Outcome:
         """The outcome of a text of which no verdict is known."""
-        text = "".join(piece for piece in self.pieces if isinstance(piece, str))
-        return Outcome(text, Action.PASSED, UNJUDGED, UNJUDGED, degraded=(reason,))
+        return _unjudged("".join(piece for piece in self.pieces if isinstance(piece, str)), reason)
 
     def end(self, *, is_whole: bool) -> None:
         """Has the text judged, unless that was asked for before."""
@@ -226,6 +247,10 @@ class AsyncMonitoredStream(AsyncStream):
         import asyncio
 
         return await asyncio.shield(asyncio.wrap_future(self._text.verdict))
+
+
+def _unjudged(text: str, reason: str) -> Outcome:
+    return Outcome(text, Action.PASSED, UNJUDGED, UNJUDGED, degraded=(reason,))
 
 
 def _pieces(source: Iterator[object], text: MonitoredText) -> Generator[str, None, None]:

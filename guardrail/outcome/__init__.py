@@ -77,6 +77,21 @@ class Action(str, Enum):
         """0 for ``passed`` to 5 for ``blocked``; the action of a text is the highest of its segments."""
         return tuple(Action).index(self)
 
+    @property
+    def as_would(self) -> str:
+        """``would_rewrite``, ``would_mask``, ``would_remove`` or ``would_block``; ``passed`` stays."""
+        return _WOULD[self.value]
+
+
+_WOULD = {
+    "passed": "passed",
+    "rewritten": "would_rewrite",
+    "lossy": "would_rewrite",
+    "masked": "would_mask",
+    "removed": "would_remove",
+    "blocked": "would_block",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -230,6 +245,11 @@ class Edit:
         """What was done, or in monitor mode would be."""
         return self.action if self.would is None else self.would
 
+    @property
+    def action_name(self) -> str:
+        """The action's name, in monitor mode that of what would be done, such as ``would_mask``."""
+        return str(self.action) if self.would is None else self.would.as_would
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -250,8 +270,8 @@ class Outcome:
     maximum per label over all segments, spans refer to the original text), ``verdict_after`` the same for the
     final text. ``degraded`` lists why the text did not get a full pass with all models (empty: it did);
     ``failures`` are the plug-ins that broke on the way. ``would`` is the strongest action that an enforcing
-    policy would take, in monitor mode, where ``action`` is ``passed``; None for a policy that acts, and while a
-    stream in monitor mode still waits for its verdict (``degraded`` is then ``pending``).
+    policy would take, in monitor mode, where ``action`` is ``passed``; None for a policy that acts, and as
+    long as a stream in monitor mode still waits for its verdict (``degraded`` is then ``pending``).
     """
 
     text: str = field(repr=False)
@@ -268,6 +288,11 @@ class Outcome:
     def decided(self) -> Action:
         """What was done, or in monitor mode would be."""
         return self.action if self.would is None else self.would
+
+    @property
+    def action_name(self) -> str:
+        """The action's name, in monitor mode that of what would be done, such as ``would_mask``."""
+        return str(self.action) if self.would is None else self.would.as_would
 
     @property
     def changed(self) -> bool:

@@ -49,9 +49,7 @@ def _headline(outcome: Outcome) -> str:
         return f"{monitored}Nothing was flagged." if monitored else "Nothing was changed."
     decided = [str(edit.decided) for edit in outcome.edits]
     would = " would be" if monitored else ""
-    counts = (
-        f"{decided.count(action)}{would} {action}" for action in map(str, Action) if action in decided
-    )
+    counts = (f"{decided.count(action)}{would} {action}" for action in map(str, Action) if action in decided)
     flagged = len(decided)
     return f"{monitored}{flagged} flagged {'sentence' if flagged == 1 else 'sentences'}: {', '.join(counts)}."
 

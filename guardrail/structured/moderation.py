@@ -56,7 +56,7 @@ class Task:
             yield flows, [passage.text for passage in window]
 
     def noteworthy(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The outcomes to announce: those of prose, and of other strings in which something was flagged or degraded."""
+        """The outcomes to announce: those of prose, and of other strings that were flagged or degraded."""
         pairs = zip(self._asked, outcomes, strict=True)
         return [outcome for passage, outcome in pairs if passage.prose or outcome.edits or outcome.degraded]
 

@@ -23,7 +23,22 @@ from tests.streaming import CLEAN, TOXIC, cut
 from tests.waiting import PATIENCE
 
 MONITOR = Policy(enforce=False)
-WORDS = [*BAD, "the", "cat.", "sat!", "on", "a\n", "\n\n", "- x", "`code`", "```\n", "\ud800", "…", "\r\n", ""]
+WORDS = [
+    *BAD,
+    "the",
+    "cat.",
+    "sat!",
+    "on",
+    "a\n",
+    "\n\n",
+    "- x",
+    "`code`",
+    "```\n",
+    "\ud800",
+    "…",
+    "\r\n",
+    "",
+]
 LADDERS: dict[str, tuple[Any, ...]] = {
     "rewritten": ("rewrite", "mask", "block"),
     "masked": ("mask", "block"),
@@ -319,7 +334,9 @@ def test_the_outcome_as_json_fits_the_published_schema() -> None:
 
 def test_a_summary_says_what_would_be_done() -> None:
     outcome = guard(Policy(enforce=False, ladder=("mask", "block"))).check(TOXIC)
-    assert outcome.summary().startswith("Monitor mode, nothing was changed. 1 flagged sentence: 1 would be masked.")
+    assert outcome.summary().startswith(
+        "Monitor mode, nothing was changed. 1 flagged sentence: 1 would be masked."
+    )
     assert "would have its toxic words masked" in outcome.summary()
     assert guard().check(CLEAN).summary() == "Monitor mode, nothing was changed. Nothing was flagged."
 
