@@ -84,14 +84,14 @@ def test_each_label_with_enough_reviews_gets_a_threshold_of_its_own(store: Audit
 
 def test_too_few_reviews_give_no_threshold(store: AuditStore) -> None:
     reviewed(store, sample("insult", cut=0.6, number=12))
-    with pytest.raises(UsageError, match="has 12 reviewed interventions .* needs 30"):
+    with pytest.raises(UsageError, match=r"has 12 reviewed interventions .* needs 30"):
         suggested(store.database, precision=0.9)
     assert suggested(store.database, precision=0.5, min_reviews=12).overall.threshold is not None
 
 
 def test_a_precision_that_no_threshold_has_is_said(store: AuditStore) -> None:
     reviewed(store, dict.fromkeys(sample("insult", cut=0.6), False))
-    with pytest.raises(UsageError, match="no threshold has a precision of 0.9"):
+    with pytest.raises(UsageError, match=r"no threshold has a precision of 0\.9"):
         suggested(store.database, precision=0.9)
 
 

@@ -41,8 +41,8 @@ class Query:
     ``label`` asks for a score of at least ``least`` under that label. ``since`` is included, ``until`` is
     not. ``mode`` is ``monitored`` for what was judged in monitor mode, where nothing is done. ``policy`` is
     the digest or the name of a policy. ``model`` is a part of the identity of detector, lexicon or rewriter.
-    ``review`` is ``open`` where nobody has decided. ``text`` is a part of a text before, after or corrected, in
-    capitals or not, or a whole segment even where texts are not kept (by its HMAC), or ``#`` and a number.
+    ``review`` is ``open`` where nobody has decided. ``text`` is a part of a text before, after or corrected,
+    in capitals or not, or a whole segment even where texts are not kept (by its HMAC), or ``#`` and a number.
     ``before`` is the ``next`` of an earlier page; the newest come first.
     """
 

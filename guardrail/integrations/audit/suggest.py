@@ -140,8 +140,7 @@ def suggested(database: Database, *, precision: float, min_reviews: int = 30) ->
     groups = {label: [one for one in reviewed if one.label == label] for label in labels}
     enough = {label: group for label, group in groups.items() if len(group) >= min_reviews}
     found = tuple(
-        _best(group, lambda one, name=label: one.scores[name], precision, label=label)  # type: ignore[misc]  # a lambda's default has no type
-        for label, group in enough.items()
+        _best(group, lambda one: one.score, precision, label=label) for label, group in enough.items()
     )
     limits = {str(one.label): one.threshold for one in found if one.threshold is not None}
     fallback = overall.threshold
@@ -158,7 +157,7 @@ def suggested(database: Database, *, precision: float, min_reviews: int = 30) ->
         overall=overall,
         labels=found,
         too_few={label: len(group) for label, group in groups.items() if label not in enough},
-        together=_expected(reviewed, is_flagged),
+        together=_expected(reviewed, [one for one in reviewed if is_flagged(one)]),
     )
 
 
@@ -189,27 +188,21 @@ def _best(
     """The lowest threshold with at least this precision: of all such it misses the least."""
     for step in sorted({math.floor(score(one) * STEPS) for one in reviewed}):
         threshold = step / STEPS
-        found = _expected(
-            reviewed,
-            lambda one, limit=threshold: score(one) >= limit,
-            label=label,
-            threshold=threshold,  # type: ignore[misc]  # as above
-        )
-        if found.false_alarms.total < MIN_FLAGGED:
+        flagged = [one for one in reviewed if score(one) >= threshold]
+        if len(flagged) < MIN_FLAGGED:
             break
-        if found.false_alarms.count <= (1 - precision) * found.false_alarms.total + 1e-9:
-            return found
-    return _expected(reviewed, lambda one: True, label=label)
+        if sum(one.is_right for one in flagged) >= precision * len(flagged) - 1e-9:
+            return _expected(reviewed, flagged, label=label, threshold=threshold)
+    return _expected(reviewed, reviewed, label=label)
 
 
 def _expected(
     reviewed: Sequence[Reviewed],
-    is_flagged: Callable[[Reviewed], bool],
+    flagged: Sequence[Reviewed],
     *,
     label: str | None = None,
     threshold: float | None = None,
 ) -> Suggestion:
-    flagged = [one for one in reviewed if is_flagged(one)]
     right = sum(one.is_right for one in flagged)
     all_right = sum(one.is_right for one in reviewed)
     return Suggestion(

@@ -168,7 +168,7 @@ def test_the_rewriter_is_not_loaded_for_a_server_that_monitors() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
 @pytest.mark.parametrize("is_on", [True, False])
-def test_the_other_apis_have_the_report_too(upstream: Upstream, path: str, is_on: bool) -> None:  # noqa: FBT001  # a parameter
+def test_the_other_apis_have_the_report_too(upstream: Upstream, path: str, is_on: bool) -> None:
     asked, said = WHOLE[path]
     _, shown = STREAMS[path]
 
@@ -195,13 +195,13 @@ def test_the_other_apis_have_the_report_too(upstream: Upstream, path: str, is_on
 
 def test_the_real_clients_take_answers_with_a_report(upstream: Upstream) -> None:
     anthropic = pytest.importorskip("anthropic")
-    asked, said = WHOLE["/v1/messages"]
+    asked, _ = WHOLE["/v1/messages"]
     upstream.reply = lambda asked: events(STREAMS["/v1/messages"][1])
     with (
         proxy(upstream, report=True) as url,
         anthropic.Anthropic(base_url=url, api_key="k", max_retries=0) as client,
+        client.messages.stream(**asked) as stream,
     ):
-        with client.messages.stream(**asked) as stream:
-            final = stream.get_final_message()
+        final = stream.get_final_message()
     assert "idiot" not in final.content[0].text
     assert CLEAN not in final.content[0].text
