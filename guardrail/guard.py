@@ -427,7 +427,8 @@ class Guard:
 
     def inline(self) -> Guard:
         """A guard that judges streams while they are read, in monitor mode too: nobody may wait for them."""
-        other = self._with()
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)  # deadlines and queues are shared, too
         other._is_inline = True
         return other
 

@@ -411,3 +411,14 @@ def test_a_name_that_cannot_be_a_label_is_refused(value: Any) -> None:
 def test_a_name_does_not_change_the_digest() -> None:
     assert Policy(name="strict").digest() == Policy().digest()
     assert Policy(enforce=False).digest() != Policy().digest()
+
+
+def test_an_inline_guard_judges_while_it_is_read_and_shares_deadlines() -> None:
+    detector = WordDetector()
+    inline = guard(detector=detector).inline()
+    text = inline.push_stream()
+    assert list(text.push(TOXIC)) + list(text.push(None)) == [TOXIC]
+    assert text.outcome is not None
+    assert text.outcome.would is Action.REWRITTEN
+    first = guard()
+    assert first.inline()._runner is first._runner
