@@ -203,9 +203,9 @@ class Policy:
             _require(isinstance(getattr(self, name), str), name, "a str", getattr(self, name))
         for name in ("lossy", "enforce"):
             _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
-        given: object = self.name  # settings come from anywhere
-        is_name = isinstance(given, str) and NAME.fullmatch(given) is not None
-        _require(is_name, "name", "up to 64 letters, digits, '_', '-' or '.'", given)
+        called: object = self.name  # settings come from anywhere
+        is_name = isinstance(called, str) and NAME.fullmatch(called) is not None
+        _require(is_name, "name", "up to 64 letters, digits, '_', '-' or '.'", called)
         _require(self.mask is None or isinstance(self.mask, str), "mask", "None or a str", self.mask)
 
     @classmethod
