@@ -63,8 +63,8 @@ def fingerprint(text: str) -> str:
 
 
 def log_outcome(outcome: Outcome) -> None:
-    """Logs action, scores and lengths at INFO where something was changed or degraded, else at DEBUG."""
-    level = logging.INFO if outcome.changed or outcome.degraded else logging.DEBUG
+    """Logs action, scores and lengths at INFO where something was flagged or degraded, else at DEBUG."""
+    level = logging.INFO if outcome.edits or outcome.degraded else logging.DEBUG
     if not logger.isEnabledFor(level):
         return
     edits = [
@@ -73,6 +73,7 @@ def log_outcome(outcome: Outcome) -> None:
             "start": edit.start,
             "end": edit.end,
             "action": edit.action.value,
+            **({} if edit.would is None else {"would": edit.would.value}),
             "failed_checks": edit.failed_checks,
         }
         for edit in outcome.edits
@@ -80,8 +81,9 @@ def log_outcome(outcome: Outcome) -> None:
     scores = {label: round(score, 3) for label, score in outcome.verdict.scores.items()}
     logger.log(
         level,
-        "action=%s length=%d degraded=%s scores=%s edits=%s seconds=%.4f",
+        "action=%s%s length=%d degraded=%s scores=%s edits=%s seconds=%.4f",
         outcome.action,
+        "" if outcome.would is None else f" would={outcome.would}",
         len(outcome.text),
         list(outcome.degraded),
         scores,

@@ -19,6 +19,14 @@ from guardrail.engine.drive import (
     embed_texts,
 )
 from guardrail.engine.flow import moderate
+from guardrail.engine.monitor import (
+    AsyncMonitoredPushStream,
+    AsyncMonitoredStream,
+    Follower,
+    MonitoredPushStream,
+    MonitoredStream,
+    MonitoredText,
+)
 from guardrail.engine.plugins import (
     Once,
     chosen_verifier,
@@ -124,8 +132,13 @@ class Guard:
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         # Made of the parts: a trail that held this guard would keep it until the garbage collector comes.
         named = {name: part for name, part in self._parts.items() if name not in ("embedder", "verifier")}
-        self._origin = cache(partial(origin_of, policy.digest(), **named))
-        self._trail = None if self._audit is None else Trail(self._audit, self._origin)
+        self._origin = cache(partial(origin_of, policy, **named))
+        self._trail = None
+        if self._audit is not None:
+            self._trail = Trail(self._audit, self._origin, must_record=policy.enforce)
+        settle = partial(_settle_followed, self._trail, on_outcome)
+        self._is_inline = False
+        self._follower = Once(partial(Follower, self._runner.ask, queue=policy.queue, settle=settle))
 
     @classmethod
     def from_config(cls, config: str | Path | Config | None = None, **overrides: Any) -> Guard:
@@ -213,12 +226,15 @@ class Guard:
         A sentence is handed out once it is judged, and it is judged once it is over: with the first character
         after its last mark (with the second where that is a closing quote, a bracket or an ellipsis), with a
         line break, at ``Policy.segment_max`` characters, or at the end of the text. One shorter than
-        ``Policy.segment_min`` goes with the next.
+        ``Policy.segment_min`` goes with the next. Under ``Policy(enforce=False)`` every chunk is handed
+        out as it comes, and ``judged()`` waits for the outcome.
 
         Raises UsageError under ``Policy(block="whole")``; while it is read TypeError for a chunk that is no
         str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
         """
         try:
+            if self._passes_on:
+                return MonitoredStream(chunks, text=self._monitored())
             callbacks = self._stream_callbacks(self._settle)
             return Stream(self._stream_flow(), chunks, ask=self._ask, **callbacks)
         except MISUSE as error:
@@ -235,9 +251,12 @@ class Guard:
         """The same for ``async for``, without blocking the event loop; concurrent calls share model calls.
 
         ``on_sentence`` is called with each sentence once its text was handed out, and all that was tried for
-        it, as ``explain`` gives it; by default no candidate is kept.
+        it, as ``explain`` gives it; by default no candidate is kept. Under ``Policy(enforce=False)`` it is
+        called after the end of the stream, from the thread that judges.
         """
         try:
+            if self._passes_on:
+                return AsyncMonitoredStream(chunks, text=self._monitored(on_sentence))
             callbacks = self._stream_callbacks(self._asettle)
             return AsyncStream(self._stream_flow(on_sentence), chunks, batcher=self._batcher(), **callbacks)
         except MISUSE as error:
@@ -247,12 +266,20 @@ class Guard:
 
     def push_stream(self) -> PushStream:
         """A text that is handed in piece by piece, for streams whose chunks hold more than text."""
+        if self._passes_on:
+            return MonitoredPushStream(self._monitored())
         return PushStream(self._stream_flow(), ask=self._ask, **self._stream_callbacks(self._settle))
 
     def apush_stream(self) -> AsyncPushStream:
         """The same without blocking the event loop."""
+        if self._passes_on:
+            return AsyncMonitoredPushStream(self._monitored())
         callbacks = self._stream_callbacks(self._asettle)
         return AsyncPushStream(self._stream_flow(), ask=self._batcher().ask_for_text, **callbacks)
+
+    def defer(self, work: Callable[[], object]) -> None:
+        """Does work in the thread that judges streams in monitor mode, behind what was handed out before."""
+        self._follower().defer(work)
 
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
         """The value with its prose moderated: of the same type, and the very same object if nothing changed.
@@ -398,6 +425,13 @@ class Guard:
         """A guard under another policy that shares models, hook and audit of this one."""
         return self._with(policy=_require_policy(policy))
 
+    def inline(self) -> Guard:
+        """A guard that judges streams while they are read, in monitor mode too: nobody may wait for them."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)  # deadlines and queues are shared, too
+        other._is_inline = True
+        return other
+
     @property
     def policy(self) -> Policy:
         """What is tolerated and tried; ``with_policy`` gives a guard under another."""
@@ -410,6 +444,8 @@ class Guard:
         moderated or recorded. Raises ModelFileError for a file that is missing or altered.
         """
         replies = [self._runner.ask(Detect(("ready",), lexicon)) for lexicon in (False, True)]
+        if not self._policy.enforce:
+            return tuple(reply.reason for reply in replies if isinstance(reply, PluginError))
         if "rewrite" in self._policy.ladder:
             replies.append(self._runner.open())
         if self._policy.acceptable is not None:
@@ -421,12 +457,20 @@ class Guard:
         return self._batcher().statistics()
 
     def _stream_flow(self, on_sentence: Callable[[Sentence], object] | None = None) -> Flow:
-        if self._policy.block == "whole":
+        if not self._policy.can_stream:
             raise UsageError(
                 "a stream cannot take back what it has shown, as Policy(block='whole') demands: "
                 "use block='segment' or block='raise', or check the whole text"
             )
         return moderate(self._policy, on_sentence=on_sentence)
+
+    @property
+    def _passes_on(self) -> bool:
+        """True if streams are handed out as they come, and judged behind their end."""
+        return not (self._policy.enforce or self._is_inline)
+
+    def _monitored(self, on_sentence: Callable[[Sentence], object] | None = None) -> MonitoredText:
+        return MonitoredText(self._stream_flow(on_sentence), self._follower())
 
     def origin(self) -> Origin:
         """What decides in this guard, as an audit names it: the policy's digest, the models' identities."""
@@ -466,6 +510,7 @@ class Guard:
         """A guard that differs in these arguments; what one of them warned of, the other does not repeat."""
         other = Guard(**self._arguments | changes)
         other._runner.failures = self._runner.failures
+        other._is_inline = self._is_inline
         if self._recipe is not None:
             other._recipe = partial(self._recipe, **changes)
         return other
@@ -491,6 +536,15 @@ class Guard:
             f"{name}={type(part).__name__}" for name, part in self._parts.items() if part is not None
         )
         return f"Guard(policy={self._policy.digest()}, {chosen})"
+
+
+def _settle_followed(trail: Trail | None, hook: OutcomeHook | None, outcome: Outcome) -> None:
+    """Tells of a text that was judged behind its stream."""
+    if trail is not None:
+        TextTrail(trail).ended(outcome)
+    log_outcome(outcome)
+    if hook is not None:
+        hook(outcome)
 
 
 def _new_batcher(runner: Runner, policy: Policy) -> Batcher:

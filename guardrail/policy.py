@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -21,6 +22,7 @@ USES: tuple[Use, ...] = ("assistant", "community")
 LADDER: tuple[Rung, ...] = ("rewrite", "mask", "block")
 HIGH = 0.5
 """A label's score from which a text has that label, where the policy names no other."""
+NAME = re.compile(r"[\w.-]{0,64}", re.ASCII)
 HARMS = {"threat": 0.3, "identity_attack": 0.5, "hate": 0.5}
 WHOLE = (
     "candidates",
@@ -86,6 +88,9 @@ class Policy:
     segment_min      a shorter segment joins the next one, in characters
     segment_max      a longer segment is cut, in characters
     batch            texts per model call
+    enforce          False is monitor mode: everything is judged and recorded, and nothing is changed, blocked
+                     or held back; the rewriter is not asked, and ``Outcome.would`` says what would be done
+    name             what audit and metrics call this policy; letters, digits, "_", "-" and "."
     batch_wait       milliseconds that a call of a coroutine may wait for others to share a model call with;
                      its deadline goes on meanwhile
     queue            texts that may wait for a model; further coroutines are held back until there is room
@@ -120,6 +125,8 @@ class Policy:
     batch: int = 64
     batch_wait: float = 2.0
     queue: int = 1024
+    enforce: bool = True
+    name: str = ""
 
     def __post_init__(self) -> None:
         _require(self.use in USES, "use", f"one of {USES}", self.use)
@@ -194,7 +201,11 @@ class Policy:
             _require(is_text, "removals", "a mapping of labels to texts", self.removals)
         for name in ("refusal", "removed"):
             _require(isinstance(getattr(self, name), str), name, "a str", getattr(self, name))
-        _require(isinstance(self.lossy, bool), "lossy", "True or False", self.lossy)
+        for name in ("lossy", "enforce"):
+            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
+        called: object = self.name  # settings come from anywhere
+        is_name = isinstance(called, str) and NAME.fullmatch(called) is not None
+        _require(is_name, "name", "up to 64 letters, digits, '_', '-' or '.'", called)
         _require(self.mask is None or isinstance(self.mask, str), "mask", "None or a str", self.mask)
 
     @classmethod
@@ -234,9 +245,14 @@ class Policy:
         flagged = self.flags(verdict)
         return verdict if verdict.flagged is flagged else replace(verdict, flagged=flagged)
 
+    @property
+    def can_stream(self) -> bool:
+        """False if the policy may take back what a stream has shown already."""
+        return self.block != "whole" or not self.enforce
+
     def digest(self) -> str:
-        """A short stable hash of all settings, for audit rows."""
-        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        """A short stable hash of all settings but the name, for audit rows."""
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 

@@ -215,7 +215,7 @@ def test_every_command_that_builds_a_guard_takes_a_configuration() -> None:
         if any("--config" in parameter.opts for parameter in command.params)
     }
     assert takes == {
-        "check", "detect", "filter", "serve", "config show", "config check", "audit export"
+        "check", "detect", "filter", "serve", "config show", "config check", "audit export", "audit suggest"
     }  # fmt: skip
 
 

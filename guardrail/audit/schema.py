@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Connection,
@@ -21,11 +22,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     func,
     inspect,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql.dml import Insert
 from sqlalchemy.types import TypeDecorator
 
@@ -33,7 +36,7 @@ from guardrail.errors import AuditError
 
 __all__ = ["VERSION", "insert_once", "interventions", "prepare", "reviews", "schema_version"]
 
-VERSION = 3
+VERSION = 4
 """Raised by one with every change of the tables; a store of a later version is refused, not guessed at."""
 
 _LOCK = 0x67756172  # any number that other programs in the same database are unlikely to lock
@@ -70,6 +73,8 @@ class Readable(TypeDecorator[str]):
         return whole.replace("\0", "\ufffd")
 
 
+DECISIONS = "decision IN ('accepted', 'corrected', 'rejected')"
+
 _metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up by itself there
 
@@ -92,7 +97,9 @@ interventions = Table(
     Column("acceptable", Float, comment="the verifier's probability that a reader accepts the rewrite"),
     Column("failed_checks", JSON, nullable=False),
     Column("degraded", JSON, nullable=False),
+    Column("monitored", Boolean, nullable=False, server_default=false(), comment="nothing was done"),
     Column("policy", String(16), nullable=False, comment="digest of all settings"),
+    Column("policy_name", String(64), nullable=False, server_default=""),
     Column("detector", String(300), nullable=False),
     Column("lexicon", String(300), nullable=False),
     Column("rewriter", String(300), nullable=False),
@@ -108,7 +115,7 @@ reviews = Table(
     Column("id", _Number, primary_key=True),
     Column("intervention", ForeignKey(interventions.c.id), nullable=False, index=True),
     Column("at", Utc, nullable=False),
-    Column("decision", String(16), CheckConstraint("decision IN ('accepted', 'corrected')"), nullable=False),
+    Column("decision", String(16), CheckConstraint(DECISIONS), nullable=False),
     Column("correction", Readable),
     Column("reviewer", String(100), nullable=False),
     Column(
@@ -119,11 +126,35 @@ reviews = Table(
     ),
 )
 
-MIGRATIONS = {
-    1: f"ALTER TABLE {reviews.name} ADD COLUMN confirmed JSON",
-    2: f"ALTER TABLE {interventions.name} ADD COLUMN acceptable FLOAT",  # and actions lossy and removed
+_NAMED = ("id", "intervention", "at", "decision", "correction", "reviewer", "confirmed")
+_COLUMNS = ", ".join(_NAMED)
+_MONITORED = (
+    f"ALTER TABLE {interventions.name} ADD COLUMN monitored BOOLEAN NOT NULL DEFAULT FALSE",
+    f"ALTER TABLE {interventions.name} ADD COLUMN policy_name VARCHAR(64) NOT NULL DEFAULT ''",
+)
+MIGRATIONS: dict[int, dict[str, tuple[str, ...]]] = {
+    1: dict.fromkeys(("sqlite", "postgresql"), (f"ALTER TABLE {reviews.name} ADD COLUMN confirmed JSON",)),
+    2: dict.fromkeys(  # and actions lossy and removed
+        ("sqlite", "postgresql"), (f"ALTER TABLE {interventions.name} ADD COLUMN acceptable FLOAT",)
+    ),
+    3: {
+        "sqlite": (  # which cannot change a constraint: the table is made anew
+            *_MONITORED,
+            f"DROP INDEX ix_{reviews.name}_intervention",
+            f"ALTER TABLE {reviews.name} RENAME TO {reviews.name}_3",
+            str(CreateTable(reviews).compile(dialect=sqlite.dialect())),
+            f"CREATE INDEX ix_{reviews.name}_intervention ON {reviews.name} (intervention)",
+            f"INSERT INTO {reviews.name} ({_COLUMNS}) SELECT {_COLUMNS} FROM {reviews.name}_3",
+            f"DROP TABLE {reviews.name}_3",
+        ),
+        "postgresql": (
+            *_MONITORED,
+            f"ALTER TABLE {reviews.name} DROP CONSTRAINT {reviews.name}_decision_check",
+            f"ALTER TABLE {reviews.name} ADD CONSTRAINT {reviews.name}_decision_check CHECK ({DECISIONS})",
+        ),
+    },
 }
-"""What makes the tables of each earlier version those of the next."""
+"""What makes the tables of each earlier version those of the next, by dialect."""
 
 
 def prepare(connection: Connection, *, where: str) -> None:
@@ -140,7 +171,8 @@ def prepare(connection: Connection, *, where: str) -> None:
         return
     found = connection.execute(select(schema_version.c.version)).scalar()
     while found in MIGRATIONS:
-        connection.exec_driver_sql(MIGRATIONS[found])
+        for statement in MIGRATIONS[found][connection.dialect.name]:
+            connection.exec_driver_sql(statement)
         found += 1
         connection.execute(schema_version.update().values(version=found))
     if found != VERSION:

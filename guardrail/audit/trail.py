@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,21 +12,24 @@ from typing import Any, Protocol
 
 from guardrail.manifest import Manifest
 from guardrail.outcome import Action, Edit, Outcome, Verdict
+from guardrail.policy import Policy
 
 __all__ = ["AuditLog", "Intervention", "Origin", "TextTrail", "Trail", "origin_of"]
 
+logger = logging.getLogger("guardrail")
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What decided: the policy's digest, and each model's name, version and sha256 of its manifest.
+    """What decided: the policy's digest and name, and each model's name, version and manifest's sha256.
 
     A model without a manifest is named by its attribute ``identity``, if it has one, else by its type; the
     shipped word list by its own sha256.
     """
 
     policy: str
+    policy_name: str = ""
     detector: str
     lexicon: str
     rewriter: str
@@ -37,7 +41,8 @@ class Intervention:
 
     ``key`` names the text that it belongs to; key and ``start`` together name the intervention. An edit has
     its characters ``start`` to ``end`` of the original. A degraded text is one more intervention, with
-    ``degraded`` and no characters: ``after`` is then the whole text as it was returned.
+    ``degraded`` and no characters: ``after`` is then the whole text as it was returned. ``monitored`` is true
+    if nothing was done, as in monitor mode: ``action`` is then what an enforcing policy would do.
     """
 
     key: str
@@ -53,6 +58,7 @@ class Intervention:
     acceptable: float | None = None
     failed_checks: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
+    monitored: bool = False
     origin: Origin
 
 
@@ -68,22 +74,34 @@ class AuditLog(Protocol):
 
 
 class Trail:
-    """Tells an audit log what one guard did. Safe to share between threads; it blocks as the log does."""
+    """Tells an audit log what one guard did. Safe to share between threads; it blocks as the log does.
 
-    def __init__(self, log: AuditLog, origin: Callable[[], Origin]) -> None:
+    Unless a guard ``must_record``, what the log raises is logged: in monitor mode no text waits for it.
+    """
+
+    def __init__(self, log: AuditLog, origin: Callable[[], Origin], *, must_record: bool = True) -> None:
         self.log = log
         self._origin = origin
+        self._must_record = must_record
 
     def record(self, outcomes: Sequence[Outcome], *, keys: Sequence[str] | None = None) -> None:
         """Records whole texts; ``keys`` name them, one each, in place of new random names."""
         named = zip(keys or [new_key() for _ in outcomes], outcomes, strict=True)
         found = [one for key, outcome in named for one in self._interventions(key, outcome)]
         if found:
-            self.log.record(found)
+            self._record(found)
 
     def record_edit(self, edit: Edit, *, key: str) -> None:
         """Records one segment of a text that is still being read."""
-        self.log.record([self._edited(key, edit)])
+        self._record([self._edited(key, edit)])
+
+    def _record(self, found: Sequence[Intervention]) -> None:
+        try:
+            self.log.record(found)
+        except Exception as error:
+            if self._must_record:
+                raise
+            logger.error("%d interventions were not recorded: %s", len(found), type(error).__name__)
 
     def _interventions(self, key: str, outcome: Outcome) -> list[Intervention]:
         found = [self._edited(key, edit) for edit in outcome.edits]
@@ -92,11 +110,12 @@ class Trail:
                 Intervention(
                     key=key,
                     at=now(),
-                    action=outcome.action,
+                    action=outcome.decided,
                     verdict=outcome.verdict,
                     verdict_after=outcome.verdict_after,
                     after=outcome.text,
                     degraded=outcome.degraded,
+                    monitored=not self._must_record,
                     origin=self._origin(),
                 )
             )
@@ -106,7 +125,7 @@ class Trail:
         return Intervention(
             key=key,
             at=now(),
-            action=edit.action,
+            action=edit.decided,
             verdict=edit.verdict,
             verdict_after=edit.verdict_after,
             start=edit.start,
@@ -116,6 +135,7 @@ class Trail:
             similarity=edit.similarity,
             acceptable=edit.acceptable,
             failed_checks=edit.failed_checks,
+            monitored=edit.would is not None,
             origin=self._origin(),
         )
 
@@ -148,13 +168,14 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def origin_of(policy: str, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
-    """The origin of a guard's decisions: its policy's digest and its parts; nothing is loaded for it."""
+def origin_of(policy: Policy, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
+    """The origin of a guard's decisions: its policy and its parts; nothing is loaded for it."""
     shipped = Manifest.load(SHIPPED / "detector", verify=False)
     if rewriter == "shipped":
         rewriter = Manifest.load(SHIPPED / "rewriter", verify=False)
     return Origin(
-        policy=policy,
+        policy=policy.digest(),
+        policy_name=policy.name,
         detector=_identity(shipped if detector is None else detector),
         lexicon=(
             f"lexicon.txt sha256:{shipped.files['lexicon.txt']}" if lexicon is None else _identity(lexicon)

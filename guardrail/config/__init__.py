@@ -13,6 +13,11 @@
     url = "sqlite:///audit.db"
     [server]
     upstream = "https://llm.example/v1"
+    [[server.policies]]         # for some requests, every field of Policy over those above
+    name = "forum"
+    tenant = "forum-*"
+    use = "community"
+    enforce = false
 
 ``GUARDRAIL_POLICY__THRESHOLD=0.8``, or with one underscore ``GUARDRAIL_POLICY_THRESHOLD``, sets the same as
 ``threshold`` in ``[policy]`` and goes before the file; a list is written ``mask,block``. A name that is
@@ -46,12 +51,14 @@ __all__ = [
     "Config",
     "LogLevel",
     "ModelSettings",
+    "PolicyRule",
     "RewriterSettings",
     "ServerSettings",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9_.-]+)(:\d{1,5})?", re.ASCII)
+HEADER = re.compile(r"[A-Za-z0-9-]+")
 SERVER_RANGES = (
     ("port", 0, 65535),
     ("max_body", 1, 1 << 40),
@@ -148,6 +155,57 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRule:
+    """Whose requests get another policy: ``[[server.policies]]``, of which the first that fits counts.
+
+    name     what audit and metrics call the policy; none twice
+    key      the name of a key in GUARDRAIL_PROXY_KEYS, written ``name=key``
+    tenant   a pattern for the header ``tenant_header``, such as "acme" or "acme-*"
+    model    a pattern for the model that a request names, such as "gpt-4*"
+    changes  the fields of Policy that differ from ``[policy]``; in the file they stand beside the others
+
+    A condition that is left out always holds; a request without tenant or model fits no pattern.
+    """
+
+    name: str
+    key: str | None = None
+    tenant: str | None = None
+    model: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], *, where: str) -> PolicyRule:
+        """The rule of a TOML table; ConfigError for a key or value that is wrong."""
+        own = [each.name for each in fields(cls) if each.name != "changes"]
+        known = (*own, *(each.name for each in fields(Policy)))
+        for key in table:
+            if key not in known:
+                raise key_error(key, known, where=where)
+        if "name" not in table:
+            raise ConfigError(f"{where}: each needs a name, for audit and metrics")
+        given = {key: value for key, value in table.items() if key in own}
+        changes = {key: value for key, value in table.items() if key not in own}
+        rule = cls(
+            **typed(cls, given, where=where, folder=Path()),
+            changes=typed(Policy, changes, where=where, folder=Path()),
+        )
+        rule.policy(Policy())
+        return rule
+
+    def policy(self, base: Policy) -> Policy:
+        """The policy of this rule; ConfigError, which names the rule, for one that cannot be."""
+        try:
+            return replace(base, **self.changes, name=self.name)
+        except ConfigError as error:
+            raise ConfigError(f"server policies {self.name!r}: {error}") from None
+
+    def as_table(self) -> dict[str, Any]:
+        """The rule as it stands in a file."""
+        own = {name: getattr(self, name) for name in ("name", "key", "tenant", "model")}
+        return {name: value for name, value in own.items() if value is not None} | dict(self.changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """How the server listens and what it lets through; its keys come from the environment alone.
 
@@ -162,7 +220,9 @@ class ServerSettings:
     allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
                     strings and lists of parts moderated like ``content``
     cors            origins whose web pages may ask for ``/v1/...``, such as "https://app.example.org"
-    report          add a field "guardrail" to proxied completions that says what was changed, without text
+    report          add a field "guardrail" to proxied answers that says what was changed, without text
+    policies        whose requests get another policy than ``[policy]``; see PolicyRule
+    tenant_header   the header in which a gateway says for whom a request is
     access_log      log a line for each request, without text
     log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
     log_json        log one JSON object per line
@@ -180,6 +240,8 @@ class ServerSettings:
     allowed_fields: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
     report: bool = False
+    policies: tuple[PolicyRule, ...] = ()
+    tenant_header: str = "x-guardrail-tenant"
     access_log: bool = True
     log_level: LogLevel = "info"
     log_json: bool = False
@@ -191,6 +253,11 @@ class ServerSettings:
                     f"server cors must list origins such as https://app.example.org, got {origin!r}: scheme, "
                     "host and port in lower case, no path, no *"
                 )
+        names = [rule.name for rule in self.policies]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"server policies: {', '.join(twice)} is there twice")
+        if not HEADER.fullmatch(self.tenant_header):
+            raise ConfigError(f"server tenant_header must be a header's name, got {self.tenant_header!r}")
         for name, low, high in SERVER_RANGES:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(

@@ -133,6 +133,8 @@ def _as(value: Any, kind: Any, where: str, folder: Path) -> Any:
         return value
     if origin is Literal:
         return value if value in arguments and isinstance(value, str) else _MISFIT
+    if kind in (Path, Url, float) or hasattr(kind, "from_table"):
+        return _as_single(value, kind, where, folder)
     if origin is tuple and isinstance(value, (list, tuple)):
         items = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(items) != len(value):
@@ -142,12 +144,19 @@ def _as(value: Any, kind: Any, where: str, folder: Path) -> Any:
         if not isinstance(value, dict):
             return _MISFIT
         return {key: _fitted(item, arguments[1], f"{where}.{key}", folder) for key, item in value.items()}
+    return value if type(value) is kind else _MISFIT
+
+
+def _as_single(value: Any, kind: Any, where: str, folder: Path) -> Any:
+    """The value as a path, a URL, a number or what a class makes of a table, or _MISFIT."""
     if kind is Path and isinstance(value, str) and value and "://" not in value:
         return folder / Path(value).expanduser()
     if kind is Url and isinstance(value, str) and "://" in value:
         return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) in (int, float):
         return float(value)
+    if hasattr(kind, "from_table") and isinstance(value, dict):
+        return kind.from_table(value, where=where)
     return value if type(value) is kind else _MISFIT
 
 

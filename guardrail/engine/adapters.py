@@ -6,9 +6,18 @@ the same code without one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from guardrail.engine.stream import AsyncPushStream, AsyncStream, PushStream, Stream
 from guardrail.outcome import Outcome
@@ -21,6 +30,7 @@ __all__ = [
     "PushedText",
     "SyncGuardAdapter",
     "as_async",
+    "passed_on",
     "run_sync",
 ]
 
@@ -35,6 +45,8 @@ class Moderator(Protocol):
 
     def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     async def amoderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
+    def defer(self, work: Callable[[], object]) -> None: ...
+    def inline(self) -> Moderator: ...
     def stream(self, chunks: Iterable[str]) -> Stream: ...
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
     def push_stream(self) -> PushStream: ...
@@ -68,14 +80,27 @@ class GuardAdapter(Protocol):
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def stream(self, chunks: AsyncGenerator[str, None]) -> TextStream: ...
     def push_stream(self) -> PushedText: ...
+    def defer(self, steps: Steps) -> None: ...
 
 
-class AsyncGuardAdapter:
-    """Asks a guard from an event loop, without blocking it."""
+Steps = Callable[[GuardAdapter], AsyncGenerator[Any, None]]
+"""An answer on its way through a guard."""
+
+
+class _Deferring:
+    """Has an answer judged behind what was handed out, in monitor mode."""
 
     def __init__(self, guard: Moderator) -> None:
         self._guard = guard
         self.policy = guard.policy
+
+    def defer(self, steps: Steps) -> None:
+        """Takes the steps later, in another thread; what they hand out is dropped."""
+        self._guard.defer(partial(_taken, steps, SyncGuardAdapter(self._guard.inline())))
+
+
+class AsyncGuardAdapter(_Deferring):
+    """Asks a guard from an event loop, without blocking it."""
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
         """As Guard.moderate."""
@@ -90,12 +115,8 @@ class AsyncGuardAdapter:
         return self._guard.apush_stream()
 
 
-class SyncGuardAdapter:
+class SyncGuardAdapter(_Deferring):
     """Asks a guard without an event loop: nothing that is awaited ever waits."""
-
-    def __init__(self, guard: Moderator) -> None:
-        self._guard = guard
-        self.policy = guard.policy
 
     async def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T:
         """As Guard.moderate."""
@@ -143,6 +164,27 @@ class _SyncPushStream:
 
     async def close(self) -> None:
         self._text.close()
+
+
+async def passed_on(
+    chunks: AsyncIterator[T],
+    adapter: GuardAdapter,
+    judged: Callable[[AsyncIterator[T], GuardAdapter], AsyncGenerator[Any, None]],
+) -> AsyncGenerator[T, None]:
+    """The chunks as they come, in monitor mode. Behind their end, ``judged`` reads what was handed out."""
+    seen: list[T] = []
+    try:
+        async for chunk in chunks:
+            seen.append(chunk)
+            yield chunk
+            del chunk  # an error of the next one shows this frame
+    finally:
+        adapter.defer(lambda behind: judged(as_async(seen), behind))
+
+
+def _taken(steps: Steps, adapter: GuardAdapter) -> None:
+    for _ in run_sync(steps(adapter)):
+        pass
 
 
 def run_sync(steps: AsyncGenerator[T, None]) -> Iterator[T]:

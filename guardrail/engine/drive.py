@@ -6,7 +6,7 @@ Texts go to a model in small calls, each under its own deadline.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,16 +49,16 @@ class Run:
     """One flow on its way from request to request, with the time that its model calls took.
 
     ``request`` is what it asks for now, None once it has returned its ``outcome`` or broken; ``call`` is that
-    request if it is a model call. With ``whole`` the text is there already and nobody waits for its pieces:
+    request if it is a model call. With ``whole`` the text, or its pieces, is there already and nobody waits:
     the run reads and releases by itself, and stops at model calls only.
     """
 
-    def __init__(self, flow: Flow, *, whole: str | None = None) -> None:
+    def __init__(self, flow: Flow, *, whole: str | Iterable[str | Pause] | None = None) -> None:
         self.outcome: Outcome | None = None
         self.request: Request | None = None
         self.call: ModelCall | None = None
         self._flow = flow
-        self._whole = None if whole is None else iter((whole,))
+        self._whole = None if whole is None else iter((whole,) if isinstance(whole, str) else whole)
         self._seconds: dict[type[ModelCall], float] = dict.fromkeys((Detect, Rewrite, Embed, Verify), 0.0)
         self._started = perf_counter()
         self._advance(flow.send, None)
@@ -107,8 +107,8 @@ class Run:
         )
 
 
-def drive(flow: Flow, text: str, ask: Ask) -> Outcome:
-    """The outcome of one text."""
+def drive(flow: Flow, text: str | Iterable[str | Pause], ask: Ask) -> Outcome:
+    """The outcome of one text, or of its pieces."""
     run = Run(flow, whole=text)
     while (call := run.call) is not None:
         started = perf_counter()

@@ -89,7 +89,7 @@ def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
         if release.text:
             yield release  # where the flow ends here, nobody has seen it
         record.close(case, release)
-        if case.action is Action.BLOCKED:
+        if case.action is Action.BLOCKED and record.policy.enforce:
             return True
     return False
 
@@ -139,6 +139,8 @@ class Record:
         """What is to be shown for a case; ``close`` takes note of it once it was."""
         if not case.settled:
             return Release(case.segment.text)
+        if not self.policy.enforce:
+            return Release(case.segment.text, self._monitored(case))
         after, text = self._replacement(case)
         edit = Edit(
             start=case.offset,
@@ -154,6 +156,20 @@ class Record:
         )
         return Release(text, edit)
 
+    def _monitored(self, case: Case) -> Edit:
+        """The edit that would be made: nothing changes, and the rewriter was not asked."""
+        return Edit(
+            start=case.offset,
+            end=case.offset + len(case.body),
+            before=case.body,
+            after=case.body,
+            action=Action.PASSED,
+            verdict=case.verdict_in_text,
+            verdict_after=case.verdict_in_text,
+            failed_checks=case.tried,
+            would=case.action,
+        )
+
     def close(self, case: Case, release: Release) -> None:
         """Takes note of a case whose release was handed out."""
         if case.degraded:
@@ -161,7 +177,8 @@ class Record:
         if case.failures:
             self._failures.update(dict.fromkeys(case.failures))
         self._before.append(case.verdict_in_text)
-        self._after.append(case.verdict_after if case.settled else case.verdict_in_text)
+        is_changed = case.settled and self.policy.enforce
+        self._after.append(case.verdict_after if is_changed else case.verdict_in_text)
         self._released.append(release.text)
         if release.edit is not None:
             self._edits.append(release.edit)
@@ -191,9 +208,10 @@ class Record:
 
     def outcome(self) -> Outcome:
         """What happened to the text as far as it was read."""
-        action = max(
-            (edit.action for edit in self._edits), key=lambda action: action.rank, default=Action.PASSED
+        decided = max(
+            (edit.decided for edit in self._edits), key=lambda action: action.rank, default=Action.PASSED
         )
+        action = decided if self.policy.enforce else Action.PASSED
         refused = action is Action.BLOCKED and self.policy.block == "whole"
         before = _strongest(self._before)
         return Outcome(
@@ -204,6 +222,7 @@ class Record:
             edits=tuple(self._edits),
             degraded=tuple(self._degraded),
             failures=tuple(self._failures),
+            would=None if self.policy.enforce else decided,
         )
 
 

@@ -36,6 +36,10 @@ def resolve_flagged(policy: Policy, cases: Sequence[Case], *, max_rewrites: int)
             case.degrade("rewrite_budget")
         toxic = toxic[:max_rewrites]
         max_rewrites -= len(toxic)
+        if not policy.enforce:
+            for case in toxic:  # a model's time is not spent on what nobody will see
+                case.settle(Action.LOSSY if policy.is_harm(case.verdict) else Action.REWRITTEN, "", CLEAN)
+            toxic = []
         asked = iter(toxic)
         bodies = (case.body for case in toxic)
         for portion in portions(bodies, batch=policy.batch, characters=MAX_REWRITTEN):

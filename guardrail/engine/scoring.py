@@ -200,7 +200,7 @@ def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
 
 def tolerate(policy: Policy, error: PluginError) -> None:
     """Raises the error where the policy wants to see it; that a rewriter is not there is no bug of anyone."""
-    if policy.on_error == "raise" and error.reason != REWRITER_MISSING:
+    if policy.on_error == "raise" and policy.enforce and error.reason != REWRITER_MISSING:
         raise error
 
 

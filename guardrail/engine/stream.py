@@ -29,7 +29,17 @@ from guardrail.outcome import Edit, Outcome
 if TYPE_CHECKING:
     from guardrail.engine.batching import Batcher
 
-__all__ = ["AsyncPushStream", "AsyncStream", "PushStream", "RepetitionCheck", "Stream"]
+__all__ = [
+    "AsyncPushStream",
+    "AsyncSource",
+    "AsyncStream",
+    "PushStream",
+    "RepetitionCheck",
+    "Stream",
+    "close_source",
+    "require_chunk",
+    "require_chunks",
+]
 
 Chunks = TypeVar("Chunks")
 Note = Callable[[Edit], object]
@@ -127,7 +137,7 @@ class Stream(Iterator[str]):
         settle: Callable[[Outcome], object],
         note: Note | None = None,
     ) -> None:
-        self._source = iter(_require_chunks(chunks))
+        self._source = iter(require_chunks(chunks))
         self._run = Run(flow)
         # A generator that does not know the stream: a dropped stream then ends at once, without a cycle.
         self._pieces = _pieces(self._run, self._source, ask, settle, note)
@@ -140,6 +150,13 @@ class Stream(Iterator[str]):
         """
         return self._run.outcome
 
+    def judged(self, timeout: float | None = None) -> Outcome:
+        """The outcome of a stream that has ended; in monitor mode this waits for the verdict.
+
+        Raises UsageError before the end.
+        """
+        return _ended(self.outcome)
+
     def __next__(self) -> str:
         try:
             return next(self._pieces)
@@ -149,7 +166,7 @@ class Stream(Iterator[str]):
     def close(self) -> None:
         """Ends the stream, and closes its source."""
         self._pieces.close()
-        _close(self._source)
+        close_source(self._source)
 
     def __enter__(self) -> Stream:
         return self
@@ -176,7 +193,7 @@ class AsyncStream(AsyncIterator[str]):
         settle: Callable[[Outcome], Awaitable[object]],
         note: Note | None = None,
     ) -> None:
-        self._source = _Source(_require_chunks(chunks))
+        self._source = AsyncSource(require_chunks(chunks))
         self._run = Run(flow)
         self._pieces = _async_pieces(self._run, self._source, batcher, settle, note)
 
@@ -184,6 +201,13 @@ class AsyncStream(AsyncIterator[str]):
     def outcome(self) -> Outcome | None:
         """As for ``Stream``."""
         return self._run.outcome
+
+    async def judged(self) -> Outcome:
+        """The outcome of a stream that has ended; in monitor mode this waits for the verdict.
+
+        Raises UsageError before the end.
+        """
+        return _ended(self.outcome)
 
     async def __anext__(self) -> str:
         try:
@@ -286,7 +310,7 @@ def _pieces(
             yield from _released(run, _read(source), ask, note)
     finally:
         try:
-            _close(source)
+            close_source(source)
         finally:
             run.end()
             if run.outcome is not None:
@@ -295,7 +319,7 @@ def _pieces(
 
 async def _async_pieces(
     run: Run,
-    source: _Source,
+    source: AsyncSource,
     batcher: Batcher,
     settle: Callable[[Outcome], Awaitable[object]],
     note: Note | None,
@@ -316,7 +340,7 @@ async def _async_pieces(
                 await settle(run.outcome)
 
 
-class _Source:
+class AsyncSource:
     """Chunks from an asynchronous iterable, or from a plain one."""
 
     def __init__(self, chunks: AsyncIterable[str] | Iterable[str]) -> None:
@@ -327,7 +351,7 @@ class _Source:
         if not isinstance(self._chunks, AsyncIterator):
             return _read(self._chunks)
         try:
-            return _require_chunk(await anext(self._chunks))
+            return require_chunk(await anext(self._chunks))
         except StopAsyncIteration:
             return None
 
@@ -336,22 +360,30 @@ class _Source:
         if (aclose := getattr(self._chunks, "aclose", None)) is not None:
             await aclose()
         else:
-            _close(self._chunks)
+            close_source(self._chunks)
+
+
+def _ended(outcome: Outcome | None) -> Outcome:
+    if outcome is None:
+        raise UsageError("the stream has not ended: read it to its end, or close it, before its outcome")
+    return outcome
 
 
 def _read(source: Iterator[object]) -> str | Pause | None:
     try:
-        return _require_chunk(next(source))
+        return require_chunk(next(source))
     except StopIteration:
         return None
 
 
-def _close(source: object) -> None:
+def close_source(source: object) -> None:
+    """Closes what a stream reads, if it can be closed."""
     if (close := getattr(source, "close", None)) is not None:
         close()
 
 
-def _require_chunk(chunk: object) -> str | Pause:
+def require_chunk(chunk: object) -> str | Pause:
+    """The chunk; TypeError for one that is not text."""
     if isinstance(chunk, str) or chunk is PAUSE:
         return chunk
     kind = type(chunk).__name__
@@ -359,7 +391,8 @@ def _require_chunk(chunk: object) -> str | Pause:
     raise TypeError(f"expected chunks of str, got {kind}")
 
 
-def _require_chunks(chunks: Chunks) -> Chunks:
+def require_chunks(chunks: Chunks) -> Chunks:
+    """The chunks; TypeError for one text, whose characters would be the chunks."""
     if isinstance(chunks, (str, bytes)):
         raise TypeError(f"expected an iterable of chunks, got one {type(chunks).__name__}; put it in a list")
     return chunks

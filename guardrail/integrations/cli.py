@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from guardrail.errors import BlockedError, GuardrailError, UsageError
 from guardrail.integrations.audit.command import audit_app
-from guardrail.integrations.config_command import ConfigOption, config_app
+from guardrail.integrations.config_command import ConfigOption, MonitorOption, config_app, with_monitor
 from guardrail.integrations.rows.command import detect_file, filter_file
 from guardrail.integrations.serve_command import serve
 from guardrail.outcome import Action, Outcome
@@ -102,17 +102,19 @@ def check(
         bool,
         typer.Option("--explain", help="Show for each sentence what was tried, refused candidates too."),
     ] = False,
+    monitor: MonitorOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Prints what may be shown of a text; text that passes comes out as it went in.
 
     A summary goes to standard error, without any text. With --explain the text and every candidate go there.
     """
+    from guardrail.config import Config
     from guardrail.guard import Guard
     from guardrail.integrations.rows.record import to_json
 
     source, is_argument = _source(text, file)
-    guard = Guard.from_config(config)
+    guard = Guard.from_config(with_monitor(Config.load(config), monitor=monitor))
     outcome = _explained(guard, source) if explain else guard.check(source)
     end = "\n" if is_argument else ""
     printed = f"{to_json(outcome.to_dict())}\n" if as_json else f"{outcome.text}{end}"
@@ -166,11 +168,12 @@ def _summarise(outcome: Outcome) -> None:
     label, score = max(outcome.verdict.scores.items(), key=lambda pair: pair[1], default=("toxicity", 0.0))
     degraded = f", degraded: {', '.join(outcome.degraded)}" if outcome.degraded else ""
     milliseconds = round(1000 * outcome.timings.total)
-    typer.echo(f"{outcome.action}: {label} {score:.3f}, {milliseconds} ms{degraded}", err=True)
+    typer.echo(f"{outcome.action_name}: {label} {score:.3f}, {milliseconds} ms{degraded}", err=True)
     for edit in outcome.edits:
         similarity = "" if edit.similarity is None else f", similarity {edit.similarity:.2f}"
         typer.echo(
-            f"  characters {edit.start}-{edit.end} {edit.action}: score {edit.verdict.score:.3f}{similarity}",
+            f"  characters {edit.start}-{edit.end} {edit.action_name}: "
+            f"score {edit.verdict.score:.3f}{similarity}",
             err=True,
         )
 

@@ -7,8 +7,9 @@ streams, stream helpers and parsed answers are moderated alike.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from guardrail.engine.adapters import as_async, run_sync
@@ -87,6 +88,7 @@ class _Turn:
 
     def __init__(self, guard: Guard, api: AnswerApi, request: dict[str, Any], kind: type[Moderator]) -> None:
         self._api = api
+        self._guard = guard
         self._raises = guard.policy.block == "raise"
         self._blocked: Outcome | None = None
         self._moderator = kind(guard, on_outcome=self._note)
@@ -102,16 +104,41 @@ class _Turn:
         answer = _content_of(result)
         if answer is not None and self._api.holds(answer):
             shown = await self._api.whole(answer, self._asked, self._moderator, self._on_blocked)
-            result = result if shown == answer else _rebuilt(result, shown)
+            if self._moderator.guard.policy.enforce and shown != answer:
+                result = _rebuilt(result, shown)
         return result if self._parser is None else self._parser(result)
 
     def streamed(self, stream: Any, *, is_async: bool) -> Any:
         """The client's stream, which reads moderated events."""
+        is_enforced = self._guard.policy.enforce
+        pass_on = partial(self._events, stream) if is_enforced else self._passed_on
         if is_async:
-            stream._iterator = self._events(stream, stream._iterator)
+            stream._iterator = pass_on(stream._iterator)
         else:
-            stream._iterator = run_sync(self._events(stream, as_async(stream._iterator)))
+            stream._iterator = run_sync(pass_on(as_async(stream._iterator)))
         return stream
+
+    async def _passed_on(self, events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        """The events as they come, in monitor mode; they are judged behind their end."""
+        seen: list[JsonObject | None] = []
+        try:
+            async for event in events:
+                seen.append(_content_of(event))
+                yield event
+                del event  # an error of the next one shows this frame
+        finally:
+            self._guard.defer(partial(_at_once, self._judged(seen)))
+
+    async def _judged(self, seen: Sequence[JsonObject | None]) -> None:
+        moderator = PlainModerator(self._guard)
+        moderated = self._api.stream(self._asked, moderator, _dropped, lambda: None)
+        try:
+            for event in seen:
+                await moderated.take(event)
+            if not moderated.is_over:
+                await moderated.break_off()
+        finally:
+            await moderated.close()
 
     async def _events(self, stream: Any, events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         ready: list[JsonObject] = []
@@ -157,6 +184,10 @@ class _Turn:
         if self._raises and self._blocked is not None:
             shown = self._blocked.text.removesuffix(self._moderator.refusal)
             raise BlockedError(replace(self._blocked, text=shown))
+
+
+async def _dropped(event: JsonObject) -> None:
+    """Takes an event that was shown already."""
 
 
 def _content_of(result: Any) -> JsonObject | None:

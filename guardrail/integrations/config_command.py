@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from guardrail.config import SECTIONS, Config
+from guardrail.config import SECTIONS, Config, PolicyRule
 from guardrail.config.settings import hints_of, takes_text
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
 
-__all__ = ["ConfigOption", "config_app", "rendered"]
+__all__ = ["ConfigOption", "MonitorOption", "config_app", "rendered", "with_monitor"]
 
 # Whoever may read a log of this command may not log in to the database: all that stands before the @ goes,
 # and every parameter that sounds like a secret.
@@ -27,10 +27,19 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="A TOML file; see 'guardrail config show'.", show_default=False),
 ]
+MonitorOption = Annotated[
+    bool,
+    typer.Option("--monitor", help="Judge and record, and change nothing: enforce = false in [policy]."),
+]
 Source = Annotated[
     Path | None,
     typer.Argument(help="A TOML file; if omitted, the one that GUARDRAIL_CONFIG names.", show_default=False),
 ]
+
+
+def with_monitor(config: Config, *, monitor: bool) -> Config:
+    """The configuration in monitor mode, if the command line asks for that."""
+    return replace(config, policy=replace(config.policy, enforce=False)) if monitor else config
 
 
 @config_app.command()
@@ -74,6 +83,8 @@ def _section(section: str, config: Config) -> Iterator[str]:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, PolicyRule):
+        value = value.as_table()
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guardrail.integrations.audit.option import AuditOption, AuditTextOption, with_audit
-from guardrail.integrations.config_command import ConfigOption
+from guardrail.integrations.config_command import ConfigOption, MonitorOption, with_monitor
 
 if TYPE_CHECKING:
     from guardrail.config import Config
@@ -44,8 +44,9 @@ def serve(
         typer.Option(metavar="ORIGIN", help="A web page's origin that may ask for /v1/...; repeatable."),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Add a field 'guardrail' to completions: what was changed.")
+        bool, typer.Option("--report", help="Add a field 'guardrail' to proxied answers: what was changed.")
     ] = False,
+    monitor: MonitorOption = False,
     ladder: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +81,7 @@ def serve(
     from guardrail.config import Config
 
     loaded = with_audit(Config.load(config), audit, include_text=audit_text)
-    loaded = _with_policy(loaded, ladder=ladder, threshold=threshold)
+    loaded = with_monitor(_with_policy(loaded, ladder=ladder, threshold=threshold), monitor=monitor)
     chosen: dict[str, Any] = {
         "upstream": upstream,
         "host": host,

@@ -77,6 +77,21 @@ class Action(str, Enum):
         """0 for ``passed`` to 5 for ``blocked``; the action of a text is the highest of its segments."""
         return tuple(Action).index(self)
 
+    @property
+    def as_would(self) -> str:
+        """``would_rewrite``, ``would_mask``, ``would_remove`` or ``would_block``; ``passed`` stays."""
+        return _WOULD[self.value]
+
+
+_WOULD = {
+    "passed": "passed",
+    "rewritten": "would_rewrite",
+    "lossy": "would_rewrite",
+    "masked": "would_mask",
+    "removed": "would_remove",
+    "blocked": "would_block",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -208,6 +223,9 @@ class Edit:
     candidates, and why rungs did not hold (``rewrite:budget``, ``mask:toxic``, a plug-in's failure).
     ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten;
     ``acceptable`` is what the verifier says of it, None where there is no verifier.
+    ``would`` is what an enforcing policy would do, in monitor mode, where every action is ``passed`` and
+    ``after`` equals ``before``; None for a policy that acts. ``rewritten`` then means that the rewriter would
+    be asked: whether its rewrite would hold is not known.
     """
 
     start: int
@@ -220,6 +238,17 @@ class Edit:
     similarity: float | None = None
     acceptable: float | None = None
     failed_checks: tuple[str, ...] = ()
+    would: Action | None = None
+
+    @property
+    def decided(self) -> Action:
+        """What was done, or in monitor mode would be."""
+        return self.action if self.would is None else self.would
+
+    @property
+    def action_name(self) -> str:
+        """The action's name, in monitor mode that of what would be done, such as ``would_mask``."""
+        return str(self.action) if self.would is None else self.would.as_would
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +269,9 @@ class Outcome:
     ``text`` is what may be shown. ``verdict`` is the strongest verdict found in the original (scores are the
     maximum per label over all segments, spans refer to the original text), ``verdict_after`` the same for the
     final text. ``degraded`` lists why the text did not get a full pass with all models (empty: it did);
-    ``failures`` are the plug-ins that broke on the way.
+    ``failures`` are the plug-ins that broke on the way. ``would`` is the strongest action that an enforcing
+    policy would take, in monitor mode, where ``action`` is ``passed``; None for a policy that acts, and as
+    long as a stream in monitor mode still waits for its verdict (``degraded`` is then ``pending``).
     """
 
     text: str = field(repr=False)
@@ -251,6 +282,17 @@ class Outcome:
     degraded: tuple[str, ...] = ()
     timings: Timings = Timings()
     failures: tuple[Failure, ...] = ()
+    would: Action | None = None
+
+    @property
+    def decided(self) -> Action:
+        """What was done, or in monitor mode would be."""
+        return self.action if self.would is None else self.would
+
+    @property
+    def action_name(self) -> str:
+        """The action's name, in monitor mode that of what would be done, such as ``would_mask``."""
+        return str(self.action) if self.would is None else self.would.as_would
 
     @property
     def changed(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from guardrail.outcome import Edit, Outcome, Verdict
 from guardrail.outcome.reasons import in_words
-from guardrail.outcome.summary import DONE, strongest
+from guardrail.outcome.summary import done, strongest
 
 __all__ = ["Attempt", "Explanation", "Sentence"]
 
@@ -68,7 +68,7 @@ class Explanation:
 def _sentence_lines(number: int, sentence: Sentence) -> Iterator[str]:
     edit = sentence.edit
     score = strongest(sentence.verdict) or "no scores"
-    action = "passed" if edit is None else DONE[str(edit.action)]
+    action = "passed" if edit is None else done(edit)
     yield f"{number}. characters {sentence.start}-{sentence.end} ({score}): {action}"
     yield f"   {sentence.text!r}"
     if edit is None:
@@ -81,7 +81,7 @@ def _sentence_lines(number: int, sentence: Sentence) -> Iterator[str]:
     for reason in edit.failed_checks:
         if reason not in told:
             yield f"   {in_words(reason)} ({reason})"
-    if not any(attempt.text == edit.after for attempt in sentence.attempts):
+    if edit.would is None and not any(attempt.text == edit.after for attempt in sentence.attempts):
         yield f"   in its place: {edit.after!r}"
 
 

@@ -46,6 +46,8 @@ REASONS = {
     "rewrite_budget": "the text has more flagged sentences than may be rewritten",
     "rewriter_missing": "the rewriter's model is not on this machine",
     "unfinished": "the text ended early",
+    "pending": "in monitor mode a stream's verdict follows behind",
+    "monitor_overload": "too many texts waited for a verdict in monitor mode, so it was not judged",
     "unsupported_text": "the detector does not know the script or language",
 }
 """A clause for each name in ``Edit.failed_checks`` and ``Outcome.degraded`` that is no plug-in's failure."""

@@ -27,6 +27,7 @@ def outcome_row(outcome: Outcome, *, include_text: bool) -> dict[str, Any]:
     text = {"text": outcome.text} if include_text else {}
     return {
         "action": str(outcome.action),
+        "would": None if outcome.would is None else str(outcome.would),
         **text,
         "counts": dict(outcome.counts),
         "degraded": list(outcome.degraded),
@@ -47,6 +48,7 @@ def _edit_row(edit: Edit, *, include_text: bool) -> dict[str, Any]:
         "start": edit.start,
         "end": edit.end,
         "action": str(edit.action),
+        "would": None if edit.would is None else str(edit.would),
         **texts,
         "similarity": None if edit.similarity is None else round(float(edit.similarity), 6),
         "acceptable": None if edit.acceptable is None else round(float(edit.acceptable), 6),

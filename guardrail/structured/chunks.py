@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.engine.adapters import GuardAdapter, PushedText
+from guardrail.engine.adapters import GuardAdapter, PushedText, passed_on
 from guardrail.engine.stream import RepetitionCheck
 from guardrail.errors import BlockedError
 from guardrail.outcome import Action
@@ -42,6 +42,14 @@ def is_chunk(value: object) -> bool:
 
 async def moderated_chunks(chunks: AsyncIterator[Any], adapter: GuardAdapter) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer. TypeError for a chunk of another shape."""
+    moderated = _judged(chunks, adapter) if adapter.policy.enforce else passed_on(chunks, adapter, _judged)
+    async with aclosing(moderated) as released:
+        async for chunk in released:
+            yield chunk
+            del chunk  # an error of the next one shows this frame
+
+
+async def _judged(chunks: AsyncIterator[Any], adapter: GuardAdapter) -> AsyncGenerator[Any, None]:
     stream: _Choices | _Deltas | None = None
     try:
         async for chunk in chunks:

@@ -56,9 +56,9 @@ class Task:
             yield flows, [passage.text for passage in window]
 
     def noteworthy(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The outcomes to announce: those of prose, and of other strings that did not simply pass."""
+        """The outcomes to announce: those of prose, and of other strings that were flagged or degraded."""
         pairs = zip(self._asked, outcomes, strict=True)
-        return [outcome for passage, outcome in pairs if passage.prose or outcome.changed or outcome.degraded]
+        return [outcome for passage, outcome in pairs if passage.prose or outcome.edits or outcome.degraded]
 
     def value(self, outcomes: Sequence[Outcome]) -> Any:
         """The value to return; the very same object where nothing in it changed.

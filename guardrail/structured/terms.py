@@ -25,7 +25,7 @@ class Terms:
 
     def learn(self, text: str, outcome: Outcome) -> None:
         """Takes note of a string that passed without any doubt."""
-        if len(text) > TERM_LENGTH or outcome.changed or outcome.degraded:
+        if len(text) > TERM_LENGTH or outcome.edits or outcome.degraded:
             return
         if len(self._clean) >= TERMS:
             self._clean.clear()

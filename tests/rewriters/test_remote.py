@@ -556,8 +556,7 @@ def test_its_thread_ends_with_it(server: ModelServer) -> None:
 def test_an_audit_names_model_place_and_how_it_is_asked(server: ModelServer) -> None:
     one, other = remote(server), remote(server, parameters={"temperature": 0.1})
     names = [
-        origin_of(Policy().digest(), detector=None, lexicon=None, rewriter=each).rewriter
-        for each in (one, other)
+        origin_of(Policy(), detector=None, lexicon=None, rewriter=each).rewriter for each in (one, other)
     ]
     assert names[0].startswith(f"civil at {server.url} sha256:")
     assert names[0] != names[1]

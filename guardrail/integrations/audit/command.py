@@ -1,4 +1,4 @@
-"""``guardrail audit export``: what people decided, as training pairs."""
+"""``guardrail audit export|suggest``: what people decided, as training pairs and as thresholds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["audit_app"]
 
 audit_app = typer.Typer(no_args_is_help=True, help="What was recorded of interventions.")
-
-
-@audit_app.callback()
-def _group() -> None:
-    """Keeps ``export`` a command of its own although it is the only one."""
 
 
 @audit_app.command()
@@ -60,6 +55,38 @@ def export(
             f"corrections left out as nothing checked them: {found.unchecked}; save them at /audit again",
             err=True,
         )
+
+
+@audit_app.command()
+def suggest(
+    *,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="The share of flagged texts that shall be rightly flagged; 0.9 if omitted."),
+    ] = None,
+    false_alarms: Annotated[
+        float | None, typer.Option(help="Or the share of flagged texts that may be false alarms.")
+    ] = None,
+    min_reviews: Annotated[
+        int, typer.Option(min=1, help="Suggest no threshold from fewer reviewed interventions.")
+    ] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    audit: AuditOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Suggests thresholds from what people accepted, corrected and rejected.
+
+    Accepted and corrected interventions were rightly flagged, rejected ones are false alarms. An audit holds
+    what was flagged: misses are counted among that, and no threshold below the lowest reviewed score is
+    suggested.
+    """
+    settings = with_audit(Config.load(config), audit, include_text=False).audit
+    database = _existing(settings.where)
+    from guardrail.integrations.audit.suggest import described, suggested, wanted_precision
+
+    wanted = wanted_precision(precision, false_alarms=false_alarms)
+    found = suggested(database, precision=wanted, min_reviews=min_reviews)
+    typer.echo(json.dumps(found.to_dict()) if as_json else described(found))
 
 
 def _existing(where: str | Path) -> Database:

@@ -39,10 +39,11 @@ class Query:
     """Which interventions are wanted; None leaves a condition out, and all conditions hold together.
 
     ``label`` asks for a score of at least ``least`` under that label. ``since`` is included, ``until`` is
-    not. ``model`` is a part of the identity of detector, lexicon or rewriter. ``review`` is ``open`` where
-    nobody has decided. ``text`` is a part of a text before, after or corrected, in capitals or not, or a
-    whole segment even where texts are not kept (by its HMAC), or ``#`` and a number. ``before`` is the
-    ``next`` of an earlier page; the newest come first.
+    not. ``mode`` is ``monitored`` for what was judged in monitor mode, where nothing is done. ``policy`` is
+    the digest or the name of a policy. ``model`` is a part of the identity of detector, lexicon or rewriter.
+    ``review`` is ``open`` where nobody has decided. ``text`` is a part of a text before, after or corrected,
+    in capitals or not, or a whole segment even where texts are not kept (by its HMAC), or ``#`` and a number.
+    ``before`` is the ``next`` of an earlier page; the newest come first.
     """
 
     action: str | None = None
@@ -53,7 +54,8 @@ class Query:
     policy: str | None = None
     model: str | None = None
     key: str | None = None
-    review: Literal["open", "accepted", "corrected"] | None = None
+    mode: Literal["enforced", "monitored"] | None = None
+    review: Literal["open", "accepted", "corrected", "rejected"] | None = None
     text: str | None = field(default=None, repr=False)
     before: int | None = None
     limit: int = 50
@@ -68,6 +70,8 @@ class Query:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One intervention as it was recorded, and the last decision on it. Shows no text in its ``repr``.
+
+    Of a ``monitored`` one, ``action`` is what an enforcing policy would have done.
 
     ``confirmed`` names the checks that refuse the correction, which its reviewer confirmed all the same; None
     where nothing was checked.
@@ -87,7 +91,9 @@ class Record:
     acceptable: float | None
     failed_checks: list[str]
     degraded: list[str]
+    monitored: bool
     policy: str
+    policy_name: str
     detector: str
     lexicon: str
     rewriter: str
@@ -192,10 +198,14 @@ def _everything() -> Select[Any]:
 def _filtered(query: Query) -> Select[Any]:
     table, chosen = interventions.c, _everything()
     decision = chosen.selected_columns["decision"]
-    equal = {"action": table.action, "policy": table.policy, "key": table.text_key}
+    equal = {"action": table.action, "key": table.text_key}
     for name, column in equal.items():
         if (value := getattr(query, name)) is not None:
             chosen = chosen.where(column == value)
+    if query.policy is not None:
+        chosen = chosen.where(or_(table.policy == query.policy, table.policy_name == query.policy))
+    if query.mode is not None:
+        chosen = chosen.where(table.monitored.is_(query.mode == "monitored"))
     if query.since is not None:
         chosen = chosen.where(table.at >= query.since)
     if query.until is not None:

@@ -29,7 +29,8 @@ __all__ = [
     "pairs",
 ]
 
-Decision = Literal["accepted", "corrected"]
+Decision = Literal["accepted", "corrected", "rejected"]
+"""``rejected`` is a false alarm: the text should have passed. The others say that it was rightly flagged."""
 LONGEST_CORRECTION = 10_000
 _ROWS_AT_ONCE = 500
 
@@ -85,7 +86,8 @@ def decide(
     A correction passes the checks that ``guard``, or the default guard, makes of a rewrite. One that fails
     raises RefusedCorrectionError, unless ``confirmed`` names every check that refuses it; that is recorded.
     Raises UsageError where nothing can be learned from it: a text that is not kept, an accepted text that is
-    no rewrite, a correction that is empty, overlong or equal to the original.
+    not a rewrite (in monitor mode any may be accepted, as rightly flagged), a correction that is empty,
+    overlong or equal to the original, and a degraded text that is rejected.
     """
     record = record_of(database, number)
     if problem := _undecidable(record, decision, correction):
@@ -144,7 +146,10 @@ def pairs(database: Database) -> Iterator[Pair]:
         select(interventions.c.before.label("toxic"), neutral.label("neutral"))
         .join(last, last.c.intervention == interventions.c.id)
         .where(interventions.c.before.is_not(None))
-        .where((last.c.decision == "accepted") | last.c.confirmed.is_not(null()))
+        .where(
+            ((last.c.decision == "accepted") & interventions.c.monitored.is_(False))
+            | last.c.confirmed.is_not(null())
+        )
         .order_by(interventions.c.before, interventions.c.id)
         .execution_options(yield_per=_ROWS_AT_ONCE)
     )
@@ -166,10 +171,15 @@ def corrections(database: Database) -> Corrections:
 def _undecidable(record: Record, decision: Decision, correction: str | None) -> str | None:
     if record.before is None:
         return "its text is not kept (include_text)"
+    if decision == "rejected":
+        return None
     if decision == "accepted":
-        return None if record.action == str(Action.REWRITTEN) else f"it was {record.action}, not rewritten"
+        is_fit = record.monitored or record.action == str(Action.REWRITTEN)
+        return None if is_fit else f"it was {record.action}, not rewritten"
     if correction is None or not correction.strip():
         return "the correction is empty"
     if len(correction) > LONGEST_CORRECTION:
         return f"the correction is longer than {LONGEST_CORRECTION} characters"
-    return "the correction is the original" if correction.strip() == record.before.strip() else None
+    if correction.strip() == record.before.strip():
+        return "the correction is the original: reject it as a false alarm if it should have passed"
+    return None

@@ -32,7 +32,8 @@ FILES = {
     "/audit/trend.js": FOLDER / "trend.js",
 }
 Word = Annotated[str | None, Parameter(max_length=300)]
-State = Literal["open", "accepted", "corrected"]
+State = Literal["open", "accepted", "corrected", "rejected"]
+Mode = Literal["enforced", "monitored"]
 Moment = Annotated[datetime | None, Parameter()]
 LONGEST_SEARCH = 1000
 Number = Annotated[int | None, Parameter(ge=0, lt=2**63)]
@@ -42,7 +43,7 @@ class Decided(BaseModel):
     """What a reviewer decided; ``confirmed`` names the checks that refuse the correction all the same."""
 
     model_config = ConfigDict(extra="forbid")
-    decision: Literal["accepted", "corrected"]
+    decision: review.Decision
     correction: str | None = None
     confirmed: Annotated[list[str], Field(max_length=100)] = []
 
@@ -76,6 +77,7 @@ def asked(
     policy: Word = None,
     model: Word = None,
     key: Word = None,
+    mode: Mode | None = None,
     state: Annotated[State | None, Parameter(alias="review")] = None,
     before: Number = None,
     limit: int = 50,
@@ -91,6 +93,7 @@ def asked(
             policy=policy,
             model=model,
             key=key,
+            mode=mode,
             review=state,
             before=before,
             limit=limit,

@@ -15,7 +15,7 @@ from guardrail.integrations.completions.content import (
     parts_in,
 )
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.completions.report import current_report
+from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.sanitize import new_id, only_numbers
 from guardrail.integrations.completions.tool_calls import ToolCalls
 from guardrail.integrations.strict_json import (
@@ -200,9 +200,7 @@ async def moderate_completion(answer: JsonObject, *, shape: AnswerShape, moderat
     )
     if isinstance(answer.get("usage"), dict):
         result["usage"] = only_numbers(answer["usage"], clean=clean)
-    if (report := current_report()) is not None:
-        result["guardrail"] = report
-    return result
+    return with_report(result)
 
 
 async def _choice(index: int, choice: JsonObject, shape: AnswerShape, moderator: Moderator) -> JsonObject:

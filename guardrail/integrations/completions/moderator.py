@@ -45,14 +45,14 @@ class PushedText(Protocol):
 
 
 class Moderator:
-    """Moderates what a model says.
+    """Moderates what a model says; in monitor mode what was handed out already, or is there as a whole.
 
     ``guard`` decides about prose; ``on_outcome`` hears of every text. Under ``Policy(block="raise")`` a
     blocked segment is replaced by the refusal, because a client learns of it by ``finish_reason``.
     """
 
     def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
-        policy = guard.policy
+        policy, guard = guard.policy, guard.inline()
         self.guard = guard.with_policy(replace(policy, block="segment")) if policy.block == "raise" else guard
         self._segmentwise = self.guard.with_policy(replace(policy, block="segment"))
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))

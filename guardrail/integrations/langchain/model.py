@@ -51,7 +51,7 @@ class GuardedChatModel(BaseChatModel):
 
     def __init__(self, model: BaseChatModel, *, guard: Guard, paths: Sequence[str] = ()) -> None:
         settings = {name: getattr(model, name) for name in BaseChatModel.model_fields}
-        if guard.policy.block == "whole" or paths or not _streams(model):
+        if not guard.policy.can_stream or paths or not _streams(model):
             settings["disable_streaming"] = True
         super().__init__(**settings)
         self._model, self._guard, self._paths = model, guard, tuple(paths)

@@ -6,13 +6,13 @@ import operator
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 
-from guardrail.engine.adapters import GuardAdapter
+from guardrail.engine.adapters import GuardAdapter, passed_on
 from guardrail.integrations.langchain.chunks import (
     METADATA,
     Held,
@@ -37,8 +37,19 @@ async def moderated(
     """What may be shown of the chunks of one answer, of the kind that they are.
 
     Chunks of text and of messages go on as soon as they are judged. Anything else, and every answer with
-    declared paths, is added up as LangChain adds it up and moderated as a whole.
+    declared paths, is added up as LangChain adds it up and moderated as a whole. In monitor mode every chunk
+    goes on as it comes.
     """
+    judged = partial(_judged, paths=paths)
+    released = judged(chunks, adapter) if adapter.policy.enforce else passed_on(chunks, adapter, judged)
+    async with aclosing(released) as shown:
+        async for chunk in shown:
+            yield chunk
+
+
+async def _judged(
+    chunks: AsyncIterator[Any], adapter: GuardAdapter, *, paths: Sequence[str]
+) -> AsyncGenerator[Any, None]:
     first = await anext(chunks, None)
     if first is None:
         return

@@ -8,6 +8,7 @@ from guardrail.integrations.completions import answer as answers
 from guardrail.integrations.completions.answer import ModeratedAnswer
 from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.sanitize import strings_in_json
 from guardrail.integrations.strict_json import JsonObject, MalformedError, string_in
 
@@ -62,7 +63,7 @@ async def moderate_message(
         if answer.blocked and moderator.guard.policy.block == "whole":
             content = [refusal_block(moderator.refusal)]
         framed = await answer.frame(message, content)
-        return framed | (refused(message, moderator.refusal) if answer.blocked else {})
+        return with_report(framed | (refused(message, moderator.refusal) if answer.blocked else {}))
     finally:
         await answer.close()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from guardrail.integrations.completions.event_stream import EventStream, OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
 from guardrail.integrations.messages.message import PROSE, Answer, Asked, refusal_block, refused
 from guardrail.integrations.strict_json import JsonObject, MalformedError, object_in, string_in
@@ -84,7 +85,7 @@ class MessageStream(EventStream):
         elif kind == "message_stop":
             await self._answer.end()
             self.is_over = True
-            await self._write({"type": kind})
+            await self._write(with_report({"type": kind}))
         elif kind == "message_delta":
             await self._end(event)
         elif not self._answer.blocked:

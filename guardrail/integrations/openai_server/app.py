@@ -25,6 +25,7 @@ from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.messages_api import MessageErrorsMiddleware, messages_routes
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
+from guardrail.integrations.openai_server.policies import Moderators
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
 from guardrail.integrations.openai_server.responses_api import responses_routes
 from guardrail.integrations.openai_server.upstream import Upstream
@@ -77,10 +78,12 @@ def create_app(
     settings = settings or ServerSettings()
     keys = keys if keys is not None else Keys.from_environment()
     metrics = Metrics()
-    moderator = Moderator(guard, on_outcome=metrics.count)
-    metrics.watch(moderator.guard)
-    upstream = _upstream(settings, keys, moderator)
-    proxy = Proxy(upstream, moderator, metrics, settings)
+    moderators = Moderators(
+        guard, settings.policies, keys=keys, tenant_header=settings.tenant_header, metrics=metrics
+    )
+    metrics.watch(moderators.default.guard)
+    upstream = _upstream(settings, keys, moderators.default)
+    proxy = Proxy(upstream, moderators, metrics, settings)
     readiness = Readiness(guard)
 
     @asynccontextmanager

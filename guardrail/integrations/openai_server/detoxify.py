@@ -67,27 +67,25 @@ class Detoxify(Question):
 
 
 class ModeratorCache:
-    """Moderators by policy, the latest ones remembered; all share the models of the first."""
+    """Moderators by policy, the latest ones remembered; all share the models of the server's."""
 
-    def __init__(self, moderator: Moderator) -> None:
-        self._first = moderator
-        self._known: OrderedDict[str, Moderator] = OrderedDict()
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], Moderator] = OrderedDict()
 
-    def moderator(self, choice: PolicyOverrides) -> Moderator:
+    def moderator(self, base: Moderator, choice: PolicyOverrides) -> Moderator:
         """The moderator under the chosen policy; ApiError for a ladder that cannot be."""
-        policy = self._policy(choice)
-        if policy == self._first.guard.policy:
-            return self._first
-        name = policy.digest()
+        policy = self._policy(base.guard.policy, choice)
+        if policy == base.guard.policy:
+            return base
+        name = (policy.name, policy.digest())
         if name not in self._known:
-            self._known[name] = self._first.with_policy(policy)
+            self._known[name] = base.with_policy(policy)
         self._known.move_to_end(name)
         if len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         return self._known[name]
 
-    def _policy(self, choice: PolicyOverrides) -> Policy:
-        policy = self._first.guard.policy
+    def _policy(self, policy: Policy, choice: PolicyOverrides) -> Policy:
         try:
             if choice.threshold is not None:
                 policy = replace(policy, threshold=choice.threshold)
@@ -101,12 +99,12 @@ class ModeratorCache:
 def detoxify_routes(proxy: Proxy) -> APIRouter:
     """The one path, whole and streamed."""
     router = APIRouter()
-    policies = ModeratorCache(proxy.moderator)
+    policies = ModeratorCache()
 
     @router.post("/v1/detoxify")
     async def detoxify(request: Request) -> Response:
         question = await asked(request, Detoxify)
-        moderator = policies.moderator(question.policy)
+        moderator = policies.moderator(proxy.moderator_of(request, {}), question.policy)
         if not question.stream:
             return await answered(proxy, request, partial(_whole, question, moderator))
         text = _only_text(question)
@@ -175,7 +173,7 @@ async def _play(text: str, question: Detoxify, moderator: Moderator, writer: Eve
 
 async def _moderate(text: str, question: Detoxify, moderator: Moderator, sender: Sender) -> None:
     send = partial(_send_sentence, question.explain, sender)
-    if moderator.guard.policy.block == "whole":  # nothing may be shown before the end
+    if not moderator.guard.policy.can_stream:  # nothing may be shown before the end
         explanation = await moderator.explained(text)
         for sentence in explanation.sentences:
             send(sentence)
@@ -231,6 +229,7 @@ def _explained(sentence: Sentence) -> JsonObject:
         "scores": verdict_row(sentence.verdict)["scores"],
         "flagged": edit is not None,
         "action": "passed" if edit is None else str(edit.action),
+        "would": None if edit is None or edit.would is None else str(edit.would),
         "after": None if edit is None else edit.after,
         "reasons": [] if edit is None else [_reason(name) for name in edit.failed_checks],
         "attempts": [_attempt(attempt, sentence) for attempt in sentence.attempts],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Protocol
 
+from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.strict_json import JsonObject, dumps
 from guardrail.integrations.web.errors import ApiError
 
@@ -23,7 +24,10 @@ class AnswerStream(Protocol):
 
 
 class Exchange:
-    """A request for an answer; ``body`` goes upstream as it came. ``last`` ends a stream that ended well."""
+    """A request for an answer that ``moderator`` judges; ``body`` goes upstream as it came.
+
+    ``last`` ends a stream that ended well.
+    """
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class Exchange:
         headers: Headers,
         body: bytes,
         *,
+        moderator: Moderator,
         streamed: bool,
         last: bytes = b"",
         method: str = "POST",
@@ -39,6 +44,7 @@ class Exchange:
         self.path = path
         self.headers = headers
         self.body = body
+        self.moderator = moderator
         self.streamed = streamed
         self.last = last
 

@@ -53,7 +53,9 @@ def gateway_routes(proxy: Proxy) -> APIRouter:
     def serve(path: str, work: Any) -> None:
         async def answer(request: Request) -> Response:
             content = read_json(await request.body())
-            return await answered(proxy, request, partial(work, proxy.moderator, content))
+            return await answered(
+                proxy, request, partial(work, proxy.moderator_of(request, content), content)
+            )
 
         router.add_api_route(path, answer, methods=["POST"])
 

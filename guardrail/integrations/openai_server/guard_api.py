@@ -85,7 +85,6 @@ class Embedding(Question):
 def guard_routes(proxy: Proxy) -> APIRouter:
     """The routes that need no upstream, and send on what asks for a model that is not ours."""
     router = APIRouter()
-    guard = proxy.moderator.guard
 
     @router.post("/v1/moderations")
     async def moderations(request: Request) -> Response:
@@ -95,6 +94,7 @@ def guard_routes(proxy: Proxy) -> APIRouter:
         if isinstance(model, str) and model.strip() and not _is_ours(content):
             return await proxy.forward_json(request, path="/v1/moderations")
         question = await asked(request, Moderation)
+        guard = proxy.moderator_of(request, content).guard
         return await answered(proxy, request, partial(_moderated, guard, question))
 
     @router.post("/v1/embeddings")
@@ -102,7 +102,7 @@ def guard_routes(proxy: Proxy) -> APIRouter:
         if not _is_ours(read_json(await request.body())):
             return await proxy.forward_json(request, path="/v1/embeddings")
         question = await asked(request, Embedding)
-        return await answered(proxy, request, partial(_embedded, guard, question))
+        return await answered(proxy, request, partial(_embedded, proxy.moderators.default.guard, question))
 
     @router.get("/v1/models")
     async def models(request: Request) -> Response:
@@ -188,7 +188,7 @@ async def _models(proxy: Proxy, request: Request) -> JsonObject:
     async with proxy.upstream.request("GET", "/v1/models", headers=request.headers.raw) as answer:
         listed = (await answer.json()).get("data")
     models = listed if isinstance(listed, list) else []
-    kept = without_text(models, clean=await proxy.moderator.identifiers(models))
+    kept = without_text(models, clean=await proxy.moderators.default.identifiers(models))
     theirs = [model for model in kept if isinstance(model, dict) and model.get("id")]
     return {"object": "list", "data": theirs + ours}
 

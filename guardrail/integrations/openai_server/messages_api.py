@@ -7,7 +7,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.integrations.completions.completion import error_in
-from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.messages.message import Asked, moderate_message
 from guardrail.integrations.messages.stream import MessageStream
 from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
@@ -35,11 +34,12 @@ KINDS = {
 class MessageExchange(Exchange):
     """A request for a message and its answer; ApiError if the body is not a JSON object."""
 
-    def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]], moderator: Moderator) -> None:
+    def __init__(self, request: Request, body: bytes, proxy: Proxy) -> None:
         content = read_json(body)
-        super().__init__(PATH, headers, body, streamed=content.get("stream") is True)
+        moderator = proxy.moderator_of(request, content)
+        streamed = content.get("stream") is True
+        super().__init__(PATH, request.headers.raw, body, moderator=moderator, streamed=streamed)
         self._asked = Asked.read(content)
-        self._moderator = moderator
 
     def error_in(self, content: JsonObject) -> object:
         """As Exchange has it."""
@@ -47,12 +47,12 @@ class MessageExchange(Exchange):
 
     async def moderated(self, content: JsonObject) -> JsonObject:
         """As Exchange has it."""
-        return await moderate_message(content, moderator=self._moderator, asked=self._asked)
+        return await moderate_message(content, moderator=self.moderator, asked=self._asked)
 
     def stream(self, write: Write) -> AnswerStream:
         """As Exchange has it."""
         return MessageStream(
-            moderator=self._moderator,
+            moderator=self.moderator,
             asked=self._asked,
             write=lambda shown: write(event(shown, name=shown["type"])),
         )
@@ -68,7 +68,7 @@ def messages_routes(proxy: Proxy) -> APIRouter:
 
     @router.post(PATH)
     async def message(request: Request) -> Response:
-        exchange = MessageExchange(await request.body(), request.headers.raw, proxy.moderator)
+        exchange = MessageExchange(request, await request.body(), proxy)
         return await proxy.exchange(request, exchange)
 
     @router.post(COUNT)

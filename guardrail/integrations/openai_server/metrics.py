@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guardrail.guard import Guard
 from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
+from guardrail.policy import Policy
 
 __all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware"]
 
@@ -26,14 +27,19 @@ CUT_CODES = frozenset(
 
 
 class Metrics:
-    """The measurements of one server, in a registry of its own."""
+    """The measurements of one server, in a registry of its own.
+
+    ``mode`` is ``monitored`` if nothing was done; ``action`` is then what an enforcing policy would do.
+    ``policy`` is the name of the policy that decided, ``default`` for one without a name.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests by path and status.", "path", "status")
-        self.outcomes = self._counter("outcomes", "Moderated texts by action.", "action")
-        self.degraded = self._counter("degraded", "Texts without a full pass, by reason.", "reason")
-        self.edits = self._counter("edits", "Flagged segments by action.", "action")
+        decided = ("action", "mode", "policy")
+        self.outcomes = self._counter("outcomes", "Moderated texts by action.", *decided)
+        self.degraded = self._counter("degraded", "Texts without a full pass, by reason.", "reason", "policy")
+        self.edits = self._counter("edits", "Flagged segments by action.", *decided)
         self.failed_checks = self._counter("failed_checks", "Refused rewrites by check.", "check")
         self.model_seconds = self._counter("model_seconds", "Waiting for models, by kind.", "kind")
         self.cut_streams = self._counter("cut_streams", "Streams that ended with an error.", "code")
@@ -54,13 +60,14 @@ class Metrics:
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"guardrail_{name}", documentation, labels, registry=self.registry)
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: Outcome, *, policy: Policy) -> None:
         """Takes note of one moderated text."""
-        self.outcomes.labels(str(outcome.action)).inc()
+        mode, name = "enforced" if policy.enforce else "monitored", policy.name or "default"
+        self.outcomes.labels(str(outcome.decided), mode, name).inc()
         for reason in outcome.degraded:
-            self.degraded.labels(reason).inc()
+            self.degraded.labels(reason, name).inc()
         for edit in outcome.edits:
-            self.edits.labels(str(edit.action)).inc()
+            self.edits.labels(str(edit.decided), mode, name).inc()
             for check in edit.failed_checks:
                 self.failed_checks.labels(check).inc()
         for kind in ("detect", "rewrite", "embed", "verify"):

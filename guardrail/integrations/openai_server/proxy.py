@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 from fastapi import APIRouter, Request
@@ -26,6 +28,7 @@ from guardrail.integrations.completions.stream import AnsweredError, CompletionS
 from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
 from guardrail.integrations.openai_server.limits import timeout_error, while_connected
 from guardrail.integrations.openai_server.metrics import Metrics
+from guardrail.integrations.openai_server.policies import Moderators
 from guardrail.integrations.openai_server.request import CompletionRequest
 from guardrail.integrations.openai_server.sse import (
     DONE,
@@ -33,7 +36,7 @@ from guardrail.integrations.openai_server.sse import (
     EventStreamResponse,
     EventWriter,
 )
-from guardrail.integrations.openai_server.upstream import Upstream, UpstreamAnswer, malformed
+from guardrail.integrations.openai_server.upstream import Upstream, UpstreamAnswer, malformed, parsed
 from guardrail.integrations.strict_json import JsonObject, MalformedError, loads
 from guardrail.integrations.web.errors import ApiError, JsonReply, guard_unavailable
 
@@ -41,6 +44,7 @@ __all__ = ["Proxy", "completion_routes"]
 
 EVENTS = "text/event-stream"
 END = "[DONE]"
+_QUOTED = ' "\r\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Proxy:
     """Everything that a proxied request needs; ``upstream`` is None for a server that has none."""
 
     upstream: Upstream | None
-    moderator: Moderator
+    moderators: Moderators
     metrics: Metrics
     settings: ServerSettings = field(default_factory=ServerSettings)
 
@@ -66,30 +70,37 @@ class Proxy:
             )
         return self.upstream
 
+    def moderator_of(self, request: Request, content: JsonObject) -> Moderator:
+        """The moderator under whose policy a request is, by its headers and the model in its body."""
+        return self.moderators.choose(request.headers, content.get("model"))
+
     async def complete(self, request: Request, *, kind: CompletionKind, path: str) -> Response:
         """A completion, moderated."""
+        body = await request.body()
         asked = CompletionRequest.read(
-            await request.body(),
+            body,
             path=path,
             headers=request.headers.raw,
             kind=kind,
             allowed=self.settings.allowed_fields,
         )
-        return await self.exchange(request, CompletionExchange(asked, self.moderator))
+        moderator = self.moderators.choose(request.headers, asked.shape.model)
+        return await self.exchange(request, CompletionExchange(asked, moderator))
 
     async def exchange(self, request: Request, exchange: Exchange) -> Response:
         """The answer of a language model, moderated."""
-        seconds = self.settings.max_seconds
+        seconds, policy = self.settings.max_seconds, exchange.moderator.guard.policy
         if not exchange.streamed:
-            return await while_connected(request.receive, lambda: self._whole(exchange), seconds=seconds)
-        if self.moderator.guard.policy.block == "whole":
+            whole = self._whole if policy.enforce else self._passed_on
+            return await while_connected(request.receive, lambda: whole(exchange), seconds=seconds)
+        if not policy.can_stream:
             raise ApiError(
                 "the guard's policy withholds whole texts, which a stream cannot: ask without stream",
                 status=400,
                 param="stream",
             )
         return EventStreamResponse(
-            lambda writer: self._stream(exchange, writer),
+            lambda writer: (self._stream if policy.enforce else self._pass_on)(exchange, writer),
             seconds=seconds,
             on_cut=self.metrics.count_cut,
             error_event=exchange.error_event,
@@ -104,7 +115,7 @@ class Proxy:
                 request.method, path, headers=request.headers.raw, body=body
             ) as answer:
                 content = await answer.json()
-                clean = await self.moderator.identifiers(content)
+                clean = await self.moderators.default.identifiers(content)
                 return JsonReply(without_text(content, clean=clean), headers=answer.headers)
 
         return await while_connected(request.receive, work, seconds=self.settings.max_seconds)
@@ -119,6 +130,42 @@ class Proxy:
         except MalformedError as error:
             raise malformed(error) from None
         return JsonReply(result, headers=answer.headers)
+
+    async def _passed_on(self, exchange: Exchange) -> Response:
+        """The answer as it came, in monitor mode. It is judged behind, or before if a report is wanted."""
+        async with self._ask(exchange) as answer:
+            body = await answer.read()
+        content = parsed(body)
+        if (found := exchange.error_in(content)) is not None:
+            raise await self.require_upstream().to_api_error(found, status=502, headers=answer.headers)
+        if self.settings.report:
+            with suppress(MalformedError):
+                result = await exchange.moderated(content)
+                return JsonReply(content | {"guardrail": result["guardrail"]}, headers=answer.headers)
+        else:
+            exchange.moderator.guard.defer(partial(anyio.run, exchange.moderated, content))
+        return Response(body, media_type="application/json", headers=answer.headers)
+
+    async def _pass_on(self, exchange: Exchange, writer: EventWriter) -> None:
+        """Writes a streamed answer as it comes, in monitor mode, and has it judged behind its end."""
+        payloads: list[str] = []
+        try:
+            with anyio.fail_after(self.settings.max_seconds):
+                async with self._ask(exchange) as answer:
+                    _require_event_stream(answer)
+                    writer.headers = dict(answer.headers)
+                    reader = EventReader(limit=answer.limit)
+                    async with aclosing(answer.chunks()) as chunks:
+                        async for chunk in chunks:
+                            await writer.write(chunk)
+                            payloads += reader.feed(chunk)
+                    payloads += reader.close()
+        except MalformedError as error:
+            raise malformed(error) from None
+        except TimeoutError:
+            raise timeout_error() from None
+        finally:
+            exchange.moderator.guard.defer(partial(anyio.run, _judge, exchange, payloads))
 
     async def _stream(self, exchange: Exchange, writer: EventWriter) -> None:
         deadline = anyio.current_time() + self.settings.max_seconds
@@ -162,9 +209,10 @@ class CompletionExchange(Exchange):
     """A completion and its answer."""
 
     def __init__(self, asked: CompletionRequest, moderator: Moderator) -> None:
-        super().__init__(asked.path, asked.headers, asked.body, streamed=asked.streamed, last=DONE)
+        super().__init__(
+            asked.path, asked.headers, asked.body, moderator=moderator, streamed=asked.streamed, last=DONE
+        )
         self._asked = asked
-        self._moderator = moderator
 
     def error_in(self, content: JsonObject) -> object:
         """As Exchange has it."""
@@ -172,13 +220,13 @@ class CompletionExchange(Exchange):
 
     async def moderated(self, content: JsonObject) -> JsonObject:
         """As Exchange has it."""
-        return await moderate_completion(content, shape=self._asked.shape, moderator=self._moderator)
+        return await moderate_completion(content, shape=self._asked.shape, moderator=self.moderator)
 
     def stream(self, write: Write) -> AnswerStream:
         """As Exchange has it."""
         return CompletionStream(
             shape=self._asked.shape,
-            moderator=self._moderator,
+            moderator=self.moderator,
             write=lambda chunk: write(event(chunk)),
             choices_wanted=self._asked.choices_wanted,
         )
@@ -197,6 +245,22 @@ def completion_routes(proxy: Proxy) -> APIRouter:
         return await proxy.complete(request, kind=TEXT, path="/v1/completions")
 
     return router
+
+
+async def _judge(exchange: Exchange, payloads: list[str]) -> None:
+    """Reads a streamed answer that was shown already."""
+
+    async def events() -> AsyncGenerator[object, None]:
+        for payload in payloads:
+            if payload.strip(_QUOTED).upper() == END:
+                return
+            if payload.strip():
+                yield loads(payload)
+
+    async def drop(content: bytes) -> None:
+        pass
+
+    await exchange.stream(drop).run(events(), deadline=math.inf)
 
 
 def _require_event_stream(answer: UpstreamAnswer) -> None:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from guardrail.integrations.completions.completion import error_in
-from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
 from guardrail.integrations.openai_server.proxy import Proxy
 from guardrail.integrations.openai_server.request import read_json
@@ -27,12 +26,18 @@ class ResponseExchange(Exchange):
     else ApiError if the body is not a JSON object.
     """
 
-    def __init__(self, request: Request, body: bytes, moderator: Moderator, *, path: str = PATH) -> None:
+    def __init__(self, request: Request, body: bytes, proxy: Proxy, *, path: str = PATH) -> None:
         content = read_json(body) if path == PATH else {}
         streamed = content.get("stream") is True or request.query_params.get("stream") == "true"
-        super().__init__(path, request.headers.raw, body, streamed=streamed, method=request.method)
+        super().__init__(
+            path,
+            request.headers.raw,
+            body,
+            moderator=proxy.moderator_of(request, content),
+            streamed=streamed,
+            method=request.method,
+        )
         self._asked = Asked.read(content)
-        self._moderator = moderator
         self._stream: ResponseStream | None = None
 
     def error_in(self, content: JsonObject) -> object:
@@ -41,12 +46,12 @@ class ResponseExchange(Exchange):
 
     async def moderated(self, content: JsonObject) -> JsonObject:
         """As Exchange has it."""
-        return await moderate_response(content, moderator=self._moderator, asked=self._asked)
+        return await moderate_response(content, moderator=self.moderator, asked=self._asked)
 
     def stream(self, write: Write) -> AnswerStream:
         """As Exchange has it."""
         self._stream = ResponseStream(
-            moderator=self._moderator,
+            moderator=self.moderator,
             asked=self._asked,
             write=lambda shown: write(event(shown, name=shown["type"])),
         )
@@ -67,7 +72,7 @@ def responses_routes(proxy: Proxy) -> APIRouter:
 
     @router.post(PATH)
     async def respond(request: Request) -> Response:
-        exchange = ResponseExchange(request, await request.body(), proxy.moderator)
+        exchange = ResponseExchange(request, await request.body(), proxy)
         return await proxy.exchange(request, exchange)
 
     @router.get(f"{PATH}/{{identity}}")
@@ -80,7 +85,7 @@ def responses_routes(proxy: Proxy) -> APIRouter:
         return await earlier(request, f"{PATH}/{quote(identity, safe='')}/cancel")
 
     async def earlier(request: Request, path: str) -> Response:
-        exchange = ResponseExchange(request, await request.body(), proxy.moderator, path=path)
+        exchange = ResponseExchange(request, await request.body(), proxy, path=path)
         return await proxy.exchange(request, exchange)
 
     return router

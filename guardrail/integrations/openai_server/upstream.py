@@ -56,11 +56,12 @@ class UpstreamAnswer:
 
     async def json(self) -> JsonObject:
         """The body; ApiError if it is too long or not JSON, or if the connection breaks."""
+        return parsed(await self.read())
+
+    async def read(self) -> bytes:
+        """The body's bytes; ApiError if it is too long, or if the connection breaks."""
         try:
-            content = await _read(self.response, limit=self.limit)
-            if looks_like_html(content):
-                raise MalformedError("a page of HTML in place of JSON; is the upstream's address right?")
-            return parse(content)
+            return await _read(self.response, limit=self.limit)
         except MalformedError as error:
             raise malformed(error) from None
         except httpx.HTTPError as error:
@@ -77,6 +78,16 @@ class UpstreamAnswer:
                 yield chunk
         except httpx.HTTPError as error:
             raise unreachable(error) from None
+
+
+def parsed(body: bytes) -> JsonObject:
+    """The JSON object that a body is; ApiError if it is something else."""
+    try:
+        if looks_like_html(body):
+            raise MalformedError("a page of HTML in place of JSON; is the upstream's address right?")
+        return parse(body)
+    except MalformedError as error:
+        raise malformed(error) from None
 
 
 class Upstream:
@@ -166,7 +177,8 @@ class Upstream:
         """
         found = error if isinstance(error, dict) else {"message": error}
         message = message_in(found)
-        if message is None or not await self._moderator.is_clean([message]):
+        is_enforced = self._moderator.guard.policy.enforce
+        if message is None or (is_enforced and not await self._moderator.is_clean([message])):
             message = otherwise
         code, kind, param = codes = [found.get(name) for name in ("code", "type", "param")]
         clean = await self._moderator.identifiers(codes)
@@ -187,6 +199,8 @@ class Upstream:
             for name, value in headers.items()
             if (name in PASSED_HEADERS or name.startswith(RATE_LIMITS)) and name.encode() not in named
         }
+        if not self._moderator.guard.policy.enforce:  # no answer waits for a verdict
+            return found
         clean = await self._moderator.identifiers(found)
         kept = {name: value for name, value in found.items() if name in clean and value in clean}
         if date := _date(found.get("retry-after", "")):

@@ -9,6 +9,7 @@ from guardrail.integrations.completions import answer as answers
 from guardrail.integrations.completions.answer import ModeratedAnswer
 from guardrail.integrations.completions.event_stream import OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.sanitize import new_id, strings_in, strings_in_json
 from guardrail.integrations.responses.annotations import Offsets
 from guardrail.integrations.strict_json import JsonObject, MalformedError, string_in
@@ -73,7 +74,7 @@ async def moderate_response(
         await answer.end()
         if answer.blocked and moderator.guard.policy.block == "whole":
             output = [refusal_message(moderator.refusal)]
-        return await answer.frame(response, output)
+        return with_report(await answer.frame(response, output))
     finally:
         await answer.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guardrail.integrations.completions.event_stream import EventStream, OnBlocked
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
 from guardrail.integrations.responses.parts import ADDED, DONE, Item, Part, empty_part, refusal_events
 from guardrail.integrations.responses.response import (
@@ -330,7 +331,7 @@ class ResponseStream(EventStream):
         if self._answer.blocked and kind == "response.incomplete":
             kind = "response.completed"
         framed = await self._answer.frame({"output": None} | response, output)
-        await self._emit({"type": kind, "response": framed})
+        await self._emit({"type": kind, "response": with_report(framed)})
 
     async def _take_listed(self, index: int, frame: JsonObject) -> None:
         """An item that the end lists: its own events may be missing, or not all there."""

@@ -12,7 +12,7 @@ import typer
 
 from guardrail.config import Config
 from guardrail.integrations.audit.option import AuditOption, AuditTextOption, with_audit
-from guardrail.integrations.config_command import ConfigOption
+from guardrail.integrations.config_command import ConfigOption, MonitorOption, with_monitor
 
 if TYPE_CHECKING:
     from guardrail.integrations.rows.job import Job, Report, Summary
@@ -66,6 +66,7 @@ def filter_file(
     overwrite: Overwrite = False,
     audit: AuditOption = None,
     audit_text: AuditTextOption = False,
+    monitor: MonitorOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Moderates one text per row; what passes and every other field stay byte for byte as they were.
@@ -73,6 +74,7 @@ def filter_file(
     Names that end in .gz or .zst are compressed files. Parquet and Arrow keep types, values and metadata.
     Rows are people's comments: toxicity is flagged, mere rudeness is not, unless the configuration says
     use = "assistant".
+    With --monitor every text stays, and --into says what would be done.
     An interrupted run resumes where it stopped when it is called again. A row that cannot be judged goes to a
     file of its own with the reason, not to OUT, and the command ends with status 1.
     """
@@ -88,7 +90,7 @@ def filter_file(
         delimiter=_unescaped(delimiter),
         overwrite=overwrite,
     )
-    settings = Config.load(config, use="community")
+    settings = with_monitor(Config.load(config, use="community"), monitor=monitor)
     _run(job, with_audit(settings, audit, include_text=audit_text))
 
 

@@ -283,9 +283,9 @@ def _moderated(outcome: Outcome, has_fields: bool) -> Result:
     added: dict[str, Any] = {}
     if has_fields:
         scores = verdict_row(outcome.verdict)["scores"]
-        added = {"action": str(outcome.action), "degraded": list(outcome.degraded), "scores": scores}
+        added = {"action": outcome.action_name, "degraded": list(outcome.degraded), "scores": scores}
     text = outcome.text if outcome.changed else None
-    return Result(str(outcome.action), text=text, added=added, is_degraded=bool(outcome.degraded))
+    return Result(outcome.action_name, text=text, added=added, is_degraded=bool(outcome.degraded))
 
 
 def _scored(verdict: Verdict | str) -> Result:

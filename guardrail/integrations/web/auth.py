@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -21,32 +22,51 @@ PROXY_KEYS = "GUARDRAIL_PROXY_KEYS"
 UPSTREAM_KEY = "GUARDRAIL_UPSTREAM_KEY"
 AUDIT_KEYS = "GUARDRAIL_AUDIT_KEYS"
 MIN_KEY_LENGTH = 16
+NAMED_KEY = re.compile(rf"(?P<name>[\w.-]{{1,64}})=(?P<key>.{{{MIN_KEY_LENGTH},}})", re.ASCII)
 API = "/v1/"
 LOCKED_PATHS = frozenset(("/metrics", "/request", "/response"))
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys that clients may show, and the one that the upstream wants; neither is ever printed."""
+    """The keys that clients may show, and the one that the upstream wants; neither is ever printed.
+
+    ``names`` has the name of each key that was given one.
+    """
 
     proxy: tuple[str, ...] = field(default=(), repr=False)
     upstream: str | None = field(default=None, repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _require_long_keys(self.proxy, variable=PROXY_KEYS)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Keys:
-        """The keys in GUARDRAIL_PROXY_KEYS, separated by commas, and the one in GUARDRAIL_UPSTREAM_KEY."""
+        """The keys in GUARDRAIL_PROXY_KEYS, separated by commas, and the one in GUARDRAIL_UPSTREAM_KEY.
+
+        ``name=key`` gives a key a name. A key that happens to look like that is good as a whole, too.
+        """
         proxy = environ.get(PROXY_KEYS)
         keys = tuple(key.strip() for key in proxy.split(",") if key.strip()) if proxy is not None else ()
+        names: dict[str, str] = {}
+        for entry in keys:
+            if named := NAMED_KEY.fullmatch(entry):
+                names |= dict.fromkeys((named["key"], entry), named["name"])
         if proxy is not None and not keys:
             raise ConfigError(f"{PROXY_KEYS} is set and holds no key; unset it to serve this machine alone")
-        return cls(keys, environ.get(UPSTREAM_KEY) or None)
+        return cls(
+            (*keys, *(key for key in names if key not in keys)), environ.get(UPSTREAM_KEY) or None, names
+        )
 
     def admit(self, authorization: str | None) -> bool:
         """True for ``Bearer KEY`` with one of the keys."""
         return any(_bearer_matches(authorization, self.proxy))
+
+    def name_of(self, headers: Headers) -> str | None:
+        """The name of the key that a client shows; None if it has none."""
+        matches = _bearer_matches(_shown(headers), self.names)
+        return next((name for name, fits in zip(self.names.values(), matches, strict=True) if fits), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,8 +247,9 @@ def test_metrics_count_requests_outcomes_and_failures(upstream: Upstream) -> Non
         get(f"{url}/wp-login.php")
         text = get(f"{url}/metrics").text
     samples = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
-    assert samples['guardrail_outcomes_total{action="rewritten"}'] == "1.0"
-    assert samples['guardrail_outcomes_total{action="passed"}'] == "2.0"
+    mode = 'mode="enforced",policy="default"'
+    assert samples[f'guardrail_outcomes_total{{action="rewritten",{mode}}}'] == "1.0"
+    assert samples[f'guardrail_outcomes_total{{action="passed",{mode}}}'] == "2.0"
     assert samples['guardrail_requests_total{path="/v1/chat/completions",status="200"}'] == "1.0"
     assert samples['guardrail_requests_total{path="other",status="404"}'] == "1.0"
     assert samples["guardrail_requests_open"] == "1.0"

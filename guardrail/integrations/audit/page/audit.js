@@ -143,14 +143,19 @@ function show(page) {
   selected();
 }
 
-const acceptable = (one) => one.action === "rewritten" && one.before !== null && one.decision !== "accepted";
+const acceptable = (one) =>
+  (one.monitored || one.action === "rewritten") && one.before !== null && one.decision !== "accepted";
+const rejectable = (one) => one.before !== null && one.decision !== "rejected";
+const WOULD = { rewritten: "rewrite", lossy: "rewrite", masked: "mask", removed: "remove", blocked: "block" };
+// What was done, or in monitor mode would be.
+const inWords = (one) => (one.monitored && WOULD[one.action] ? `would ${WOULD[one.action]}` : one.action);
 
 function row(one) {
   const made = element("tr", one.decision ? "decided" : "");
   made.dataset.id = one.id;
   made.tabIndex = -1;
   made.setAttribute("aria-expanded", "false");
-  made.setAttribute("aria-label", `Number ${one.id}, ${one.action}${one.decision ? `, ${one.decision}` : ""}`);
+  made.setAttribute("aria-label", `Number ${one.id}, ${inWords(one)}${one.decision ? `, ${one.decision}` : ""}`);
   const cells = [picked(one), `${one.id}`, moment(one.at), badge(one), score(one), preview(one), verdict(one)];
   const names = ["pick", "number id", "when muted", "what", "number score-cell", "preview", "review"];
   for (const [index, content] of cells.entries()) {
@@ -181,7 +186,9 @@ function moment(value) {
 }
 
 function badge(one) {
-  return element("span", `badge ${one.action}`, one.kind === "degraded" ? `${one.action}, degraded` : one.action);
+  const done = inWords(one);
+  const kind = one.monitored ? "badge monitored" : `badge ${one.action}`;
+  return element("span", kind, one.kind === "degraded" ? `${done}, degraded` : done);
 }
 
 function score(one) {
@@ -197,6 +204,7 @@ function preview(one) {
   const made = element("div", "line");
   if (one.after === null) made.append(element("span", "muted", `no text kept · HMAC ${one.hmac.slice(0, 12)}`));
   else if (one.before === null) made.append(one.after);
+  else if (one.monitored && one.correction === null) made.append(one.before);
   else made.append(...inline(one.before, one.correction ?? one.after, one.correction === null ? one.action : "corrected"));
   return made;
 }
@@ -276,6 +284,7 @@ function texts(one) {
   }
   const panes = element("div", "panes");
   if (one.before === null) panes.append(pane("Returned without a full pass", [one.after || "(nothing)"], one.id));
+  else if (one.monitored) panes.append(pane("Passed in monitor mode", [one.before], one.id));
   else {
     panes.append(pane("Original", side(one.before, one.after, "out"), one.id));
     panes.append(pane("Shown instead", one.after ? side(one.before, one.after, "in", one.action) : ["(nothing)"], one.id));
@@ -318,7 +327,7 @@ function facts(one) {
     characters: `${one.start} to ${one.end}`,
     text: one.text_key,
     HMAC: one.hmac,
-    policy: one.policy,
+    policy: `${one.policy_name} ${one.policy}`.trim(),
     detector: one.detector,
     "word list": one.lexicon,
     rewriter: one.rewriter,
@@ -347,7 +356,11 @@ function decisions(one) {
   }
   const made = [bar];
   if (acceptable(one)) {
-    bar.append(button("Accept", `Accept the rewrite of number ${one.id}`, () => accept(one), "primary"));
+    const what = one.monitored ? "Accept as rightly flagged" : "Accept the rewrite of";
+    bar.append(button(one.monitored ? "Rightly flagged" : "Accept", `${what} number ${one.id}`, () => accept(one), "primary"));
+  }
+  if (rejectable(one)) {
+    bar.append(button("False alarm", `Reject number ${one.id} as a false alarm`, () => reject(one)));
   }
   if (one.before !== null) {
     const form = correction(one);
@@ -429,6 +442,7 @@ function correction(one) {
 // --- decisions -----------------------------------------------------------------------------------------
 
 const accept = (one) => decide(one, { decision: "accepted" });
+const reject = (one) => decide(one, { decision: "rejected" });
 
 // Records a decision and goes on to the next record; the error, if checks refuse the decision.
 async function decide(one, decision) {
@@ -498,6 +512,7 @@ const KEYS = {
   Escape: close,
   a: () => acceptable(records[at]) && accept(records[at]),
   A: acceptSelected,
+  r: () => rejectable(records[at]) && reject(records[at]),
   c: () => {
     if (records[at].before === null) return;
     if (folded()?.previousElementSibling !== rows()[at]) unfold();
@@ -561,7 +576,7 @@ for (const name of ["submit", "reset"]) {
     });
   });
 }
-for (const name of ["review", "action"]) $(name).addEventListener("change", () => $("filters").requestSubmit());
+for (const name of ["review", "action", "mode"]) $(name).addEventListener("change", () => $("filters").requestSubmit());
 $("older").addEventListener("click", older);
 $("newer").addEventListener("click", younger);
 $("help-button").addEventListener("click", help);
