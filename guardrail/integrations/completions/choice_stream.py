@@ -263,7 +263,10 @@ class FieldText:
         """Hands text to the guard; drops it once the guard reads no more."""
         self._is_open = True
         with suppress(*CLOSED):
-            await self._inlet.send(text)
+            try:
+                self._inlet.send_nowait(text)  # a turn of the event loop for each token would be dear
+            except anyio.WouldBlock:
+                await self._inlet.send(text)
 
     async def pause(self) -> None:
         """Returns once all that was poured has been judged and emitted, its unfinished end included."""
@@ -276,13 +279,21 @@ class FieldText:
             await drained.wait()
 
     async def chunks(self) -> AsyncIterator[str | Pause]:
-        """What the guard reads. It asks for more once it has released what it could."""
+        """What the guard reads: all that was poured meanwhile at once.
+
+        It asks for more once it has released what it could.
+        """
         async for item in self._source:
+            pieces: list[str] = []
+            with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                while isinstance(item, str):
+                    pieces.append(item)
+                    item = self._source.receive_nowait()
+            if pieces:
+                yield "".join(pieces)
             if isinstance(item, anyio.Event):
                 yield PAUSE
                 item.set()
-            else:
-                yield item
 
     def end(self) -> None:
         """Nothing more will be poured."""
