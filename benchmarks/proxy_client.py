@@ -49,7 +49,9 @@ class Connection:
         reader, writer = self._streams
         started = perf_counter()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
-        writer.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        writer.write(
+            f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        )
         answered = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         status = int(answered.split()[1])
         retry = re.search(r"retry-after: (\S+)", answered)

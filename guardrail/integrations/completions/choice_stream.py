@@ -28,6 +28,7 @@ from guardrail.integrations.completions.content import (
     parts_in,
 )
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.timing import note_text
 from guardrail.integrations.completions.tool_calls import ToolCalls
 from guardrail.integrations.strict_json import JsonObject, object_in
 from guardrail.outcome import Action
@@ -195,6 +196,7 @@ class ChoiceStream:
                     if self.blocked:
                         return
                     assert field_text.part is not None
+                    note_text()
                     await self._sink.emit(self._index, {name: field_text.part.filled([piece])})
         except FailureError as error:
             self._sink.fail(error)

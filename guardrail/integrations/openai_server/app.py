@@ -78,7 +78,7 @@ def create_app(
     keys = keys if keys is not None else Keys.from_environment()
     metrics = Metrics()
     moderator = Moderator(guard, on_outcome=metrics.count)
-    metrics.watch(moderator.guard)
+    metrics.watch(*moderator.guards)
     upstream = _upstream(settings, keys, moderator)
     proxy = Proxy(upstream, moderator, metrics, settings)
     readiness = Readiness(guard)
@@ -87,6 +87,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(readiness.prepare)
+            tasks.start_soon(metrics.look_at_queues)
             yield
             tasks.cancel_scope.cancel()  # a server that is being stopped does not finish loading
         if upstream is not None:
@@ -110,7 +111,8 @@ def create_app(
     add_error_handlers(app)
     if settings.report:
         app.add_middleware(ReportMiddleware)
-    app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
+    # Innermost first.
+    app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics, waited=metrics.waited)
     app.add_middleware(AuthMiddleware, keys=keys, origins=settings.cors)
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(MessageErrorsMiddleware)

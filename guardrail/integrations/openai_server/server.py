@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import warnings
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -23,13 +25,34 @@ GRACEFUL_SHUTDOWN_SECONDS = 30
 logger = logging.getLogger("guardrail.server")
 
 
-def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], object] | None) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn has it."""
+        await super().startup(sockets=sockets)
+        if self.started and self._on_start is not None:
+            self._on_start()
+
+
+def create_server(
+    app: FastAPI,
+    settings: ServerSettings,
+    *,
+    on_start: Callable[[], object] | None = None,
+    accepted_at_once: int = 2048,
+) -> uvicorn.Server:
     """The server, not yet started. Uvicorn's own access log is off: addresses can hold text.
 
     It bounds the size of a request's head but not the seconds that a head takes: docs/server.md says what a
-    reverse proxy before it has to do.
+    reverse proxy before it has to do. ``accepted_at_once`` connections are taken before anything else is
+    done: processes that share a socket leave the next ones to each other.
     """
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             http="h11",  # which refuses a head that is not whole after 16 KiB
@@ -41,7 +64,9 @@ def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
             proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
-        )
+            backlog=accepted_at_once,
+        ),
+        on_start=on_start,
     )
 
 

@@ -17,6 +17,7 @@ import httpx
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.openai_server.metrics import upstream_time
 from guardrail.integrations.strict_json import JsonObject, MalformedError, loads, parse
 from guardrail.integrations.web.errors import ApiError
 
@@ -57,7 +58,8 @@ class UpstreamAnswer:
     async def json(self) -> JsonObject:
         """The body; ApiError if it is too long or not JSON, or if the connection breaks."""
         try:
-            content = await _read(self.response, limit=self.limit)
+            with upstream_time():
+                content = await _read(self.response, limit=self.limit)
             if looks_like_html(content):
                 raise MalformedError("a page of HTML in place of JSON; is the upstream's address right?")
             return parse(content)
@@ -70,7 +72,12 @@ class UpstreamAnswer:
         """The body as it comes; the same errors."""
         size = 0
         try:
-            async for chunk in self.response.aiter_bytes():
+            chunks = self.response.aiter_bytes()
+            while True:
+                with upstream_time():
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
                 size += len(chunk)
                 if size > self.limit:
                     raise malformed(MalformedError("longer than this proxy reads"))
@@ -112,7 +119,8 @@ class Upstream:
         sent = self._sent(headers)
         request = self._client.build_request(method, self._base + path, headers=sent, content=body or None)
         try:
-            response = await self._client.send(request, stream=True)
+            with upstream_time():
+                response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
             raise unreachable(error) from None
         try:

@@ -74,7 +74,7 @@ def test_more_requests_than_the_limit_are_told_to_come_back(upstream: Upstream) 
         release.set()
         first.join()
         again = post(f"{url}/v1/detoxify", json={"input": "Fine."})
-    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+    assert (busy.status_code, busy.headers["retry-after"]) == (429, "1")
     assert busy.json()["error"]["code"] == "overloaded"
     assert (healthy.status_code, again.status_code) == (200, 200)
     assert len(answers) == 1
@@ -87,7 +87,7 @@ def test_bodies_that_are_sent_by_halves_keep_nobody_from_health_and_figures(upst
             connection = stack.enter_context(socket.create_connection((host, port)))
             head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n{{"
             connection.sendall(head.encode())
-        wait_until(lambda: post(f"{url}/v1/detoxify", json={"input": "Fine."}).status_code == 503)
+        wait_until(lambda: post(f"{url}/v1/detoxify", json={"input": "Fine."}).status_code == 429)
         for path in ("/healthz", "/metrics", "/readyz"):
             for method in ("GET", "HEAD"):
                 answer = httpx.request(method, f"{url}{path}", timeout=PATIENCE)

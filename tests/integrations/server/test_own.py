@@ -247,13 +247,13 @@ def test_metrics_count_requests_outcomes_and_failures(upstream: Upstream) -> Non
         get(f"{url}/wp-login.php")
         text = get(f"{url}/metrics").text
     samples = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
-    assert samples['guardrail_outcomes_total{action="rewritten"}'] == "1.0"
-    assert samples['guardrail_outcomes_total{action="passed"}'] == "2.0"
+    assert samples['guardrail_outcomes_total{action="rewritten",policy="assistant"}'] == "1.0"
+    assert samples['guardrail_outcomes_total{action="passed",policy="assistant"}'] == "2.0"
     assert samples['guardrail_requests_total{path="/v1/chat/completions",status="200"}'] == "1.0"
     assert samples['guardrail_requests_total{path="other",status="404"}'] == "1.0"
     assert samples["guardrail_requests_open"] == "1.0"
     assert float(samples['guardrail_model_seconds_total{kind="detect"}']) >= 0
-    assert 'guardrail_failed_checks_total{check="toxic"}' in samples
+    assert 'guardrail_failed_checks_total{check="toxic",policy="assistant"}' in samples
     assert "bus" not in text
 
 
