@@ -97,7 +97,7 @@ async def ask_all(
     async def lane() -> None:
         connection = Connection(port)
         for seed in left:
-            answers.append(await ask(connection, seed))  # noqa: PERF401  # one after the other
+            answers.append(await ask(connection, seed))  # one after the other
         connection.close()
 
     await asyncio.gather(*(lane() for _ in range(streams)))

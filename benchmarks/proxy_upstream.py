@@ -1,4 +1,4 @@
-"""A language model's server that answers at once, for the benchmark of the proxy: ``python -m`` prints its port.
+"""A language model's server that answers at once, for the benchmark of the proxy; it prints its port.
 
 ``seed`` of a request says which answer is wanted, so that two runs get the same ones; ``pace`` in its body is
 the number of tokens a second, without it all of them are written at once. Raw asyncio, so that it takes as

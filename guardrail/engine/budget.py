@@ -29,7 +29,7 @@ class Budget:
         """BudgetError once it is used up."""
         if self.spent >= self.seconds:
             raise BudgetError(
-                f"the models have worked {self.spent:.1f} s for this, more than the {self.seconds:g} s allowed"
+                f"models have worked {self.spent:.1f} s of {self.seconds:g} s that they may"
             )
 
     def charge(self, seconds: float) -> None:

@@ -63,6 +63,7 @@ class Worker:
 
     process: SpawnProcess
     line: Connection
+    starting: bool = True
     ready: bool = False
 
     @classmethod
@@ -106,16 +107,16 @@ class Supervisor:
         loaded = self.load()
         self._config = share_of(loaded, self.count)
         logging.config.dictConfig(logging_config(loaded.server))
-        with _listening(loaded.server.host, loaded.server.port) as self._listener, _metrics_folder():
-            with _signals() as signals:
-                host, port = self._listener.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                logger.info("guardrail is running on http://%s:%d with %d workers", shown, port, self.count)
-                self._slots = [self._start() for _ in range(self.count)]
-                try:
-                    self._watch(signals)
-                finally:
-                    self._stop()
+        address = loaded.server.host, loaded.server.port
+        with _listening(*address) as self._listener, _metrics_folder(), _signals() as signals:
+            host, port = self._listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            logger.info("guardrail is running on http://%s:%d with %d workers", shown, port, self.count)
+            self._slots = [self._start() for _ in range(self.count)]
+            try:
+                self._watch(signals)
+            finally:
+                self._stop()
         return int(self._failed)
 
     def _start(self) -> Worker:
@@ -124,8 +125,7 @@ class Supervisor:
     def _watch(self, signals: Connection) -> None:
         """Until a signal says stop, or the first workers cannot start."""
         while not self._failed:
-            workers = [worker for worker in self._workers() if worker.process.is_alive() or not worker.ready]
-            lines = [worker.line for worker in workers if not worker.ready and not worker.line.closed]
+            lines = [worker.line for worker in self._workers() if worker.starting]
             sentinels = [worker.process.sentinel for worker in self._workers()]
             due = min(self._retry_at.values(), default=math.inf) - monotonic()
             heard = wait([signals, *lines, *sentinels], None if due == math.inf else max(due, 0.0))
@@ -147,7 +147,8 @@ class Supervisor:
     def _hear(self) -> None:
         """Takes note of who is ready."""
         for worker in self._workers():
-            if not worker.ready and worker.line.poll():
+            if worker.starting and worker.line.poll():
+                worker.starting = False
                 with suppress(EOFError):
                     worker.ready = worker.line.recv_bytes() == READY
 
@@ -155,6 +156,7 @@ class Supervisor:
         """Replaces those that have ended, and forgets those that were to end."""
         for worker in [each for each in self._workers() if not each.process.is_alive()]:
             worker.process.join()
+            worker.line.close()
             _forget_metrics(worker.process.pid)
             if worker in self._leaving:
                 self._leaving.remove(worker)

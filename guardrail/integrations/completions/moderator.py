@@ -47,8 +47,9 @@ class PushedText(Protocol):
 class Moderator:
     """Moderates what a model says.
 
-    ``guard`` decides about prose; ``on_outcome`` hears of every text, and under which policy it was judged. Under ``Policy(block="raise")`` a
-    blocked segment is replaced by the refusal, because a client learns of it by ``finish_reason``.
+    ``guard`` decides about prose; ``on_outcome`` hears of every text, and under which policy it was judged.
+    Under ``Policy(block="raise")`` a blocked segment is replaced by the refusal, because a client learns of
+    it by ``finish_reason``.
     """
 
     def __init__(
