@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 
 from benchmarks.prose import PROSE
 
@@ -19,7 +20,12 @@ WORDS = 55
 ANSWERS = 97
 _WORDS = PROSE.split()
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n%s\r\n\r\n"
-ENVELOPE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "fake-1"}
+ENVELOPE = {
+    "id": f"chatcmpl-{secrets.token_hex(12)}",
+    "object": "chat.completion.chunk",
+    "created": 1700000000,
+    "model": "fake-1",
+}
 
 
 def answer(seed: int) -> str:

@@ -180,6 +180,7 @@ class ServerSettings:
     access_log      log a line for each request, without text
     log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
     log_json        log one JSON object per line
+    otel            send spans and metrics by OTLP, as the OTEL_ variables say; needs the extra "otel"
     """
 
     upstream: Url | None = None
@@ -200,6 +201,7 @@ class ServerSettings:
     access_log: bool = True
     log_level: LogLevel = "info"
     log_json: bool = False
+    otel: bool = False
 
     def __post_init__(self) -> None:
         for origin in self.cors:

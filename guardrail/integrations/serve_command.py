@@ -64,6 +64,9 @@ def serve(
         Level | None, typer.Option(help="Log this and what is graver; info if omitted.", show_default=False)
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object per line.")] = False,
+    otel: Annotated[
+        bool, typer.Option("--otel", help="Send OpenTelemetry spans and metrics, as the OTEL_ variables say.")
+    ] = False,
     access_log: Annotated[
         bool | None,
         typer.Option(
@@ -95,6 +98,7 @@ def serve(
         "access_log": access_log,
         "log_level": None if log_level is None else log_level.value,
         "log_json": log_json or None,
+        "otel": otel or None,
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -25,6 +26,9 @@ from guardrail.integrations.completions.timing import first_text
 from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
 from guardrail.policy import Policy
+
+if TYPE_CHECKING:
+    from guardrail.integrations.web.telemetry import Telemetry
 
 __all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware", "upstream_time"]
 
@@ -185,8 +189,11 @@ class _Queues:
 class MetricsMiddleware:
     """Counts and times the requests of an application; a path that it does not serve counts as ``other``."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str], telemetry: Telemetry | None = None
+    ) -> None:
         self.app = app
+        self._telemetry = telemetry
         self._metrics = metrics
         self._paths = paths
 
@@ -212,6 +219,10 @@ class MetricsMiddleware:
                 await self.app(scope, receive, noting)
             finally:
                 _times.reset(token)
-                self._metrics.count_request(path, status, perf_counter() - started, times)
-                if first.at is not None:
-                    self._metrics.first_text.labels(path).observe(first.at - started)
+                seconds = perf_counter() - started
+                until_text = None if first.at is None else first.at - started
+                self._metrics.count_request(path, status, seconds, times)
+                if until_text is not None:
+                    self._metrics.first_text.labels(path).observe(until_text)
+                if self._telemetry is not None:
+                    self._telemetry.answered(scope["method"], path, status, seconds, until_text)

@@ -16,6 +16,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import ServerSettings
 from guardrail.integrations.web.request_id import current_request_id
+from guardrail.integrations.web.trace_context import current_trace
 
 __all__ = ["JsonFormatter", "create_server", "log_warnings", "logging_config"]
 
@@ -73,7 +74,7 @@ def create_server(
 class JsonFormatter(logging.Formatter):
     """One object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``exception`` if there is one.
 
-    ``request_id`` is there while a request is answered; a line of the access log has its fields, too.
+    ``request_id`` is there while a request is answered, ``trace_id`` and ``span_id`` if it belongs to a trace; a line of the access log has its fields, too.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -85,6 +86,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (request_id := current_request_id()) is not None:
             row["request_id"] = request_id
+        if (trace := current_trace()) is not None:
+            row |= {"trace_id": trace.trace_id, "span_id": trace.span_id}
         row |= getattr(record, "guardrail_fields", {})
         if record.exc_info:
             row["exception"] = self.formatException(record.exc_info)
