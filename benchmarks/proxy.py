@@ -1,8 +1,8 @@
 """What the proxy costs before an upstream that answers at once, against that upstream alone: one run.
 
 Run: ``python -m benchmarks.proxy [--workers N] [--answers N] [--many N]``. Server, upstream and client are
-processes of their own on this machine; the policy masks, the answers have 55 words. ``--many`` is the number of
-answers behind which the memory is looked at. CPU seconds are those of the server alone, all of its processes
+processes of their own on this machine; the policy masks, the answers have 55 words. ``--many`` is the number
+of answers behind which the memory is looked at. CPU seconds are those of the server alone, all of its processes
 together; they hardly depend on who else uses the machine, the times on the clock do. Answers a second on two
 cores are extrapolated: two over the CPU seconds of an answer, as two workers with a core each would give.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from benchmarks.measure import Claim, report
-from benchmarks.proxy_client import Answer, Connection, ask_all
+from benchmarks.proxy_client import Answer, ask_all
 from benchmarks.proxy_upstream import answer, tokens
 
 PACKAGES = ("detox-guardrail", "fastapi", "httpx", "numpy", "onnxruntime", "tokenizers", "uvicorn")
@@ -148,7 +148,7 @@ def first_text(port: int, server: Server, *, answers: int) -> float:
 
 
 def flood(port: int) -> tuple[float, float]:
-    """What 128 clients see of a server that takes eight at a time: the share that is refused, and its p50 ms."""
+    """Of 128 clients at a server that takes eight at a time: the share that is refused, and its p50 ms."""
     with proxy(port, workers=1, max_requests="8") as server:
         answers = asyncio.run(ask_all(server.port, range(2 * FLOOD), streams=FLOOD, ask=ask(stream=False)))
     refused = [each for each in answers if each.status == 429]

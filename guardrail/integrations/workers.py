@@ -108,7 +108,7 @@ class Supervisor:
         loaded = self.load()
         self._config = share_of(loaded, self.count)
         logging.config.dictConfig(logging_config(loaded.server))
-        # Without a key of its own each worker would make one up, and their fingerprints could not be compared.
+        # Without this each worker would make up a key, and their fingerprints could not be compared.
         os.environ.setdefault("GUARDRAIL_HMAC_KEY", secrets.token_hex(32))
         address = loaded.server.host, loaded.server.port
         with _listening(*address) as self._listener, _metrics_folder(), _signals() as signals:

@@ -74,7 +74,8 @@ def create_server(
 class JsonFormatter(logging.Formatter):
     """One object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``exception`` if there is one.
 
-    ``request_id`` is there while a request is answered, ``trace_id`` and ``span_id`` if it belongs to a trace; a line of the access log has its fields, too.
+    ``request_id`` is there while a request is answered, ``trace_id`` and ``span_id``
+    if it belongs to a trace; a line of the access log has its fields, too.
     """
 
     def format(self, record: logging.LogRecord) -> str:
