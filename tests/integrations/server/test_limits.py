@@ -138,8 +138,8 @@ def test_while_texts_wait_too_long_further_requests_are_refused(upstream: Upstre
     with proxy(upstream, guard=guard, max_wait=0.05) as url, ThreadPoolExecutor(8) as pool:
         try:
             asked = [pool.submit(post, f"{url}/v1/detoxify", json={"input": CLEAN}) for _ in range(6)]
-            wait_until(lambda: post(f"{url}/v1/chat/completions", json={}).status_code == 429)
-            refused = post(f"{url}/v1/chat/completions", json={})
+            wait_until(lambda: post(f"{url}/v1/detoxify", json={}).status_code == 429)  # else a 400
+            refused = post(f"{url}/v1/detoxify", json={})
         finally:
             release.set()
         statuses = [each.result().status_code for each in asked]
