@@ -2,9 +2,10 @@
 
 Run: ``python -m benchmarks.proxy [--workers N] [--answers N] [--many N]``. Server, upstream and client are
 processes of their own on this machine; the policy masks, the answers have 55 words. ``--many`` is the number
-of answers behind which the memory is looked at. CPU seconds are those of the server alone, all of its processes
-together; they hardly depend on who else uses the machine, the times on the clock do. Answers a second on two
-cores are extrapolated: two over the CPU seconds of an answer, as two workers with a core each would give.
+of answers behind which the memory is looked at. CPU seconds are those of the server alone, all of its
+processes together; they hardly depend on who else uses the machine, the times on the clock do. Answers a
+second on two cores are extrapolated: two over the CPU seconds of an answer, as two workers with a core each
+would give.
 """
 
 from __future__ import annotations

@@ -115,14 +115,6 @@ def test_workers_count_together_are_replaced_when_they_die_and_reload_without_a_
         assert server.finished() == 4
 
 
-def test_workers_that_cannot_start_end_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "metrics"
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))  # which is not there
-    with running(tmp_path) as server:
-        assert server.end() == 1
-        assert "ended before it was ready" in server.log
-
-
 def test_a_worker_has_its_share_of_requests_and_cores() -> None:
     whole = Config(server=ServerSettings(max_requests=5, workers=2))
     share = share_of(whole, 2)
