@@ -6,6 +6,7 @@
     ├── BlockedError              a text was stopped and nothing stands in its place; carries the outcome
     └── FailureError              something outside the caller's code did not work
         ├── MissingExtraError     an optional dependency is not installed; names the extra
+        ├── BudgetError           models worked longer for one request than it may cost
         ├── AuditError            an audit could not be written or read
         ├── ModelFileError        a model file is missing, altered or unreadable
         │   ├── ModelMissingError     it is not on this machine; names the command that fetches it
@@ -34,6 +35,7 @@ __all__ = [
     "REWRITER_MISSING",
     "AuditError",
     "BlockedError",
+    "BudgetError",
     "ConfigError",
     "DeadlineError",
     "FailureError",
@@ -98,6 +100,10 @@ class MissingExtraError(FailureError, ImportError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), feature=self.feature, extra=self.extra), ()
+
+
+class BudgetError(FailureError):
+    """Models have worked for one task as long as they may, so that what is left of it stays unread."""
 
 
 class AuditError(FailureError):

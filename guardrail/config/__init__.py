@@ -59,14 +59,18 @@ __all__ = [
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9_.-]+)(:\d{1,5})?", re.ASCII)
 HEADER = re.compile(r"[A-Za-z0-9-]+")
+MAX_THREADS = 1024
 SERVER_RANGES = (
     ("port", 0, 65535),
+    ("workers", 1, 1024),
     ("max_body", 1, 1 << 40),
     ("max_answer", 1, 1 << 40),
     ("max_requests", 1, 1 << 20),
     ("body_timeout", 0.001, 86400),
     ("timeout", 0.001, 86400),
     ("max_seconds", 0.001, 86400),
+    ("max_model_seconds", 0.001, 86400),
+    ("max_wait", 0.001, 86400),
 )
 
 
@@ -81,6 +85,8 @@ class ModelSettings:
     download  fetch the rewriter's base if it is not on this machine
     spinning  whether the threads of an ONNX detector wait for work in a loop: a little faster on a quiet
               machine, more processor time
+    threads   threads of an ONNX detector's pass; None: as many as physical cores, with several workers their
+              share of the cores
     """
 
     detector: Literal["shipped"] | Path = "shipped"
@@ -89,6 +95,11 @@ class ModelSettings:
     verifier: Literal["shipped"] | Path | None = "shipped"
     download: bool = False
     spinning: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise ConfigError(f"models threads must be between 1 and {MAX_THREADS}, got {self.threads}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,12 +222,15 @@ class ServerSettings:
 
     upstream        the OpenAI-compatible API behind the proxy, with or without ``/v1``
     host, port      where to listen; another host than this machine's own needs proxy keys
+    workers         processes that serve, on one socket; one for each processor core is enough
     max_body        bytes of a request's body
     max_answer      bytes that are read of an answer of the upstream
-    max_requests    requests in flight; more are told to come back later
+    max_requests    requests in flight, of all workers together; more are told to come back later
+    max_wait        seconds that a text may have waited for the detector before further requests are told so
     body_timeout    seconds in which a request's body must have arrived
     timeout         seconds that the upstream may be silent
     max_seconds     seconds for a whole request
+    max_model_seconds  seconds that models may work for one request; an answer that takes more is an error
     allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
                     strings and lists of parts moderated like ``content``
     cors            origins whose web pages may ask for ``/v1/...``, such as "https://app.example.org"
@@ -226,17 +240,21 @@ class ServerSettings:
     access_log      log a line for each request, without text
     log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
     log_json        log one JSON object per line
+    otel            send spans and metrics by OTLP, as the OTEL_ variables say; needs the extra "otel"
     """
 
     upstream: Url | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    workers: int = 1
     max_body: int = 4 << 20
     max_answer: int = 16 << 20
     max_requests: int = 512
+    max_wait: float = 2.0
     body_timeout: float = 30.0
     timeout: float = 120.0
     max_seconds: float = 900.0
+    max_model_seconds: float = 600.0
     allowed_fields: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
     report: bool = False
@@ -245,6 +263,7 @@ class ServerSettings:
     access_log: bool = True
     log_level: LogLevel = "info"
     log_json: bool = False
+    otel: bool = False
 
     def __post_init__(self) -> None:
         for origin in self.cors:
@@ -323,11 +342,13 @@ class Config:
         if isinstance(models.detector, Path):
             from guardrail.detectors.opening import open_detector
 
-            chosen["detector"] = open_detector(models.detector, spinning=models.spinning)
-        elif models.spinning:
+            chosen["detector"] = open_detector(
+                models.detector, threads=models.threads, spinning=models.spinning
+            )
+        elif models.spinning or models.threads is not None:
             from guardrail.detectors.onnx import OnnxDetector
 
-            chosen["detector"] = OnnxDetector.shipped(spinning=True)
+            chosen["detector"] = OnnxDetector.shipped(threads=models.threads, spinning=models.spinning)
         if isinstance(models.lexicon, Path):
             from guardrail.detectors.lexicon import Lexicon
 

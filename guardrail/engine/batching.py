@@ -9,8 +9,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any
 
+from guardrail.engine.budget import Budget, current_budget
 from guardrail.engine.deadline import Deadline, Workers
 from guardrail.engine.runner import Runner, fits, kind_of
 from guardrail.engine.steps import ModelCall, Rewrite
@@ -30,7 +32,8 @@ class QueueStatistics:
     """The request queue of one kind of model call, over all event loops.
 
     ``waiting`` requests with ``waiting_texts`` texts wait for the model, ``backlog`` further ones until there
-    is room in the queue; ``running`` model calls are being made. ``batch_sizes`` counts the calls that were
+    is room in the queue; ``running`` model calls are being made. The one that waits longest has waited
+    ``waited`` seconds. ``batch_sizes`` counts the calls that were
     made so far by their number of texts.
     """
 
@@ -38,6 +41,7 @@ class QueueStatistics:
     waiting_texts: int = 0
     backlog: int = 0
     running: int = 0
+    waited: float = 0.0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -151,17 +155,19 @@ def _summed(queues: Sequence[_RequestQueue], batch_sizes: Mapping[int, int]) -> 
         waiting_texts=sum(queue.texts for queue in queues),
         backlog=sum(len(queue.backlog) for queue in queues),
         running=sum(queue.running for queue in queues),
+        waited=max((queue.waited() for queue in queues), default=0.0),
         batch_sizes=batch_sizes,
     )
 
 
 @dataclass(slots=True, eq=False)
 class _ModelRequest:
-    """One call that waits since a time of its event loop's clock."""
+    """One call that waits since a time of its event loop's clock, and whom it is charged to."""
 
     call: ModelCall
     reply: asyncio.Future[Any]
     since: float
+    budget: Budget | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -174,6 +180,14 @@ class _RequestQueue:
     waiting: deque[_ModelRequest] = field(default_factory=deque)
     texts: int = 0  # that wait
     running: int = 0
+
+    def waited(self) -> float:
+        """Seconds since the first of those that wait was asked for."""
+        for queue in (self.waiting, self.backlog):
+            with contextlib.suppress(IndexError):  # the loop may take it meanwhile
+                request = queue[0]
+                return max(0.0, request.reply.get_loop().time() - request.since)
+        return 0.0
 
     def admit(self, max_texts: int) -> None:
         """Lets callers in while there is room for their texts; those who have left are forgotten."""
@@ -220,7 +234,10 @@ class _Loop:
         self._flush_timer: asyncio.TimerHandle | None = None
 
     async def ask(self, call: ModelCall) -> Any:
-        request = _ModelRequest(call, self._loop.create_future(), self._loop.time())
+        budget = current_budget()
+        if budget is not None:
+            budget.require()
+        request = _ModelRequest(call, self._loop.create_future(), self._loop.time(), budget)
         self._queue(call).backlog.append(request)
         self.schedule_flush()
         deadline = self._runner.place(call).deadline
@@ -275,12 +292,14 @@ class _Loop:
         """In a thread: one model call for all."""
         replies: list[Any] = []
         failure: BaseException | None = None
+        started = perf_counter()
         try:
             replies = self._runner.ask_together([request.call for request in group])
         except BaseException as error:  # noqa: BLE001  # handed to the callers, who raise it
             failure = error if debugging() else error.with_traceback(None)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-            self._loop.call_soon_threadsafe(self._deliver, queue, group, replies, failure)
+            seconds = perf_counter() - started
+            self._loop.call_soon_threadsafe(self._deliver, queue, group, replies, failure, seconds)
 
     def _deliver(
         self,
@@ -288,9 +307,13 @@ class _Loop:
         group: Sequence[_ModelRequest],
         replies: Sequence[Any],
         failure: BaseException | None,
+        seconds: float,
     ) -> None:
         queue.running -= 1
+        a_text = seconds / max(1, sum(len(request.call.texts) for request in group))
         for i, request in enumerate(group):
+            if request.budget is not None:
+                request.budget.charge(a_text * len(request.call.texts))
             if request.reply.done():
                 continue
             if failure is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -36,6 +37,10 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1 if omitted.")] = None,
     port: Annotated[int | None, typer.Option(help="8080 if omitted; 0 takes a free one.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that serve; 1 if omitted. SIGHUP replaces them, one after the other."),
+    ] = None,
     allow_field: Annotated[
         list[str] | None, typer.Option(help="A field of messages to pass on, moderated; repeatable.")
     ] = None,
@@ -60,6 +65,9 @@ def serve(
         Level | None, typer.Option(help="Log this and what is graver; info if omitted.", show_default=False)
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object per line.")] = False,
+    otel: Annotated[
+        bool, typer.Option("--otel", help="Send OpenTelemetry spans and metrics, as the OTEL_ variables say.")
+    ] = False,
     access_log: Annotated[
         bool | None,
         typer.Option(
@@ -80,45 +88,43 @@ def serve(
     """
     from guardrail.config import Config
 
-    loaded = with_audit(Config.load(config), audit, include_text=audit_text)
-    loaded = with_monitor(_with_policy(loaded, ladder=ladder, threshold=threshold), monitor=monitor)
     chosen: dict[str, Any] = {
         "upstream": upstream,
         "host": host,
         "port": port,
+        "workers": workers,
         "allowed_fields": tuple(allow_field) if allow_field else None,
         "cors": tuple(cors) if cors else None,
         "report": report or None,
         "access_log": access_log,
         "log_level": None if log_level is None else log_level.value,
         "log_json": log_json or None,
+        "otel": otel or None,
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
-    _run(replace(loaded, server=replace(loaded.server, **changes)))
+
+    def load() -> Config:
+        loaded = with_audit(Config.load(config), audit, include_text=audit_text)
+        loaded = with_monitor(_with_policy(loaded, ladder=ladder, threshold=threshold), monitor=monitor)
+        return replace(loaded, server=replace(loaded.server, **changes))
+
+    _run(load)
 
 
-def _run(config: Config) -> None:
+def _run(load: Callable[[], Config]) -> None:
     """Serves until a signal ends it. ConfigError: the address needs keys and there are none."""
-    from guardrail.guard import Guard
-    from guardrail.integrations.openai_server import Keys, create_app
+    from guardrail.integrations.asgi import configured_app
     from guardrail.integrations.openai_server.server import create_server, log_warnings
-    from guardrail.integrations.web.auth import require_safe_address
 
-    settings, keys = config.server, Keys.from_environment()
-    require_safe_address(settings.host, keys)
-    if config.audit.url is None:
-        app = create_app(Guard.from_config(config), settings=settings, keys=keys)
-    else:
-        from guardrail.integrations.audit.routes import audit_routes
-        from guardrail.integrations.web.auth import Reviewers
-
-        store = config.audit.open()
-        reviewers = Reviewers.from_environment()
-        guard = Guard.from_config(config, audit=store)
-        routers = [audit_routes(store.database, reviewers, guard=guard)]
-        app = create_app(guard, settings=settings, keys=keys, routers=routers)
+    config = load()
+    app = configured_app(config)
     log_warnings()
-    create_server(app, settings).run()
+    if config.server.workers == 1:
+        create_server(app, config.server).run()
+        return
+    from guardrail.integrations.workers import Supervisor
+
+    raise typer.Exit(Supervisor(load, config.server.workers).run())
 
 
 def _with_policy(config: Config, *, ladder: str | None, threshold: float | None) -> Config:

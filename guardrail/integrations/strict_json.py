@@ -33,12 +33,22 @@ class MalformedError(ValueError):
 def loads(content: bytes | str) -> Any:
     """The JSON value; MalformedError for anything else: NaN, numbers beyond a float's, deep nesting."""
     try:
-        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
+        text = _decoded(content)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise MalformedError("not valid JSON") from None
-    if _is_deeper(value, MAX_NESTING):
+    if text.count("{") + text.count("[") > MAX_NESTING and _is_deeper(value, MAX_NESTING):
         raise MalformedError("JSON that is nested too deeply")
     return value
+
+
+def _decoded(content: bytes | str) -> str:
+    """The characters of a JSON text, as ``json.loads`` takes them; ValueError for a byte order mark."""
+    if isinstance(content, bytes):
+        return content.decode(json.detect_encoding(content), "surrogatepass")
+    if content.startswith("\ufeff"):
+        raise ValueError("a byte order mark")
+    return content
 
 
 def parse(content: bytes | str) -> JsonObject:
@@ -73,10 +83,16 @@ def _finite(digits: str) -> float:
     return number
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+"""Made once: ``json.loads`` makes one for each call that has these hooks."""
+
+
 def _is_deeper(value: object, levels: int) -> bool:
     """True if objects and lists are nested more than ``levels`` deep."""
     nested = [value]
     for _ in range(levels + 1):
+        if not nested:
+            return False
         inner = [part.values() if isinstance(part, dict) else part for part in nested if _is_nesting(part)]
         nested = [part for parts in inner for part in parts]
     return any(map(_is_nesting, nested))

@@ -28,6 +28,7 @@ from guardrail.integrations.completions.content import (
     parts_in,
 )
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.timing import note_text
 from guardrail.integrations.completions.tool_calls import ToolCalls
 from guardrail.integrations.strict_json import JsonObject, object_in
 from guardrail.outcome import Action
@@ -195,6 +196,7 @@ class ChoiceStream:
                     if self.blocked:
                         return
                     assert field_text.part is not None
+                    note_text()
                     await self._sink.emit(self._index, {name: field_text.part.filled([piece])})
         except FailureError as error:
             self._sink.fail(error)
@@ -263,7 +265,10 @@ class FieldText:
         """Hands text to the guard; drops it once the guard reads no more."""
         self._is_open = True
         with suppress(*CLOSED):
-            await self._inlet.send(text)
+            try:
+                self._inlet.send_nowait(text)  # a turn of the event loop for each token would be dear
+            except anyio.WouldBlock:
+                await self._inlet.send(text)
 
     async def pause(self) -> None:
         """Returns once all that was poured has been judged and emitted, its unfinished end included."""
@@ -276,13 +281,21 @@ class FieldText:
             await drained.wait()
 
     async def chunks(self) -> AsyncIterator[str | Pause]:
-        """What the guard reads. It asks for more once it has released what it could."""
+        """What the guard reads: all that was poured meanwhile at once.
+
+        It asks for more once it has released what it could.
+        """
         async for item in self._source:
+            pieces: list[str] = []
+            with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                while isinstance(item, str):
+                    pieces.append(item)
+                    item = self._source.receive_nowait()
+            if pieces:
+                yield "".join(pieces)
             if isinstance(item, anyio.Event):
                 yield PAUSE
                 item.set()
-            else:
-                yield item
 
     def end(self) -> None:
         """Nothing more will be poured."""

@@ -47,17 +47,25 @@ class PushedText(Protocol):
 class Moderator:
     """Moderates what a model says; in monitor mode what was handed out already, or is there as a whole.
 
-    ``guard`` decides about prose; ``on_outcome`` hears of every text. Under ``Policy(block="raise")`` a
-    blocked segment is replaced by the refusal, because a client learns of it by ``finish_reason``.
+    ``guard`` decides about prose; ``on_outcome`` hears of every text, and under which policy it was judged.
+    Under ``Policy(block="raise")`` a blocked segment is replaced by the refusal, because a client learns of
+    it by ``finish_reason``.
     """
 
-    def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
+    def __init__(
+        self, guard: Guard, *, on_outcome: Callable[[Outcome, Policy], object] | None = None
+    ) -> None:
         policy, guard = guard.policy, guard.inline()
         self.guard = guard.with_policy(replace(policy, block="segment")) if policy.block == "raise" else guard
         self._segmentwise = self.guard.with_policy(replace(policy, block="segment"))
         self._strict = guard.with_policy(replace(policy, ladder=("block",), block="segment"))
         self._on_outcome = on_outcome
         self._adapter: GuardAdapter = AsyncGuardAdapter(self.guard)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """Every guard that is asked, each with queues of its own."""
+        return self.guard, self._segmentwise, self._strict
 
     def with_policy(self, policy: Policy) -> Moderator:
         """A moderator under another policy that shares models and listener of this one."""
@@ -165,14 +173,16 @@ class Moderator:
     def _counted(self, outcome: Outcome) -> Outcome:
         note_outcome(outcome)
         if self._on_outcome is not None:
-            self._on_outcome(outcome)
+            self._on_outcome(outcome, self.guard.policy)
         return outcome
 
 
 class PlainModerator(Moderator):
     """The same where there is no event loop, for answers in events: nothing that is awaited ever waits."""
 
-    def __init__(self, guard: Guard, *, on_outcome: Callable[[Outcome], object] | None = None) -> None:
+    def __init__(
+        self, guard: Guard, *, on_outcome: Callable[[Outcome, Policy], object] | None = None
+    ) -> None:
         super().__init__(guard, on_outcome=on_outcome)
         self._adapter = SyncGuardAdapter(self.guard)
 

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from guardrail.engine.steps import PAUSE, Pause
 from guardrail.integrations.completions.content import ContentPart, is_clean_document
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.completions.timing import note_text
 from guardrail.integrations.strict_json import JsonObject
 from guardrail.outcome import Action
 
@@ -42,6 +43,7 @@ class Voice:
         waiting = ""
         async with aclosing(self._text.push(piece)) as released:
             async for text in released:
+                note_text()
                 if waiting:
                     yield waiting
                 waiting = text if text.endswith(refusal) else ""  # it may be the refusal

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
@@ -34,6 +34,12 @@ from guardrail.integrations.web.auth import AuthMiddleware, Keys
 from guardrail.integrations.web.errors import ErrorMiddleware, JsonReply, add_error_handlers
 from guardrail.integrations.web.pages import SecurityHeadersMiddleware, add_files
 from guardrail.integrations.web.request_id import RequestIdMiddleware
+from guardrail.integrations.web.trace_context import TraceMiddleware
+from guardrail.outcome import Outcome
+from guardrail.policy import Policy
+
+if TYPE_CHECKING:
+    from guardrail.integrations.web.telemetry import Telemetry
 
 __all__ = ["create_app"]
 
@@ -69,19 +75,26 @@ def create_app(
     settings: ServerSettings | None = None,
     keys: Keys | None = None,
     routers: Sequence[APIRouter] = (),
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The server as an ASGI application around a guard.
 
     ``keys`` are those of the environment if omitted. ``routers`` add paths of their own, such as the audit
     page; whoever adds one protects it: proxy keys are asked for on ``/v1/...`` and ``/metrics`` alone.
+    ``telemetry`` records spans; if omitted, one that exports them if the settings say so.
     """
     settings = settings or ServerSettings()
     keys = keys if keys is not None else Keys.from_environment()
     metrics = Metrics()
+    telemetry = telemetry or _telemetry(settings)
     moderators = Moderators(
-        guard, settings.policies, keys=keys, tenant_header=settings.tenant_header, metrics=metrics
+        guard,
+        settings.policies,
+        keys=keys,
+        tenant_header=settings.tenant_header,
+        on_outcome=_counting(metrics, telemetry),
     )
-    metrics.watch(moderators.default.guard)
+    metrics.watch(*moderators.guards)
     upstream = _upstream(settings, keys, moderators.default)
     proxy = Proxy(upstream, moderators, metrics, settings)
     readiness = Readiness(guard)
@@ -90,6 +103,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(readiness.prepare)
+            tasks.start_soon(metrics.look_at_queues)
             yield
             tasks.cancel_scope.cancel()  # a server that is being stopped does not finish loading
         if upstream is not None:
@@ -113,16 +127,18 @@ def create_app(
     add_error_handlers(app)
     if settings.report:
         app.add_middleware(ReportMiddleware)
-    app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics)  # innermost first
+    # Innermost first.
+    app.add_middleware(LimitsMiddleware, settings=settings, metrics=metrics, waited=metrics.waited)
     app.add_middleware(AuthMiddleware, keys=keys, origins=settings.cors)
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(MessageErrorsMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
     if settings.cors:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors, **CORS)
-    app.add_middleware(MetricsMiddleware, metrics=metrics, paths=PATHS)
+    app.add_middleware(MetricsMiddleware, metrics=metrics, paths=PATHS, telemetry=telemetry)
     if settings.access_log:
         app.add_middleware(AccessLogMiddleware, paths=PATHS)
+    app.add_middleware(TraceMiddleware, paths=PATHS, telemetry=telemetry)
     app.add_middleware(RequestIdMiddleware)
     return app
 
@@ -137,6 +153,27 @@ class ReportMiddleware:
         """Answers one request."""
         with reported():
             await self.app(scope, receive, send)
+
+
+def _telemetry(settings: ServerSettings) -> Telemetry | None:
+    if not settings.otel:
+        return None
+    from guardrail.integrations.web.telemetry import Telemetry, set_up_export
+
+    set_up_export()
+    return Telemetry()
+
+
+def _counting(metrics: Metrics, telemetry: Telemetry | None) -> Callable[[Outcome, Policy], object]:
+    """Who hears of every outcome."""
+    if telemetry is None:
+        return metrics.count
+
+    def count(outcome: Outcome, policy: Policy) -> None:
+        metrics.count(outcome, policy)
+        telemetry.record(outcome, policy)
+
+    return count
 
 
 def _upstream(settings: ServerSettings, keys: Keys, moderator: Moderator) -> Upstream | None:

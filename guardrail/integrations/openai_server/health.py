@@ -16,17 +16,28 @@ from guardrail.integrations.web.errors import JsonReply
 __all__ = ["Readiness", "health_routes"]
 
 logger = logging.getLogger("guardrail.server")
+PARTS = ("detector", "lexicon", "rewriter", "verifier")
 
 
 class Readiness:
     """Whether the models are loaded.
 
     ``state`` is ``loading``, ``ready`` or ``failed``; ``degraded`` says which models will not work although
-    texts can be moderated without them, such as a rewriter whose base is missing.
+    texts can be moderated without them, such as a rewriter whose base is missing. ``parts`` says of each
+    model the state, or in place of ``ready`` the reason.
     """
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The parts of the guard by name."""
+        reasons = {reason.partition("_")[0]: reason for reason in self.degraded}
+        if self.state == "loading" or self.error is not None:
+            return dict.fromkeys(PARTS, self.error or self.state)
+        return {name: reasons.get(name, "ready") for name in PARTS}
 
     def __init__(self, guard: Guard) -> None:
         self.state = "loading"
+        self.error: str | None = None
         self.degraded: tuple[str, ...] = ()
         self._guard = guard
 
@@ -35,7 +46,7 @@ class Readiness:
         try:
             self.degraded = await anyio.to_thread.run_sync(self._guard.load, abandon_on_cancel=True)
         except GuardrailError as error:
-            self.state = "failed"
+            self.state, self.error = "failed", type(error).__name__
             logger.error("the guard cannot work: %s", error)
         else:
             blind = any(reason.startswith("detector") for reason in self.degraded)
@@ -52,7 +63,7 @@ def health_routes(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @router.get("/readyz")
     async def ready() -> Response:
-        answer = {"status": readiness.state, "degraded": list(readiness.degraded)}
+        answer = {"status": readiness.state, "degraded": list(readiness.degraded), "parts": readiness.parts}
         return JsonReply(answer, status_code=200 if readiness.state == "ready" else 503)
 
     @router.get("/metrics")

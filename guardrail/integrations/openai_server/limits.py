@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.config import ServerSettings
+from guardrail.engine.budget import within
 from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.web.errors import ApiError
 
@@ -30,10 +32,21 @@ CLOSING_SECONDS = 5.0
 
 
 class LimitsMiddleware:
-    """Refuses requests that are too many, too large or too slow to arrive."""
+    """Refuses requests that are too many, too large or too slow to arrive, and those that cost too much.
 
-    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
+    ``waited`` says for how long the guard has had a text wait for its detector.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: ServerSettings,
+        metrics: Metrics,
+        waited: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.app = app
+        self._waited = waited
         self._settings = settings
         self._metrics = metrics
         self._open = 0
@@ -43,21 +56,28 @@ class LimitsMiddleware:
         if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
             await self.app(scope, receive, send)
             return
-        if self._open >= self._settings.max_requests:
-            busy = ApiError(
-                "too many requests at a time",
-                status=503,
-                kind="server_error",
-                code="overloaded",
-                headers={"retry-after": "1"},
-            )
+        if (busy := self._overload()) is not None:
             await self._refuse(busy, scope, receive, send)
             return
         self._open += 1
         try:
-            await self._limited(scope, receive, send)
+            with within(self._settings.max_model_seconds):
+                await self._limited(scope, receive, send)
         finally:
             self._open -= 1
+
+    def _overload(self) -> ApiError | None:
+        """The refusal of a request that would only wait."""
+        waited = self._waited()
+        if self._open < self._settings.max_requests and waited <= self._settings.max_wait:
+            return None
+        return ApiError(
+            "more is asked than this server can answer now; try again later",
+            status=429,
+            kind="rate_limit_error",
+            code="overloaded",
+            headers={"retry-after": str(max(1, math.ceil(waited)))},
+        )
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

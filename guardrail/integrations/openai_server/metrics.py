@@ -1,29 +1,72 @@
-"""What is counted, for Prometheus: requests, outcomes, failures. No label holds text of anyone's."""
+"""What is counted, for Prometheus: requests, outcomes, failures. No label holds text of anyone's.
+
+With ``PROMETHEUS_MULTIPROC_DIR`` set, as ``guardrail serve --workers`` does, each process writes what it
+counts into that folder, and every one of them can tell the figures of all.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
+import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guardrail.engine.batching import QueueStatistics
 from guardrail.guard import Guard
+from guardrail.integrations.completions.timing import first_text
 from guardrail.integrations.web.errors import ApiError
 from guardrail.outcome import Outcome
 from guardrail.policy import Policy
 
-__all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware"]
+if TYPE_CHECKING:
+    from guardrail.integrations.web.telemetry import Telemetry
+
+__all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware", "upstream_time"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 CUT_CODES = frozenset(
-    {"guard_unavailable", "timeout", "upstream_disconnected", "upstream_malformed", "upstream_timeout"}
+    {
+        *("guard_unavailable", "timeout", "too_costly"),
+        *("upstream_disconnected", "upstream_malformed", "upstream_timeout"),
+    }
 )
 """Errors that end streams, as a metric names them; all others are ``upstream_error``."""
+MODELS = ("detect", "rewrite", "embed", "verify")
+QUEUE_SECONDS = 1.0
+"""How often queues are looked at for those who ask another process."""
+
+
+@dataclass(slots=True)
+class RequestTimes:
+    """Seconds that one request waited for the API behind the proxy and for the guard's models."""
+
+    upstream: float = 0.0
+    guard: float = 0.0
+
+
+_times: ContextVar[RequestTimes | None] = ContextVar("guardrail_request_times", default=None)
+
+
+@contextmanager
+def upstream_time() -> Iterator[None]:
+    """Around each wait for the upstream."""
+    times = _times.get()
+    started = perf_counter()
+    try:
+        yield
+    finally:
+        if times is not None:
+            times.upstream += perf_counter() - started
 
 
 class Metrics:
@@ -40,28 +83,48 @@ class Metrics:
         self.outcomes = self._counter("outcomes", "Moderated texts by action.", *decided)
         self.degraded = self._counter("degraded", "Texts without a full pass, by reason.", "reason", "policy")
         self.edits = self._counter("edits", "Flagged segments by action.", *decided)
-        self.failed_checks = self._counter("failed_checks", "Refused rewrites by check.", "check")
+        self.failed_checks = self._counter("failed_checks", "Refused rewrites by check.", "check", "policy")
         self.model_seconds = self._counter("model_seconds", "Waiting for models, by kind.", "kind")
         self.cut_streams = self._counter("cut_streams", "Streams that ended with an error.", "code")
         self.limited = self._counter("limited", "Requests refused by a limit.", "limit")
-        self.open = Gauge("guardrail_requests_open", "Requests being answered.", registry=self.registry)
-        self.seconds = Histogram(
-            "guardrail_request_seconds",
-            "Seconds from a request's head to the last byte of its answer.",
-            ["path"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
+        self.open = self._gauge("requests_open", "Requests being answered.")
+        self.seconds = self._histogram("request", "Seconds from a request's head to its answer's last byte.")
+        self.first_text = self._histogram("first_text", "Seconds from a request's head to a stream's text.")
+        self.upstream_seconds = self._histogram("upstream", "Seconds that a request waited for the upstream.")
+        self.guard_seconds = self._histogram("guard", "Seconds that a request waited for the guard's models.")
+        self._queues = _Queues(self)
+        self._guards: tuple[Guard, ...] = ()
 
-    def watch(self, guard: Guard) -> None:
-        """Adds how the guard shares model calls, read anew for each exposition."""
-        self.registry.register(_Queues(guard))
+    def watch(self, *guards: Guard) -> None:
+        """Adds how these share model calls, as it is whenever somebody asks."""
+        self._guards += guards
+
+    async def look_at_queues(self) -> None:
+        """Takes note of the queues again and again, for those who ask another process."""
+        while True:
+            self._queues.update(self._guards)
+            await anyio.sleep(QUEUE_SECONDS)
+
+    def waited(self) -> float:
+        """Seconds for which a text has waited for its detector."""
+        found = (guard.statistics().queues.get("detector") for guard in self._guards)
+        return max((queue.waited for queue in found if queue is not None), default=0.0)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"guardrail_{name}", documentation, labels, registry=self.registry)
 
-    def count(self, outcome: Outcome, *, policy: Policy) -> None:
-        """Takes note of one moderated text."""
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(
+            f"guardrail_{name}", documentation, labels, registry=self.registry, multiprocess_mode="livesum"
+        )
+
+    def _histogram(self, name: str, documentation: str) -> Histogram:
+        return Histogram(
+            f"guardrail_{name}_seconds", documentation, ["path"], buckets=SECONDS, registry=self.registry
+        )
+
+    def count(self, outcome: Outcome, policy: Policy) -> None:
+        """Takes note of one text that was moderated under a policy."""
         mode, name = "enforced" if policy.enforce else "monitored", policy.name or "default"
         self.outcomes.labels(str(outcome.decided), mode, name).inc()
         for reason in outcome.degraded:
@@ -69,9 +132,20 @@ class Metrics:
         for edit in outcome.edits:
             self.edits.labels(str(edit.decided), mode, name).inc()
             for check in edit.failed_checks:
-                self.failed_checks.labels(check).inc()
-        for kind in ("detect", "rewrite", "embed", "verify"):
+                self.failed_checks.labels(check, name).inc()
+        for kind in MODELS:
             self.model_seconds.labels(kind).inc(getattr(outcome.timings, kind))
+        if (times := _times.get()) is not None:
+            times.guard += sum(getattr(outcome.timings, kind) for kind in MODELS)
+
+    def count_request(self, path: str, status: str, seconds: float, times: RequestTimes) -> None:
+        """Takes note of a request that is over."""
+        self.requests.labels(path, status).inc()
+        self.seconds.labels(path).observe(seconds)
+        if times.upstream:
+            self.upstream_seconds.labels(path).observe(times.upstream)
+        if times.guard:
+            self.guard_seconds.labels(path).observe(times.guard)
 
     def count_cut(self, error: ApiError) -> None:
         """Takes note of a stream that broke off."""
@@ -80,37 +154,51 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
+        self._queues.update(self._guards)
+        if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)
 
 
-class _Queues(Collector):
-    """The queues of a guard's model calls; see ``Guard.statistics``."""
+class _Queues:
+    """The queues of the guards' model calls; see ``Guard.statistics``."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, metrics: Metrics) -> None:
+        gauge, counter = metrics._gauge, metrics._counter
+        self._waiting = gauge("queue_texts", "Texts that wait for a model.", "place")
+        self._backlog = gauge("backlog", "Requests before a full queue.", "place")
+        self._running = gauge("calls_running", "Model calls being made.", "place")
+        self._calls = counter("model_calls", "Shared model calls.", "place")
+        self._texts = counter("model_texts", "Texts of shared calls.", "place")
+        self._seen: dict[str, tuple[int, int]] = {}
 
-    def collect(self) -> Iterator[Metric]:
-        """The measurements of now."""
-        found = self._guard.statistics()
-        waiting = GaugeMetricFamily("guardrail_queue_texts", "Texts that wait for a model.", labels=["place"])
-        backlog = GaugeMetricFamily("guardrail_backlog", "Requests before a full queue.", labels=["place"])
-        running = GaugeMetricFamily("guardrail_calls_running", "Model calls being made.", labels=["place"])
-        calls = CounterMetricFamily("guardrail_model_calls", "Shared model calls.", labels=["place"])
-        texts = CounterMetricFamily("guardrail_model_texts", "Texts of shared calls.", labels=["place"])
-        for place, queue in found.queues.items():
-            waiting.add_metric([place], queue.waiting_texts)
-            backlog.add_metric([place], queue.backlog)
-            running.add_metric([place], queue.running)
-            calls.add_metric([place], queue.calls)
-            texts.add_metric([place], queue.texts)
-        yield from (waiting, backlog, running, calls, texts)
+    def update(self, guards: tuple[Guard, ...]) -> None:
+        """Takes note of the queues as they are now."""
+        found = [guard.statistics().queues for guard in guards]
+        for place in dict.fromkeys(place for queues in found for place in queues):
+            self._set(place, [queues[place] for queues in found if place in queues])
+
+    def _set(self, place: str, queues: list[QueueStatistics]) -> None:
+        self._waiting.labels(place).set(sum(queue.waiting_texts for queue in queues))
+        self._backlog.labels(place).set(sum(queue.backlog for queue in queues))
+        self._running.labels(place).set(sum(queue.running for queue in queues))
+        calls, texts = sum(queue.calls for queue in queues), sum(queue.texts for queue in queues)
+        calls_before, texts_before = self._seen.get(place, (0, 0))
+        self._calls.labels(place).inc(calls - calls_before)
+        self._texts.labels(place).inc(texts - texts_before)
+        self._seen[place] = calls, texts
 
 
 class MetricsMiddleware:
     """Counts and times the requests of an application; a path that it does not serve counts as ``other``."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str], telemetry: Telemetry | None = None
+    ) -> None:
         self.app = app
+        self._telemetry = telemetry
         self._metrics = metrics
         self._paths = paths
 
@@ -129,9 +217,17 @@ class MetricsMiddleware:
                 status = str(message["status"])
             await send(message)
 
-        with self._metrics.open.track_inprogress():
+        times = RequestTimes()
+        token = _times.set(times)
+        with self._metrics.open.track_inprogress(), first_text() as first:
             try:
                 await self.app(scope, receive, noting)
             finally:
-                self._metrics.requests.labels(path, status).inc()
-                self._metrics.seconds.labels(path).observe(perf_counter() - started)
+                _times.reset(token)
+                seconds = perf_counter() - started
+                until_text = None if first.at is None else first.at - started
+                self._metrics.count_request(path, status, seconds, times)
+                if until_text is not None:
+                    self._metrics.first_text.labels(path).observe(until_text)
+                if self._telemetry is not None:
+                    self._telemetry.answered(scope["method"], path, status, seconds, until_text)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 
 from starlette.datastructures import Headers
 
@@ -12,8 +11,9 @@ from guardrail.config import PolicyRule
 from guardrail.errors import ConfigError
 from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.openai_server.metrics import Metrics
 from guardrail.integrations.web.auth import PROXY_KEYS, Keys
+from guardrail.outcome import Outcome
+from guardrail.policy import Policy
 
 __all__ = ["Moderators"]
 
@@ -32,15 +32,21 @@ class Moderators:
         *,
         keys: Keys,
         tenant_header: str,
-        metrics: Metrics,
+        on_outcome: Callable[[Outcome, Policy], object] | None = None,
     ) -> None:
         self._keys = keys
         self._tenant_header = tenant_header
-        self._rules = [
-            (_checked(rule, keys), _moderator(guard.with_policy(rule.policy(guard.policy)), metrics))
-            for rule in rules
-        ]
-        self.default = _moderator(guard, metrics)
+        self._rules = []
+        for rule in rules:
+            judged = guard.with_policy(_checked(rule, keys).policy(guard.policy))
+            self._rules.append((rule, Moderator(judged, on_outcome=on_outcome)))
+        self.default = Moderator(guard, on_outcome=on_outcome)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """Every guard that is asked, each with queues of its own."""
+        moderators = (self.default, *(moderator for _, moderator in self._rules))
+        return tuple(guard for moderator in moderators for guard in moderator.guards)
 
     def choose(self, headers: Headers, model: object) -> Moderator:
         """The moderator of a request with these headers for this model."""
@@ -60,10 +66,6 @@ def _checked(rule: PolicyRule, keys: Keys) -> PolicyRule:
             f"{PROXY_KEYS} (named there: {named})"
         )
     return rule
-
-
-def _moderator(guard: Guard, metrics: Metrics) -> Moderator:
-    return Moderator(guard, on_outcome=partial(metrics.count, policy=guard.policy))
 
 
 def _fits(pattern: str | None, value: object) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import warnings
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +16,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from guardrail.config import ServerSettings
 from guardrail.integrations.web.request_id import current_request_id
+from guardrail.integrations.web.trace_context import current_trace
 
 __all__ = ["JsonFormatter", "create_server", "log_warnings", "logging_config"]
 
@@ -23,13 +26,34 @@ GRACEFUL_SHUTDOWN_SECONDS = 30
 logger = logging.getLogger("guardrail.server")
 
 
-def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], object] | None) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn has it."""
+        await super().startup(sockets=sockets)
+        if self.started and self._on_start is not None:
+            self._on_start()
+
+
+def create_server(
+    app: FastAPI,
+    settings: ServerSettings,
+    *,
+    on_start: Callable[[], object] | None = None,
+    accepted_at_once: int = 2048,
+) -> uvicorn.Server:
     """The server, not yet started. Uvicorn's own access log is off: addresses can hold text.
 
     It bounds the size of a request's head but not the seconds that a head takes: docs/server.md says what a
-    reverse proxy before it has to do.
+    reverse proxy before it has to do. ``accepted_at_once`` connections are taken before anything else is
+    done: processes that share a socket leave the next ones to each other.
     """
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             http="h11",  # which refuses a head that is not whole after 16 KiB
@@ -41,14 +65,17 @@ def create_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
             proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
-        )
+            backlog=accepted_at_once,
+        ),
+        on_start=on_start,
     )
 
 
 class JsonFormatter(logging.Formatter):
     """One object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``exception`` if there is one.
 
-    ``request_id`` is there while a request is answered; a line of the access log has its fields, too.
+    ``request_id`` is there while a request is answered, ``trace_id`` and ``span_id``
+    if it belongs to a trace; a line of the access log has its fields, too.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -60,6 +87,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (request_id := current_request_id()) is not None:
             row["request_id"] = request_id
+        if (trace := current_trace()) is not None:
+            row |= {"trace_id": trace.trace_id, "span_id": trace.span_id}
         row |= getattr(record, "guardrail_fields", {})
         if record.exc_info:
             row["exception"] = self.formatException(record.exc_info)

@@ -17,6 +17,7 @@ import httpx
 from guardrail.config import ServerSettings
 from guardrail.errors import ConfigError
 from guardrail.integrations.completions.moderator import Moderator
+from guardrail.integrations.openai_server.metrics import upstream_time
 from guardrail.integrations.strict_json import JsonObject, MalformedError, loads, parse
 from guardrail.integrations.web.errors import ApiError
 
@@ -61,7 +62,8 @@ class UpstreamAnswer:
     async def read(self) -> bytes:
         """The body's bytes; ApiError if it is too long, or if the connection breaks."""
         try:
-            return await _read(self.response, limit=self.limit)
+            with upstream_time():
+                return await _read(self.response, limit=self.limit)
         except MalformedError as error:
             raise malformed(error) from None
         except httpx.HTTPError as error:
@@ -71,7 +73,12 @@ class UpstreamAnswer:
         """The body as it comes; the same errors."""
         size = 0
         try:
-            async for chunk in self.response.aiter_bytes():
+            chunks = self.response.aiter_bytes()
+            while True:
+                with upstream_time():
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
                 size += len(chunk)
                 if size > self.limit:
                     raise malformed(MalformedError("longer than this proxy reads"))
@@ -123,7 +130,8 @@ class Upstream:
         sent = self._sent(headers)
         request = self._client.build_request(method, self._base + path, headers=sent, content=body or None)
         try:
-            response = await self._client.send(request, stream=True)
+            with upstream_time():
+                response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
             raise unreachable(error) from None
         try:

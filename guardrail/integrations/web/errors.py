@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardrail.errors import FailureError, GuardrailError
+from guardrail.errors import BudgetError, FailureError, GuardrailError
 from guardrail.integrations.strict_json import JsonObject, dumps
 
 __all__ = [
@@ -64,7 +64,14 @@ class JsonReply(Response):
 
 
 def guard_unavailable(error: FailureError) -> ApiError:
-    """The error for a guard that cannot work: nothing passes, and the log names the reason."""
+    """The error for a guard that cannot work, or may not any longer: nothing passes, the log says why."""
+    if isinstance(error, BudgetError):
+        logger.warning("a request was too costly: %s", error)
+        return ApiError(
+            "moderating this takes longer than the server's max_model_seconds, so the rest is withheld",
+            status=413,
+            code="too_costly",
+        )
     logger.error("the guard cannot work: %s", error)
     return ApiError(
         "the guard cannot work, so nothing is passed on; the server's log names the reason",

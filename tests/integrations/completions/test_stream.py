@@ -46,7 +46,7 @@ class Run:
         async def write(chunk: dict[str, Any]) -> None:
             self.written.append(chunk)
 
-        moderator = Moderator(fake_guard(), on_outcome=self.outcomes.append)
+        moderator = Moderator(fake_guard(), on_outcome=lambda outcome, policy: self.outcomes.append(outcome))
         stream = CompletionStream(shape=shape, moderator=moderator, write=write)
         try:
             await stream.run(source())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -13,9 +14,14 @@ import pytest
 from openai import OpenAI
 from starlette.responses import Response
 
+from guardrail import Policy
+from tests.fakes import WordDetector
 from tests.integrations.server.running import (
+    CLEAN,
     Upstream,
     completion,
+    delta,
+    fake_guard,
     get,
     post,
     proxy,
@@ -74,7 +80,7 @@ def test_more_requests_than_the_limit_are_told_to_come_back(upstream: Upstream) 
         release.set()
         first.join()
         again = post(f"{url}/v1/detoxify", json={"input": "Fine."})
-    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+    assert (busy.status_code, busy.headers["retry-after"]) == (429, "1")
     assert busy.json()["error"]["code"] == "overloaded"
     assert (healthy.status_code, again.status_code) == (200, 200)
     assert len(answers) == 1
@@ -87,7 +93,7 @@ def test_bodies_that_are_sent_by_halves_keep_nobody_from_health_and_figures(upst
             connection = stack.enter_context(socket.create_connection((host, port)))
             head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n{{"
             connection.sendall(head.encode())
-        wait_until(lambda: post(f"{url}/v1/detoxify", json={"input": "Fine."}).status_code == 503)
+        wait_until(lambda: post(f"{url}/v1/detoxify", json={"input": "Fine."}).status_code == 429)
         for path in ("/healthz", "/metrics", "/readyz"):
             for method in ("GET", "HEAD"):
                 answer = httpx.request(method, f"{url}{path}", timeout=PATIENCE)
@@ -102,3 +108,42 @@ def test_a_request_has_a_time_in_all(upstream: Upstream, streamed: bool) -> None
     with silence() as upstream.reply, proxy(upstream, max_seconds=0.05) as url:
         answer = post(f"{url}/v1/chat/completions", json={"stream": streamed})
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_that_costs_too_much_ends_with_an_error(upstream: Upstream, streamed: bool) -> None:
+    text = f"{CLEAN} " * 200
+    if streamed:
+        upstream.says(*(delta(f"{CLEAN} ") for _ in range(200)), delta(reason="stop"), "[DONE]")
+    else:
+        upstream.reply = lambda asked: completion([text])
+    with proxy(upstream, max_model_seconds=0.001, guard=fake_guard(Policy(batch=2))) as url:
+        answer = post(f"{url}/v1/chat/completions", json={"stream": streamed})
+        figures = get(f"{url}/metrics").text
+    assert '"too_costly"' in answer.text
+    assert len(answer.text) < len(text)
+    assert answer.status_code == (200 if streamed else 413)
+    assert ('guardrail_cut_streams_total{code="too_costly"} 1.0' in figures) == streamed
+
+
+def test_while_texts_wait_too_long_further_requests_are_refused(upstream: Upstream) -> None:
+    release = threading.Event()
+
+    class Slow(WordDetector):
+        def detect(self, texts: Any) -> Any:
+            release.wait(PATIENCE)
+            return super().detect(texts)
+
+    guard = fake_guard(Policy(batch=1), detector=Slow())
+    with proxy(upstream, guard=guard, max_wait=0.05) as url, ThreadPoolExecutor(8) as pool:
+        try:
+            asked = [pool.submit(post, f"{url}/v1/detoxify", json={"input": CLEAN}) for _ in range(6)]
+            wait_until(lambda: post(f"{url}/v1/detoxify", json={}).status_code == 429)  # else a 400
+            refused = post(f"{url}/v1/detoxify", json={})
+        finally:
+            release.set()
+        statuses = [each.result().status_code for each in asked]
+        assert post(f"{url}/v1/detoxify", json={"input": CLEAN}).status_code == 200
+    assert refused.json()["error"]["code"] == "overloaded"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert set(statuses) <= {200, 429}

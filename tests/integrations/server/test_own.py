@@ -216,7 +216,8 @@ def test_without_an_upstream_our_own_paths_answer_and_the_others_say_what_is_mis
 
 def test_it_is_alive_at_once_and_ready_once_the_models_are_loaded(url: str) -> None:
     assert get(f"{url}/healthz").json() == {"status": "ok"}
-    assert readiness(url).json() == {"status": "ready", "degraded": []}
+    parts = dict.fromkeys(("detector", "lexicon", "rewriter", "verifier"), "ready")
+    assert readiness(url).json() == {"status": "ready", "degraded": [], "parts": parts}
 
 
 def test_a_guard_that_cannot_work_is_never_ready_and_passes_nothing(upstream: Upstream) -> None:
@@ -254,7 +255,7 @@ def test_metrics_count_requests_outcomes_and_failures(upstream: Upstream) -> Non
     assert samples['guardrail_requests_total{path="other",status="404"}'] == "1.0"
     assert samples["guardrail_requests_open"] == "1.0"
     assert float(samples['guardrail_model_seconds_total{kind="detect"}']) >= 0
-    assert 'guardrail_failed_checks_total{check="toxic"}' in samples
+    assert 'guardrail_failed_checks_total{check="toxic",policy="default"}' in samples
     assert "bus" not in text
 
 
