@@ -13,7 +13,7 @@ from guardrail.rewriters.lora import LoraRewriter
 from guardrail_training.evaluation.gate import compare
 from guardrail_training.provenance import model_folder
 from tests.test_docs import ROOT, blocks, run_shell
-from tests.training.evaluation.test_evaluate import FAIR, SENTENCES
+from tests.training.research.evaluation.test_evaluate import FAIR, SENTENCES
 
 TUTORIAL = (ROOT / "training" / "README.md").read_text(encoding="utf-8").partition("\n## Further")[0]
 STEP = re.compile(r"runs/ours/step-\d+")
