@@ -5,6 +5,7 @@ An error of this package is one line: status 2 where other arguments mend it, st
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Annotated
 
@@ -12,7 +13,9 @@ import typer
 
 from guardrail.errors import UsageError
 from guardrail.integrations.cli import Commands
+from guardrail_training.evaluation.gate_settings import GateSettings
 from guardrail_training.options import Base, Changes, Data, Out, Recipe, end, settings_of, with_settings
+from guardrail_training.outputs import require_writable
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.recipe import copy_recipe, recipe_file, shipped_recipes
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -31,6 +34,9 @@ app = typer.Typer(
 
 recipes = typer.Typer(cls=Commands, no_args_is_help=True, help="The settings that come with this package.")
 app.add_typer(recipes, name="recipes")
+
+data_sets = typer.Typer(cls=Commands, no_args_is_help=True, help="Public data sets.")
+app.add_typer(data_sets, name="data")
 
 # At every start it asks for a kernel of another package, without which it works as well.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -61,6 +67,7 @@ def records(
     """Writes instruction records to train on: pairs with one toxic and one clean side."""
     from guardrail_training.supervised.paranmt import write_records
 
+    require_writable(out)
     count = write_records(file, out, least=least, most=most)
     typer.echo(f"{count.written} records of {count.read} pairs written to {out}", err=True)
 
@@ -145,6 +152,8 @@ def export(
     """Writes a run's result as one folder: weights, manifest, model card."""
     from guardrail_training.export import hub, release
 
+    require_writable(out, folder=True)
+
     chosen = release.ExportSettings(
         run=run,
         out=out,
@@ -158,6 +167,63 @@ def export(
     typer.echo(f"written to {release.export(chosen)}", err=True)
     if push is not None:
         typer.echo(f"pushed to {hub.push(out, push, private=not public)}", err=True)
+
+
+@app.command("import")
+def import_(
+    adapter: Annotated[str, typer.Argument(help="Folder that peft wrote.")],
+    *,
+    template: Annotated[str, typer.Option(help="The prompt it was trained with, {text} for the text.")],
+    out: Annotated[str, typer.Option(help="New folder that receives the adapter.")],
+    base: Annotated[
+        str, typer.Option(help="Its base: a folder, or a name in 'guardrail models list'.")
+    ] = "smollm2-135m-instruct",
+    name: Annotated[str | None, typer.Option(help="What it is called; else as its folder.")] = None,
+    licence: Annotated[str, typer.Option(help="Its licence, as SPDX.")] = "NOASSERTION",
+) -> None:
+    """Takes a plain peft adapter over, checked and with a manifest, as a start for every trainer."""
+    from guardrail_training.imported import import_adapter
+
+    path = import_adapter(
+        adapter, base=base, out=out, template=template.replace("\\n", "\n"), name=name, licence=licence
+    )
+    typer.echo(f"written to {path}", err=True)
+
+
+@data_sets.command("pull")
+def pull_data(
+    name: Annotated[str, typer.Argument(help="A name of 'data list', or OWNER/NAME on a hub.")],
+    *,
+    out: Annotated[str, typer.Option(help="Data folder; the set goes into OUT/NAME.")] = "data",
+    source: Annotated[str | None, typer.Option("--from", help="Folder with the set's files.")] = None,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the hub.")] = "main",
+) -> None:
+    """Fetches a public data set into the files that the trainers read (train.jsonl, dev.jsonl)."""
+    from guardrail_training.public_sets import pull
+
+    pulled = pull(name, out=out, source=source, revision=revision)
+    parts = ", ".join(f"{part} {rows}" for part, rows in pulled.rows.items())
+    typer.echo(f"written to {pulled.folder}: {parts}", err=True)
+
+
+@data_sets.command("list")
+def list_data() -> None:
+    """Names the public sets that are brought into this package's fields, with hub id and licence."""
+    from guardrail_training.public_sets import LISTED
+
+    for name, each in LISTED.items():
+        typer.echo(f"{name:12} {each.repo:34} {each.licence}")
+
+
+@app.command()
+@with_settings(GateSettings)
+def gate(settings: GateSettings) -> None:
+    """Ends with status 1 if the guard would release fewer rewrites with an adapter than with the one in use."""
+    from guardrail_training.evaluation.gate import run
+
+    path = run(settings)
+    typer.echo(json.loads(path.read_text(encoding="utf-8"))["reason"])
+    typer.echo(f"written to {path}", err=True)
 
 
 @app.command()
@@ -215,5 +281,7 @@ def report(
     """
     from guardrail_training.report.write import write_report
 
+    if out is not None:
+        require_writable(out)
     path = write_report(run, out=out, rows=rows, results=results or ())
     typer.echo(f"written to {path}", err=True)

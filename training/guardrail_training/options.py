@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 from guardrail.config.settings import hints_of
+from guardrail_training.outputs import require_writable
 from guardrail_training.recipe import parse_changes, read_recipe
 from guardrail_training.settings import Setting
 
@@ -39,7 +40,14 @@ Out = Annotated[str | None, typer.Option(help="Folder that receives the result."
 def settings_of(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: Any) -> Any:
     """Settings from a recipe, under ``--set``, under options that were given."""
     given = {name: value for name, value in options.items() if value is not None}
-    return read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given)
+    return _writable(read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given))
+
+
+def _writable(settings: Kind) -> Kind:
+    """The settings, if a result can be written into their folder."""
+    if out := getattr(settings, "out", None):
+        require_writable(out, folder=True)
+    return settings
 
 
 def end(report: Report) -> None:
@@ -67,7 +75,8 @@ def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[.
             chosen = {name: given.pop(name) for name in names}
             overrides = {name: value for name, value in chosen.items() if value not in (None, [])}
             overrides = parse_changes(given.pop("changes") or []) | overrides
-            command(read_recipe(given.pop("recipe"), settings=kind, overrides=overrides), **given)
+            settings = read_recipe(given.pop("recipe"), settings=kind, overrides=overrides)
+            command(_writable(settings), **given)
 
         shared = [_parameter("recipe", Recipe), _parameter("changes", Changes)]
         parameters = [*shared, *options, *own]

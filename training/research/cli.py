@@ -11,6 +11,7 @@ import typer
 
 from guardrail.integrations.cli import Commands
 from guardrail_training.options import Base, Changes, Data, Out, Recipe, settings_of, with_settings
+from guardrail_training.outputs import require_writable
 from guardrail_training.regularized.settings import RegularizedSettings
 
 __all__ = ["app"]
@@ -51,6 +52,8 @@ def rewriter_data(
     files = own or sorted(map(str, Path("training/data").glob("rewrites*.jsonl")))
     chosen = MixtureSettings(data=data or "", own=tuple(files), paradetox=paradetox, clean=clean, seed=seed)
     beside = Path(refused) if refused else Path(out).with_suffix(".not.jsonl")
+    for place in (out, beside):
+        require_writable(place)
     mixture = write_mixture(chosen, out, beside)
     for title, counts in mixture.counts().items():
         typer.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -106,6 +109,7 @@ def detector_scores(
     from research.detection.settings import DetectorSettings
     from research.detection.soft_scores import training_scores
 
+    require_writable(scores)
     settings = settings_of(DetectorSettings, recipe, changes, base=base, data=data, out=out)
     training_scores(settings, base=encoder, network=network).save(scores)
     typer.echo(f"written to {scores}", err=True)
@@ -116,7 +120,7 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            help="judges, detector, rewriter, checks, select, gate, preference-judge, annotate or agreement."
+            help="judges, detector, rewriter, checks, select, preference-judge, annotate or agreement."
         ),
     ],
     *,

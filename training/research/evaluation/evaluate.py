@@ -8,7 +8,6 @@
                   adapters of several methods side by side, in a table of their own
 ``checks``        what the guard's checks refuse of references and of rewrites spoilt on purpose
 ``select``        the best step-N adapter of one run by dev J
-``gate``          refuses ``adapter`` where its dev J is below ``current``'s
 ``annotate``      a blinded sheet for human rating, from the outputs that ``rewriter`` saved
 ``agreement``     agreement of two filled sheets
 
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from guardrail_training.data import load_paradetox
-from guardrail_training.evaluation.gate import AdapterRefusedError
 from guardrail_training.evaluation.systems import read_outputs
 from guardrail_training.evaluation.tables import fill_card, rewriter_tables, sample_listing
 from guardrail_training.provenance import plain, provenance
@@ -40,10 +38,7 @@ __all__ = ["EvaluateSettings", "run"]
 
 
 def run(settings: EvaluateSettings) -> Path:
-    """Measures, writes JSON and Markdown, fills the card if one is named; returns the path of the JSON.
-
-    Raises AdapterRefusedError, with everything written, where the gate is closed.
-    """
+    """Measures, writes JSON and Markdown, fills the card if one is named; returns the path of the JSON."""
     result = MEASURES[settings.what](settings)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -60,8 +55,6 @@ def run(settings: EvaluateSettings) -> Path:
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         if settings.card:
             fill_card(settings.card, name=settings.what, content=tables)
-    if not saved.get("accepted", True):
-        raise AdapterRefusedError(f"{saved['reason']}; the figures are in {path}")
     return path
 
 
@@ -93,16 +86,6 @@ def _select(settings: EvaluateSettings) -> Mapping[str, Any]:
     return evaluate_rewriter.selection(settings)
 
 
-def _gate(settings: EvaluateSettings) -> Mapping[str, Any]:
-    found = evaluate_rewriter.comparison(settings)
-    return {
-        "accepted": found.accepted,
-        "reason": found.reason,
-        "blocks": [found.new, found.current],
-        "difference": found.difference,
-    }
-
-
 def _annotate(settings: EvaluateSettings) -> Mapping[str, Any]:
     sheet = settings.sheets[0]
     systems = read_outputs(settings.outputs)
@@ -121,7 +104,6 @@ MEASURES: Mapping[str, Callable[[EvaluateSettings], Mapping[str, Any]]] = {
     "rewriter": _rewriter,
     "checks": _checks,
     "select": _select,
-    "gate": _gate,
     "annotate": _annotate,
     "agreement": _agreement,
 }

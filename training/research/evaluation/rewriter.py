@@ -12,7 +12,6 @@ from guardrail.policy import Policy
 from guardrail.protocols import Rewriter
 from guardrail_training.data import load_paradetox
 from guardrail_training.evaluation.best_checkpoint import choose, step_folders
-from guardrail_training.evaluation.gate import Comparison, compare
 from guardrail_training.evaluation.method_report import compare_methods
 from guardrail_training.evaluation.methods import Method, check_methods
 from guardrail_training.evaluation.rewriting_report import (
@@ -46,7 +45,7 @@ from research.evaluation.settings import EvaluateSettings
 if TYPE_CHECKING:
     from guardrail.detectors.onnx import OnnxDetector
 
-__all__ = ["comparison", "measurements", "selection"]
+__all__ = ["measurements", "selection"]
 
 NO_DEADLINE: dict[str, Any] = {"detect_timeout": None, "rewrite_timeout": None}
 
@@ -91,18 +90,6 @@ def selection(settings: EvaluateSettings) -> dict[str, Any]:
         seed=settings.seed,
     )
     return {"best": choice.folder.name, "step": choice.step, "blocks": choice.blocks}
-
-
-def comparison(settings: EvaluateSettings) -> Comparison:
-    """A new adapter beside the current one."""
-    return compare(
-        Path(settings.adapter),
-        Path(settings.current) if settings.current else SHIPPED / "rewriter",
-        load=_loader(settings),
-        sentences=_sentences(settings),
-        instruments=_instruments(settings, detector=None, perplexity=False),
-        seed=settings.seed,
-    )
 
 
 def _sentences(settings: EvaluateSettings) -> Sentences:

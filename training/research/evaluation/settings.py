@@ -9,14 +9,14 @@ from guardrail_training.evaluation.methods import Method, read_methods
 
 __all__ = ["MEASUREMENTS", "EvaluateSettings"]
 
-MEASUREMENTS = ("judges", "detector", "rewriter", "checks", "select", "gate", "annotate", "agreement")
+MEASUREMENTS = ("judges", "detector", "rewriter", "checks", "select", "annotate", "agreement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSettings:
     """What to measure, on what, with what. Models are names that ``guardrail models`` knows, or folders.
 
-    what          judges, detector, rewriter, checks, select, gate, annotate or agreement
+    what          judges, detector, rewriter, checks, select, annotate or agreement
     data          folder of the sources; GUARDRAIL_DATA if empty
     out           where the JSON and Markdown go
     outputs       file of system outputs: written by ``rewriter``, read by ``annotate``
@@ -29,7 +29,6 @@ class EvaluateSettings:
     spoilt        rewrites of each kind of fault that ``checks`` makes
     base          base of the rewriter
     adapter       adapter folder, empty: the shipped one
-    current       adapter folder that ``gate`` compares ``adapter`` with, empty: the shipped one
     pilot         adapter folder of the pilot's recipe; the row is left out if empty
     also          NAME=FOLDER for each further adapter on ``base`` that ``rewriter`` puts beside ``adapter``
     method        what those tables call the method of ``adapter``, empty: greedy
@@ -59,7 +58,6 @@ class EvaluateSettings:
     spoilt: int = 200
     base: str = "smollm2-135m-instruct"
     adapter: str = ""
-    current: str = ""
     pilot: str = ""
     also: tuple[str, ...] = ()
     method: str = ""
@@ -89,8 +87,6 @@ class EvaluateSettings:
             raise ConfigError(f"evaluate {self.what} needs {wanted} in sheets, got {len(self.sheets)}")
         if self.what == "select" and not self.checkpoints:
             raise ConfigError("evaluate select needs checkpoints: the folder of an sft run")
-        if self.what == "gate" and not self.adapter:
-            raise ConfigError("evaluate gate needs adapter: the folder of the new one")
         if self.also and self.what != "rewriter":
             raise ConfigError(f"also goes with evaluate rewriter, not with evaluate {self.what}")
         read_methods(self.also, known=self.method)

@@ -11,7 +11,6 @@ from guardrail.errors import ConfigError, UsageError
 from guardrail.outcome import Action, Outcome, Span, Verdict
 from guardrail_training.data import Row
 from guardrail_training.evaluation.best_checkpoint import choose, step_folders
-from guardrail_training.evaluation.gate import AdapterRefusedError, compare
 from guardrail_training.evaluation.judges import Judge
 from guardrail_training.evaluation.rewriting_report import Instruments, advantage, measure, summarise
 from guardrail_training.evaluation.systems import (
@@ -216,47 +215,6 @@ def test_the_step_with_the_highest_joint_measure_wins_and_the_earlier_of_equals(
         folders, load=lambda folder: rewriters[folder.name], sentences=SENTENCES, instruments=FAIR, seed=0
     )
     assert (choice.step, len(choice.blocks)) == (200, 3)
-
-
-@pytest.mark.parametrize(("new", "accepted"), [("good", True), ("same", True), ("copies", False)])
-def test_the_gate_lets_no_adapter_through_that_rewrites_worse(new: str, accepted: bool) -> None:
-    halfway = [SENTENCES.sources[0], *(references[0] for references in SENTENCES.references[1:])]
-    rewriters = {
-        "good": Scripted([references[0] for references in SENTENCES.references]),
-        "same": Scripted(halfway),
-        "copies": Scripted(SENTENCES.sources),
-        "current": Scripted(halfway),
-    }
-    found = compare(
-        Path(new),
-        Path("current"),
-        load=lambda folder: rewriters[folder.name],
-        sentences=SENTENCES,
-        instruments=FAIR,
-        seed=0,
-    )
-    assert found.accepted is accepted
-    assert (found.difference.j.value >= 0) is accepted
-    assert f"{found.current.counted('j_first').value:.3f}" in found.reason
-
-
-def test_a_closed_gate_is_an_error_that_leaves_its_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    references = [references[0] for references in SENTENCES.references]
-    closed = compare(
-        Path("new"),
-        Path("current"),
-        load=lambda folder: Scripted(SENTENCES.sources if folder.name == "new" else references),
-        sentences=SENTENCES,
-        instruments=FAIR,
-        seed=0,
-    )
-    monkeypatch.setattr("research.evaluation.rewriter.comparison", lambda settings: closed)
-    settings = EvaluateSettings(what="gate", adapter="new", out=str(tmp_path), data=str(tmp_path))
-    with pytest.raises(AdapterRefusedError, match="paired difference"):
-        run(settings)
-    assert json.loads((tmp_path / "gate.json").read_text())["accepted"] is False
 
 
 def test_a_run_without_steps_is_an_error(tmp_path: Path) -> None:
