@@ -218,7 +218,7 @@ def list_data() -> None:
 @app.command()
 @with_settings(GateSettings)
 def gate(settings: GateSettings) -> None:
-    """Ends with status 1 if the guard would release fewer rewrites with an adapter than with the one in use."""
+    """Ends with status 1 if the guard would release fewer rewrites than with the adapter in use."""
     from guardrail_training.evaluation.gate import run
 
     path = run(settings)

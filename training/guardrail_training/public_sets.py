@@ -82,7 +82,7 @@ class Pulled:
 def pull(
     name: str, *, out: str | Path, source: str | Path | None = None, revision: str = "main", seed: int = 0
 ) -> Pulled:
-    """Writes ``out/NAME/train.jsonl``, ``dev.jsonl`` and, if the set has one, ``test.jsonl``, with their origin.
+    """Writes ``out/NAME/train.jsonl``, ``dev.jsonl`` and ``test.jsonl`` (if there is one), with their origin.
 
     ``source`` is a folder that holds the set's files, in place of the hub. A set without a dev part gets one:
     a twentieth of its rows, drawn by ``seed``. Raises UsageError for an unknown name, a folder without tables

@@ -97,14 +97,13 @@ def settings(tmp_path: Path, tiny_base: Path, make_adapter: MakeAdapter) -> Gate
 
 def test_a_closed_gate_is_an_error_that_leaves_its_figures(settings: GateSettings) -> None:
     guards = {settings.adapter: guard(careless), settings.current: guard(civil)}
-    (out := Path(settings.out)).mkdir()
 
-    with pytest.raises(AdapterRefusedError, match="paired difference is -0.500"):
+    with pytest.raises(AdapterRefusedError, match=r"paired difference is -0\.500"):
         run(settings, guard=lambda folder: guards[str(folder)])
 
-    figures = json.loads((out / gate.MEASURED).read_text())
+    figures = json.loads((Path(settings.out) / gate.MEASURED).read_text())
     assert figures["accepted"] is False
-    assert figures["new"]["actions"] == {"rewritten": 1, "masked": 1}
+    assert figures["new"]["actions"] == {"rewritten": 1, "removed": 1}
     assert set(figures["dev"]) == {"dev.csv"}
     assert set(figures["adapters"]["new"]) == {"adapter_config.json", "adapter_model.safetensors"}
 
@@ -126,5 +125,5 @@ def test_a_row_without_the_sentence_is_one_error_before_any_model(
 ) -> None:
     (tmp_path / "dev.csv").write_text("text\nhello\n", encoding="utf-8")
 
-    with pytest.raises(TrainingRowError, match="row 1: field comment must be a text"):
+    with pytest.raises(TrainingRowError, match="row 2: field comment must be a text"):
         run(settings, guard=lambda folder: pytest.fail("opened"))

@@ -3,15 +3,15 @@
     guardrail-train gate ADAPTER --dev FILE
 
 Both adapters rewrite the same sentences inside the whole guard: what counts is the share of flagged sentences
-whose rewrite passes every check and the verifier. Sentences that the detector passes are the same for both and
-are left out.
+whose rewrite passes every check and the verifier. Sentences that the detector passes are the same for both
+and are left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class AdapterRefusedError(FailureError):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What a guard did with the flagged sentences: the share whose rewrite it released, and why it took others."""
+    """What a guard did with the flagged sentences: the share it rewrote, and what refused others."""
 
     adapter: str
     share: Mean
@@ -51,7 +51,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both adapters' figures over ``flagged`` of ``n`` sentences, and the paired difference, new less current."""
+    """Both adapters' figures over ``flagged`` of ``n`` sentences, and the paired difference."""
 
     n: int
     flagged: int
@@ -69,9 +69,9 @@ class Comparison:
         """Both shares and their paired difference with its 95 % interval, in words."""
         less = self.difference
         return (
-            f"the guard releases a rewrite of {self.new.share.value:.1%} of {self.flagged} flagged sentences, with "
-            f"the current adapter of {self.current.share.value:.1%}; the paired difference is {less.value:+.3f} "
-            f"[{less.low:+.3f}, {less.high:+.3f}]"
+            f"the guard releases a rewrite of {self.new.share.value:.1%} of {self.flagged} flagged "
+            f"sentences, with the current adapter of {self.current.share.value:.1%}; the paired difference "
+            f"is {less.value:+.3f} [{less.low:+.3f}, {less.high:+.3f}]"
         )
 
 
@@ -103,6 +103,7 @@ def run(settings: GateSettings, *, guard: Callable[[Path], Moderator] | None = N
         "versions": package_versions(),
         "git": git_commit(),
     }
+    out.mkdir(parents=True, exist_ok=True)
     path = out / MEASURED
     path.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
     if not found.accepted:
@@ -132,11 +133,7 @@ def compare(guards: Mapping[str, Moderator], sentences: Sequence[str], *, seed: 
             adapter=name,
             share=bootstrap_mean(released[name], seed=seed),
             actions=dict(Counter(str(each.action) for each in found)),
-            refused=dict(
-                Counter(
-                    check for each in found if not _is_released(each) for check in _failed(each)
-                ).most_common()
-            ),
+            refused=_refusals(each for each in found if not _is_released(each)),
         )
         for name, found in kept.items()
     }
@@ -156,8 +153,10 @@ def _is_released(outcome: Outcome) -> bool:
     )
 
 
-def _failed(outcome: Outcome) -> set[str]:
-    return {check for edit in outcome.edits for check in edit.failed_checks}
+def _refusals(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """In how many outcomes each check refused something, the most frequent first."""
+    failed = ({check for edit in each.edits for check in edit.failed_checks} for each in outcomes)
+    return dict(Counter(check for checks in failed for check in checks).most_common())
 
 
 def _sentences(settings: GateSettings) -> list[str]:
@@ -168,8 +167,8 @@ def _sentences(settings: GateSettings) -> list[str]:
         text = record.content.get(settings.source)
         if not isinstance(text, str) or not text.strip():
             raise TrainingRowError(
-                f"{settings.dev} row {record.number}: field {settings.source} must be a text, not empty; name "
-                "another with --source"
+                f"{settings.dev} row {record.number}: field {settings.source} must be a text, not empty; "
+                "name another with --source"
             )
         found.append(text)
     return found

@@ -163,7 +163,7 @@ def load_base(
 
 
 def empty_base(folder: str | Path) -> Any:
-    """The language model of a base folder without its weights: layers and shapes alone, on torch's meta device."""
+    """The language model of a base folder without weights: layers and shapes, on torch's meta device."""
     _require_folder(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -2,12 +2,12 @@
 
     q*(v | prefix) = p(v | prefix) R(prefix v) / R(prefix),    R(prefix) = sum_v p(v | prefix) R(prefix v)
 
-Of whole responses it is q*(y) = p(y) C(y) / R(prompt), C being the oracle's label. With labels of 0 and 1 it is
-the only q with E_q[C] = 1 that has the least KL(q || p), which is -log R(prompt): minus the logarithm of 1 less
-the rate of failures. With labels between it is where KL(q || p) - E_q[log C] is least, and its distance from p is
-smaller by the expectation of -log C under it (``response_kl``). Tensors are over candidates and tail (``candidates``), the tail
-last. The tail's own R is taken to be that of the prefix, so it keeps its probability; nothing is lost where
-the candidates are the whole vocabulary.
+Of whole responses it is q*(y) = p(y) C(y) / R(prompt), C being the oracle's label. With labels of 0 and 1 it
+is the only q with E_q[C] = 1 that has the least KL(q || p), which is -log R(prompt): minus the logarithm of 1
+less the rate of failures. With labels between it is where KL(q || p) - E_q[log C] is least, and it is nearer
+to p by the expectation of -log C under it (``response_kl``). Tensors are over candidates and tail
+(``candidates``), the tail last. The tail's own R is taken to be that of the prefix, so it keeps its
+probability; nothing is lost where the candidates are the whole vocabulary.
 """
 
 from __future__ import annotations

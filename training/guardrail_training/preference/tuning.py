@@ -96,15 +96,12 @@ def run(
     identity = weights_sha256(base)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    own = drawing = None
-    if settings.pairs:
-        own = read_own_pairs(
-            settings.pairs, tokenizer=tokenizer, template=start.template, max_tokens=settings.max_tokens
-        )
-    else:
-        drawing = _drawing(
-            settings, reward=reward, start=start, tokenizer=tokenizer, identity=identity, out=out
-        )
+    pairing: _Drawing | _Own = (
+        _own_pairs(settings, tokenizer=tokenizer, start=start)
+        if settings.pairs
+        else _drawing(settings, reward=reward, start=start, tokenizer=tokenizer, identity=identity, out=out)
+    )
+    more = pairing.described
 
     # 2. The starting adapter on its base, to be trained further.
     torch.manual_seed(settings.seed)
@@ -117,31 +114,13 @@ def run(
     )
     out.mkdir(parents=True, exist_ok=True)
 
-    # 3. A user's own pairs; or its candidates for every sentence, the best and the worst of which are the pairs.
+    # 3. A user's own pairs; or candidates for every sentence: the best and the worst of each are its pair.
     with stop_on_signals() as stop:
-        formula = None
-        if drawing is None:
-            assert own is not None  # one of the two is there
-            chosen = own
-            counts = {"sentences": len(chosen), "pairs": 0}
-        else:
-            compare_missing(
-                learner,
-                drawing.sentences,
-                drawing.comparisons,
-                reward=drawing.reward,
-                tokenizer=tokenizer,
-                settings=settings,
-                fingerprint=drawing.fingerprint,
-                stop=stop,
-            )
-            numbers = [sentence.number for sentence in drawing.sentences]
-            counts = {"sentences": sum(number in drawing.comparisons for number in numbers), "pairs": 0}
-            if stop.signal:
-                return Report(step=0, steps=0, figures=counts, stopped_by=stop.signal)
-            formula = drawing.reward.formula
-            chosen = pairs_of(numbers, drawing.comparisons, margin=settings.margin)
-            reward = drawing = None  # its models take memory that training can use
+        chosen = pairing.complete(learner, tokenizer=tokenizer, settings=settings, stop=stop)
+        counts = {"sentences": pairing.done, "pairs": 0}
+        if chosen is None:  # a signal came before all sentences were compared
+            return Report(step=0, steps=0, figures=counts, stopped_by=stop.signal)
+        del reward, pairing  # their models take memory that training can use
         pairs = encode_comparisons(chosen, tokenizer=tokenizer, template=start.template)
         counts["pairs"] = len(pairs)
         batches = plan_batches(
@@ -179,7 +158,7 @@ def run(
             template=start.template.literal,
             data=[_source(settings, rows=len(pairs))],
             start=start,
-            more={"reward": formula} if formula is not None else {},
+            more=more,
         ),
         fingerprint=fingerprint,
         processes=processes,
@@ -236,6 +215,34 @@ def run(
 
 
 @dataclass(slots=True)
+class _Own:
+    """A user's own pairs."""
+
+    pairs: list[Comparison]
+
+    @property
+    def done(self) -> int:
+        """Prompts that have a pair."""
+        return len(self.pairs)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of them beside the file: nothing."""
+        return {}
+
+    def complete(
+        self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
+    ) -> list[Comparison] | None:
+        """The pairs, which are complete."""
+        return self.pairs
+
+
+def _own_pairs(settings: PreferenceSettings, *, tokenizer: Any, start: Adapter) -> _Own:
+    template, most = start.template, settings.max_tokens
+    return _Own(read_own_pairs(settings.pairs, tokenizer=tokenizer, template=template, max_tokens=most))
+
+
+@dataclass(slots=True)
 class _Drawing:
     """What candidates are drawn for and ranked by, and the comparisons that an earlier run has made."""
 
@@ -243,6 +250,35 @@ class _Drawing:
     comparisons: dict[int, Comparison]
     reward: Reward
     fingerprint: str
+
+    @property
+    def done(self) -> int:
+        """Sentences that have been compared."""
+        return sum(sentence.number in self.comparisons for sentence in self.sentences)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of the ranking."""
+        return {"reward": self.reward.formula}
+
+    def complete(
+        self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
+    ) -> list[Comparison] | None:
+        """Compares what no earlier run has; the pairs, None where a signal stopped it."""
+        compare_missing(
+            learner,
+            self.sentences,
+            self.comparisons,
+            reward=self.reward,
+            tokenizer=tokenizer,
+            settings=settings,
+            fingerprint=self.fingerprint,
+            stop=stop,
+        )
+        if stop.signal:
+            return None
+        numbers = [sentence.number for sentence in self.sentences]
+        return pairs_of(numbers, self.comparisons, margin=settings.margin)
 
 
 def _drawing(
