@@ -41,7 +41,7 @@ app.add_typer(data_sets, name="data")
 # At every start it asks for a kernel of another package, without which it works as well.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-MEASUREMENTS = ("generation", "acceptance")
+MEASUREMENTS = ("rewriter", "generation", "acceptance")
 
 
 @app.command()
@@ -228,16 +228,25 @@ def gate(settings: GateSettings) -> None:
 
 @app.command()
 def evaluate(
-    what: Annotated[str, typer.Argument(help="generation or acceptance.")],
+    what: Annotated[str, typer.Argument(help="rewriter, generation or acceptance.")],
     *,
     recipe: Recipe = None,
     data: Data = None,
     out: Out = None,
     adapter: Annotated[str | None, typer.Option(help="Adapter folder; else the shipped one.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help="Run with step-N folders.")] = None,
+    dev: Annotated[str | None, typer.Option(help="rewriter: file of sentences and references.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="rewriter: NAME=BASE or NAME=BASE,ADAPTER of any architecture; repeatable."),
+    ] = None,
     changes: Changes = None,
 ) -> None:
-    """Measures what a run's adapter writes, and writes the tables as JSON and Markdown.
+    """Measures what models write, and writes the tables as JSON and Markdown.
+
+    rewriter puts models of any architecture side by side: BLEU, ROUGE and chrF of their likeliest rewrites
+    against references, beside the untouched input, as tables and bars. Fields of the file with --set
+    source=NAME and target=NAME, the prompt of a model without an adapter with --set template=PROMPT.
 
     generation compares what a run's adapter writes with what the model wrote before; it leaves its figures
     and every sample in the run's folder, for the report.
@@ -245,7 +254,13 @@ def evaluate(
     acceptance writes a blinded sheet of what systems release (--set 'systems=["NAME=PLACE", ...]'), or reads
     filled copies back (--set 'ratings=["FIRST", "SECOND"]').
     """
-    if what == "generation":
+    if what == "rewriter":
+        from guardrail_training.evaluation import models_report
+
+        given = {"dev": dev, "out": out, "model": tuple(model) if model else None}
+        path = models_report.run(settings_of(models_report.ModelsSettings, recipe, changes, **given))
+        typer.echo((path.parent / models_report.TABLES).read_text(encoding="utf-8"))
+    elif what == "generation":
         from guardrail_training.evaluation.generation import compare
 
         options = {"data": data, "out": out, "adapter": adapter, "run": checkpoints}

@@ -426,7 +426,7 @@ def test_own_pairs_are_learned_without_candidates_or_reward(
     path.write_text("prompt,chosen,rejected\nrude cat,the cat,cat rude\nrude mat,the mat,mat rude\n")
     own = replace(settings, pairs=str(path), data=str(tmp_path / "absent"), reward="nothing of the kind")
 
-    report = run(own)
+    report = tuning.run(own)
 
     assert report.finished
     assert report.figures["pairs"] == 2
@@ -451,4 +451,4 @@ def test_a_bad_pair_is_named_before_any_model(
     path.write_text(f"prompt,chosen,rejected\n{row}\n")
 
     with pytest.raises(TrainingRowError, match=message):
-        run(replace(settings, pairs=str(path)))
+        tuning.run(replace(settings, pairs=str(path)))
