@@ -29,7 +29,7 @@ def test_trained_models_of_each_family_stand_in_one_table_and_one_figure(
 ) -> None:
     given = ["--model", f"T5 untrained={bases['t5']}"]
     for name in FAMILIES:
-        settings = small_run(name, bases[name], tmp_path / name, passes=30, rank=8, alpha=16)
+        settings = small_run(name, bases[name], tmp_path / name, passes=10, rank=8, alpha=16)
         sft.run(settings)
         step = max(Path(settings.out).glob("step-*"), key=lambda path: int(path.name.partition("-")[2]))
         given += ["--model", f"{name}={bases[name]},{step}"]
