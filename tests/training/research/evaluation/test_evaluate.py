@@ -326,7 +326,6 @@ def test_annotation_sheets_come_from_saved_outputs(tmp_path: Path) -> None:
         ({"what": "agreement", "sheets": ("one.csv",)}, "needs 2 in sheets, got 1"),
         ({"what": "annotate"}, "needs 1 in sheets, got 0"),
         ({"what": "select"}, "needs checkpoints"),
-        ({"what": "gate"}, "needs adapter"),
         ({"what": "rewriter", "samples": 0}, "samples and threads of 1 or more"),
         ({"what": "detector", "cross_source": -1}, "cross_source of 0 or more"),
     ],
