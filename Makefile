@@ -5,7 +5,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test docs test-browser screenshot lint types bench conformance format map
-IN ?= guardrail training/guardrail_training benchmarks examples
+IN ?= guardrail training/guardrail_training training/research benchmarks examples
 
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
@@ -69,7 +69,8 @@ map:
 	$(INSTALL) .
 	@touch $@
 
-.venv/installed-%: pyproject.toml constraints.txt
+# Both packages at once: each requires the other in this tree's version, which no index has.
+.venv/installed-dev: pyproject.toml training/pyproject.toml training/hatch_build.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) '.[$*]'
+	$(INSTALL) '.[dev]' --editable training
 	@touch $@

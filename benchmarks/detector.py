@@ -21,8 +21,8 @@ from transformers import BertConfig, BertModel
 from benchmarks.measure import Claim, median_seconds, report
 from guardrail.detectors.onnx import OnnxDetector
 from guardrail.manifest import Manifest, sha256_of
-from guardrail_training.detection.detector_graph import build
-from guardrail_training.detection.network import DetectorNetwork
+from research.detection.detector_graph import build
+from research.detection.network import DetectorNetwork
 
 SHIPPED = Path(__file__).parents[1] / "guardrail" / "shipped" / "detector"
 SENTENCE = "The second chapter explains how the bridge was paid for, and who had to wait for years."

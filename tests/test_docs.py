@@ -19,7 +19,7 @@ from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PACKAGES = ("guardrail", "training/guardrail_training", "benchmarks", "examples")
+PACKAGES = ("guardrail", "training/guardrail_training", "training/research", "benchmarks", "examples")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
 UNTESTED = {
     *("docs/conformance.md", "docs/regularized.md"),

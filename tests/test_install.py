@@ -77,9 +77,7 @@ def core() -> set[str]:
 def test_a_plain_install_has_no_torch_and_is_small(core: set[str]) -> None:
     assert not core & {"torch", "transformers", "peft", "safetensors", "gguf", "scikit-learn", "scipy"}
     files = [file.locate() for name in core for file in distribution(name).files or []]
-    files += [
-        path for folder in ("guardrail", "training/guardrail_training") for path in (ROOT / folder).rglob("*")
-    ]
+    files += list((ROOT / "guardrail").rglob("*"))
     size = sum(Path(path).stat().st_size for path in files if Path(path).is_file())
     assert size + PIP_AND_SETUPTOOLS <= LIMIT
 
@@ -94,7 +92,7 @@ def test_what_a_plain_install_lacks_is_not_needed_to_pull_a_base_and_to_rewrite(
     blocked = [
         top
         for top, names in packages_distributions().items()
-        if not {normal(name) for name in names} & (core | {"detox-guardrail"})
+        if not {normal(name) for name in names} & (core | {"detox-guardrail", "detox-guardrail-train"})
     ]
     assert {"torch", "transformers", "safetensors", "gguf"} <= set(blocked)
     done = subprocess.run(

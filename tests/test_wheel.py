@@ -1,9 +1,12 @@
-"""The wheel holds both packages with all that they need at run time, and nothing else."""
+"""Two wheels hold one package each with all that it needs at run time, and nothing else."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from email.parser import Parser
@@ -11,19 +14,57 @@ from pathlib import Path
 
 import pytest
 
+import guardrail
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"guardrail": ROOT / "guardrail", "guardrail_training": ROOT / "training" / "guardrail_training"}
+PROJECTS = {"guardrail": ROOT, "guardrail_training": ROOT / "training"}
+"""What each wheel holds, and the folder of its pyproject.toml."""
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, zipfile.ZipFile]]:
+    folder = tmp_path_factory.mktemp("wheels")
+    with contextlib.ExitStack() as opened:
+        yield {
+            package: opened.enter_context(zipfile.ZipFile(build(project, folder / package)))
+            for package, project in PROJECTS.items()
+        }
+
+
+@pytest.fixture
+def wheel(wheels: dict[str, zipfile.ZipFile]) -> zipfile.ZipFile:
+    return wheels["guardrail"]
+
+
+@pytest.fixture
+def trainers(wheels: dict[str, zipfile.ZipFile]) -> zipfile.ZipFile:
+    return wheels["guardrail_training"]
+
+
+def build(project: Path, out: Path, kind: str = "wheel") -> Path:
+    """The one file that building a project makes."""
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        f"--{kind}",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(project),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = folder.glob("*.whl")
-    with zipfile.ZipFile(path) as archive:
-        yield archive
+    (path,) = out.iterdir()
+    return path
+
+
+def required(wheel: zipfile.ZipFile) -> list[str]:
+    return Parser().parsestr(metadata(wheel, "METADATA")).get_all("Requires-Dist") or []
+
+
+def version(wheel: zipfile.ZipFile) -> str:
+    return str(Parser().parsestr(metadata(wheel, "METADATA"))["Version"])
 
 
 def metadata(wheel: zipfile.ZipFile, name: str) -> str:
@@ -31,27 +72,29 @@ def metadata(wheel: zipfile.ZipFile, name: str) -> str:
     return wheel.read(member).decode()
 
 
-def test_the_two_packages_are_its_only_top_level_names(wheel: zipfile.ZipFile) -> None:
-    tops = {name.partition("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+@pytest.mark.parametrize("package", PROJECTS)
+def test_a_package_is_the_only_top_level_name_of_its_wheel(
+    wheels: dict[str, zipfile.ZipFile], package: str
+) -> None:
+    tops = {name.partition("/")[0] for name in wheels[package].namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {package}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_file_of_a_package_is_in_it(wheel: zipfile.ZipFile, package: str) -> None:
-    folder = PACKAGES[package]
+@pytest.mark.parametrize("package", PROJECTS)
+def test_every_file_of_a_package_is_in_its_wheel(wheels: dict[str, zipfile.ZipFile], package: str) -> None:
+    folder = PROJECTS[package] / package
     expected = {
         f"{package}/{path.relative_to(folder).as_posix()}"
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in wheel.namelist() if name.startswith(f"{package}/")} == expected
+    assert {name for name in wheels[package].namelist() if name.startswith(f"{package}/")} == expected
 
 
 @pytest.mark.parametrize(
     "member",
     [
         "guardrail/py.typed",
-        "guardrail_training/py.typed",
         "guardrail/shipped/detector/model.onnx",
         "guardrail/shipped/detector/tokenizer.json",
         "guardrail/shipped/reading/languages.npz",
@@ -77,14 +120,43 @@ def test_it_carries_the_shipped_models_and_the_type_marker(wheel: zipfile.ZipFil
     assert wheel.getinfo(member).file_size > 0 or member.endswith("py.typed")
 
 
+@pytest.mark.parametrize(
+    "member", ["guardrail_training/py.typed", "guardrail_training/recipes/sft/smollm2-detox.toml"]
+)
+def test_the_trainers_carry_their_recipes_and_the_type_marker(trainers: zipfile.ZipFile, member: str) -> None:
+    assert trainers.getinfo(member)
+
+
 def test_the_core_needs_no_torch(wheel: zipfile.ZipFile) -> None:
-    required = Parser().parsestr(metadata(wheel, "METADATA")).get_all("Requires-Dist") or []
-    core = {line.partition(">")[0] for line in required if "extra ==" not in line}
+    core = {line.partition(">")[0] for line in required(wheel) if "extra ==" not in line}
     known = {"numpy", "onnxruntime", "platformdirs", "rich", "tenacity", "tokenizers", "tomli", "typer"}
     assert core == known  # tomli for Python 3.10 alone, whose library reads no TOML
 
 
-def test_it_installs_both_commands(wheel: zipfile.ZipFile) -> None:
-    commands = metadata(wheel, "entry_points.txt")
-    assert "guardrail = guardrail.integrations.cli:app" in commands
-    assert "guardrail-train = guardrail_training.cli:app" in commands
+def test_the_trainers_require_the_runtime_in_their_own_version(
+    wheel: zipfile.ZipFile, trainers: zipfile.ZipFile
+) -> None:
+    assert version(wheel) == version(trainers) == guardrail.__version__
+    assert f"detox-guardrail[torch]=={version(wheel)}" in required(trainers)
+    assert any(re.match(r"detox-guardrail-train; extra == .train.$", line) for line in required(wheel))
+
+
+def test_the_trainers_source_distribution_makes_the_same_wheel(
+    trainers: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    with tarfile.open(build(PROJECTS["guardrail_training"], tmp_path / "sdist", "sdist")) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    with zipfile.ZipFile(build(source, tmp_path / "wheel")) as again:
+        assert again.namelist() == trainers.namelist()
+        assert metadata(again, "METADATA") == metadata(trainers, "METADATA")
+
+
+def test_each_wheel_installs_its_own_command(wheel: zipfile.ZipFile, trainers: zipfile.ZipFile) -> None:
+    assert "guardrail = guardrail.integrations.cli:app" in metadata(wheel, "entry_points.txt")
+    assert "guardrail-train" not in metadata(wheel, "entry_points.txt")
+    assert "guardrail-train = guardrail_training.cli:app" in metadata(trainers, "entry_points.txt")
+
+
+def test_both_are_under_one_licence() -> None:
+    assert (ROOT / "training" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()

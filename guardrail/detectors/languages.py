@@ -1,7 +1,7 @@
 """Tells whether a text in Latin script is in a language that a model does not know.
 
 Each word speaks for a language by its letter groups: naive Bayes over character n-grams (Lui and Baldwin
-2012), with weights taken from the model of py3langid by ``guardrail_training.detection.languages_build``.
+2012), with weights taken from the model of py3langid by ``research.detection.languages_build``.
 What counts is by how much some other language explains the words better than every language that the model
 knows: the margin. It grows with the number of words that speak, so that a few names or a word of slang
 never reach the threshold.

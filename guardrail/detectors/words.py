@@ -1,7 +1,7 @@
 """Takes apart what is written as one word, turns back what is written backwards, spells out abbreviations.
 
 A list of English words decides: a run of letters that is a word stays, one that is not is changed if that
-makes words of all of it. The list (``guardrail_training.detection.words_build``) is ordered by frequency.
+makes words of all of it. The list (``research.detection.words_build``) is ordered by frequency.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def test_every_command_is_listed() -> None:
     done = CliRunner().invoke(app, ["--help"])
 
     assert done.exit_code == 0
-    assert all(command in done.output for command in ("sft", "detector", "evaluate"))
+    assert all(command in done.output for command in ("sft", "export", "evaluate"))
 
 
 def test_tracebacks_show_no_locals() -> None:

@@ -12,11 +12,11 @@ import torch
 from guardrail.errors import ConfigError
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
-from guardrail_training.comparison import experiment
 from guardrail_training.recipe import read_recipe
 from guardrail_training.regularized import trainer
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.settings import ALL_LINEAR
+from research.comparison import experiment
 from tests.training.regularized.conftest import ORACLE, small_settings
 from tests.training.reinforcement.conftest import WORDS, _one_thread, tiny_llama, tiny_t5, write_base
 from tests.training.reinforcement.test_families import bloom, phi

@@ -5,21 +5,22 @@ An error of this package is one line: status 2 where other arguments mend it, st
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from guardrail.errors import UsageError
 from guardrail.integrations.cli import Commands
-from guardrail_training.options import with_settings
+from guardrail_training.evaluation.gate_settings import GateSettings
+from guardrail_training.options import Base, Changes, Data, Out, Recipe, end, settings_of, with_settings
+from guardrail_training.outputs import require_writable
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.recipe import copy_recipe, recipe_file, shipped_recipes
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.supervised.settings import SftSettings
-
-if TYPE_CHECKING:
-    from guardrail_training.run import Report
 
 __all__ = ["app"]
 
@@ -34,19 +35,13 @@ app = typer.Typer(
 recipes = typer.Typer(cls=Commands, no_args_is_help=True, help="The settings that come with this package.")
 app.add_typer(recipes, name="recipes")
 
+data_sets = typer.Typer(cls=Commands, no_args_is_help=True, help="Public data sets.")
+app.add_typer(data_sets, name="data")
+
 # At every start it asks for a kernel of another package, without which it works as well.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-Recipe = Annotated[str | None, typer.Option(help="TOML file with the settings of the run.")]
-Base = Annotated[
-    str | None, typer.Option(help="Folder of the base model, or its name in 'guardrail models list'.")
-]
-Data = Annotated[str | None, typer.Option(help="Folder of the sources; else GUARDRAIL_DATA, else the hub.")]
-Out = Annotated[str | None, typer.Option(help="Folder that receives the result.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, its value as in TOML; repeatable."),
-]
+MEASUREMENTS = ("rewriter", "generation", "acceptance")
 
 
 @app.command()
@@ -58,7 +53,7 @@ def sft(settings: SftSettings) -> None:
     """
     from guardrail_training import sft as trainer
 
-    _end(trainer.run(settings))
+    end(trainer.run(settings))
 
 
 @app.command()
@@ -72,41 +67,9 @@ def records(
     """Writes instruction records to train on: pairs with one toxic and one clean side."""
     from guardrail_training.supervised.paranmt import write_records
 
+    require_writable(out)
     count = write_records(file, out, least=least, most=most)
     typer.echo(f"{count.written} records of {count.read} pairs written to {out}", err=True)
-
-
-@app.command("rewriter-data")
-def rewriter_data(
-    out: Annotated[str, typer.Argument(help="JSON Lines file that receives the pairs.")],
-    *,
-    refused: Annotated[
-        str | None, typer.Option(help="File for sentences not to be rewritten; else beside OUT.")
-    ] = None,
-    data: Data = None,
-    own: Annotated[
-        list[str] | None,
-        typer.Option(help="Hand-written pairs; repeatable. Else training/data/rewrites*.jsonl."),
-    ] = None,
-    paradetox: Annotated[int, typer.Option(help="At most so many rows of ParaDetox; 0: all.")] = 0,
-    clean: Annotated[float, typer.Option(help="Share of rows that are their own rewrite.")] = 0.12,
-    seed: Annotated[int, typer.Option(help="Of samples, styles and order.")] = 0,
-) -> None:
-    """Mixes the pairs that a rewriter is trained on: hand-written ones, ParaDetox cleaned, clean sentences.
-
-    Prints how many references each rule refused.
-    """
-    from pathlib import Path
-
-    from guardrail_training.pairs.mixture import MixtureSettings, write_mixture
-
-    files = own or sorted(map(str, Path("training/data").glob("rewrites*.jsonl")))
-    chosen = MixtureSettings(data=data or "", own=tuple(files), paradetox=paradetox, clean=clean, seed=seed)
-    beside = Path(refused) if refused else Path(out).with_suffix(".not.jsonl")
-    mixture = write_mixture(chosen, out, beside)
-    for title, counts in mixture.counts().items():
-        typer.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    typer.echo(f"written to {out} and {beside}", err=True)
 
 
 @app.command()
@@ -118,7 +81,7 @@ def ppo(settings: PpoSettings) -> None:
     """
     from guardrail_training.reinforcement import ppo as trainer
 
-    _end(trainer.run(settings))
+    end(trainer.run(settings))
 
 
 @app.command()
@@ -130,36 +93,19 @@ def preference(settings: PreferenceSettings) -> None:
     """
     from guardrail_training.preference import tuning as trainer
 
-    _end(trainer.run(settings))
+    end(trainer.run(settings))
 
 
 @app.command()
 @with_settings(RegularizedSettings)
-def regularized(
-    settings: RegularizedSettings,
-    *,
-    row: Annotated[str | None, typer.Option(help="Trains and measures a row of the comparison.")] = None,
-) -> None:
+def regularized(settings: RegularizedSettings) -> None:
     """Fine-tunes a language model under a constraint; the same command continues an interrupted run.
 
-    Ends with status 130 if a signal stopped it: its checkpoint is written then. With --row it writes
-    training/results/regularized/ROW-SEED.json and the table of all rows there; ROW is base, best-of-n, sft,
-    filtering, rl, decoding, regularized, regularized-adaptive, regularized-sequential, classify-sft or
-    classify-regularized.
+    Ends with status 130 if a signal stopped it: its checkpoint is written then.
     """
-    if row is not None:
-        from guardrail_training.comparison import experiment, table
-
-        try:
-            path = experiment.run_row(row, settings)
-        except experiment.RowStoppedError as stopped:
-            typer.echo(str(stopped), err=True)
-            raise typer.Exit(130) from None
-        typer.echo(f"written to {path} and {table.write_comparison(path.parent)}", err=True)
-        return
     from guardrail_training.regularized import trainer
 
-    _end(trainer.run(settings))
+    end(trainer.run(settings))
 
 
 @recipes.command("list")
@@ -185,60 +131,6 @@ def copy(
 
 
 @app.command()
-def detector(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
-) -> None:
-    """Trains, calibrates and exports the detector."""
-    from guardrail_training.detection import detector as trainer
-
-    path = trainer.run(_settings(trainer.DetectorSettings, recipe, changes, base=base, data=data, out=out))
-    typer.echo(f"written to {path}", err=True)
-
-
-@app.command()
-def verifier(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
-) -> None:
-    """Trains, calibrates and exports the verifier, which judges rewrites as a reader would."""
-    from guardrail_training.verifier import verifier as trainer
-
-    path = trainer.run(_settings(trainer.VerifierSettings, recipe, changes, base=base, data=data, out=out))
-    typer.echo(f"written to {path}", err=True)
-
-
-@app.command()
-def tagger(
-    *, recipe: Recipe = None, base: Base = None, data: Data = None, out: Out = None, changes: Changes = None
-) -> None:
-    """Trains and exports the tagger, which says of each word whether it stays, goes or is replaced."""
-    from guardrail_training.tagger import tagger as trainer
-
-    path = trainer.run(_settings(trainer.TaggerSettings, recipe, changes, base=base, data=data, out=out))
-    typer.echo(f"written to {path}", err=True)
-
-
-@app.command("detector-scores")
-def detector_scores(
-    network: Annotated[str, typer.Argument(help="network.safetensors of a larger encoder's training.")],
-    scores: Annotated[str, typer.Argument(help="File to write, for the setting soft of a training.")],
-    *,
-    encoder: Annotated[str, typer.Option(help="The larger encoder that the network was trained on.")],
-    recipe: Recipe = None,
-    base: Base = None,
-    data: Data = None,
-    out: Out = None,
-    changes: Changes = None,
-) -> None:
-    """Scores the texts that a detector's training with these settings will draw, by a larger network."""
-    from guardrail_training.detection.settings import DetectorSettings
-    from guardrail_training.detection.soft_scores import training_scores
-
-    settings = _settings(DetectorSettings, recipe, changes, base=base, data=data, out=out)
-    training_scores(settings, base=encoder, network=network).save(scores)
-    typer.echo(f"written to {scores}", err=True)
-
-
-@app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a run, or one of its step-N folders.")],
     *,
@@ -260,6 +152,8 @@ def export(
     """Writes a run's result as one folder: weights, manifest, model card."""
     from guardrail_training.export import hub, release
 
+    require_writable(out, folder=True)
+
     chosen = release.ExportSettings(
         run=run,
         out=out,
@@ -275,61 +169,111 @@ def export(
         typer.echo(f"pushed to {hub.push(out, push, private=not public)}", err=True)
 
 
+@app.command("import")
+def import_(
+    adapter: Annotated[str, typer.Argument(help="Folder that peft wrote.")],
+    *,
+    template: Annotated[str, typer.Option(help="The prompt it was trained with, {text} for the text.")],
+    out: Annotated[str, typer.Option(help="New folder that receives the adapter.")],
+    base: Annotated[
+        str, typer.Option(help="Its base: a folder, or a name in 'guardrail models list'.")
+    ] = "smollm2-135m-instruct",
+    name: Annotated[str | None, typer.Option(help="What it is called; else as its folder.")] = None,
+    licence: Annotated[str, typer.Option(help="Its licence, as SPDX.")] = "NOASSERTION",
+) -> None:
+    """Takes a plain peft adapter over, checked and with a manifest, as a start for every trainer."""
+    from guardrail_training.imported import import_adapter
+
+    path = import_adapter(
+        adapter, base=base, out=out, template=template.replace("\\n", "\n"), name=name, licence=licence
+    )
+    typer.echo(f"written to {path}", err=True)
+
+
+@data_sets.command("pull")
+def pull_data(
+    name: Annotated[str, typer.Argument(help="A name of 'data list', or OWNER/NAME on a hub.")],
+    *,
+    out: Annotated[str, typer.Option(help="Data folder; the set goes into OUT/NAME.")] = "data",
+    source: Annotated[str | None, typer.Option("--from", help="Folder with the set's files.")] = None,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the hub.")] = "main",
+) -> None:
+    """Fetches a public data set into the files that the trainers read (train.jsonl, dev.jsonl)."""
+    from guardrail_training.public_sets import pull
+
+    pulled = pull(name, out=out, source=source, revision=revision)
+    parts = ", ".join(f"{part} {rows}" for part, rows in pulled.rows.items())
+    typer.echo(f"written to {pulled.folder}: {parts}", err=True)
+
+
+@data_sets.command("list")
+def list_data() -> None:
+    """Names the public sets that are brought into this package's fields, with hub id and licence."""
+    from guardrail_training.public_sets import LISTED
+
+    for name, each in LISTED.items():
+        typer.echo(f"{name:12} {each.repo:34} {each.licence}")
+
+
+@app.command()
+@with_settings(GateSettings)
+def gate(settings: GateSettings) -> None:
+    """Ends with status 1 if the guard would release fewer rewrites than with the adapter in use."""
+    from guardrail_training.evaluation.gate import run
+
+    path = run(settings)
+    typer.echo(json.loads(path.read_text(encoding="utf-8"))["reason"])
+    typer.echo(f"written to {path}", err=True)
+
+
 @app.command()
 def evaluate(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="judges, detector, rewriter, acceptance, checks, select, gate, generation, "
-            "preference-judge, annotate or agreement."
-        ),
-    ],
+    what: Annotated[str, typer.Argument(help="rewriter, generation or acceptance.")],
     *,
     recipe: Recipe = None,
     data: Data = None,
     out: Out = None,
     adapter: Annotated[str | None, typer.Option(help="Adapter folder; else the shipped one.")] = None,
-    pilot: Annotated[str | None, typer.Option(help="Adapter folder of the pilot's recipe.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help="Run with step-N folders.")] = None,
-    card: Annotated[str | None, typer.Option(help="Model card that receives the tables.")] = None,
+    dev: Annotated[str | None, typer.Option(help="rewriter: file of sentences and references.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="rewriter: NAME=BASE or NAME=BASE,ADAPTER of any architecture; repeatable."),
+    ] = None,
     changes: Changes = None,
 ) -> None:
-    """Measures detectors and rewriters and writes the tables as JSON and Markdown.
+    """Measures what models write, and writes the tables as JSON and Markdown.
 
-    rewriter puts other adapters beside --adapter with --set 'also=["NAME=FOLDER", ...]', and names its own
-    method with --set method=NAME; --card fills a model card with the tables.
+    rewriter puts models of any architecture side by side: BLEU, ROUGE and chrF of their likeliest rewrites
+    against references, beside the untouched input, as tables and bars. Fields of the file with --set
+    source=NAME and target=NAME, the prompt of a model without an adapter with --set template=PROMPT.
 
     generation compares what a run's adapter writes with what the model wrote before; it leaves its figures
-    and every sample in the run's folder, for the report. preference-judge finds out whether a model can tell
-    the better of two continuations, and prints win rates where it can.
+    and every sample in the run's folder, for the report.
 
     acceptance writes a blinded sheet of what systems release (--set 'systems=["NAME=PLACE", ...]'), or reads
     filled copies back (--set 'ratings=["FIRST", "SECOND"]').
     """
-    options = {"data": data, "out": out, "adapter": adapter, "pilot": pilot, "card": card}
-    if what == "generation":
+    if what == "rewriter":
+        from guardrail_training.evaluation import models_report
+
+        given = {"dev": dev, "out": out, "model": tuple(model) if model else None}
+        path = models_report.run(settings_of(models_report.ModelsSettings, recipe, changes, **given))
+        typer.echo((path.parent / models_report.TABLES).read_text(encoding="utf-8"))
+    elif what == "generation":
         from guardrail_training.evaluation.generation import compare
 
-        path = compare.run(_settings(compare.GenerationSettings, recipe, changes, run=checkpoints, **options))
+        options = {"data": data, "out": out, "adapter": adapter, "run": checkpoints}
+        path = compare.run(settings_of(compare.GenerationSettings, recipe, changes, **options))
     elif what == "acceptance":
         from guardrail_training.evaluation.acceptance import run as acceptance
 
-        chosen = _settings(acceptance.AcceptanceSettings, recipe, changes, data=data, out=out)
+        chosen = settings_of(acceptance.AcceptanceSettings, recipe, changes, data=data, out=out)
         path = acceptance.run(chosen)
         if chosen.ratings:
             typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
-    elif what == "preference-judge":
-        from guardrail_training.comparison import preference_judge
-
-        settings = _settings(preference_judge.PreferenceJudgeSettings, recipe, changes, **options)
-        found = preference_judge.run(settings)
-        typer.echo(found.says)
-        path = found.path
     else:
-        from guardrail_training.evaluation import evaluate as evaluation
-
-        options |= {"what": what, "checkpoints": checkpoints}
-        path = evaluation.run(_settings(evaluation.EvaluateSettings, recipe, changes, **options))
+        raise UsageError(f"evaluate what must be one of {', '.join(MEASUREMENTS)}, got {what!r}")
     typer.echo(f"written to {path}", err=True)
 
 
@@ -352,19 +296,7 @@ def report(
     """
     from guardrail_training.report.write import write_report
 
+    if out is not None:
+        require_writable(out)
     path = write_report(run, out=out, rows=rows, results=results or ())
     typer.echo(f"written to {path}", err=True)
-
-
-def _end(report: Report) -> None:
-    typer.echo(str(report), err=True)
-    if not report.finished:
-        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
-        raise typer.Exit(130)
-
-
-def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: str | None) -> Any:
-    from guardrail_training.recipe import parse_changes, read_recipe
-
-    given = {name: value for name, value in options.items() if value is not None}
-    return read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given)

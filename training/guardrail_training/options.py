@@ -1,4 +1,4 @@
-"""Makes a command of a function that takes settings: every setting is an option of the command line."""
+"""What commands share: every setting is an option of the command line, and a run ends with its report."""
 
 from __future__ import annotations
 
@@ -6,26 +6,56 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
 from guardrail.config.settings import hints_of
+from guardrail_training.outputs import require_writable
 from guardrail_training.recipe import parse_changes, read_recipe
 from guardrail_training.settings import Setting
 
-__all__ = ["with_settings"]
+if TYPE_CHECKING:
+    from guardrail_training.run import Report
+
+__all__ = ["Base", "Changes", "Data", "Out", "Recipe", "end", "settings_of", "with_settings"]
 
 Kind = TypeVar("Kind")
 
-RECIPE = Annotated[
+Recipe = Annotated[
     str | None,
     typer.Option(help="Settings of the run: a name in 'guardrail-train recipes list', or a TOML file."),
 ]
-CHANGES = Annotated[
+Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, its value as in TOML; repeatable."),
 ]
+Base = Annotated[
+    str | None, typer.Option(help="Folder of the base model, or its name in 'guardrail models list'.")
+]
+Data = Annotated[str | None, typer.Option(help="Folder of the sources; else GUARDRAIL_DATA, else the hub.")]
+Out = Annotated[str | None, typer.Option(help="Folder that receives the result.")]
+
+
+def settings_of(kind: type[Any], recipe: str | None, changes: list[str] | None, **options: Any) -> Any:
+    """Settings from a recipe, under ``--set``, under options that were given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return _writable(read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given))
+
+
+def _writable(settings: Kind) -> Kind:
+    """The settings, if a result can be written into their folder."""
+    if out := getattr(settings, "out", None):
+        require_writable(out, folder=True)
+    return settings
+
+
+def end(report: Report) -> None:
+    """Prints how a run ended; status 130 where a signal stopped it."""
+    typer.echo(str(report), err=True)
+    if not report.finished:
+        typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
+        raise typer.Exit(130)
 
 
 def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -45,9 +75,10 @@ def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[.
             chosen = {name: given.pop(name) for name in names}
             overrides = {name: value for name, value in chosen.items() if value not in (None, [])}
             overrides = parse_changes(given.pop("changes") or []) | overrides
-            command(read_recipe(given.pop("recipe"), settings=kind, overrides=overrides), **given)
+            settings = read_recipe(given.pop("recipe"), settings=kind, overrides=overrides)
+            command(_writable(settings), **given)
 
-        shared = [_parameter("recipe", RECIPE), _parameter("changes", CHANGES)]
+        shared = [_parameter("recipe", Recipe), _parameter("changes", Changes)]
         parameters = [*shared, *options, *own]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from guardrail.config.settings import key_error, toml_or_text, typed
 from guardrail.errors import ConfigError, UsageError
 from guardrail.models.files import read_toml
+from guardrail_training.outputs import require_writable
 
 __all__ = [
     "SHIPPED",
@@ -71,6 +72,7 @@ def copy_recipe(name: str, to: str | Path) -> Path:
     to = Path(to)
     if to.exists():
         raise UsageError(f"{to} exists: choose another file")
+    require_writable(to)
     to.write_text(recipe_file(name).read_text(encoding="utf-8"), encoding="utf-8")
     return to
 

@@ -14,7 +14,13 @@ from guardrail_training.nado.balance import (
     success_rate,
 )
 from guardrail_training.nado.candidates import likely_tokens, over_candidates
-from guardrail_training.nado.posterior import expected_success, posterior, prefix_weights, token_kl
+from guardrail_training.nado.posterior import (
+    expected_success,
+    posterior,
+    prefix_weights,
+    response_kl,
+    token_kl,
+)
 from tests.training.nado import toy
 
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
@@ -73,6 +79,38 @@ def test_the_regularizer_of_responses_is_minus_the_log_of_one_less_the_toxic_rat
     assert float((reached[:, None] * weights * before).sum()) == pytest.approx(
         -math.log(1 - toxic_rate), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("oracle", [toy.satisfies, toy.hard])
+def test_the_distance_of_the_target_is_known_from_labels_and_probabilities_alone(
+    table: torch.Tensor, oracle: object
+) -> None:
+    success, labels = toy.success_by_enumeration(table, oracle), toy.labels(oracle)
+    log_p = toy.response_logprobs(table)
+    under_q = log_p.exp() * labels / success[()]
+    slow = sum(float(q * (q.log() - p)) for q, p in zip(under_q, log_p, strict=True) if q > 0)
+
+    found = response_kl(labels, log_p.exp())
+
+    assert found == pytest.approx(slow, abs=1e-6)
+    # It is what the tokens' divergences add up to along responses of the target.
+    along = toy.rows()
+    kl = token_kl(posterior(whole(table), toy.log_success_table(success)), whole(table))
+    assert found == pytest.approx(float((under_q[:, None] * kl[along.before] * along.mask).sum()), abs=1e-6)
+
+
+def test_labels_between_no_and_yes_bring_the_target_nearer_than_minus_the_log_of_their_mean(
+    table: torch.Tensor,
+) -> None:
+    reached = toy.response_logprobs(table).exp()
+    for oracle, is_equal in ((toy.hard, True), (toy.satisfies, False)):
+        minus_log = -math.log(toy.success_by_enumeration(table, oracle)[()])
+        found = response_kl(toy.labels(oracle), reached)
+        assert found == pytest.approx(minus_log, abs=1e-9) if is_equal else found < minus_log - 0.02
+
+
+def test_the_same_label_everywhere_asks_for_no_distance() -> None:
+    assert response_kl(torch.full((9,), 0.4), torch.ones(9)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_gradient_of_the_regularizer_equals_that_of_the_sum_over_responses(table: torch.Tensor) -> None:

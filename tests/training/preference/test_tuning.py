@@ -417,3 +417,38 @@ def test_a_command_that_a_signal_stopped_ends_with_status_130(monkeypatch: pytes
 
     assert done.exit_code == 130
     assert "stopped by SIGTERM; the same command continues" in done.output
+
+
+def test_own_pairs_are_learned_without_candidates_or_reward(
+    settings: PreferenceSettings, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("prompt,chosen,rejected\nrude cat,the cat,cat rude\nrude mat,the mat,mat rude\n")
+    own = replace(settings, pairs=str(path), data=str(tmp_path / "absent"), reward="nothing of the kind")
+
+    report = tuning.run(own)
+
+    assert report.finished
+    assert report.figures["pairs"] == 2
+    assert not (Path(own.out) / "pairs.jsonl").exists()
+    step = max(Path(own.out).glob("step-*"))
+    (data,) = json.loads((step / "manifest.json").read_text())["data"]
+    assert (data["name"], data["rows"]) == ("own.csv", 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("rude cat,,cat", "row 2: field chosen must be a text"),
+        ("rude cat,the cat,the cat", "row 2: chosen and rejected are the same"),
+        ("rude cat,the cat", "row 2"),
+    ],
+)
+def test_a_bad_pair_is_named_before_any_model(
+    settings: PreferenceSettings, tmp_path: Path, row: str, message: str
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(f"prompt,chosen,rejected\n{row}\n")
+
+    with pytest.raises(TrainingRowError, match=message):
+        tuning.run(replace(settings, pairs=str(path)))

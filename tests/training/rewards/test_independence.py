@@ -12,17 +12,19 @@ import pytest
 
 from guardrail.errors import ConfigError
 from guardrail.models.sources import SOURCES
-from guardrail_training.evaluation import judges, similarity
+from guardrail_training.evaluation import similarity
 from guardrail_training.evaluation.judges import Judge
 from guardrail_training.rewards import independence
 from guardrail_training.rewards.algebra import Answer, named
 from guardrail_training.rewards.independence import RESERVED, check_independent, identities
 from guardrail_training.rewards.surface import copied
+from research.evaluation import judges
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = {
     "guardrail": ROOT / "guardrail",
     "guardrail_training": ROOT / "training" / "guardrail_training",
+    "research": ROOT / "training" / "research",
 }
 INSTRUMENTS = {judges.__name__, similarity.__name__, "profanity_check", "sklearn"}
 
@@ -85,7 +87,7 @@ def test_no_gate_and_no_reward_imports_an_instrument_of_the_reports(package: str
 
 
 def test_the_search_for_imports_would_find_one() -> None:
-    assert reachable({"guardrail_training.evaluation.evaluate"}) & INSTRUMENTS
+    assert reachable({"research.evaluation.evaluate"}) & INSTRUMENTS
 
 
 def judge(name: str) -> Judge:

@@ -12,7 +12,7 @@ from typing import Any
 
 from guardrail.errors import UsageError
 
-__all__ = ["detector_tables", "fill_card", "judge_table", "rewriter_tables", "sample_listing", "table"]
+__all__ = ["fill_card", "interval", "rewriter_tables", "sample_listing", "table"]
 
 Result = Mapping[str, Any]
 BLOCK = "<!-- results:{name} -->", "<!-- /results:{name} -->"
@@ -35,97 +35,10 @@ def _cell(value: object) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
-def _interval(value: Result, *, sign: str = "") -> str:
+def interval(value: Result, *, sign: str = "") -> str:
+    """A figure with its interval."""
     middle, low, high = (f"{value[name]:{sign}.3f}" for name in ("value", "low", "high"))
     return f"{middle} [{low}, {high}]"
-
-
-def judge_table(result: Result) -> str:
-    """How the judges do on ParaDetox's two sides."""
-    rows = [
-        [
-            each["judge"],
-            part,
-            each["threshold"],
-            each["auc"],
-            f"{each['toxic_called_clean']:.3f} of {each['toxic']}",
-            f"{each['neutral_called_clean']:.3f} of {each['neutral']}",
-            f"{each['toxic_mean']:.3f} / {each['neutral_mean']:.3f}",
-        ]
-        for part, reports in result["judges"].items()
-        for each in reports
-    ]
-    header = ["judge", "part", "threshold", "AUC", "toxic side called clean", "neutral side called clean"]
-    return table([*header, "mean score, toxic / neutral"], rows)
-
-
-def detector_tables(result: Result) -> str:
-    """Ranking per source and label, flag rates, templates, embedding; cross-source figures if measured."""
-    pieces = ["### Each source's question\n", _task_table(result["tasks"])]
-    pieces += ["### Flagged by the presets\n", _preset_table(result["rates"])]
-    pieces += [f"Span F1 on the dev posts of Toxic Spans: {result['span_f1']:.3f}\n"]
-    pieces += ["### Ranking by label\n", _ranking_table(result["rankings"])]
-    pooled = [{**each, "source": name} for name, each in result["pooled"].items()]
-    pieces += ["### All sources together, and the project's own template sentences\n", _ranking_table(pooled)]
-    rows = [[each["kind"], each["pairs"], each["spearman"]] for each in result["embedding"]]
-    header = ["sentence pairs", "n", "rank correlation with the original"]
-    pieces += ["### Embedding\n", table(header, rows)]
-    if result.get("cross_source"):
-        crossed = [
-            {
-                **each,
-                "source": f"{each['tested_on']} (trained without, {each['texts']} texts)",
-            }
-            for each in result["cross_source"]
-        ]
-        pieces += ["### Sources never seen in training\n", _ranking_table(crossed)]
-    return "\n".join(pieces)
-
-
-def _ranking_table(rows: Iterable[Result]) -> str:
-    header = [
-        "source",
-        "label",
-        "toxic",
-        "clean",
-        "AUC",
-        "AP",
-        "F1",
-        "recall at 1 % FPR",
-        "recall at 5 % FPR",
-    ]
-    names = ("positives", "negatives", "auc", "average_precision", "f1", "recall_at_1", "recall_at_5")
-    return table(
-        header, [[row["source"], row["label"], *(row["ranking"][name] for name in names)] for row in rows]
-    )
-
-
-def _task_table(tasks: Iterable[Result]) -> str:
-    header = ["source: what is positive", "label", "n positive / negative", "AUC", "calibration error"]
-    header += ["assistant: recall", "false alarms", "community: recall", "false alarms"]
-    rows = []
-    for each in tasks:
-        shares = [
-            f"{each[side][use]['value']:.3f}"
-            for use in ("assistant", "community")
-            for side in ("recall", "false_alarms")
-        ]
-        counts = f"{each['positives']} / {each['negatives']}"
-        rows.append(
-            [each["task"], each["label"], counts, _interval(each["auc"]), each["calibration_error"], *shares]
-        )
-    return table(header, rows)
-
-
-def _preset_table(rates: Result) -> str:
-    """What should be flagged and what should not, a column for each preset."""
-    first = next(iter(rates.values()))
-    rows = [
-        [kind, name, rate["n"], *(_interval(by_use[kind][name]) for by_use in rates.values())]
-        for kind, sets in first.items()
-        for name, rate in sets.items()
-    ]
-    return table(["should be", "set", "n", *rates], rows)
 
 
 def rewriter_tables(result: Result) -> str:
@@ -142,7 +55,7 @@ def rewriter_tables(result: Result) -> str:
         pieces += [title, _joint_table(blocks), _overlap_table(blocks)]
     if result["advantages"]:
         rows = [
-            [each["over"], each["j"]["n"], each["judge"], _interval(each["j"])]
+            [each["over"], each["j"]["n"], each["judge"], interval(each["j"])]
             for each in result["advantages"]
         ]
         header = ["over", "shared sentences", "judge", "difference in J, with 95 % interval"]
@@ -165,9 +78,9 @@ def _method_table(result: Result) -> str:
                 each["method"],
                 block["n"],
                 style,
-                _interval(each["similarity"]),
-                _interval(each["chrf"]),
-                _interval(ratio) if ratio else None,
+                interval(each["similarity"]),
+                interval(each["chrf"]),
+                interval(ratio) if ratio else None,
                 joint,
                 _judged(less["j"], less["lower"], sign="+") if less else None,
             ]
@@ -176,7 +89,7 @@ def _method_table(result: Result) -> str:
 
 
 def _judged(by_judge: Result, judge: str, *, sign: str = "") -> str:
-    return f"{_interval(by_judge[judge], sign=sign)} {judge}"
+    return f"{interval(by_judge[judge], sign=sign)} {judge}"
 
 
 def _joint_table(blocks: Iterable[Result]) -> str:
@@ -193,11 +106,11 @@ def _joint_table(blocks: Iterable[Result]) -> str:
         [
             block["system"],
             block["n"],
-            _interval(block["sta"][block["lower"]["sta"]]),
+            interval(block["sta"][block["lower"]["sta"]]),
             block["lower"]["sta"],
             next(iter(block["similarity"].values())),
-            _interval(block["j_first"][block["lower"]["j_first"]]),
-            _interval(block["j_best"][block["lower"]["j_best"]]),
+            interval(block["j_first"][block["lower"]["j_first"]]),
+            interval(block["j_best"][block["lower"]["j_best"]]),
         ]
         for block in blocks
     ]

@@ -12,7 +12,7 @@ __all__ = ["model_card"]
 
 BLOCK = "<!-- results:rewriter -->\n{content}\n<!-- /results:rewriter -->"
 UNMEASURED = (
-    "Not measured yet. `guardrail-train evaluate rewriter` writes the tables, `guardrail-train export "
+    "Not measured yet. `python -m research evaluate rewriter` writes the tables, `guardrail-train export "
     "--results` puts them here."
 )
 LIMITS = """\

@@ -38,7 +38,7 @@ class ExportSettings:
     base         name or folder of the base to merge into; None: the run's own
     dtype        of merged weights, float32 or bfloat16; merging itself is done in float32
     temperature  at which ``rewrite`` samples from an adapter, above 0; None: its own. A guard never does
-    results      JSON file of ``guardrail-train evaluate rewriter`` whose tables go into the model card
+    results      JSON file of ``python -m research evaluate rewriter`` whose tables go into the model card
     """
 
     run: str
@@ -116,7 +116,7 @@ def _results(path: str | None) -> Mapping[str, Any] | None:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"results: {path} not found; 'guardrail-train evaluate rewriter' writes it"
+            f"results: {path} not found; 'python -m research evaluate rewriter' writes it"
         ) from None
     except ValueError:
         raise UsageError(f"results: {path} is not valid JSON") from None

@@ -22,6 +22,7 @@ __all__ = [
     "ParameterCount",
     "autocast",
     "count_parameters",
+    "empty_base",
     "load_base",
     "load_ending_tokenizer",
     "load_tokenizer",
@@ -159,6 +160,15 @@ def load_base(
     model.config.use_cache = False
     model.requires_grad_(False)
     return model.eval() if more else model.eval().to(device)
+
+
+def empty_base(folder: str | Path) -> Any:
+    """The language model of a base folder without weights: layers and shapes, on torch's meta device."""
+    _require_folder(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with quiet_transformers(), torch.device("meta"):
+        return kind.from_config(config)
 
 
 def _remove_dropout(config: Any) -> None:

@@ -2,18 +2,24 @@
 
     q*(v | prefix) = p(v | prefix) R(prefix v) / R(prefix),    R(prefix) = sum_v p(v | prefix) R(prefix v)
 
-It is the only q with E_q[success] = 1 that has the least KL(q || p), which is -log R(prompt): minus the
-logarithm of 1 less the rate of failures. Tensors are over candidates and tail (``candidates``), the tail
-last. The tail's own R is taken to be that of the prefix, so it keeps its probability; nothing is lost where
-the candidates are the whole vocabulary.
+Of whole responses it is q*(y) = p(y) C(y) / R(prompt), C being the oracle's label. With labels of 0 and 1 it
+is the only q with E_q[C] = 1 that has the least KL(q || p), which is -log R(prompt): minus the logarithm of 1
+less the rate of failures. With labels between it is where KL(q || p) - E_q[log C] is least, and it is nearer
+to p by the expectation of -log C under it (``response_kl``). Tensors are over candidates and tail
+(``candidates``), the tail last. The tail's own R is taken to be that of the prefix, so it keeps its
+probability; nothing is lost where the candidates are the whole vocabulary.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["expected_success", "posterior", "prefix_weights", "token_kl"]
+from guardrail_training.nado.balance import success_rate
+
+__all__ = ["expected_success", "posterior", "prefix_weights", "response_kl", "token_kl"]
 
 
 def expected_success(log_p: Tensor, log_success: Tensor) -> Tensor:
@@ -51,6 +57,18 @@ def token_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     log_q = log_q.detach()
     q = log_q.exp()
     return torch.where(q > 0, q * (log_q - log_p), 0.0).sum(dim=1)
+
+
+def response_kl(labels: Tensor, weights: Tensor) -> float:
+    """KL(q* || p) of whole responses in nats, from responses of p with labels in 0..1, both ``(rows,)``.
+
+    ``weights`` are the responses' probabilities, or the importance weights of drawn ones. It is the mean of
+    log C under q* less log R; log C is 0 wherever q* puts anything if labels are 0 and 1. Prompts are taken
+    together: the mean over prompts of their own distances takes many responses of each.
+    """
+    rate = success_rate(labels, weights)
+    log_label = float((weights * torch.xlogy(labels, labels)).sum() / weights.sum()) / rate
+    return log_label - math.log(rate)
 
 
 def prefix_weights(log_success: Tensor, *, most: float = torch.inf) -> Tensor:

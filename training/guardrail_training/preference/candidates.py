@@ -35,6 +35,7 @@ __all__ = [
     "draw_sentences",
     "pairs_of",
     "read_comparisons",
+    "read_own_pairs",
 ]
 
 COLD = 1e-4
@@ -277,6 +278,45 @@ def _comparison(record: Record, *, where: Path, fingerprint: str) -> Comparison:
             "or remove the file"
         )
     return Comparison(**{name: record[name] for name in FIELDS if name != "fingerprint"})
+
+
+def read_own_pairs(
+    path: str | Path, *, tokenizer: Any, template: Template, max_tokens: int
+) -> list[Comparison]:
+    """A user's own pairs: rows with ``prompt``, ``chosen`` and ``rejected``, all texts.
+
+    The prompt is the text that stands in the template. Raises TrainingRowError for a row with an empty field,
+    with twice the same response, or with more than ``max_tokens``.
+    """
+    found = []
+    for record in read_records(path, fields={"prompt": str, "chosen": str, "rejected": str}):
+        where = f"{path} row {record.number}"
+        texts = {name: record[name].strip() for name in ("prompt", "chosen", "rejected")}
+        if empty := [name for name, text in texts.items() if not text]:
+            raise TrainingRowError(f"{where}: field {empty[0]} must be a text, not empty")
+        if texts["chosen"] == texts["rejected"]:
+            raise TrainingRowError(f"{where}: chosen and rejected are the same text")
+        longest = len(template.encode(tokenizer, texts["prompt"])) + 1
+        longest += max(
+            len(tokenizer.encode(texts[name], add_special_tokens=False)) for name in ("chosen", "rejected")
+        )
+        if longest > max_tokens:
+            raise TrainingRowError(
+                f"{where}: prompt and response have {longest} tokens, more than max_tokens = {max_tokens}; "
+                "raise it or remove the row"
+            )
+        found.append(
+            Comparison(
+                row=record.number,
+                query=texts["prompt"],
+                candidates=2,
+                chosen=texts["chosen"],
+                rejected=texts["rejected"],
+                score_chosen=1.0,
+                score_rejected=0.0,
+            )
+        )
+    return found
 
 
 def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerprint: str) -> None:

@@ -29,6 +29,12 @@ class PreferenceSettings(TrainingSettings):
         None, "Folder of the adapter that is tuned; else the shipped one.", group=MODEL, is_place=True
     )
     out: str = setting("runs/preference", "Folder that receives the result.", group=OUTPUT, is_place=True)
+    pairs: str = setting(
+        "",
+        "File of your own pairs (prompt, chosen, rejected) in place of candidates; no reward is needed then.",
+        group=DATA,
+        is_place=True,
+    )
     sentences: int = setting(2000, "Rows that are drawn.", group=CANDIDATES, min=1)
     candidates: int = setting(
         6, "Responses sampled to each, besides the greedy one; 0 needs references.", group=CANDIDATES, min=0

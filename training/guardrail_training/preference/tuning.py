@@ -29,6 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from guardrail.errors import ConfigError
 from guardrail.manifest import Template, sha256_of
+from guardrail.rewriters.adapter import Adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import StopRequest, stop_on_signals
 from guardrail_training.data import bucketed_batches, drop_copies, load_paradetox
@@ -36,10 +37,12 @@ from guardrail_training.modeling import Example, encode_example, resume_adapter,
 from guardrail_training.preference.candidates import (
     FILENAME,
     Comparison,
+    Sentence,
     compare_missing,
     draw_sentences,
     pairs_of,
     read_comparisons,
+    read_own_pairs,
 )
 from guardrail_training.preference.losses import PairLogprobs, dpo_objective, orpo_objective
 from guardrail_training.preference.settings import PreferenceSettings
@@ -90,21 +93,15 @@ def run(
     dtype = modeling.resolve_dtype(settings.dtype, device)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     pad_id: int = tokenizer.pad_token_id
-    rows = drop_copies(load_paradetox(settings.data, split="train"))
-    sentences = draw_sentences(rows, tokenizer=tokenizer, template=start.template, settings=settings)
+    identity = weights_sha256(base)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    reward = independent_reward(settings.reward, reward, device=settings.device)
-    identity = weights_sha256(base)
-    ranking = fingerprint_of(
-        settings.of_ranking(),
-        start,
-        [
-            [reward.formula, *sorted(reward.models), identity],
-            *([row.number, row.source, *row.references] for row in rows),
-        ],
+    pairing: _Drawing | _Own = (
+        _own_pairs(settings, tokenizer=tokenizer, start=start)
+        if settings.pairs
+        else _drawing(settings, reward=reward, start=start, tokenizer=tokenizer, identity=identity, out=out)
     )
-    comparisons = read_comparisons(out / FILENAME, fingerprint=ranking)
+    more = pairing.described
 
     # 2. The starting adapter on its base, to be trained further.
     torch.manual_seed(settings.seed)
@@ -117,25 +114,13 @@ def run(
     )
     out.mkdir(parents=True, exist_ok=True)
 
-    # 3. Its candidates for every sentence; the best and the worst of them are the pairs.
+    # 3. A user's own pairs; or candidates for every sentence: the best and the worst of each are its pair.
     with stop_on_signals() as stop:
-        compare_missing(
-            learner,
-            sentences,
-            comparisons,
-            reward=reward,
-            tokenizer=tokenizer,
-            settings=settings,
-            fingerprint=ranking,
-            stop=stop,
-        )
-        numbers = [sentence.number for sentence in sentences]
-        counts = {"sentences": sum(number in comparisons for number in numbers), "pairs": 0}
-        if stop.signal:
+        chosen = pairing.complete(learner, tokenizer=tokenizer, settings=settings, stop=stop)
+        counts = {"sentences": pairing.done, "pairs": 0}
+        if chosen is None:  # a signal came before all sentences were compared
             return Report(step=0, steps=0, figures=counts, stopped_by=stop.signal)
-        formula = reward.formula
-        del reward  # its models take memory that training can use
-        chosen = pairs_of(numbers, comparisons, margin=settings.margin)
+        del reward, pairing  # their models take memory that training can use
         pairs = encode_comparisons(chosen, tokenizer=tokenizer, template=start.template)
         counts["pairs"] = len(pairs)
         batches = plan_batches(
@@ -165,22 +150,15 @@ def run(
     # 5. The run's folder; then the state of an earlier run, if there is one.
     parameters = modeling.trainable_parameters(learner)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
-    folder = data_folder(settings.data)
-    source = {
-        "name": "paradetox",
-        "split": "train",
-        "rows": len(pairs),
-        "sha256": sha256_of(folder / "paradetox" / "train.jsonl") if folder else None,
-    }
     course = Run(
         settings,
         manifest=manifest_of(
             settings,
             base=base,
             template=start.template.literal,
-            data=[source],
+            data=[_source(settings, rows=len(pairs))],
             start=start,
-            more={"reward": formula},
+            more=more,
         ),
         fingerprint=fingerprint,
         processes=processes,
@@ -234,6 +212,106 @@ def run(
                 )
     course.figures |= counts
     return course.report("sentences", "pairs", "loss")
+
+
+@dataclass(slots=True)
+class _Own:
+    """A user's own pairs."""
+
+    pairs: list[Comparison]
+
+    @property
+    def done(self) -> int:
+        """Prompts that have a pair."""
+        return len(self.pairs)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of them beside the file: nothing."""
+        return {}
+
+    def complete(
+        self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
+    ) -> list[Comparison] | None:
+        """The pairs, which are complete."""
+        return self.pairs
+
+
+def _own_pairs(settings: PreferenceSettings, *, tokenizer: Any, start: Adapter) -> _Own:
+    template, most = start.template, settings.max_tokens
+    return _Own(read_own_pairs(settings.pairs, tokenizer=tokenizer, template=template, max_tokens=most))
+
+
+@dataclass(slots=True)
+class _Drawing:
+    """What candidates are drawn for and ranked by, and the comparisons that an earlier run has made."""
+
+    sentences: tuple[Sentence, ...]
+    comparisons: dict[int, Comparison]
+    reward: Reward
+    fingerprint: str
+
+    @property
+    def done(self) -> int:
+        """Sentences that have been compared."""
+        return sum(sentence.number in self.comparisons for sentence in self.sentences)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of the ranking."""
+        return {"reward": self.reward.formula}
+
+    def complete(
+        self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
+    ) -> list[Comparison] | None:
+        """Compares what no earlier run has; the pairs, None where a signal stopped it."""
+        compare_missing(
+            learner,
+            self.sentences,
+            self.comparisons,
+            reward=self.reward,
+            tokenizer=tokenizer,
+            settings=settings,
+            fingerprint=self.fingerprint,
+            stop=stop,
+        )
+        if stop.signal:
+            return None
+        numbers = [sentence.number for sentence in self.sentences]
+        return pairs_of(numbers, self.comparisons, margin=settings.margin)
+
+
+def _drawing(
+    settings: PreferenceSettings,
+    *,
+    reward: Reward | None,
+    start: Adapter,
+    tokenizer: Any,
+    identity: str,
+    out: Path,
+) -> _Drawing:
+    rows = drop_copies(load_paradetox(settings.data, split="train"))
+    sentences = draw_sentences(rows, tokenizer=tokenizer, template=start.template, settings=settings)
+    reward = independent_reward(settings.reward, reward, device=settings.device)
+    fingerprint = fingerprint_of(
+        settings.of_ranking(),
+        start,
+        [
+            [reward.formula, *sorted(reward.models), identity],
+            *([row.number, row.source, *row.references] for row in rows),
+        ],
+    )
+    return _Drawing(sentences, read_comparisons(out / FILENAME, fingerprint=fingerprint), reward, fingerprint)
+
+
+def _source(settings: PreferenceSettings, *, rows: int) -> dict[str, Any]:
+    """What the manifest says of the pairs."""
+    if settings.pairs:
+        path = Path(settings.pairs)
+        return {"name": path.name, "rows": rows, "sha256": sha256_of(path)}
+    folder = data_folder(settings.data)
+    sha256 = sha256_of(folder / "paradetox" / "train.jsonl") if folder else None
+    return {"name": "paradetox", "split": "train", "rows": rows, "sha256": sha256}
 
 
 def _diverged(*, step: int, out: Path) -> DivergedError:

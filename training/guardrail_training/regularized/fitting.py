@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.balance import Balanced, balanced
 from guardrail_training.nado.guidance import Guidance
 from guardrail_training.nado.objective import PrefixLosses, opinion_losses, prefix_losses
-from guardrail_training.nado.posterior import expected_success, prefix_weights, token_kl
+from guardrail_training.nado.posterior import expected_success, prefix_weights, response_kl, token_kl
 from guardrail_training.nado.success import from_logits
 from guardrail_training.regularized.samples import Opinions, Samples
 from guardrail_training.regularized.settings import RegularizedSettings
@@ -158,14 +156,17 @@ def distance(guidance: Guidance, samples: Samples, *, most_prefix_weight: float)
     """How far the posterior is from the language model that drew the samples, by metric name.
 
     auxiliary/guided_kl     KL(q || p) of a response, in nats
-    auxiliary/wanted_kl     what that would be were R exact and its power 1: -log of the rate of successes
+    auxiliary/wanted_kl     what that would be were R exact and its power 1, from the labels of the samples
     """
     reading = samples.reading
     guided = guidance.over(reading.states, reading.ids, reading.log_p)
     apart = token_kl(guided.log_q.flatten(0, 1), reading.log_p.flatten(0, 1))
     counting = prefix_weights(guided.log_success, most=most_prefix_weight) * samples.responses.mask
     kl = (apart.view(counting.shape) * counting).sum() / len(samples)
-    return {"auxiliary/guided_kl": float(kl), "auxiliary/wanted_kl": -math.log(samples.rate)}
+    return {
+        "auxiliary/guided_kl": float(kl),
+        "auxiliary/wanted_kl": response_kl(samples.labels, samples.weights),
+    }
 
 
 def ranking_quality(scores: Tensor, positive: Tensor) -> float | None:

@@ -23,9 +23,8 @@ from guardrail_training.evaluation.acceptance.figures import differences_of, fig
 from guardrail_training.evaluation.acceptance.ratings import Reading, agreement_of, read_ratings, settle
 from guardrail_training.evaluation.acceptance.sentences import draw
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
-from guardrail_training.evaluation.acceptance.sheet import RULE, Key, items_of, write_items
+from guardrail_training.evaluation.acceptance.sheet import RULE, Key, items_of, key_path, write_items
 from guardrail_training.evaluation.acceptance.tables import acceptance_tables
-from guardrail_training.evaluation.annotate import key_path
 from guardrail_training.provenance import plain
 from guardrail_training.records import required_folder
 from guardrail_training.runlog import git_commit, package_versions

@@ -18,9 +18,20 @@ from guardrail.errors import UsageError
 from guardrail.outcome import Action
 from guardrail_training.evaluation.acceptance.answers import Answers
 from guardrail_training.evaluation.acceptance.sentences import Sentence
-from guardrail_training.evaluation.annotate import inert
 
-__all__ = ["COLUMNS", "RATINGS", "RULE", "Item", "Key", "Release", "identity", "items_of", "write_items"]
+__all__ = [
+    "COLUMNS",
+    "RATINGS",
+    "RULE",
+    "Item",
+    "Key",
+    "Release",
+    "identity",
+    "inert",
+    "items_of",
+    "key_path",
+    "write_items",
+]
 
 ACCEPT, HOSTILE, TURNED = "accept", "hostile", "turned"
 RATINGS: Mapping[str, str] = {
@@ -49,6 +60,7 @@ RULE = (
 """What stands at the top of every sheet."""
 COLUMNS = ("id", "source", "output", "rating", "note")
 COMMENT = "#"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +170,13 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
         writer.writerows([f"{COMMENT} {line}"] for line in RULE)
         writer.writerow(COLUMNS)
         writer.writerows([item.id, inert(item.source), inert(item.output), "", ""] for item in items)
+
+
+def key_path(sheet: str | Path) -> Path:
+    """Where a sheet's key lies."""
+    return Path(sheet).with_suffix(".key.json")
+
+
+def inert(text: str) -> str:
+    """The text as a spreadsheet shows it: a leading formula sign is quoted, or the program would run it."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text

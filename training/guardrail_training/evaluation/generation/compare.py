@@ -78,7 +78,7 @@ def run(
         torch.set_num_threads(settings.threads)
     formula = settings.reward or models.settings.get("reward") or PpoSettings().reward
     reward = reward or read_formula(formula, device=settings.device)
-    toxicity = toxicity or load_toxicity(settings.judges, data=settings.data)
+    toxicity = toxicity or load_toxicity(settings.judges)
 
     # 2. Responses of every model, and what they are worth.
     answered, systems = dict[str, list[Output]](), []

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.errors import UsageError
-from guardrail_training.evaluation.judges import THRESHOLDS, Judge, load_judges
 from guardrail_training.metrics.overlap import overlap
 from guardrail_training.metrics.statistics import RESAMPLES, Mean, bootstrap_mean
 from guardrail_training.rewards.algebra import Answer, Reward, Score
@@ -38,20 +37,9 @@ class Change:
     high: float | None
 
 
-def load_toxicity(names: Sequence[str], *, data: str) -> dict[str, Score]:
-    """What gives the toxicity of answers, by name: a fixed judge, or a formula; models are loaded.
-
-    ``data`` is the folder that the n-gram judge is trained from.
-    """
-    fixed = {judge.name: judge for judge in load_judges(data)} if set(names) & set(THRESHOLDS) else {}
-    return {
-        name: partial(_judged, fixed[name]) if name in fixed else partial(_scored, read_formula(name))
-        for name in names
-    }
-
-
-def _judged(judge: Judge, answers: Sequence[Answer]) -> Floats:
-    return judge.scores([answer.response for answer in answers])
+def load_toxicity(formulas: Sequence[str]) -> dict[str, Score]:
+    """What gives the toxicity of answers, by formula; models are loaded."""
+    return {formula: partial(_scored, read_formula(formula)) for formula in formulas}
 
 
 def _scored(reward: Reward, answers: Sequence[Answer]) -> Floats:

@@ -22,7 +22,7 @@ class GenerationSettings:
     reference            field with a text, or a list of them, that ROUGE compares with; empty: no ROUGE
     out                  folder that receives what is found, empty: the run's
     reward               formula, see guardrail_training.rewards.formula; empty: the run's, else that of ppo
-    judges               measures of toxicity: profanity-check, char-ngram, or a formula such as ``1 - clean``
+    judges               measures of toxicity: formulas such as ``1 - clean`` (the shipped detector)
                          or ``classifier('FOLDER', label='hate', output='probability')``
     limit                so many prompts, drawn by the seed; 0: all
     least_characters, most_characters     texts outside are left out
@@ -42,7 +42,7 @@ class GenerationSettings:
     reference: str = ""
     out: str = ""
     reward: str = ""
-    judges: tuple[str, ...] = ("profanity-check", "char-ngram")
+    judges: tuple[str, ...] = ("1 - clean",)
     limit: int = 200
     least_characters: int = 1
     most_characters: int = 4000

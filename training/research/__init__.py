@@ -1,0 +1,1 @@
+"""What makes this project's own models and tables; importable in the checkout, in no wheel."""

@@ -1,0 +1,1 @@
+"""The tables of this project: judges, detector, rewriters, checks, human sheets."""
