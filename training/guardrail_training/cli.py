@@ -368,3 +368,15 @@ def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **
 
     given = {name: value for name, value in options.items() if value is not None}
     return read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given)
+
+
+@app.command()
+def losses(
+    run: Annotated[str, typer.Argument(help="Folder of a run, finished or not.")],
+    *,
+    rows: Annotated[int, typer.Option(help="At most so many rows.")] = 30,
+) -> None:
+    """Prints a run's losses by steps as Markdown: training, dev with its 95 % interval, and of how many."""
+    from guardrail_training.report.losses import loss_table
+
+    typer.echo(loss_table(run, max_rows=rows), nl=False)
