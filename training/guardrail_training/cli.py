@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guardrail.integrations.cli import Commands
+from guardrail_training.commands import commands
 from guardrail_training.options import with_settings
 from guardrail_training.preference.settings import PreferenceSettings
 from guardrail_training.recipe import copy_recipe, recipe_file, shipped_recipes
@@ -33,6 +34,7 @@ app = typer.Typer(
 
 recipes = typer.Typer(cls=Commands, no_args_is_help=True, help="The settings that come with this package.")
 app.add_typer(recipes, name="recipes")
+app.add_typer(commands)
 
 # At every start it asks for a kernel of another package, without which it works as well.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -368,15 +370,3 @@ def _settings(kind: type[Any], recipe: str | None, changes: list[str] | None, **
 
     given = {name: value for name, value in options.items() if value is not None}
     return read_recipe(recipe, settings=kind, overrides=parse_changes(changes or []) | given)
-
-
-@app.command()
-def losses(
-    run: Annotated[str, typer.Argument(help="Folder of a run, finished or not.")],
-    *,
-    rows: Annotated[int, typer.Option(help="At most so many rows.")] = 30,
-) -> None:
-    """Prints a run's losses by steps as Markdown: training, dev with its 95 % interval, and of how many."""
-    from guardrail_training.report.losses import loss_table
-
-    typer.echo(loss_table(run, max_rows=rows), nl=False)

@@ -131,7 +131,13 @@ def test_every_drawing_is_there_for_both_themes_and_says_what_it_shows(found: Pa
 def test_a_comparison_has_bars_of_its_means_and_histograms_by_judge_and_of_lengths(found: Page) -> None:
     titles = [(each["alt"] or "").partition(": ")[0] for each in found.all("img")]
 
-    for title in ("Toxicity", "ROUGE", "Reward and its terms", "Toxicity by b-words", "Length of responses"):
+    for title in (
+        "Toxicity",
+        "Closeness to the references",
+        "Reward and its terms",
+        "Toxicity by b-words",
+        "Length of responses",
+    ):
         assert title in titles
 
 

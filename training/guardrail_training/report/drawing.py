@@ -1,7 +1,7 @@
 """Charts as SVG images, one for a light and one for a dark page, by plain matplotlib.
 
-An image of its own needs neither the page's styles nor unique ids; the dark one has other colours. Lines differ
-in dashes too, bars and histograms in edges, so that nothing hangs on colour alone.
+An image of its own needs neither the page's styles nor unique ids; the dark one has other colours. Lines
+differ in dashes too, bars and histograms in edges, so that nothing hangs on colour alone.
 """
 
 from __future__ import annotations

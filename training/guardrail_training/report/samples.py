@@ -83,7 +83,7 @@ def sample_figures(generation: Generation) -> Iterator[Figure]:
         overlaps = {
             each.title: {_overlap_title(name): mean for name, mean in each.rouge.items()} for each in systems
         }
-        yield _bars("ROUGE", overlaps)
+        yield _bars("Closeness to the references", overlaps)
     yield _bars(
         "Reward and its terms",
         {each.title: {"reward": each.reward.mean, **each.terms} for each in systems},
