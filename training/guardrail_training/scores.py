@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 from guardrail.errors import UsageError
 from guardrail_training import modeling
 from guardrail_training.data import read_texts

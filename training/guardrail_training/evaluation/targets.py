@@ -1,7 +1,8 @@
 """How many of your own targets the guard's checks would refuse, which, and why: ``guardrail-train targets``.
 
-A target that the guard would refuse teaches the adapter to write what is never released. The checks are those
-of every rewrite: detector and word list on the target, closeness of meaning, and what must stay or not appear.
+A target that the guard would refuse teaches the adapter to write what is never released. The checks are
+those of every rewrite: detector and word list on the target, closeness of meaning, what must stay or not
+appear. What a rewriter's likelihood and the verifier decide is not among them: both need a rewriter's output.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ PORTION = 64
 WHY: Mapping[str, str] = {
     "toxic": "the detector still flags it",
     "lexicon": "a word of the word list is in it",
-    "similarity": "its meaning is too far from the source",
+    "meaning": "its meaning is too far from the source",
     "length": "it is much longer or shorter than the source",
     "negation": "it lost or gained a negation",
-    "protected": "a number, address, code or mention of the source is missing",
-    "introduced": "a number, address, mention or name is in it that the source does not have",
+    "opposite": "it says the opposite",
+    "content": "too little of the source is left",
+    "invention": "it says what the source does not",
+    "name": "a name is in it that the source does not have",
+    "number": "a number was lost, gained or changed",
+    "copy": "it is the source",
 }
 
 
@@ -59,10 +64,10 @@ class CheckedTargets:
         for name, count in self.by_check.most_common():
             rows = [str(each.row) for each in self.refused if name in each.checks]
             shown = ", ".join(rows[:5]) + (", ..." if len(rows) > 5 else "")
-            lines.append(f"  {name} {count}: {WHY.get(name, 'see the guard')}; rows {shown}")
+            lines.append(f"  {name} {count}: {WHY.get(name, 'the check of that name')}; rows {shown}")
         if self.unflagged:
             lines.append(
-                f"{self.unflagged} of {self.rows} sources are not flagged: a guard never asks for their rewrite"
+                f"{self.unflagged} of {self.rows} sources are not flagged: a guard never asks to rewrite them"
             )
         return "\n".join(lines)
 

@@ -2,9 +2,9 @@
 
     guardrail-train win-rate ours.jsonl theirs.jsonl --endpoint http://127.0.0.1:8000/v1 --judge NAME
 
-The judge is a model behind an OpenAI-compatible endpoint, to which the texts are sent. Both files hold rows of
-``prompt`` and ``response``. A duel is won if the judge prefers the same answer in both orders, else it is a tie:
-a judge that looks at places alone ties everything, and is told apart by ``first`` and ``second``.
+The judge is a model behind an OpenAI-compatible endpoint, to which the texts are sent. Both files hold rows
+of ``prompt`` and ``response``. A duel is won if the judge prefers the same answer in both orders, else it is
+a tie: a judge that looks at places alone ties everything, and is told apart by ``first`` and ``second``.
 """
 
 from __future__ import annotations

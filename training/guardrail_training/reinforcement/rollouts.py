@@ -1,9 +1,9 @@
 """Queries, the responses drawn to them, and what policy, reference and reward say of those.
 
 Sampling is plain: no top-k, no top-p, no repetition penalty, and no minimum length unless it is asked for. A
-policy that is scored on other probabilities than it is sampled from has a wrong ratio and a wrong KL. The rewriter's decoding for
-serving is another thing: it truncates, returns several candidates without their probabilities and drops those
-that do not end, so nothing of it is used here.
+policy that is scored on other probabilities than it is sampled from has a wrong ratio and a wrong KL. The
+rewriter's decoding for serving is another thing: it truncates, returns several candidates without their
+probabilities and drops those that do not end, so nothing of it is used here.
 """
 
 from __future__ import annotations

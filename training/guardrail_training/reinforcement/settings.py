@@ -137,7 +137,7 @@ class PpoSettings(TrainingSettings):
         shortest = self.response_tokens if self.shortest_limit is None else self.shortest_limit
         if self.min_response_tokens > shortest:
             raise ConfigError(
-                f"min_response_tokens {self.min_response_tokens} is more than the shortest limit of a response, "
+                f"min_response_tokens {self.min_response_tokens} is more than a response's shortest limit, "
                 f"{shortest}"
             )
         if self.kl_control == "adaptive" and self.kl_target <= 0:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from guardrail.errors import UsageError
-from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
 from guardrail_training.data import read_texts
+from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
 from guardrail_training.records import read_records
 
 __all__ = ["EVERYDAY", "PARADETOX", "REGISTER", "Sentence", "draw"]
