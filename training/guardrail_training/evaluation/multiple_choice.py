@@ -6,7 +6,7 @@
 Rows are known by their fields: those of MMLU (also its CSV without a header), PIQA, HellaSwag, WinoGrande,
 ARC, CommonsenseQA, OpenBookQA, SIQA and BoolQ. With ``style="letters"`` the choices are listed in the prompt
 and a letter is the answer, as MMLU is asked; with ``"texts"`` each answer continues the question, and the
-likelier one per character wins (``acc_norm`` of evaluation harnesses; ``accuracy`` without that division beside it).
+likelier one per character wins (``acc_norm`` of evaluation harnesses; ``accuracy`` is without that division).
 """
 
 from __future__ import annotations
