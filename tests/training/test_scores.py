@@ -60,10 +60,10 @@ def test_the_command_prints_one_object_for_each_text(classifier: Path, tmp_path:
     by_formula = CliRunner().invoke(app, [*given, "--reward", "length(least=2, most=3) - 0.5 * copy"])
 
     assert done.exit_code == by_formula.exit_code == 0, done.output + by_formula.output
-    rows = [json.loads(line) for line in done.output.splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["good day", "bad day"]
     assert all({*row} == {"text", "logits", "probabilities", "reward"} for row in rows)
-    row = json.loads(by_formula.output.splitlines()[0])
+    row = json.loads(by_formula.stdout.splitlines()[0])
     assert row["reward"] == 1.0
     assert row["terms"] == {"length": 1.0, "copy": 0.0}
 
