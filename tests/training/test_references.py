@@ -6,8 +6,8 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -25,9 +25,9 @@ APPS = {"guardrail": runtime, "guardrail-train": training}
 def found(line: str) -> tuple[list[str], list[str]]:
     """The words of a command up to its first argument, and the options given."""
     program, *words = shlex.split(line)
-    node: click.Command = typer.main.get_command(APPS[program])
+    node: Any = typer.main.get_command(APPS[program])
     path = [program]
-    while isinstance(node, click.Group) and words and words[0] in node.commands:
+    while words and words[0] in getattr(node, "commands", {}):
         path.append(words[0])
         node = node.commands[words.pop(0)]
     return path, [word.partition("=")[0] for word in words if word.startswith("--")]
