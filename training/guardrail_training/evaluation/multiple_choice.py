@@ -114,7 +114,8 @@ def _question(row: Mapping[str, Any]) -> Question | None:
 
 def _listed(row: Mapping[str, Any]) -> Question:
     """MMLU, ARC, CommonsenseQA and OpenBookQA: a question, a list of choices, and which is right."""
-    asked, choices = row.get("question_stem", row.get("question")), row.get("choices")
+    asked: Any = row.get("question_stem", row.get("question"))
+    choices: Any = row.get("choices")
     if isinstance(asked, Mapping):
         asked, choices = asked["stem"], asked["choices"]
     if isinstance(choices, Mapping):  # the hub's form: lists side by side

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from guardrail import Guard, Policy
+from guardrail import Guard, Policy, Verdict
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.text.checks import Proposal, failed
 from guardrail_training.data import Row
@@ -79,7 +80,9 @@ def check_targets(
     guard = guard or Guard(rewriter=None)
     policy = policy or guard.policy
     texts = sorted({text for row in rows for text in (row.source, *row.references)}, key=len)
-    verdicts, vectors, listed = {}, {}, {}
+    verdicts: dict[str, Verdict] = {}
+    vectors: dict[str, Any] = {}
+    listed: dict[str, bool] = {}
     lexicon = Lexicon.shipped()
     for start in range(0, len(texts), PORTION):
         part = texts[start : start + PORTION]

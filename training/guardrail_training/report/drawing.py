@@ -207,7 +207,7 @@ def _drawing(figure: Any) -> Drawing:
     return Drawing(light, dark)
 
 
-def _tick(value: float, _: int) -> str:
+def _tick(value: float, place: int) -> str:
     shown = f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.6g}"
     mantissa, _, exponent = shown.partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa

@@ -50,7 +50,7 @@ def page_of(run: Run, *, rows: int) -> bytes:
     """
     style = (HERE / "page.css").read_text(encoding="utf-8")
     known, others = charts_of(run.series)
-    html = template("page.html").render(
+    html: str = template("page.html").render(
         title=f"Run {run.name}",
         style=style,
         policy=_policy(style),
@@ -214,12 +214,16 @@ def _origin(measured: Rewriting) -> Table:
 
 
 def _digests(found: Iterable[tuple[str, str, Any]], *, caption: str) -> Table:
-    rows = [[part, name, Cell(str(digest or "unknown"), kind="code")] for part, name, digest in found]
+    rows: list[list[Cell | str]] = [
+        [part, name, Cell(str(digest or "unknown"), kind="code")] for part, name, digest in found
+    ]
     return table(["part", "file", "sha256"], rows, caption=caption)
 
 
 def _values(values: Mapping[str, Any], *, header: tuple[str, str], caption: str) -> Table:
-    rows = [[name, Cell(_value(value), kind="code")] for name, value in values.items()]
+    rows: list[list[Cell | str]] = [
+        [name, Cell(_value(value), kind="code")] for name, value in values.items()
+    ]
     return table(header, rows, caption=caption)
 
 

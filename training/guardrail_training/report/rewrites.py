@@ -9,7 +9,7 @@ from guardrail_training.report.acceptance import Acceptance
 from guardrail_training.report.drawing import shares
 from guardrail_training.report.numbers import DASH, number, percent, with_interval
 from guardrail_training.report.rewriting import Rewriting, System
-from guardrail_training.report.tables import Figure, Table, table
+from guardrail_training.report.tables import Cell, Figure, Table, table
 
 __all__ = ["TITLES", "acceptance_table", "rewriting_figures", "rewriting_tables"]
 
@@ -59,7 +59,7 @@ def _name(system: System, found: Rewriting) -> str:
 
 
 def _table(systems: Sequence[System], found: Rewriting, *, caption: str) -> Table:
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             _name(each, found),
             number(each.n),
@@ -76,7 +76,7 @@ def _table(systems: Sequence[System], found: Rewriting, *, caption: str) -> Tabl
 
 def acceptance_table(found: Acceptance) -> Table:
     """What readers accepted, by system and set."""
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             each.system,
             each.name,
