@@ -14,6 +14,7 @@ LIBRARIES = [
     "accelerate>=1.0",
     "bitsandbytes>=0.45",
     "datasets>=3.0",
+    "jinja2>=3.1",
     "matplotlib>=3.8",
     "peft>=0.17",
     "rouge-score>=0.1.2",

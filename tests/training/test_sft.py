@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -248,10 +249,15 @@ def test_the_mean_loss_does_not_depend_on_batches(settings: SftSettings, tiny_ba
 
     together = sft.mean_loss(network, examples, processes=Processes())
 
-    alone = [sft.mean_loss(network, [example], processes=Processes()) for example in examples]
+    alone = [sft.mean_loss(network, [example], processes=Processes()).value for example in examples]
     tokens = [len(example.target) for example in examples]
     mean = sum(loss * count for loss, count in zip(alone, tokens, strict=True)) / sum(tokens)
-    assert together == pytest.approx(mean, abs=1e-4)
+    assert together.value == pytest.approx(mean, abs=1e-4)
+    # The interval, by the textbook's loop: residuals of each example's loss from the mean of its tokens.
+    residuals = [(loss - mean) * count for loss, count in zip(alone, tokens, strict=True)]
+    n = len(tokens)
+    error = 1.96 * math.sqrt(sum(each**2 for each in residuals) * n / (n - 1)) / sum(tokens)
+    assert together.error == pytest.approx(error, rel=1e-3)
 
 
 @given(steps=st.integers(1, 500), warmup=st.floats(0, 0.9))

@@ -13,6 +13,7 @@ import typer
 
 from guardrail.errors import UsageError
 from guardrail.integrations.cli import Commands
+from guardrail_training.commands import commands, data
 from guardrail_training.evaluation.gate_settings import GateSettings
 from guardrail_training.options import Base, Changes, Data, Out, Recipe, end, settings_of, with_settings
 from guardrail_training.outputs import require_writable
@@ -34,9 +35,7 @@ app = typer.Typer(
 
 recipes = typer.Typer(cls=Commands, no_args_is_help=True, help="The settings that come with this package.")
 app.add_typer(recipes, name="recipes")
-
-data_sets = typer.Typer(cls=Commands, no_args_is_help=True, help="Public data sets.")
-app.add_typer(data_sets, name="data")
+app.add_typer(commands)
 
 # At every start it asks for a kernel of another package, without which it works as well.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -190,7 +189,7 @@ def import_(
     typer.echo(f"written to {path}", err=True)
 
 
-@data_sets.command("pull")
+@data.command("pull")
 def pull_data(
     name: Annotated[str, typer.Argument(help="A name of 'data list', or OWNER/NAME on a hub.")],
     *,
@@ -206,7 +205,7 @@ def pull_data(
     typer.echo(f"written to {pulled.folder}: {parts}", err=True)
 
 
-@data_sets.command("list")
+@data.command("list")
 def list_data() -> None:
     """Names the public sets that are brought into this package's fields, with hub id and licence."""
     from guardrail_training.public_sets import LISTED

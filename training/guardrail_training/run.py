@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,15 @@ from guardrail_training.checkpoint import (
 from guardrail_training.modeling import count_parameters
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import weights_sha256
-from guardrail_training.runlog import MetricLog, git_commit, package_versions, progress_bar, write_run
+from guardrail_training.runlog import (
+    MetricLog,
+    git_commit,
+    note_seconds,
+    noted_seconds,
+    package_versions,
+    progress_bar,
+    write_run,
+)
 from guardrail_training.settings import TrainingSettings
 from guardrail_training.trackers import Trackers
 
@@ -153,6 +162,7 @@ class Run:
         self._around_state: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext()
         self._task: TaskID | None = None
         self._stack = ExitStack()
+        self._seconds_before, self._started = 0.0, time.perf_counter()
 
     def resume(
         self,
@@ -185,6 +195,7 @@ class Run:
             # Step 0 is that of what comes before the first one, which a run without a state does again.
             self._log = MetricLog(self.out, resumed_from=self.step * steps_logged or -1)
             self.figures = self._log.last()
+            self._seconds_before = noted_seconds(self.out) if self.step else 0.0
             count = count_parameters(model)
             known = {
                 "trainable_parameters": count.trainable,
@@ -203,6 +214,7 @@ class Run:
         return self.step
 
     def __enter__(self) -> Run:
+        self._started = time.perf_counter()
         self._signal = self._stack.enter_context(stop_on_signals())
         self._bar = self._stack.enter_context(progress_bar(self._figure, shown=self.writes))
         if self.writes:
@@ -213,6 +225,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        self._note_seconds()
         self._tell(lambda callback: callback.on_end())
         if self._log is not None:
             self._log.close()
@@ -327,6 +340,11 @@ class Run:
                 control=self._control,
                 kept=self._kept,
             )
+        self._note_seconds()
+
+    def _note_seconds(self) -> None:
+        if self._log is not None:
+            note_seconds(self.out, self._seconds_before + time.perf_counter() - self._started)
 
     def _remove_surplus(self, *, last: int) -> None:
         bound = self.settings.keep_models

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -21,9 +25,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["MetricLog", "git_commit", "package_versions", "progress_bar", "write_run"]
+__all__ = [
+    "MetricLog",
+    "git_commit",
+    "note_seconds",
+    "noted_seconds",
+    "package_versions",
+    "progress_bar",
+    "write_run",
+]
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "tokenizers", "numpy")
+CPUINFO, CPU_NAME = Path("/proc/cpuinfo"), re.compile(r"^model name\s*: (.+)$", re.MULTILINE)
 
 
 class MetricLog:
@@ -70,16 +83,42 @@ def _tensorboard(folder: str | Path, *, purge_step: int) -> Any:
 
 
 def write_run(folder: str | Path, *, settings: Any, facts: Mapping[str, Any]) -> Path:
-    """Writes ``run.json``: the settings dataclass, versions, git commit, and the given facts."""
+    """Writes ``run.json``: the settings dataclass, versions, git commit, command line, processor, facts."""
     path = Path(folder) / "run.json"
     content = {
         "settings": asdict(settings),
         "versions": package_versions(),
         "git": git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "processor": processor(),
         **facts,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def note_seconds(folder: str | Path, seconds: float) -> None:
+    """Writes into ``run.json`` how long a run has taken so far."""
+    path = Path(folder) / "run.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, "seconds": round(seconds, 1)}, indent=1) + "\n", encoding="utf-8")
+
+
+def noted_seconds(folder: str | Path) -> float:
+    """How long the run in a folder has taken, 0 if it does not say."""
+    path = Path(folder) / "run.json"
+    return float(json.loads(path.read_text(encoding="utf-8")).get("seconds", 0)) if path.is_file() else 0.0
+
+
+def processor() -> str:
+    """What computes: the GPU that torch would take, else the CPU's model; with how many."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    names = CPU_NAME.findall(CPUINFO.read_text(encoding="utf-8")) if CPUINFO.is_file() else []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} x {name}"
 
 
 def package_versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from guardrail_training.supervised.settings import SftSettings
 __all__ = ["SftSettings", "learning_rate", "run"]
 
 EVALUATION_BATCH = 32
+NORMAL_95 = 1.96  # two-sided 95 % quantile of the standard normal distribution
 
 
 def learning_rate(step: int, *, steps: int, warmup: float, peak: float) -> float:
@@ -125,6 +126,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     facts = {
         "steps": plan.steps,
         "rows": len(corpus.train),
+        "dev_rows": len(dev),
         "references": sum(len(row.references) for row in corpus.train),
         "computed_in": str(dtype).removeprefix("torch."),
         "device": device.type,
@@ -142,9 +144,8 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = accumulate(
-                network, plan.batch(step), microbatch_size=settings.microbatch_size, processes=processes
-            )
+            batch = plan.batch(step)
+            loss = accumulate(network, batch, microbatch_size=settings.microbatch_size, processes=processes)
             norm = clip_gradients(
                 parameters,
                 settings.max_grad_norm,
@@ -155,12 +156,15 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             seconds = round(time.perf_counter() - started, 3)
-            course.log({"loss": loss, "lr": rate, "grad_norm": norm, "seconds": seconds}, step=step)
+            read = sum(map(len, batch))
+            figures = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": read, "seconds": seconds}
+            course.log(figures, step=step)
 
             # 5. Several times in a pass: the loss on rows that are not trained on, and a model to keep.
             if step in plan.evaluate_after:
-                dev_loss = mean_loss(network, dev, processes=processes)
-                course.evaluated({"dev_loss": dev_loss}, step=step)
+                measured = mean_loss(network, dev, processes=processes)
+                dev_loss = measured.value
+                course.evaluated({"dev_loss": dev_loss, **_error(measured)}, step=step)
                 course.keep(
                     lambda folder: _write(model, folder, tokenizer=tokenizer),
                     step=step,
@@ -194,14 +198,41 @@ def accumulate(
     return processes.total(torch.tensor(total, dtype=torch.float64)).item()
 
 
-def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, processes: Processes) -> float:
-    """Mean negative log-likelihood in nats over all target tokens of the examples, without dropout."""
+@dataclass(frozen=True, slots=True)
+class MeanLoss:
+    """A mean in nats per target token; ``error`` is half of its 95 % interval over examples."""
+
+    value: float
+    error: float
+
+
+def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, processes: Processes) -> MeanLoss:
+    """Mean negative log-likelihood over all target tokens of the examples, without dropout.
+
+    The interval is that of a ratio of sums, by linearisation: examples are drawn, and
+    their tokens with them.
+    """
     network.eval()
-    ordered, total = sorted(examples, key=len), 0.0  # batches of similar length
+    ordered = sorted(examples, key=len)  # batches of similar length
+    sums = torch.zeros(4, dtype=torch.float64)  # of loss, loss squared, loss times tokens, tokens squared
     with torch.no_grad():
         for part in processes.turns(ordered, size=EVALUATION_BATCH):
-            total += network(part or ordered[:1]).item() * bool(part)
-    return processes.total(torch.tensor(total, dtype=torch.float64)).item() / target_tokens(examples)
+            # In an empty turn any example will do, and none of it counts.
+            losses = network.of_each(part or ordered[:1]) * bool(part)
+            tokens = torch.tensor([len(each.target) for each in part or ordered[:1]]) * bool(part)
+            products = (losses, losses**2, losses * tokens, (tokens**2).double())
+            sums += torch.stack([each.sum() for each in products])
+    loss, squared, crossed, squares = processes.total(sums).tolist()
+    count, mean = target_tokens(examples), loss / target_tokens(examples)
+    variance = max(0.0, squared - 2 * mean * crossed + mean**2 * squares)
+    n = len(examples)
+    spread = math.sqrt(variance * n / (n - 1)) if n > 1 else math.nan
+    return MeanLoss(mean, NORMAL_95 * spread / count)
+
+
+def _error(measured: MeanLoss) -> dict[str, float]:
+    """The interval as a logged figure; a single example has none."""
+    return {} if math.isnan(measured.error) else {"dev_loss_error": measured.error}
 
 
 def _check_shardable(settings: SftSettings, processes: Processes) -> None:

@@ -24,6 +24,7 @@ from guardrail_training.evaluation.acceptance.run import run
 from guardrail_training.evaluation.acceptance.sentences import Sentence, draw
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
 from guardrail_training.evaluation.acceptance.sheet import RATINGS, Item, Key, items_of, write_items
+from guardrail_training.evaluation.generation.samples import Output, Sample, write_samples
 
 REGISTERS = {"daily": 6, "social": 3}
 PASSED, REWRITTEN, MASKED = Action.PASSED, Action.REWRITTEN, Action.MASKED
@@ -411,3 +412,46 @@ def test_every_rating_is_explained_on_the_sheet(tmp_path: Path) -> None:
     write_items(tmp_path / "sheet.csv", [])
     text = (tmp_path / "sheet.csv").read_text(encoding="utf-8")
     assert all(f"{word} (" in text for word in RATINGS)
+
+
+def test_summaries_have_a_rule_of_their_own_and_come_from_generated_samples(tmp_path: Path) -> None:
+    (tmp_path / "dialogsum").mkdir()
+    dialogues = ["#A#: hi #B#: bye", "#A#: when? #B#: at 5"]
+    rows = [json.dumps({"dialogue": text}) + "\n" for text in dialogues]
+    (tmp_path / "dialogsum" / "dev.jsonl").write_text("".join(rows), encoding="utf-8")
+    samples = [
+        Sample(
+            place + 1,
+            text,
+            (),
+            {name: Output(f"{name} {place}", 3, True, 0.0, {}) for name in ("zero-shot", "trained")},
+        )
+        for place, text in enumerate(dialogues)
+    ]
+    write_samples(tmp_path / "samples.jsonl", samples)
+    place, out = tmp_path / "samples.jsonl", str(tmp_path / "out")
+
+    def settings(*systems: str) -> AcceptanceSettings:
+        return AcceptanceSettings(
+            systems=systems,
+            task="summary",
+            texts="dialogsum/dev.jsonl",
+            field="dialogue",
+            data=str(tmp_path),
+            out=out,
+        )
+
+    sheet = run(settings(f"before={place}#zero-shot", f"after={place}#trained"))
+
+    text = sheet.read_text(encoding="utf-8")
+    assert text.startswith('"# A summary is accepted if')
+    assert "trained 1" in text
+    ratings = tuple(str(fill(sheet, tmp_path / name, {})) for name in ("anna.csv", "ben.csv"))
+    result = json.loads(run(AcceptanceSettings(ratings=ratings, out=out)).read_text())
+    assert result["rule"][0].startswith("A summary is accepted")
+    assert {(each["system"], each["name"], each["sentences"]) for each in result["figures"]} == {
+        ("before", "dialogsum", 2),
+        ("after", "dialogsum", 2),
+    }
+    with pytest.raises(UsageError, match="lacks 2 of 2 sentences"):
+        run(settings(f"before={place}#start"))

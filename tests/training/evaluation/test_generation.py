@@ -102,6 +102,16 @@ def test_three_models_are_asked_the_same(asked: GenerationSettings) -> None:
     assert comparison.changes["vowels"].mean.value == pytest.approx(after / before - 1)
 
 
+def test_closeness_to_the_reference_is_measured_by_an_encoder(asked: GenerationSettings) -> None:
+    comparison, _ = compared(replace(asked, encoder="detector", min_response_tokens=5))
+
+    for system in comparison.systems:
+        assert -1 <= system.rouge["similarity"].low <= system.rouge["similarity"].value <= 1
+        assert system.tokens.mean.value >= 5
+    with pytest.raises(ConfigError, match="name their field with reference"):
+        replace(asked, encoder="detector", reference="")
+
+
 def test_figures_name_their_origin_and_no_machine_s_path(asked: GenerationSettings, tmp_path: Path) -> None:
     comparison, _ = compared(asked)
 

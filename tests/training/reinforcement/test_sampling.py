@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from guardrail_training import modeling
-from guardrail_training.modeling.families import Family, family_of
+from guardrail_training.modeling.families import EncoderDecoder, Family, family_of
 from guardrail_training.reinforcement import rollouts
-from guardrail_training.reinforcement.rollouts import Responses, noise_for, sample
+from guardrail_training.reinforcement.rollouts import Responses, noise_for, sample, text_of
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14], [15]]
 STOP, PAD = 1, 0
@@ -128,3 +128,40 @@ def test_noise_is_a_function_of_the_seed() -> None:
     assert torch.equal(noise[0], noise[2])
     assert not torch.equal(noise[0], noise[1])
     assert noise.dtype == torch.float64
+
+
+def test_no_response_ends_before_its_minimum(family: Family) -> None:
+    def responses(min_tokens: int) -> Responses:
+        return sample(
+            family,
+            family.pad(PROMPTS * 8),
+            noise=noise_for(range(32), tokens=12),
+            limits=torch.full((32,), 12),
+            temperature=1.0,
+            stop_id=STOP,
+            pad_id=PAD,
+            min_tokens=min_tokens,
+        )
+
+    assert int(responses(0).lengths.min()) < 5  # the end comes early if it may
+    bound = responses(4)
+    assert all(STOP not in bound.ids[row, :4].tolist() for row in range(32))
+    assert int(bound.lengths.min()) >= 5
+
+
+def test_special_tokens_stay_in_a_text_if_they_are_to(family: Family) -> None:
+    class Tokenizer:
+        def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
+            return " ".join(str(each) for each in ids if each > STOP or not skip_special_tokens)
+
+    responses = drawn(family, PROMPTS, [1, 2, 3, 4], limits=[12] * 4)
+
+    for row in range(4):
+        bare, whole = (
+            text_of(family, responses, row, tokenizer=Tokenizer(), keeps_special=keeps)
+            for keeps in (False, True)
+        )
+        begun = [family.start] if isinstance(family, EncoderDecoder) else []
+        ids = [*begun, *responses.ids[row, : int(responses.lengths[row])].tolist()]
+        assert whole == " ".join(map(str, ids))
+        assert bare == " ".join(str(each) for each in ids if each > STOP)

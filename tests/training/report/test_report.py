@@ -11,6 +11,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -21,15 +22,26 @@ from guardrail.errors import UsageError
 from guardrail_training.cli import app
 from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.charts import CHARTS, charts_of
-from guardrail_training.report.drawing import bars, curves, histogram
-from guardrail_training.report.markup import element, written
-from guardrail_training.report.numbers import number, percent, signed
-from guardrail_training.report.page import page_of
+from guardrail_training.report.drawing import DARK, LIGHT, bars, curves, histogram, smoothing_window
+from guardrail_training.report.numbers import duration, number, percent, signed
+from guardrail_training.report.page import page_of, template
 from guardrail_training.report.run import Series, read_run
-from guardrail_training.report.samples_section import sorted_by_difference, worst_cases
+from guardrail_training.report.samples import sorted_by_difference, worst_cases
+from guardrail_training.report.tables import Cell, table
 from guardrail_training.report.write import write_report
 
-VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+VOID = frozenset({"meta", "link", "br", "img", "input", "hr", "source"})
+IMAGE = "data:image/svg+xml;base64,"
+
+
+def decoded(address: str | None) -> str:
+    """The image that an address holds."""
+    return base64.b64decode((address or "").removeprefix(IMAGE)).decode()
+
+
+def texts(svg: str) -> list[str]:
+    """What stands in an image."""
+    return [node.text or "" for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 class Page(HTMLParser):
@@ -83,67 +95,78 @@ def rewrite_samples(folder: Path, change: Callable[[dict[str, Any]], None]) -> N
 
 
 def test_the_page_loads_nothing_and_runs_nothing(found: Page) -> None:
-    assert {tag for tag, _ in found.tags} & {
-        "script",
-        "link",
-        "img",
-        "iframe",
-        "object",
-        "base",
-        "form",
-    } == set()
+    foreign = {"script", "link", "iframe", "object", "base", "form", "svg"}
+    assert {tag for tag, _ in found.tags} & foreign == set()
     for _, attributes in found.tags:
         assert not {name for name in attributes if name.startswith("on") or name == "style"}
-        for name in ("href", "src", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith("#")
-    assert "http" not in "".join(
-        str(attributes) for _, attributes in found.tags if "http-equiv" not in attributes
-    )
+        assert (attributes.get("href") or "#").startswith("#")
+        for name in ("src", "srcset"):
+            assert (attributes.get(name) or IMAGE).startswith(IMAGE)
 
 
-def test_the_policy_allows_the_pages_own_style_alone(found: Page) -> None:
+def test_the_policy_allows_the_pages_own_style_and_drawings_alone(found: Page) -> None:
     (policy,) = [each["content"] for each in found.all("meta") if "http-equiv" in each]
     digest = base64.b64encode(hashlib.sha256(found.text_in("style").encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
     assert "url(" not in found.text_in("style")
 
 
-def test_every_drawing_has_a_name_and_a_description_and_every_id_is_one(found: Page) -> None:
+def test_every_drawing_is_there_for_both_themes_and_says_what_it_shows(found: Page) -> None:
     ids = Counter(attributes["id"] for _, attributes in found.tags if "id" in attributes)
     assert max(ids.values()) == 1
-    drawings = found.all("svg")
-    assert len(drawings) > 20
-    for drawing in drawings:
-        assert drawing["role"] == "img"
-        assert {*(drawing["aria-labelledby"] or "").split()} <= ids.keys()
-    referred = re.findall(r"url\(#([^)]+)\)", str(found.tags))
-    referred += [each["href"].removeprefix("#") for _, each in found.tags if each.get("href")]
-    assert set(referred) <= ids.keys()
+    images, sources = found.all("img"), found.all("source")
+    assert len(images) == len(sources) > 20
+    for image, source in zip(images, sources, strict=True):
+        light, dark = decoded(image["src"]), decoded(source["srcset"])
+        assert source["media"] == "(prefers-color-scheme: dark)"
+        assert LIGHT[0] in light
+        assert LIGHT[0] not in dark
+        assert DARK[0] in dark
+        assert len(image["alt"] or "") > 10
+    assert {(each["href"] or "").removeprefix("#") for each in found.all("a")} <= ids.keys()
 
 
 def test_a_comparison_has_bars_of_its_means_and_histograms_by_judge_and_of_lengths(found: Page) -> None:
-    keys = {(each["aria-labelledby"] or "").split()[0] for each in found.all("svg")}
-    keys = {key.removesuffix("-title") for key in keys}
+    titles = [(each["alt"] or "").partition(": ")[0] for each in found.all("img")]
 
-    drawn = {key for key in keys if not key.startswith(("chart-", "other-"))}
-    assert drawn == {"bars-toxicity", "bars-rouge", "bars-reward", "toxicity-0", "lengths"}
+    for title in (
+        "Toxicity",
+        "Closeness to the references",
+        "Reward and its terms",
+        "Toxicity by b-words",
+        "Length of responses",
+    ):
+        assert title in titles
+
+
+def test_no_axis_has_an_offset_or_a_factor(content: bytes) -> None:
+    series = Series(steps=tuple(range(1, 9)), values=tuple(0.2 + 1e-5 * step for step in range(8)))
+    tiny = Series(steps=series.steps, values=tuple(1.4e-5 * step for step in range(8)))
+
+    for one, ticks in ((series, r"0\.[12]\d*"), (tiny, r"0|\d(\.\d+)?e-5|0\.0001")):
+        words = texts(curves({"a": one}, unit="nats").light)
+        numbers = [word for word in words if word not in ("step", "nats")]
+        vertical = numbers[-sum(not word.isdecimal() for word in numbers) :]
+        assert all(re.fullmatch(ticks, word) for word in vertical), words
+        assert len(set(words)) == len(words)
+        assert not any("+" in word or "\N{MULTIPLICATION SIGN}" in word for word in words)
+
+
+def test_a_long_course_is_smoothed_and_says_over_how_many() -> None:
+    series = Series(steps=tuple(range(200)), values=tuple(float(step % 7) for step in range(200)))
+
+    assert smoothing_window(59) == 1
+    assert smoothing_window(200) == 10
+    assert "loss, mean of 10" in texts(curves({"loss": series}, unit="nats").light)
 
 
 def test_every_table_has_a_caption_and_headers_of_rows_and_columns(content: bytes) -> None:
-    for table in re.findall(r"<table>.*?</table>", content.decode(), flags=re.DOTALL):
-        assert "<caption>" in table
-        assert 'scope="col"' in table
-        assert table.count('scope="row"') == table.split("<tbody>")[1].count("<tr>")
-
-
-def test_drawings_take_their_colours_from_the_style_sheet(found: Page) -> None:
-    colours = {
-        value
-        for _, attributes in found.tags
-        for name, value in attributes.items()
-        if name in ("fill", "stroke") and value not in ("none", None)
-    }
-    assert colours <= {f"var(--{name})" for name in ("ink", "rule", *(f"series-{n}" for n in range(1, 7)))}
+    for found in re.findall(r"<table>.*?</table>", content.decode(), flags=re.DOTALL):
+        assert "<caption>" in found
+        assert 'scope="col"' in found
+        assert found.count('scope="row"') == found.split("<tbody>")[1].count("<tr>")
 
 
 def test_known_charts_come_under_their_titles_and_every_figure_in_the_table(
@@ -207,6 +230,49 @@ def test_settings_versions_seeds_and_hashes_are_on_the_page(found: Page, finishe
     assert str(Path(run.settings["base"]).parent) not in told
 
 
+def test_the_page_says_how_long_where_and_by_which_command(run_copy: Path) -> None:
+    path = run_copy / "run.json"
+    noted = json.loads(path.read_text())
+    assert noted["seconds"] > 0
+    noted |= {
+        "seconds": 750.0,
+        "command": "guardrail-train ppo --data 'a folder'",
+        "processor": "2 x Model T",
+    }
+    path.write_text(json.dumps(noted))
+
+    found = page(run_copy)
+
+    assert "guardrail-train ppo --data 'a folder'" in found.text_in("pre")
+    assert "12 min 30 s" in found.text_in("dl")
+    assert "tokens per second" in found.text_in("dl")
+    assert "2 x Model T" in found.text_in("header")
+
+
+def test_what_readers_accepted_is_a_table_with_intervals(run_copy: Path) -> None:
+    rate = {"value": 0.625, "low": 0.31, "high": 0.86, "n": 8}
+    figures = [
+        {
+            "system": "ours",
+            "name": "everyday",
+            "sentences": 9,
+            "accepted": rate,
+            "wrong": None,
+            "missed": rate,
+        }
+    ]
+    content = {"figures": figures, "agreement": {"rows": 8, "verdict_kappa": 0.75}}
+    (run_copy / "acceptance.json").write_text(json.dumps(content))
+
+    tables = page(run_copy).text_in("table")
+
+    assert "62.5 %[31.0 %, 86.0 %]" in tables
+    assert "kappa 0.75 over 8 rows" in tables
+    (run_copy / "acceptance.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"acceptance\.json holds no ratings"):
+        read_run(run_copy)
+
+
 def test_hostile_texts_and_names_stay_text(run_copy: Path) -> None:
     hostile = (
         "</style></details><script>alert(1)</script><img src=x onerror=alert(2)>\x00\x1b\ud800 \u202e&amp;"
@@ -227,19 +293,20 @@ def test_hostile_texts_and_names_stay_text(run_copy: Path) -> None:
 
     found = page(run_copy)
 
-    assert {"script", "img", "b"} & {tag for tag, _ in found.tags} == set()
+    assert {"script", "b"} & {tag for tag, _ in found.tags} == set()
+    assert all((each["src"] or "").startswith(IMAGE) for each in found.all("img"))
     assert "<script>alert(1)</script>" in found.text_in("details")
 
 
-@given(text=st.text())
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_out_of_the_page_as_it_went_in(text: str) -> None:
-    content = written(element("p", element("b", text), text, title=text)).decode()
+    row = [Cell(text, kind="said"), Cell("1", below=text), text]
+    shown = table(["a", "b", "c"], [row], caption=text)
 
-    found = Page(content)
+    found = Page(str(template("parts.html").module.show_table(shown)))
 
-    readable = text.encode("utf-8", "replace").decode()
-    assert found.text_in("b") == readable
-    assert found.all("p")[0]["title"] == readable
+    assert found.text_in("span") == found.text_in("small") == found.text_in("caption") == text
+    assert found.all("div")[0]["aria-label"] == text
 
 
 def test_a_run_under_way_without_samples_says_how_to_take_them(run_copy: Path) -> None:
@@ -338,7 +405,8 @@ def test_the_command_writes_the_page_of_a_run_the_same_to_the_byte(
 
 
 names = st.sampled_from(
-    [name for chart in CHARTS for name in chart.names] + ["reward/a", "time/b", "other", "x/y"]
+    [name for chart in CHARTS for name in (*chart.names, *(spread for _, spread in chart.spreads))]
+    + ["reward/a", "time/b", "other", "x/y"]
 )
 
 
@@ -346,8 +414,9 @@ names = st.sampled_from(
 def test_every_logged_figure_is_in_exactly_one_chart(logged: list[str]) -> None:
     known, others = charts_of(logged)
 
-    shown = [name for chart in (*known, *others) for name in (*chart.names, chart.spread) if name is not None]
-    assert sorted(shown) == sorted(logged)
+    shown = [name for chart in (*known, *others) for name in chart.names]
+    spreads = [name for chart in known for of, name in chart.spreads if of in logged and name in logged]
+    assert sorted([*shown, *spreads]) == sorted(logged)
 
 
 @pytest.mark.parametrize(
@@ -363,17 +432,18 @@ def test_every_logged_figure_is_in_exactly_one_chart(logged: list[str]) -> None:
 def test_any_course_of_figures_can_be_drawn(values: tuple[float, ...]) -> None:
     series = Series(steps=tuple(range(1, len(values) + 1)), values=values)
 
-    drawing = curves({"a": series, "b": series}, unit="nats", band=series, level=6.0)
+    drawing = curves({"a": series, "b": series}, unit="nats", spreads={"a": series}, level=6.0)
 
-    texts = [node.text for node in drawing.iter("text")]
-    assert {"a", "b", "target 6", "nats", "step"} <= set(texts)
+    window = f", mean of {len(values) // 20}" if len(values) >= 60 else ""
+    for image in (drawing.light, drawing.dark):
+        assert {f"a{window}", f"b{window}", "target 6", "nats", "step"} <= set(texts(image))
 
 
 def test_equal_values_and_means_at_an_interval_s_edge_can_be_drawn() -> None:
     flat = {"before": [0.5, 0.5], "after": [0.5, 0.5]}
 
-    assert histogram(flat, unit="tokens", bounds=(0.0, 1.0)).tag == "svg"
-    assert bars({"one": {"x": Mean(value=0.5, low=0.6, high=0.4, n=2)}}).tag == "svg"
+    assert "tokens" in texts(histogram(flat, unit="tokens", bounds=(0.0, 1.0)).light)
+    assert "x" in texts(bars({"one": {"x": Mean(value=0.5, low=0.6, high=0.4, n=2)}}).light)
 
 
 @pytest.mark.parametrize(
@@ -392,6 +462,13 @@ def test_equal_values_and_means_at_an_interval_s_edge_can_be_drawn() -> None:
 )
 def test_numbers_are_short_and_legible(value: float | None, shown: str) -> None:
     assert number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(4.2, "4.2 s"), (59.96, "60.0 s"), (750, "12 min 30 s"), (3900.4, "1 h 05 min")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 def test_changes_carry_their_sign() -> None:

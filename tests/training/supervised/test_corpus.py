@@ -181,3 +181,15 @@ def test_data_that_is_nowhere_is_an_error_that_says_how_to_name_it(
         load_corpus(replace(settings(tmp_path), data=None, streaming=True))
     with pytest.raises(TrainingRowError, match="not found"):
         load_corpus(settings(tmp_path))
+
+
+def test_the_last_fifth_is_held_out_without_shuffling(tmp_path: Path) -> None:
+    write(tmp_path, *({"q": f"question {number}", "a": f"answer {number}"} for number in range(10)))
+
+    last = load_corpus(settings(tmp_path, held_out=0.2, split="last"))
+    drawn = load_corpus(settings(tmp_path, held_out=0.2))
+
+    assert [row.number for row in last.train] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row.number for row in last.dev] == [9, 10]
+    assert len(drawn.dev) == 2
+    assert {row.number for row in drawn.train} | {row.number for row in drawn.dev} == set(range(1, 11))

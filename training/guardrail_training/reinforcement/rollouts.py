@@ -1,9 +1,9 @@
 """Queries, the responses drawn to them, and what policy, reference and reward say of those.
 
-Sampling is plain: no top-k, no top-p, no least length and no repetition penalty. A policy that is scored on
-other probabilities than it is sampled from has a wrong ratio and a wrong KL. The rewriter's decoding for
-serving is another thing: it truncates, returns several candidates without their probabilities and drops those
-that do not end, so nothing of it is used here.
+Sampling is plain: no top-k, no top-p, no repetition penalty, and no minimum length unless it is asked for. A
+policy that is scored on other probabilities than it is sampled from has a wrong ratio and a wrong KL. The
+rewriter's decoding for serving is another thing: it truncates, returns several candidates without their
+probabilities and drops those that do not end, so nothing of it is used here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 from guardrail.errors import PluginError
 from guardrail.manifest import Template
 from guardrail_training.data import read_texts
-from guardrail_training.modeling.families import Family, Prompts
+from guardrail_training.modeling.families import EncoderDecoder, Family, Prompts
 from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
 from guardrail_training.reinforcement.policy import Learner, Reading, scaled_logits
@@ -42,6 +42,7 @@ __all__ = [
     "respond",
     "sample",
     "seed_of",
+    "text_of",
 ]
 
 T = TypeVar("T")
@@ -150,10 +151,12 @@ def sample(
     temperature: float,
     stop_id: int,
     pad_id: int,
+    min_tokens: int = 0,
     is_pass_due: Callable[[bool], bool] = bool,
 ) -> Responses:
     """One response per prompt: a pure function of the model, the prompts and ``noise`` ``(rows, steps)``.
 
+    The stop token cannot be among the first ``min_tokens``.
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
     the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
@@ -169,6 +172,8 @@ def sample(
         alive = rows
         for step in range(ids.shape[1]):
             logits = scaled_logits(under_way.states, family.head, temperature=temperature)
+            if step < min_tokens:
+                logits[:, stop_id] = -torch.inf
             tokens = _draw(logits, noise[alive, step].to(logits.device)).cpu()
             ids[alive, step] = tokens
             lengths[alive] += 1
@@ -212,6 +217,8 @@ def respond(
     tokens: int,
     temperature: float,
     limits: Sequence[int] | None = None,
+    min_tokens: int = 0,
+    keeps_special: bool = False,
     is_pass_due: Callable[[bool], bool] = bool,
 ) -> tuple[Prompts, Responses, list[str]]:
     """A response of at most ``tokens``, or its own of ``limits``, to the ids of each prompt, and its text."""
@@ -224,10 +231,25 @@ def respond(
         temperature=temperature,
         stop_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
+        min_tokens=min_tokens,
         is_pass_due=is_pass_due,
     )
-    texts = [tokenizer.decode(responses.tokens(row), skip_special_tokens=True) for row in range(len(seeds))]
-    return prompts, responses, [text.strip() for text in texts]
+    texts = [
+        text_of(family, responses, row, tokenizer=tokenizer, keeps_special=keeps_special)
+        for row in range(len(seeds))
+    ]
+    return prompts, responses, texts
+
+
+def text_of(family: Family, responses: Responses, row: int, *, tokenizer: Any, keeps_special: bool) -> str:
+    """A response's text; with its special tokens as a tokenizer writes all that a model generated: an
+    encoder-decoder's start token and the end, if it came."""
+    if not keeps_special:
+        text: str = tokenizer.decode(responses.tokens(row), skip_special_tokens=True)
+        return text.strip()
+    begun = [family.start] if isinstance(family, EncoderDecoder) else []
+    whole: str = tokenizer.decode([*begun, *responses.ids[row, : int(responses.lengths[row])].tolist()])
+    return whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -273,6 +295,8 @@ def collect(
             tokens=settings.response_tokens,
             temperature=settings.temperature,
             limits=[_limit(settings, seed) for seed in seeds],
+            min_tokens=settings.min_response_tokens,
+            keeps_special=settings.keeps_special_tokens,
             is_pass_due=processes.is_pass_due,
         )
     answers = [

@@ -60,6 +60,15 @@ class PpoSettings(TrainingSettings):
         group=RESPONSES,
         min=1,
     )
+    min_response_tokens: int = setting(
+        0,
+        "A response cannot end before so many; what is scored stays the model's own probability.",
+        group=RESPONSES,
+        min=0,
+    )
+    keeps_special_tokens: bool = setting(
+        False, "Rewards read responses with their special tokens, such as </s>.", group=RESPONSES
+    )
     temperature: float = setting(1.0, "At which responses are drawn and scored.", group=RESPONSES, above=0)
     missing_eos_penalty: float = setting(
         1.0, "Taken from the score of a response that reaches its limit.", group=REWARDS, min=0
@@ -124,6 +133,12 @@ class PpoSettings(TrainingSettings):
         if self.shortest_limit is not None and self.shortest_limit > self.response_tokens:
             raise ConfigError(
                 f"shortest_limit {self.shortest_limit} is more than response_tokens {self.response_tokens}"
+            )
+        shortest = self.response_tokens if self.shortest_limit is None else self.shortest_limit
+        if self.min_response_tokens > shortest:
+            raise ConfigError(
+                f"min_response_tokens {self.min_response_tokens} is more than a response's shortest limit, "
+                f"{shortest}"
             )
         if self.kl_control == "adaptive" and self.kl_target <= 0:
             raise ConfigError(f"kl_target must be above 0, got {self.kl_target}")

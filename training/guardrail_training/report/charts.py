@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["CHARTS", "Chart", "charts_of"]
 
@@ -13,26 +13,32 @@ __all__ = ["CHARTS", "Chart", "charts_of"]
 class Chart:
     """One chart over the steps of a run.
 
-    ``names`` are figures or patterns of them. ``spread`` names the standard deviation that is drawn as a band
-    around the first; ``level`` a setting that is drawn as a line.
+    ``names`` are figures or patterns of them. ``spreads`` pairs a figure with what is drawn on both sides of
+    it; ``level`` names a setting that is drawn as a line.
     """
 
     title: str
     unit: str
     names: tuple[str, ...]
     says: str
-    spread: str | None = None
+    spreads: tuple[tuple[str, str], ...] = ()
     level: str | None = None
 
 
 CHARTS = (
-    Chart("Loss", "nats per token", ("loss", "dev_loss"), "Of every batch; dev_loss over the dev set."),
+    Chart(
+        "Loss",
+        "nats per token",
+        ("loss", "dev_loss"),
+        "loss of every batch.",
+        spreads=(("dev_loss", "dev_loss_error"),),
+    ),
     Chart(
         "Reward",
         "score",
         ("ppo/mean_scores",),
         "Mean score of a step's responses without any penalty; the band is one standard deviation.",
-        spread="ppo/std_scores",
+        spreads=(("ppo/mean_scores", "ppo/std_scores"),),
     ),
     Chart("Terms of the reward", "mean", ("reward/*",), "What the reward is made of."),
     Chart(
@@ -75,7 +81,7 @@ CHARTS = (
         "tokens",
         ("tokens/responses_len_mean",),
         "Mean of a step; the band is one standard deviation.",
-        spread="tokens/responses_len_std",
+        spreads=(("tokens/responses_len_mean", "tokens/responses_len_std"),),
     ),
     Chart("Responses that ended", "share", ("objective/ended",), "The others met the limit of tokens."),
     Chart("Learning rate", "rate", ("lr", "ppo/learning_rate"), "What the optimizer used."),
@@ -92,7 +98,6 @@ def charts_of(logged: Iterable[str]) -> tuple[list[Chart], list[Chart]]:
     for chart in CHARTS:
         found = tuple(name for name in names if any(fnmatch.fnmatchcase(name, each) for each in chart.names))
         if found:
-            spread = chart.spread if chart.spread in names else None
-            known.append(Chart(chart.title, chart.unit, found, chart.says, spread=spread, level=chart.level))
-            shown |= {*found, spread or ""}
+            known.append(replace(chart, names=found))
+            shown |= {*found, *(spread for of, spread in chart.spreads if of in found)}
     return known, [Chart(name, "", (name,), "") for name in names if name not in shown]

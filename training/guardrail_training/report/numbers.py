@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from guardrail_training.evaluation.generation.measures import Change
-from guardrail_training.metrics.statistics import Mean
-from guardrail_training.report.markup import Element, element
+from guardrail_training.metrics.statistics import Mean, Rate
+from guardrail_training.report.tables import Cell
 
-__all__ = ["number", "percent", "signed", "with_interval"]
+__all__ = ["duration", "number", "percent", "signed", "with_interval"]
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -34,9 +34,17 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", MINUS)
 
 
-def with_interval(mean: Mean | Change, *, show: Callable[[float | None], str] = number) -> Element:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``1 h 05 min``, ``12 min 30 s``, ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def with_interval(mean: Mean | Rate | Change | None, *, show: Callable[[float | None], str] = number) -> Cell:
     """A value over its 95 % interval."""
-    if mean.value is None:
-        return element("span", DASH, class_="number")
-    bounds = element("small", f"[{show(mean.low)}, {show(mean.high)}]")
-    return element("span", show(mean.value), bounds, class_="number")
+    if mean is None or mean.value is None:
+        return Cell(DASH, kind="number")
+    return Cell(show(mean.value), f"[{show(mean.low)}, {show(mean.high)}]", kind="number")

@@ -41,7 +41,7 @@ class Rewriting:
     """The systems of one evaluation.
 
     ``blocks`` is by set of sentences, the first has all of them. ``chosen`` is the system that the evaluation
-    was about. ``encoder`` gives SIM. ``data`` and ``models`` are sha256 by file.
+    was about. ``encoder`` gives SIM. ``data`` and ``models`` are sha256 by file. ``reason`` is the gate's.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class Rewriting:
     git: str | None
     data: Mapping[str, str]
     models: Mapping[str, Mapping[str, str]]
+    reason: str = ""
 
 
 def find_rewriting(folder: Path, *, results: Sequence[str | Path] = ()) -> tuple[Rewriting, ...]:
@@ -97,6 +98,7 @@ def _rewriting(content: Any) -> Rewriting:
         git=content["git"],
         data=dict(content["data"]),
         models={name: dict(files) for name, files in content["models"].items()},
+        reason=str(content.get("reason") or ""),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from guardrail_training.evaluation.generation.comparison import Comparison, read
 from guardrail_training.evaluation.generation.samples import Sample, read_samples
 from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES
 from guardrail_training.records import TrainingRowError, read_records
+from guardrail_training.report.acceptance import Acceptance, find_acceptance
 from guardrail_training.report.rewriting import Rewriting, find_rewriting
 
 __all__ = ["Generation", "Run", "Series", "read_run"]
@@ -57,6 +59,7 @@ class Run:
     manifest: Manifest | None
     generation: Generation | None
     rewriting: tuple[Rewriting, ...] = ()
+    acceptance: Acceptance | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +78,26 @@ class Run:
             if isinstance(source.get("steps"), int):
                 return int(source["steps"])
         return None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens that training read or drew in a second of its steps, if both were logged."""
+        if "tokens" in self.series and "seconds" in self.series:
+            tokens, parts = sum(self.series["tokens"].values), ["seconds"]
+        elif "tokens/responses_len_mean" in self.series:
+            rows = self.settings.get("batch_size", 0) * self.settings.get("samples_per_prompt", 1)
+            tokens = rows * sum(self.series["tokens/responses_len_mean"].values)
+            parts = ["time/rollout", "time/update"]
+        else:
+            return None
+        seconds = sum(sum(self.series[part].values) for part in parts if part in self.series)
+        return tokens / seconds if seconds > 0 and math.isfinite(tokens) else None
+
+    @property
+    def start_sha256(self) -> Mapping[str, str]:
+        """The files of the adapter that the run went on from."""
+        origin = self.manifest.settings.get("started_from") if self.manifest is not None else None
+        return dict(origin["files"]) if isinstance(origin, Mapping) else {}
 
 
 def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> Run:
@@ -98,6 +121,7 @@ def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> Run:
         manifest=_last_manifest(folder),
         generation=_generation(folder),
         rewriting=find_rewriting(folder, results=results),
+        acceptance=find_acceptance(folder),
     )
 
 

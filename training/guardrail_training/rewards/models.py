@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from guardrail.protocols import Detector, Embedder, Verifier
 from guardrail_training.metrics.fluency import surprise
 from guardrail_training.rewards.algebra import Answer, Floats, Score
 
-__all__ = ["acceptable", "clean", "fluency", "load_classifier", "meaning", "sequence_classifier"]
+__all__ = [
+    "Classified",
+    "acceptable",
+    "classify",
+    "clean",
+    "fluency",
+    "load_classifier",
+    "meaning",
+    "sequence_classifier",
+]
 
 CPU = torch.device("cpu")
 OUTPUTS = ("logit", "probability")
@@ -135,29 +145,43 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
     _require_known(output, OUTPUTS, setting="output of a classifier")
     _require_known(over, OVER, setting="over of a classifier")
     column = _column(model.config.id2label, label)
-    is_multi_label = model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
-    longest = min(tokenizer.model_max_length, _window(model), LONGEST)
-
-    def read(texts: Sequence[str]) -> Floats:
-        padding = tokenizer.pad_token is not None
-        inputs = tokenizer(
-            list(texts), truncation=True, max_length=longest, padding=padding, return_tensors="pt"
-        )
-        with torch.no_grad():
-            logits = model(**inputs.to(model.device)).logits.float().cpu()
-        if output == "probability":
-            logits = logits.sigmoid() if is_multi_label else logits.softmax(dim=1)
-        return np.asarray(logits[:, column].numpy(), dtype=np.float32)
 
     def score(answers: Sequence[Answer]) -> Floats:
-        tokenizer.truncation_side = "left"
-        texts = [_joined(answer, over) for answer in answers]
-        # A classifier without a padding token cannot take rows of different lengths.
-        size = CLASSIFIER_BATCH if tokenizer.pad_token is not None else 1
-        batches = [read(texts[start : start + size]) for start in range(0, len(texts), size)]
-        return np.concatenate(batches)
+        found = classify(model, tokenizer, [_joined(answer, over) for answer in answers])
+        return (found.logits if output == "logit" else found.probabilities)[:, column]
 
     return score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """A classifier's classes, and for each text its logits and probabilities, both ``(texts, classes)``."""
+
+    labels: tuple[str, ...]
+    logits: Floats
+    probabilities: Floats
+
+
+def classify(model: Any, tokenizer: Any, texts: Sequence[str]) -> Classified:
+    """Logits and probabilities of all classes; ``sequence_classifier`` says what of a long text is read and
+    what the probabilities are shares of."""
+    longest = min(tokenizer.model_max_length, _window(model), LONGEST)
+    tokenizer.truncation_side = "left"
+    # A classifier without a padding token cannot take rows of different lengths.
+    has_padding = tokenizer.pad_token is not None
+    size, rows = CLASSIFIER_BATCH if has_padding else 1, []
+    for start in range(0, len(texts), size):
+        part = list(texts[start : start + size])
+        inputs = tokenizer(
+            part, truncation=True, max_length=longest, padding=has_padding, return_tensors="pt"
+        )
+        with torch.no_grad():
+            rows.append(model(**inputs.to(model.device)).logits.float().cpu())
+    logits = torch.cat(rows)
+    is_multi_label = model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
+    probabilities = logits.sigmoid() if is_multi_label else logits.softmax(dim=1)
+    labels = tuple(model.config.id2label[place] for place in range(logits.shape[1]))
+    return Classified(labels, logits.numpy(), probabilities.numpy())
 
 
 def _window(model: Any) -> int:

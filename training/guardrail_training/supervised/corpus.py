@@ -23,8 +23,6 @@ from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["Corpus", "load_corpus", "sources_sha256"]
 
-HELD_OUT = 0.05
-
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
@@ -42,7 +40,7 @@ def load_corpus(settings: SftSettings) -> Corpus:
     if settings.dev:
         dev = [kept for row in _read(settings, "dev") if (kept := keep(row)) is not None]
     else:
-        held_out = share_indices(len(train), HELD_OUT, seed=settings.seed) if len(train) > 1 else ()
+        held_out = _held_out(len(train), settings)
         dev = [train[index] for index in held_out]
         train = _taken(train, sorted(set(range(len(train))) - set(held_out)))
     train = _taken(train, share_indices(len(train), settings.share, seed=settings.seed))
@@ -53,6 +51,15 @@ def load_corpus(settings: SftSettings) -> Corpus:
                 "least_characters and most_characters"
             )
     return Corpus(train=train, dev=dev)
+
+
+def _held_out(count: int, settings: SftSettings) -> Sequence[int]:
+    """The rows that are measured on; a single row is trained on alone."""
+    if count < 2:
+        return ()
+    if settings.split == "random":
+        return share_indices(count, settings.held_out, seed=settings.seed)
+    return range(count - max(1, round(count * settings.held_out)), count)
 
 
 def sources_sha256(settings: SftSettings) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guardrail_training.modeling import Example, autocast, collate, target_logits
 from guardrail_training.modeling.families import EncoderDecoder, family_of
@@ -57,6 +58,14 @@ class TargetLoss(nn.Module):
         with autocast(self._dtype, device=self.model.device.type):
             logits, targets = self._logits(examples)
         return token_cross_entropy(logits, targets) * len(targets)
+
+    def of_each(self, examples: Sequence[Example]) -> Tensor:
+        """The sums in nats of each example's target tokens, ``(examples,)`` float64 on the CPU."""
+        with autocast(self._dtype, device=self.model.device.type):
+            logits, targets = self._logits(examples)
+        tokens = functional.cross_entropy(logits.to(torch.float32), targets, reduction="none")
+        parts = tokens.cpu().double().split([len(example.target) for example in examples])
+        return torch.stack([part.sum() for part in parts])
 
     def _logits(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """Logits ``(tokens, vocabulary)`` and targets ``(tokens,)`` of the target positions."""

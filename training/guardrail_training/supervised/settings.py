@@ -30,8 +30,15 @@ class SftSettings(TrainingSettings):
     )
     dev: str = setting(
         "paradetox/dev.jsonl",
-        "Its like to measure on; empty: a twentieth of the rows is held out.",
+        "Its like to measure on; empty: a part of the rows of train is held out.",
         group=DATA,
+    )
+    held_out: float = setting(0.05, "That part; 0.2 is a split of 80 to 20.", group=DATA, above=0, below=1)
+    split: str = setting(
+        "random",
+        "Which rows are held out: drawn by the seed, or the last of the file, without shuffling.",
+        group=DATA,
+        choices=("random", "last"),
     )
     source: str = setting(PARADETOX.source, "Field with the text to rewrite.", group=DATA)
     target: str = setting(

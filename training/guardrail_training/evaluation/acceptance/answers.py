@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from guardrail.errors import UsageError
 from guardrail.manifest import sha256_of
 from guardrail.outcome import Action
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings, SystemPlace
+from guardrail_training.evaluation.generation.samples import read_samples
 from guardrail_training.evaluation.systems import Moderator, faults_of
 from guardrail_training.provenance import model_hashes
 from guardrail_training.records import read_records
@@ -36,6 +37,8 @@ def answers_of(place: SystemPlace, sources: Sequence[str], settings: AcceptanceS
     """
     if place.place.endswith(".jsonl"):
         return _ready(place, sources)
+    if ".jsonl#" in place.place:
+        return _sampled(place, sources)
     path = Path(place.place)
     if place.place.endswith(".toml"):
         made_of = {path.name: sha256_of(path)} if path.is_file() else {}
@@ -75,9 +78,27 @@ def _ready(place: SystemPlace, sources: Sequence[str]) -> Answers:
             raise UsageError(
                 f"{place.place} row {record.number}: action must be one of {', '.join(Action)}, got {said!r}"
             ) from None
+    _require_all(place, sources, found)
+    outputs, actions = zip(*(found[text] for text in sources), strict=True)
+    return Answers(place.name, outputs, actions, {Path(place.place).name: sha256_of(place.place)})
+
+
+def _sampled(place: SystemPlace, sources: Sequence[str]) -> Answers:
+    """What one model of ``evaluate generation`` answered, all of which is read."""
+    path, _, model = place.place.rpartition("#")
+    found = {
+        sample.query: sample.outputs[model].response
+        for sample in read_samples(path)
+        if model in sample.outputs
+    }
+    _require_all(place, sources, found)
+    outputs = tuple(found[text] for text in sources)
+    made_of = {Path(path).name: sha256_of(path)}
+    return Answers(place.name, outputs, (Action.REWRITTEN,) * len(outputs), made_of)
+
+
+def _require_all(place: SystemPlace, sources: Sequence[str], found: Container[str]) -> None:
     if missing := [text for text in sources if text not in found]:
         raise UsageError(
             f"system {place.name!r}: {place.place} lacks {len(missing)} of {len(sources)} sentences"
         )
-    outputs, actions = zip(*(found[text] for text in sources), strict=True)
-    return Answers(place.name, outputs, actions, {Path(place.place).name: sha256_of(place.place)})

@@ -23,7 +23,7 @@ from guardrail_training.evaluation.acceptance.figures import differences_of, fig
 from guardrail_training.evaluation.acceptance.ratings import Reading, agreement_of, read_ratings, settle
 from guardrail_training.evaluation.acceptance.sentences import draw
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
-from guardrail_training.evaluation.acceptance.sheet import RULE, Key, items_of, key_path, write_items
+from guardrail_training.evaluation.acceptance.sheet import Key, items_of, key_path, rule_of, write_items
 from guardrail_training.evaluation.acceptance.tables import acceptance_tables
 from guardrail_training.provenance import plain
 from guardrail_training.records import required_folder
@@ -47,18 +47,23 @@ def _write(settings: AcceptanceSettings) -> Path:
     answers = [answers_of(place, texts, settings) for place in settings.places]
     items, releases = items_of(sentences, answers, seed=settings.seed)
     sheet = Path(settings.out) / settings.sheet
-    write_items(sheet, items)
-    used = [
-        name
-        for name, size in (
-            ("everyday", settings.everyday + settings.register),
-            ("paradetox", settings.paradetox),
-        )
-        if size
-    ]
+    write_items(sheet, items, task=settings.task)
+    used = (
+        [settings.texts]
+        if settings.texts
+        else [
+            f"{name}/dev.jsonl"
+            for name, size in (
+                ("everyday", settings.everyday + settings.register),
+                ("paradetox", settings.paradetox),
+            )
+            if size
+        ]
+    )
     made = {
         **_provenance(settings),
-        "data": {f"{name}/dev.jsonl": sha256_of(data / name / "dev.jsonl") for name in used},
+        "task": settings.task,
+        "data": {name: sha256_of(data / name) for name in used},
         "systems": {system.name: dict(system.made_of) for system in answers},
     }
     Key(sentences, releases, plain(made)).save(key_path(sheet))
@@ -69,6 +74,7 @@ def _read(settings: AcceptanceSettings) -> Path:
     out = Path(settings.out)
     place = Path(settings.key) if settings.key else key_path(out / settings.sheet)
     key = Key.load(place)
+    task = str(key.made.get("task", settings.task))
     first, second = (read_ratings(path, key) for path in settings.ratings)
     third = _third(settings, key, first, second)
     settled = settle(first, second, third)
@@ -77,11 +83,12 @@ def _read(settings: AcceptanceSettings) -> Path:
         write_items(
             (out / SETTLE).with_suffix(Path(settings.sheet).suffix),
             [first.items[each] for each in settled.open],
+            task=task,
         )
     settled_file = [settings.settled] if settings.settled else []
     files: tuple[str | Path, ...] = (*settings.ratings, *settled_file, place)
     result = {
-        "rule": RULE,
+        "rule": rule_of(task),
         "agreement": agreement_of(first, second),
         "differing": settled.differing,
         "open": settled.open,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from guardrail.errors import UsageError
+from guardrail_training.data import read_texts
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
 from guardrail_training.records import read_records
 
@@ -31,6 +32,11 @@ def draw(data: Path, settings: AcceptanceSettings) -> tuple[Sentence, ...]:
     """The sentences of all sets, each once; the same for the same files, sizes and seed."""
     generator = random.Random(f"acceptance-{settings.seed}")
     rows: list[Sentence] = []
+    if settings.texts:
+        texts = [text.content for text in read_texts(data / settings.texts, field=settings.field)]
+        name = Path(settings.texts).parent.name or Path(settings.texts).stem
+        chosen = _sample(texts, settings.limit or len(texts), generator)
+        return _each_once(Sentence(text, (name,)) for text in chosen)
     if settings.everyday or settings.register:
         rows += _everyday(data / "everyday" / "dev.jsonl", settings, generator)
     if settings.paradetox:

@@ -24,7 +24,11 @@ class AcceptanceSettings:
     To write a sheet:
     systems       NAME=PLACE of each: an adapter's folder (with what ``config`` says of the rest), a
                   configuration file (.toml) of a guard, a JSON Lines file (.jsonl) of rows with source,
-                  output and, unless all were rewritten, action; NAME= is the guard of ``config``
+                  output and, unless all were rewritten, action; what evaluate generation sampled, as
+                  RUN/samples.jsonl#MODEL with zero-shot, start or trained; NAME= is the guard of ``config``
+    task          what is read: rewrite, or summary, which has a rule of its own at the top of the sheet
+    texts, field  file below ``data`` and its field with the sources, in place of the two sets; empty: these
+    limit         so many of them, drawn by the seed; 0: all
     config        configuration file of the guard that adapters are put into; empty: default models and policy
     data          folder with everyday/dev.jsonl and paradetox/dev.jsonl; GUARDRAIL_DATA if empty
     everyday, paradetox, register    so many sentences of the two sets and of each register of everyday; all
@@ -42,6 +46,10 @@ class AcceptanceSettings:
     """
 
     systems: tuple[str, ...] = ()
+    task: str = "rewrite"
+    texts: str = ""
+    field: str = ""
+    limit: int = 0
     config: str = ""
     data: str = ""
     everyday: int = 200
@@ -64,8 +72,12 @@ class AcceptanceSettings:
                 f"ratings must name two filled copies of the sheet, got {len(self.ratings)}; a third "
                 "reader's is named in settled"
             )
-        if min(self.everyday, self.paradetox, self.register) < 0:
-            raise ConfigError("everyday, paradetox and register must be 0 or more")
+        if min(self.everyday, self.paradetox, self.register, self.limit) < 0:
+            raise ConfigError("everyday, paradetox, register and limit must be 0 or more")
+        if self.task not in ("rewrite", "summary"):
+            raise ConfigError(f"task must be one of rewrite, summary, got {self.task!r}")
+        if bool(self.texts) != bool(self.field):
+            raise ConfigError("texts and field go together: a file and its field with the sources")
         if not self.sheet.endswith((".csv", ".jsonl")):
             raise ConfigError(f"sheet must end with .csv or .jsonl, got {self.sheet!r}")
         names = [place.name for place in self.places]

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from guardrail.manifest import sha256_of
+from guardrail.protocols import Embedder
 from guardrail_training import modeling
 from guardrail_training.evaluation.generation.comparison import (
     Changes,
@@ -30,9 +31,11 @@ from guardrail_training.evaluation.generation.comparison import (
 )
 from guardrail_training.evaluation.generation.measures import (
     least_reduced,
+    load_encoder,
     load_toxicity,
     relative_change,
     rouge,
+    similarity,
     spread_of,
 )
 from guardrail_training.evaluation.generation.models import Compared, compared_models
@@ -79,6 +82,7 @@ def run(
     formula = settings.reward or models.settings.get("reward") or PpoSettings().reward
     reward = reward or read_formula(formula, device=settings.device)
     toxicity = toxicity or load_toxicity(settings.judges)
+    encoder = load_encoder(settings.encoder) if settings.encoder else None
 
     # 2. Responses of every model, and what they are worth.
     answered, systems = dict[str, list[Output]](), []
@@ -93,11 +97,21 @@ def run(
                 temperature=settings.temperature or models.settings.get("temperature") or TEMPERATURE,
                 batch_size=settings.batch_size,
                 seed=settings.seed,
+                min_tokens=_min_tokens(settings, models),
+                keeps_special=settings.keeps_special_tokens,
                 advance=partial(progress.advance, task),
             )
             answered[name], terms = _scored(asked, responses, reward=reward, toxicity=toxicity)
             systems.append(
-                _system(name, title, asked=asked, outputs=answered[name], terms=terms, seed=settings.seed)
+                _system(
+                    name,
+                    title,
+                    asked=asked,
+                    outputs=answered[name],
+                    terms=terms,
+                    encoder=encoder,
+                    seed=settings.seed,
+                )
             )
             progress.update(task, reward=systems[-1].reward.mean.value)
 
@@ -124,6 +138,12 @@ def run(
     write_comparison(out / MEASURED, comparison)
     (out / TABLES).write_text(comparison_tables(comparison, samples), encoding="utf-8")
     return out / MEASURED
+
+
+def _min_tokens(settings: GenerationSettings, models: Compared) -> int:
+    if settings.min_response_tokens is not None:
+        return settings.min_response_tokens
+    return int(models.settings.get("min_response_tokens") or 0)
 
 
 def _asked(settings: GenerationSettings, *, file: Path, models: Compared, tokenizer: Any) -> list[Asked]:
@@ -190,9 +210,14 @@ def _system(
     asked: Sequence[Asked],
     outputs: Sequence[Output],
     terms: Mapping[str, Sequence[float]],
+    encoder: Embedder | None,
     seed: int,
 ) -> System:
     references = [each.references for each in asked]
+    said = [output.response for output in outputs]
+    closeness = rouge(said, references, seed=seed) if all(references) else {}
+    if encoder is not None and all(references):
+        closeness["similarity"] = similarity(encoder, said, references, seed=seed)
     return System(
         name=name,
         title=title,
@@ -203,9 +228,7 @@ def _system(
             judge: spread_of([output.toxicity[judge] for output in outputs], seed=seed)
             for judge in outputs[0].toxicity
         },
-        rouge=rouge([output.response for output in outputs], references, seed=seed)
-        if all(references)
-        else {},
+        rouge=closeness,
         tokens=spread_of([output.tokens for output in outputs], seed=seed),
         ended=float(np.mean([output.ended for output in outputs])),
     )

@@ -20,8 +20,8 @@ __all__ = ["Changes", "Comparison", "System", "mean_of", "read_comparison", "wri
 class System:
     """One model's figures over all prompts: reward and its terms, toxicity by judge, ROUGE by its kind.
 
-    ``rouge`` is empty without references; ``ended`` is the share of responses that ended before the limit of
-    tokens.
+    ``rouge`` is empty without references and holds ``similarity`` too if an encoder was named; ``ended`` is
+    the share of responses that ended before the limit of tokens.
     """
 
     name: str

@@ -10,12 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.errors import UsageError
+from guardrail.protocols import Embedder
+from guardrail_training.evaluation.similarity import MiniLm, ParaphraseL3, cosines
 from guardrail_training.metrics.overlap import overlap
 from guardrail_training.metrics.statistics import RESAMPLES, Mean, bootstrap_mean
+from guardrail_training.provenance import SHIPPED, model_folder
 from guardrail_training.rewards.algebra import Answer, Reward, Score
 from guardrail_training.rewards.formula import read_formula
 
-__all__ = ["Change", "Figure", "least_reduced", "load_toxicity", "relative_change", "rouge", "spread_of"]
+__all__ = [
+    "Change",
+    "Figure",
+    "least_reduced",
+    "load_encoder",
+    "load_toxicity",
+    "relative_change",
+    "rouge",
+    "similarity",
+    "spread_of",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,6 +68,25 @@ def rouge(outputs: Sequence[str], references: Sequence[Sequence[str]], *, seed: 
     """ROUGE-1, -2 and -L against the first reference of each output."""
     found = overlap(outputs, references)
     return {name: bootstrap_mean(getattr(found, name), seed=seed) for name in ("rouge1", "rouge2", "rougeL")}
+
+
+def load_encoder(name: str) -> Embedder:
+    """The encoder of a name: ``detector``, ``paraphrase-minilm-l3``, or the folder or name of a MiniLM."""
+    if name == "detector":
+        from guardrail.detectors.onnx import OnnxDetector
+
+        return OnnxDetector(SHIPPED / "detector")
+    if name == "paraphrase-minilm-l3":
+        original = model_folder("minilm-l6-v2")
+        return ParaphraseL3(next(model_folder(name).glob("*.onnx")), tokenizer=original / "tokenizer.json")
+    return MiniLm(model_folder(name))
+
+
+def similarity(
+    encoder: Embedder, outputs: Sequence[str], references: Sequence[Sequence[str]], *, seed: int
+) -> Mean:
+    """The mean cosine of each output with its first reference."""
+    return bootstrap_mean(cosines(encoder, outputs, [several[0] for several in references]), seed=seed)
 
 
 def relative_change(

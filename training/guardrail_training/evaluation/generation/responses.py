@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from guardrail_training.modeling.families import family_of
-from guardrail_training.reinforcement.rollouts import Query, noise_for, sample
+from guardrail_training.reinforcement.rollouts import Query, noise_for, sample, text_of
 
 __all__ = ["Response", "respond"]
 
@@ -33,9 +33,11 @@ def respond(
     temperature: float,
     batch_size: int,
     seed: int,
+    min_tokens: int = 0,
+    keeps_special: bool = False,
     advance: Callable[[int], None],
 ) -> list[Response]:
-    """One response per query, of at most ``tokens`` tokens.
+    """One response per query, of at most ``tokens`` tokens and at least ``min_tokens``.
 
     The noise of a response follows from seed and prompt: two models are asked with the same, so that they
     differ by their probabilities alone. ``advance`` is told how many responses each batch gave.
@@ -54,9 +56,10 @@ def respond(
             temperature=temperature,
             stop_id=tokenizer.eos_token_id,
             pad_id=tokenizer.pad_token_id,
+            min_tokens=min_tokens,
         )
         for row, place in enumerate(places):
-            text = tokenizer.decode(drawn.tokens(row), skip_special_tokens=True).strip()
+            text = text_of(family, drawn, row, tokenizer=tokenizer, keeps_special=keeps_special)
             found[place] = Response(text, tokens=int(drawn.lengths[row]), ended=bool(drawn.ended[row]))
         advance(len(places))
     return [found[place] for place in range(len(queries))]

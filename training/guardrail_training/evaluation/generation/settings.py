@@ -28,6 +28,10 @@ class GenerationSettings:
     least_characters, most_characters     texts outside are left out
     max_prompt_tokens    a longer prompt is an error
     response_tokens, temperature          of sampling; 0: the run's, else 60 and 1
+    min_response_tokens  a response cannot end before; None: the run's, else 0
+    keeps_special_tokens reward and judges read responses with their special tokens, such as </s>
+    encoder              what gives the cosine of response and first reference: a folder, a model that
+                         'guardrail models list' names, or detector for the shipped one; empty: no cosine
     batch_size           prompts at a time; changes no response but for rounding
     seed                 of the draw, the responses and the intervals
     threads              of torch, 0: torch's own choice
@@ -49,6 +53,9 @@ class GenerationSettings:
     max_prompt_tokens: int = 1024
     response_tokens: int = 0
     temperature: float = 0.0
+    min_response_tokens: int | None = None
+    keeps_special_tokens: bool = False
+    encoder: str = ""
     batch_size: int = 16
     seed: int = 13
     threads: int = 0
@@ -59,6 +66,10 @@ class GenerationSettings:
         for key in ("limit", "response_tokens", "temperature", "threads"):
             if not getattr(self, key) >= 0:
                 raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
+        if self.min_response_tokens is not None and self.min_response_tokens < 0:
+            raise ConfigError(f"min_response_tokens must not be negative, got {self.min_response_tokens}")
+        if self.encoder and not self.reference:
+            raise ConfigError("encoder compares responses with references: name their field with reference")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
         if not self.judges or len(set(self.judges)) < len(self.judges):
