@@ -89,8 +89,8 @@ def parts_of(source: Folder, entry: Entry, job: Job, *, rows: int) -> Iterator[P
         starts = [form.start, *ends[:-1]]
         whole = max(1, ends[-1].offset - form.start.offset)  # bytes, or a table's rows
         for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            size = entry.size * (end.offset - start.offset) // whole
-            yield Part(file=entry.name, number=number, start=start, end=end, size=size)
+            before, after = (entry.size * (at.offset - form.start.offset) // whole for at in (start, end))
+            yield Part(file=entry.name, number=number, start=start, end=end, size=after - before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
