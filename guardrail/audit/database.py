@@ -142,6 +142,7 @@ def _open_sqlite(connection: Any, record: object) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")  # what is pruned is not to stay in free pages
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -370,6 +370,30 @@ def test_an_audit_of_the_earlier_version_goes_on_and_its_unchecked_corrections_s
     again.close()
 
 
+def test_old_interventions_are_removed_with_their_decisions_and_new_ones_stay(
+    store: AuditStore, where: str
+) -> None:
+    decide(store.database, 1, "accepted", reviewer="alice")
+    decide(store.database, 3, "accepted", reviewer="alice")
+    with store.database.transaction(write=True) as connection:
+        old = datetime.now(timezone.utc) - timedelta(days=91)
+        connection.execute(interventions.update().where(interventions.c.id.in_([1, 2])).values(at=old))
+    command = ["audit", "prune", "--older-than", "90d", "--audit", where]
+    counted = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert counted.stderr == "2 interventions would be removed\n"
+    assert numbers(store) == [5, 4, 3, 2, 1]
+    assert CliRunner().invoke(app, command).stderr == "2 interventions removed\n"
+    assert numbers(store) == [5, 4, 3]
+    assert record_of(store.database, 3).decision == "accepted"
+    assert len(list(pairs(store.database))) == 1
+
+
+def test_an_age_that_is_no_number_of_days_is_refused(where: str) -> None:
+    done = CliRunner().invoke(app, ["audit", "prune", "--older-than", "soon", "--audit", where])
+    assert done.exit_code == 2
+    assert "a number of days such as 90d, not 'soon'" in done.stderr
+
+
 # ---- over HTTP
 
 

@@ -295,7 +295,7 @@ def test_a_job_that_stops_while_the_table_is_written_leaves_the_earlier_one_and_
     expected = write_table_of_rows(source, 60)
     target.write_bytes(b"earlier work")
 
-    def stop(self: TableRows, rows: object, out: io.BytesIO) -> None:
+    def stop(self: TableRows, rows: object, out: io.BytesIO, **places: object) -> None:
         out.write(b"half a table")
         raise KeyboardInterrupt
 

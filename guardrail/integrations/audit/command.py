@@ -1,8 +1,10 @@
-"""``guardrail audit export|suggest``: what people decided, as training pairs and as thresholds."""
+"""``guardrail audit``: decisions of people as training pairs and thresholds; old records removed."""
 
 from __future__ import annotations
 
 import json
+import re
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +89,32 @@ def suggest(
     wanted = wanted_precision(precision, false_alarms=false_alarms)
     found = suggested(database, precision=wanted, min_reviews=min_reviews)
     typer.echo(json.dumps(found.to_dict()) if as_json else described(found))
+
+
+@audit_app.command(name="prune")
+def prune_audit(
+    *,
+    older_than: Annotated[str, typer.Option("--older-than", metavar="DAYSd", help="Such as 90d.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    audit: AuditOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Removes interventions that are older than so many days, with the decisions on them.
+
+    Export accepted and corrected ones before, if they are to train an adapter.
+    """
+    age = re.fullmatch(r"([0-9]{1,5})d", older_than)
+    if age is None:
+        raise UsageError(f"--older-than is a number of days such as 90d, not {older_than!r}")
+    settings = with_audit(Config.load(config), audit, include_text=False).audit
+    database = _existing(settings.where)
+    from guardrail.integrations.audit.retention import count_before, prune
+
+    moment = datetime.now(timezone.utc) - timedelta(days=int(age[1]))
+    if dry_run:
+        typer.echo(f"{count_before(database, moment)} interventions would be removed", err=True)
+    else:
+        typer.echo(f"{prune(database, moment)} interventions removed", err=True)
 
 
 def _existing(where: str | Path) -> Database:

@@ -6,18 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
 from guardrail.config import Config
+from guardrail.errors import UsageError
 from guardrail.integrations.audit.option import AuditOption, AuditTextOption, with_audit
 from guardrail.integrations.config_command import ConfigOption, MonitorOption, with_monitor
 
 if TYPE_CHECKING:
+    from guardrail.integrations.ray.job import RayJob
     from guardrail.integrations.rows.job import Job, Report, Summary
 
 __all__ = ["detect_file", "filter_file"]
+
+
+class Engine(str, Enum):
+    """What judges rows: this process, or a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
 
 
 class FileKind(str, Enum):
@@ -31,6 +40,13 @@ class FileKind(str, Enum):
 
 Source = Annotated[
     Path, typer.Argument(metavar="IN", help="JSON Lines, CSV, Parquet or Arrow, or - for standard input.")
+]
+Place = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN",
+        help="JSON Lines, CSV, Parquet or Arrow, or - for standard input; with --engine ray a folder or URL.",
+    ),
 ]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="The same format, or - for standard output.")]
 Field = Annotated[str, typer.Option(help="The field or column of the text, or a path: comments.0.body.")]
@@ -49,8 +65,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew in an O
 
 
 def filter_file(
-    source: Source,
-    target: Target,
+    source: Place,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The same format, or - for standard output; with --engine ray a folder of parts.",
+        ),
+    ],
     *,
     field: Field = "text",
     into: Annotated[
@@ -62,8 +84,21 @@ def filter_file(
     ] = None,
     kind: Format = None,
     delimiter: Delimiter = None,
-    bad: Bad = None,
+    bad: Annotated[
+        str | None,
+        typer.Option(
+            help="Receives rows that cannot be judged; default: OUT.bad.jsonl, with --engine ray OUT.bad/.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
+    engine: Annotated[
+        Engine, typer.Option(help="Judge in this process, or on a Ray cluster (RAY_ADDRESS, or one here).")
+    ] = Engine.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes with --engine ray; default: 1.", show_default=False),
+    ] = None,
     audit: AuditOption = None,
     audit_text: AuditTextOption = False,
     monitor: MonitorOption = False,
@@ -78,18 +113,17 @@ def filter_file(
     An interrupted run resumes where it stopped when it is called again. A row that cannot be judged goes to a
     file of its own with the reason, not to OUT, and the command ends with status 1.
     """
-    from guardrail.integrations.rows.job import Job
-
-    job = Job(
-        source=source,
-        target=target,
-        bad=bad,
-        field=field,
-        into=into,
-        kind=kind.value if kind else None,
-        delimiter=_unescaped(delimiter),
-        overwrite=overwrite,
-    )
+    options: _Options = {
+        "field": field,
+        "into": into,
+        "kind": kind.value if kind else None,
+        "delimiter": _unescaped(delimiter),
+    }
+    job: Job | RayJob
+    if engine is Engine.ray:
+        job = _ray_job(source, target, bad, overwrite=overwrite, workers=workers, options=options)
+    else:
+        job = _local_job(source, target, bad, overwrite=overwrite, workers=workers, options=options)
     settings = with_monitor(Config.load(config, use="community"), monitor=monitor)
     _run(job, with_audit(settings, audit, include_text=audit_text))
 
@@ -134,6 +168,50 @@ def detect_file(
     _run(job, Config.load(config, use="community"))
 
 
+class _Options(TypedDict):
+    """What a job is told of its rows, whatever judges them."""
+
+    field: str
+    into: str | None
+    kind: Literal["jsonl", "csv", "parquet", "arrow"] | None
+    delimiter: str | None
+
+
+def _local_job(
+    source: str, target: str, bad: str | None, *, overwrite: bool, workers: int | None, options: _Options
+) -> Job:
+    from guardrail.integrations.rows.job import Job
+
+    if workers is not None:
+        raise UsageError("--workers is for --engine ray: one process judges one file")
+    for where in (source, target):
+        if "://" in where or Path(where).is_dir():
+            raise UsageError(
+                f"{where} is not a file: folders and URLs are read and written with --engine ray"
+            )
+    return Job(
+        source=Path(source),
+        target=Path(target),
+        bad=Path(bad) if bad else None,
+        overwrite=overwrite,
+        **options,
+    )
+
+
+def _ray_job(
+    source: str, target: str, bad: str | None, *, overwrite: bool, workers: int | None, options: _Options
+) -> RayJob:
+    from guardrail.integrations.ray import RayJob
+
+    if "-" in (source, target):
+        raise UsageError("with --engine ray, IN and OUT are files, folders or URLs, not -")
+    if overwrite:
+        raise UsageError(
+            "--engine ray removes no folder: remove OUT yourself, and OUT.journal if it is there"
+        )
+    return RayJob(source=source, target=target, bad=bad, workers=workers or 1, **options)
+
+
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
@@ -142,7 +220,7 @@ def _unescaped(delimiter: str | None) -> str | None:
     return "\t" if delimiter == "\\t" else delimiter
 
 
-def _run(job: Job, config: Config) -> None:
+def _run(job: Job | RayJob, config: Config) -> None:
     """Runs the job with a progress bar and a summary; status 1 if there were bad rows."""
     from guardrail.guard import Guard
 
@@ -160,7 +238,7 @@ def _run(job: Job, config: Config) -> None:
 
 
 @contextmanager
-def _progress(job: Job) -> Iterator[Report]:
+def _progress(job: Job | RayJob) -> Iterator[Report]:
     """A bar on standard error with rows per second and the time left, if somebody can see it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -189,7 +267,7 @@ def _progress(job: Job) -> Iterator[Report]:
         yield report
 
 
-def _print_summary(job: Job, summary: Summary) -> None:
+def _print_summary(job: Job | RayJob, summary: Summary) -> None:
     counts = summary.counts
     done = counts.judged + counts.bad - summary.resumed
     if job.scores_only:

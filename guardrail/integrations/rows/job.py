@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, BinaryIO
 
-from guardrail.errors import PluginError, UsageError
+from guardrail.errors import UsageError
 from guardrail.guard import Guard
-from guardrail.integrations.rows.compression import compressed, compression_of, decompressed
+from guardrail.integrations.rows.compression import compression_of, decompressed
 from guardrail.integrations.rows.csv_rows import CsvRows
 from guardrail.integrations.rows.formats import (
     TABLES,
@@ -27,19 +26,16 @@ from guardrail.integrations.rows.formats import (
     require_pyarrow,
 )
 from guardrail.integrations.rows.json_lines import JsonLines
+from guardrail.integrations.rows.judging import OUTCOME_FIELDS, VERDICT_FIELDS, Judge, assembled, batches
 from guardrail.integrations.rows.output import Counts, Journal, Output, replacing
-from guardrail.integrations.rows.record import Assembled, Columns, Format, Position, Record, Result, to_json
-from guardrail.outcome import Action, Outcome, Verdict
-from guardrail.outcome.rows import verdict_row
+from guardrail.integrations.rows.record import Assembled, Columns, Format, Position
+from guardrail.outcome import Action
 
 __all__ = ["Job", "Report", "Summary"]
 
 Report = Callable[[Position, Counts], object]
-MAX_BATCH_BYTES = 1 << 22
 CHECKPOINT_SECONDS = 1.0
 SAMPLE_BYTES = 1 << 16
-OUTCOME_FIELDS = ("action", "degraded", "scores")
-VERDICT_FIELDS = ("scores", "flagged", "spans", "unsupported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +189,17 @@ class _Run:
         """Reads to the end of the input."""
         started = saved = monotonic()
         before = self._journal.counts
-        for batch in _batches(self._format.records(self._source, self._journal.source), self._job.batch):
-            counts = self._settle(batch)
+        judge = Judge(
+            self._guard,
+            self._format,
+            rows=self._rows,
+            bad=self._bad,
+            columns=self._job.columns,
+            scores_only=self._job.scores_only,
+            key=self._journal.key,
+        )
+        for batch in batches(self._format.records(self._source, self._journal.source), self._job.batch):
+            counts = self._journal.counts.plus(judge.settle(batch))
             sizes = {"target": self._rows.size, "bad": self._bad.size}
             self._journal = self._journal.at(batch[-1].end, counts=counts, **sizes)
             report(self._journal.source, counts)
@@ -211,11 +216,7 @@ class _Run:
     def _assemble(self) -> None:
         """Makes the output of the rows that were kept apart, and puts it in its place at once."""
         with self._rows.written() as rows, replacing(self._job.target) as target:
-            if isinstance(self._format, Assembled):
-                self._format.assemble(rows, target)
-            else:
-                with closing(compressed(target, self._job.target)) as out:
-                    shutil.copyfileobj(rows, out)
+            assembled(self._format, rows, target, name=self._job.target)
         self._rows.discard()
 
     def _begun(self, journal: Journal) -> Journal:
@@ -241,81 +242,12 @@ class _Run:
             self._source.seek(journal.source.offset)
         return journal
 
-    def _settle(self, batch: Sequence[Record]) -> Counts:
-        """Judges and writes the rows of a batch; the counts with them."""
-        judged = [record for record in batch if record.text is not None]
-        results = dict(zip((record.number for record in judged), self._results(judged), strict=True))
-        for record in batch:
-            if record.error is not None:
-                results[record.number] = Result(error=record.error)
-            if (result := results.get(record.number)) is None:  # a blank line
-                self._rows.write(record.raw)
-            elif result.error is None:
-                self._rows.write(self._format.written(record, result))
-            else:
-                self._set_aside(record, result.error)
-        return self._journal.counts.plus(results.values())
-
-    def _results(self, judged: Sequence[Record]) -> list[Result]:
-        texts = [record.text or "" for record in judged]
-        if self._job.scores_only:
-            return [_scored(verdict) for verdict in _verdicts(self._guard, texts)]
-        keys = [f"{self._journal.key}-{record.number}" for record in judged]
-        has_fields = self._job.into is not None
-        return [_moderated(one, has_fields) for one in self._guard.check_many(texts, keys=keys)]
-
-    def _set_aside(self, record: Record, error: str) -> None:
-        source = record.raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        row = {"line": record.number, "error": error, "source": source}
-        self._bad.write(f"{to_json(row)}\n".encode())
-        if isinstance(self._format, Assembled):
-            self._rows.write(self._format.set_aside(record))
-
     def _save(self) -> None:
         """What was written so far is on disk, and then the journal says so."""
         self._rows.sync()
         self._bad.sync()
         if self._job.is_resumable:
             self._journal.write(self._job.journal)
-
-
-def _moderated(outcome: Outcome, has_fields: bool) -> Result:
-    added: dict[str, Any] = {}
-    if has_fields:
-        scores = verdict_row(outcome.verdict)["scores"]
-        added = {"action": outcome.action_name, "degraded": list(outcome.degraded), "scores": scores}
-    text = outcome.text if outcome.changed else None
-    return Result(outcome.action_name, text=text, added=added, is_degraded=bool(outcome.degraded))
-
-
-def _scored(verdict: Verdict | str) -> Result:
-    if isinstance(verdict, str):
-        return Result(error=verdict)
-    return Result("flagged" if verdict.flagged else "clean", added=verdict_row(verdict))
-
-
-def _verdicts(guard: Guard, texts: Sequence[str]) -> Sequence[Verdict | str]:
-    """For each text its verdict, or why there is none; a text that breaks the detector breaks it alone."""
-    try:
-        return guard.detect(texts)
-    except PluginError as error:
-        if len(texts) == 1:
-            return [str(error)]
-        return [_verdicts(guard, [text])[0] for text in texts]
-
-
-def _batches(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    """Groups of at most ``size`` rows, and of not many more than MAX_BATCH_BYTES."""
-    batch: list[Record] = []
-    length = 0
-    for record in records:
-        batch.append(record)
-        length += len(record.raw)
-        if len(batch) == size or length >= MAX_BATCH_BYTES:
-            yield batch
-            batch, length = [], 0
-    if batch:
-        yield batch
 
 
 def _identity(file: BinaryIO) -> dict[str, Any]:

@@ -139,6 +139,12 @@ class Counts:
                 degraded += result.is_degraded
         return Counts(actions, degraded, bad)
 
+    def together(self, other: Counts) -> Counts:
+        """The counts of both."""
+        labels = {**self.actions, **other.actions}
+        actions = {label: self.actions.get(label, 0) + other.actions.get(label, 0) for label in labels}
+        return Counts(actions, self.degraded + other.degraded, self.bad + other.bad)
+
 
 @dataclass(frozen=True, slots=True)
 class Journal:
@@ -181,15 +187,15 @@ class Journal:
         """The same job, further on."""
         return replace(self, source=source, target=target, bad=bad, counts=counts)
 
-    def require_same(self, job: Mapping[str, Any]) -> None:
-        """UsageError, naming what differs, unless this is the journal of that job."""
+    def require_same(self, job: Mapping[str, Any], *, anew: str = "begin anew with --overwrite") -> None:
+        """UsageError, naming what differs and how to begin ``anew``, unless the journal is that job's."""
         # Through JSON, as the journal itself went: tuples come back as lists.
         now = json.loads(json.dumps(job))
         differing = sorted(key for key in {*now, *self.job} if now.get(key) != self.job.get(key))
         if differing:
             raise UsageError(
                 f"an interrupted job is to be continued, but its {', '.join(differing)} differed: "
-                "call it as before, or begin anew with --overwrite"
+                f"call it as before, or {anew}"
             )
 
 

@@ -140,8 +140,8 @@ class Assembled(Format, Protocol):
         """What is kept of a record that is not in the output."""
         ...
 
-    def assemble(self, rows: BinaryIO, target: BinaryIO) -> None:
-        """Makes the whole output of what was kept."""
+    def assemble(self, rows: BinaryIO, target: BinaryIO, *, start: Position, end: Position | None) -> None:
+        """Makes an output of what was kept of the rows between two positions, or up to the last one."""
         ...
 
 

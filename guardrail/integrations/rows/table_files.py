@@ -51,13 +51,16 @@ class TableFile:
         self.rows = self._table.rows
         """How many there are; None if that is not known before the end."""
 
-    def portions(self, start: int = 0) -> Iterator[Portion]:
-        """The rows from the row ``start`` on."""
+    def portions(self, start: int = 0, end: int | None = None) -> Iterator[Portion]:
+        """The rows from the row ``start`` on, up to the row ``end``."""
         with _understood(self.kind):
             for portion in self._table.portions(start):
+                if end is not None and portion.first >= end:
+                    return
                 skipped = max(0, start - portion.first)
+                kept = None if end is None else end - portion.first - skipped
                 if skipped < portion.batch.num_rows:
-                    batch = portion.batch.slice(skipped)
+                    batch = portion.batch.slice(skipped, kept)
                     yield Portion(portion.first + skipped, portion.group, batch)
 
     @contextmanager

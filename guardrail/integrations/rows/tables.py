@@ -26,7 +26,7 @@ from guardrail.integrations.rows.record import (
 )
 from guardrail.integrations.rows.table_files import PORTION_ROWS, Portion, TableFile
 
-__all__ = ["TableRows"]
+__all__ = ["TableRows", "TextColumn", "changed", "schema_with"]
 
 SHOWN_COLUMNS = 20
 ADDED_TYPES = {
@@ -57,13 +57,12 @@ class TableRows:
         self._columns = columns or Columns()
         if columns is None:  # all of a row is read, and nothing written
             return
-        self._column = _TextColumn.find(self._table.schema, columns.text)
+        self._column = TextColumn.find(self._table.schema, columns.text)
         if kind == "arrow" and pa.types.is_dictionary(self._column.kind(self._table.schema)):
             raise UsageError(
                 f"column {columns.text!r} is dictionary-encoded: cast it to string, or write Parquet"
             )
-        if columns.into in self._table.schema.names:
-            raise UsageError(f"there is a column {columns.into!r} already: choose another --into")
+        schema_with(self._table.schema, columns)
 
     def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
         """All cells of every row, as Python has them, from ``start`` on; positions count rows."""
@@ -100,15 +99,12 @@ class TableRows:
         """Says that the row is not in the output."""
         return f"[{record.number}]\n".encode()
 
-    def assemble(self, rows: BinaryIO, target: BinaryIO) -> None:
+    def assemble(self, rows: BinaryIO, target: BinaryIO, *, start: Position, end: Position | None) -> None:
         """Writes the table with what was ``written``, and without the rows that were set aside."""
-        schema = self._table.schema
-        if self._columns.into is not None:
-            added = pa.struct([(name, ADDED_TYPES[name]) for name in self._columns.added])
-            schema = schema.append(pa.field(self._columns.into, added))
+        schema = schema_with(self._table.schema, self._columns)
         changes = _Changes(rows)
         with self._table.writer(target, schema) as writer:
-            for portion in self._table.portions():
+            for portion in self._table.portions(start.offset, None if end is None else end.offset):
                 writer.write(self._changed(portion, changes, schema), group=portion.group)
 
     def _changed(self, portion: Portion, changes: _Changes, schema: pa.Schema) -> pa.RecordBatch:
@@ -124,11 +120,33 @@ class TableRows:
             text, added[index] = change
             if text is not None:
                 texts[index] = text
-        columns = self._column.replaced(batch, texts).columns
-        if self._columns.into is not None:
-            columns = [*columns, pa.array(map(_pairs, added), schema.field(len(schema) - 1).type)]
-        changed = pa.RecordBatch.from_arrays(columns, schema=schema)
-        return changed if all(kept) else _only(changed, kept)
+        written = changed(batch, self._column, texts, added, schema=schema)
+        return written if all(kept) else _only(written, kept)
+
+
+def schema_with(schema: pa.Schema, columns: Columns) -> pa.Schema:
+    """The schema with the column that receives what was found, if one does."""
+    if columns.into is None:
+        return schema
+    if columns.into in schema.names:
+        raise UsageError(f"there is a column {columns.into!r} already: choose another --into")
+    added = pa.struct([(name, ADDED_TYPES[name]) for name in columns.added])
+    return schema.append(pa.field(columns.into, added))
+
+
+def changed(
+    batch: pa.RecordBatch,
+    column: TextColumn,
+    texts: Mapping[int, str],
+    added: Sequence[Mapping[str, Any] | None],
+    *,
+    schema: pa.Schema,
+) -> pa.RecordBatch:
+    """The batch with other texts in some rows, and with what was found of each if the schema has a column."""
+    columns = column.replaced(batch, texts).columns
+    if len(schema) > len(columns):
+        columns = [*columns, pa.array(map(_pairs, added), schema.field(len(schema) - 1).type)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 class _Changes:
@@ -150,7 +168,7 @@ class _Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class _TextColumn:
+class TextColumn:
     """The text at ``field`` in every row: in the column ``column``, and in it at ``steps``."""
 
     field: str
@@ -158,7 +176,7 @@ class _TextColumn:
     steps: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, schema: pa.Schema, field: str) -> _TextColumn:
+    def find(cls, schema: pa.Schema, field: str) -> TextColumn:
         """The column of that name, or the path to it; UsageError if there is none of text."""
         name, *steps = field.split(".")
         whole, outer = schema.get_all_field_indices(field), schema.get_all_field_indices(name)
@@ -343,7 +361,7 @@ def _only(batch: pa.RecordBatch, kept: Sequence[bool]) -> pa.RecordBatch:
     return pa.concat_batches(slices)
 
 
-def _pairs(fields: dict[str, Any] | None) -> dict[str, Any] | None:
+def _pairs(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What was found, with the scores as Arrow's maps take them."""
     return None if fields is None else {**fields, "scores": list(fields["scores"].items())}
 
