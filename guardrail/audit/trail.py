@@ -151,8 +151,10 @@ def now() -> datetime:
 def origin_of(policy: str, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
     """The origin of a guard's decisions: its policy's digest and its parts; nothing is loaded for it."""
     shipped = Manifest.load(SHIPPED / "detector", verify=False)
-    if rewriter == "shipped":
-        rewriter = Manifest.load(SHIPPED / "rewriter", verify=False)
+    if isinstance(rewriter, str):
+        from guardrail import models
+
+        rewriter = Manifest.load(models.shipped_adapter(models.base_of(rewriter)), verify=False)
     return Origin(
         policy=policy,
         detector=_identity(shipped if detector is None else detector),

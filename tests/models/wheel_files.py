@@ -48,8 +48,7 @@ def tiny_source(wheel: Path) -> Source:
         name="tiny",
         purpose="test",
         licence="MIT",
-        wheel=Wheel("tiny-model==1.0", sha256_of(wheel), wheel.stat().st_size),
-        members=members,
+        wheels=(Wheel("tiny-model==1.0", sha256_of(wheel), wheel.stat().st_size, members),),
         identity=members[0].sha256,
     )
 
