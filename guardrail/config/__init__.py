@@ -108,7 +108,9 @@ class RewriterSettings:
 
     def __post_init__(self) -> None:
         if self.base is not None and replace(self, base=None) != RewriterSettings():
-            raise ConfigError("[rewriter] takes base, or what a server needs (url, model, ...): leave one out")
+            raise ConfigError(
+                "[rewriter] takes base, or what a server needs (url, model, ...): leave one out"
+            )
         if self.key_env is not None:
             from guardrail.models.endpoint import require_variable_name
 

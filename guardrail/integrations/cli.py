@@ -252,8 +252,17 @@ def _print_models(rows: Sequence[Installed]) -> None:
     from rich.text import Text
 
     name = Column("model", min_width=max(len(row.name) for row in rows))  # a cut name cannot be pulled
-    table = Table(name, "state", "MB", "licence", "purpose", Column("folder", overflow="fold"), box=box.SIMPLE)
+    table = Table(
+        name, "state", "MB", "licence", "purpose", Column("folder", overflow="fold"), box=box.SIMPLE
+    )
     for row in rows:
-        cells = (row.name, row.state, f"{row.size / 1e6:.0f}", row.licence, row.purpose, str(row.where or "-"))
+        cells = (
+            row.name,
+            row.state,
+            f"{row.size / 1e6:.0f}",
+            row.licence,
+            row.purpose,
+            str(row.where or "-"),
+        )
         table.add_row(*map(Text, cells))
     Console(soft_wrap=True).print(table)

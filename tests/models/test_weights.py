@@ -260,7 +260,9 @@ def test_a_header_with_altered_bytes_is_read_or_refused_but_nothing_else(
             content[place] = data.draw(st.integers(0, 255))
         (folder / name).write_bytes(content)
         with contextlib.suppress(ModelFileError):
-            assert all(as_floats(tensor).dtype == np.float32 for tensor in read_weights(folder).tensors.values())
+            assert all(
+                as_floats(tensor).dtype == np.float32 for tensor in read_weights(folder).tensors.values()
+            )
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"{}", bytes(100_000), b"PK\x03\x04" + bytes(100)])
@@ -288,7 +290,10 @@ def test_two_gguf_files_in_a_folder_are_a_clear_error(gguf, tmp_path):
     ("entries", "message"),
     [
         ({"model_type": "qwen3"}, "'qwen3', and only 'llama' and 'qwen2' run without torch.*extra 'torch'"),
-        ({"model_type": "qwen2"}, r"lacks the tensor model\.layers\.0\.self_attn\.q_proj\.bias of a plain Qwen2"),
+        (
+            {"model_type": "qwen2"},
+            r"lacks the tensor model\.layers\.0\.self_attn\.q_proj\.bias of a plain Qwen2",
+        ),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"hidden_act": "gelu"}, "hidden_act"),
