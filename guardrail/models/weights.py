@@ -214,8 +214,8 @@ def _is_off(value: Any) -> bool:
 
 def _another(architecture: object, *, where: Path) -> OtherModelError:
     return OtherModelError(
-        f"{where} is a model of architecture {architecture!r}, and only 'llama' and 'qwen2' run without torch; "
-        "guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs others"
+        f"{where} is a model of architecture {architecture!r}, and only 'llama' and 'qwen2' run without "
+        "torch; guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs others"
     )
 
 

@@ -1,4 +1,4 @@
-"""A Qwen2 base: what transformers computes of it, from safetensors and GGUF, with adapters, named by its name."""
+"""A Qwen2 base: computed as transformers does, from safetensors and GGUF, and chosen by its name."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_text_is_split_and_composed_as_transformers_does_it_for_qwen2(
 def shipped(
     tiny_qwen2: Path, make_adapter: Any, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A package that knows the tiny base and has an adapter for it beside the usual one; the cache is empty."""
+    """A package that knows the tiny base and ships an adapter for it; the cache is empty."""
     folder = tmp_path / "shipped"
     folder.mkdir()
     shutil.copytree(models.SHIPPED / "rewriter", folder / "rewriter")
