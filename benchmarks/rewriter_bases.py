@@ -2,8 +2,9 @@
 
 Run: ``python -m benchmarks.rewriter_bases --data DIR [--adapters FOLDER ...]``, or with ``GUARDRAIL_DATA``
 set; DIR holds ``everyday/train.jsonl``, of which sentences are taken at equal distances. Without
-``--adapters`` every shipped adapter is run on its base (``guardrail models pull``). Each has a process of its own; they take
-turns, sentence by sentence. ``cpu`` is processor time of all threads, which holds on a busy machine.
+``--adapters`` every shipped adapter is run on its base (``guardrail models pull``). Each has a process of its
+own; they take turns, sentence by sentence. ``cpu`` is processor time of all threads, which holds on a busy
+machine.
 """
 
 from __future__ import annotations
