@@ -56,8 +56,8 @@ def tasks_of(adapter: Path, sentences: Sequence[str], *, threads: int) -> dict[s
 
 
 def sentences_of(folder: Path, *, count: int) -> list[str]:
-    """Flagged sentences of the training part, from its beginning to its end."""
-    with (folder / "everyday" / "train.jsonl").open(encoding="utf-8") as file:
+    """Toxic sentences of the training part, from its beginning to its end."""
+    with (folder / "train.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line)["toxic"] for line in file]
     return [rows[i * len(rows) // count] for i in range(count)]
 
@@ -118,7 +118,7 @@ def main() -> None:
     if asked.data is None:
         parser.error("give the folder of everyday/ with --data or in GUARDRAIL_DATA")
     if asked.side is not None:
-        sentences = sentences_of(Path(asked.data), count=asked.sentences)
+        sentences = sentences_of(Path(asked.data) / "everyday", count=asked.sentences)
         serve(tasks_of(asked.side, sentences, threads=asked.threads))
         return
     shipped = [models.SHIPPED / "rewriter", *sorted(models.SHIPPED.glob("adapter-*"))]
