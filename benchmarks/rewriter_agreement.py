@@ -1,9 +1,9 @@
 """How far the 8 bits of the default rewriter change what it writes: its greedy candidates beside float32's.
 
-Run: ``python -m benchmarks.rewriter_agreement --data DIR [--sentences 500]``, or with ``GUARDRAIL_DATA`` set;
-DIR holds ``paradetox/train.jsonl``, whose first sentences are taken. Needs the base (``guardrail models
-pull``) and sacrebleu (extra ``train``). Prints the share of equal candidates and the chrF of one form's
-candidates to the other's.
+Run: ``python -m benchmarks.rewriter_agreement --data DIR [--sentences 500] [--set everyday] [--adapter
+FOLDER]``, or with ``GUARDRAIL_DATA`` set; DIR holds ``paradetox/train.jsonl``, or that of the other set,
+whose first sentences are taken. Needs the base (``guardrail models pull``) and sacrebleu (extra ``train``).
+Prints the share of equal candidates and the chrF of one form's candidates to the other's.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from guardrail.rewriters.runtime.graph import Precision
 TOGETHER = 4
 
 
-def greedy(sentences: Sequence[str], *, precision: Precision, threads: int) -> list[str]:
+def greedy(adapter: Path, sentences: Sequence[str], *, precision: Precision, threads: int) -> list[str]:
     """The greedy candidate of each sentence, empty if there is none."""
-    rewriter = OnnxRewriter.load(models.SHIPPED / "rewriter", precision=precision, threads=threads)
+    rewriter = OnnxRewriter.load(adapter, precision=precision, threads=threads)
     written: list[str] = []
     for start in range(0, len(sentences), TOGETHER):
         found = rewriter.rewrite(sentences[start : start + TOGETHER], 1)
@@ -41,15 +41,18 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("GUARDRAIL_DATA"))
+    parser.add_argument("--set", default="paradetox", choices=("paradetox", "everyday"))
+    parser.add_argument("--adapter", type=Path, default=models.SHIPPED / "rewriter")
     parser.add_argument("--sentences", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     if asked.data is None:
-        parser.error("give the folder of paradetox/ with --data or in GUARDRAIL_DATA")
-    with (Path(asked.data) / "paradetox" / "train.jsonl").open(encoding="utf-8") as file:
+        parser.error("give the folder of paradetox/ and everyday/ with --data or in GUARDRAIL_DATA")
+    with (Path(asked.data) / asked.set / "train.jsonl").open(encoding="utf-8") as file:
         sentences = [json.loads(line)["toxic"] for line in itertools.islice(file, asked.sentences)]
     exact, rounded = (
-        greedy(sentences, precision=precision, threads=asked.threads) for precision in ("float32", "int8")
+        greedy(asked.adapter, sentences, precision=precision, threads=asked.threads)
+        for precision in ("float32", "int8")
     )
     equal = sum(one == other for one, other in zip(exact, rounded, strict=True))
     row = {

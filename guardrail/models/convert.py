@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.manifest import FILENAME, Manifest
+from guardrail.models.blocks import as_floats
 from guardrail.models.cache import cache_folder, clear_disk_errors, is_intact, publish, require_room, staging
 from guardrail.models.copies import write_manifest
 from guardrail.models.files import mapped
 from guardrail.models.gguf import parse_gguf
 from guardrail.models.safetensors import write_safetensors
 from guardrail.models.tokenizer import byte_level
-from guardrail.models.weights import Blocks, Weights, gguf_of, read_weights
+from guardrail.models.weights import ARCHITECTURES, Weights, gguf_of, read_weights
 
 __all__ = ["COPY_SUFFIX", "for_torch", "quiet_transformers"]
 
@@ -68,15 +69,15 @@ def _write(gguf: Path, new: Path) -> None:
 
 def _floats(weights: Weights) -> Iterator[Any]:
     for name in sorted(weights.tensors):
-        tensor = weights.tensors[name]
-        yield tensor.dequantised() if isinstance(tensor, Blocks) else tensor
+        yield as_floats(weights.tensors[name])
 
 
 def _config(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
     shape = weights.shape
+    architecture = str(metadata["general.architecture"])
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [f"{ARCHITECTURES[architecture]}ForCausalLM"],
+        "model_type": architecture,
         "dtype": "float32",
         "vocab_size": shape.vocabulary,
         "hidden_size": shape.width,
@@ -86,7 +87,7 @@ def _config(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": shape.kv_heads,
         "head_dim": shape.head_size,
         "hidden_act": "silu",
-        "max_position_embeddings": metadata.get("llama.context_length", 2048),
+        "max_position_embeddings": metadata.get(f"{architecture}.context_length", 2048),
         "rms_norm_eps": shape.epsilon,
         "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_theta": shape.rope_theta, "rope_type": "default"},

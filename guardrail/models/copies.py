@@ -43,7 +43,7 @@ def from_folder(folder: Path, new: Path, *, name: str, version: str) -> None:
     """Copies weights, configuration and tokenizer of a base into ``new`` and writes its manifest.
 
     Its identity is the sha256 of its weight file, or of their listing if it has several. Raises
-    ModelFileError if there are neither safetensors nor one GGUF file of a Llama.
+    ModelFileError if there are neither safetensors nor one GGUF file of a Llama or Qwen2.
     """
     kept = sorted({path for pattern in KEPT_PATTERNS for path in folder.glob(pattern) if _is_kept(path)})
     weights = [path.name for path in kept if path.suffix == ".safetensors"]

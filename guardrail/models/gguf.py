@@ -20,7 +20,10 @@ __all__ = ["Gguf", "Stored", "parse_gguf"]
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_LAYOUTS = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 3: ("Q4_1", 32, 20), 8: ("Q8_0", 32, 34)}
+_LAYOUTS = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 8: ("Q8_0", 32, 34),
+    12: ("Q4_K", 256, 144), 14: ("Q6_K", 256, 210),
+}  # fmt: skip
 """By type number: name, weights in a block, bytes of a block."""
 _SIZE = struct.Struct("<Q")
 MAX_DIMENSIONS = 4
@@ -29,7 +32,10 @@ MAX_NESTING = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """One tensor's bytes, shape (rows, bytes of a row), and its shape as numpy counts dimensions."""
+    """One tensor's bytes, shape (rows, blocks, bytes of a block), and its shape as numpy counts dimensions.
+
+    A form that is not quantised has blocks of one number.
+    """
 
     kind: str
     shape: tuple[int, ...]
@@ -48,7 +54,7 @@ def parse_gguf(content: memoryview, *, where: str) -> Gguf:
     """The metadata and tensors of a GGUF file of version 2 or 3, as views of its content.
 
     Raises ModelFileError, naming ``where``, for anything else, for a file that ends early, and for a tensor
-    that is stored in a form other than F32, F16, Q4_1 and Q8_0.
+    that is stored in another form than those of ``_LAYOUTS``.
     """
     try:
         return _Reader(content).read(where)
@@ -100,11 +106,12 @@ class _Reader:
         rows, columns = math.prod(shape[:-1]), shape[-1]
         if columns % weights or not rows * columns:
             raise ValueError("a row that is not made of whole blocks, or nothing at all")
-        width = columns // weights * size
-        if start + offset + rows * width > len(self._content):
+        blocks = columns // weights
+        end = start + offset + rows * blocks * size
+        if end > len(self._content):
             raise ValueError("a tensor beyond the end")
-        part = self._content[start + offset : start + offset + rows * width]
-        return Stored(name, shape, np.frombuffer(part, dtype=np.uint8).reshape(rows, width))
+        part = np.frombuffer(self._content[start + offset : end], dtype=np.uint8)
+        return Stored(name, shape, part.reshape(rows, blocks, size))
 
     def _number(self, form: str) -> Any:
         (value,) = struct.unpack_from(f"<{form}", self._content, self._at)

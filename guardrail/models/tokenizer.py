@@ -20,6 +20,11 @@ FILENAME = "tokenizer.json"
 CONTROL = 3
 """The type that ggml gives to a token which no text stands for."""
 GPT2_SPLITS = frozenset({"default", "gpt-2", "smollm"})
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""What Qwen2 takes for a word: each digit is one, a mark may stand before letters."""
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _LISTED = ("additional_special_tokens", "extra_special_tokens")
 
@@ -92,13 +97,13 @@ def _named(folder: Path) -> Iterator[str]:
 def byte_level(metadata: Mapping[str, Any], *, where: Path) -> tokenizers.Tokenizer:
     """The byte-level BPE that a GGUF file's metadata describe, as transformers converts it.
 
-    Text is split as GPT-2 splits it, digits not apart: what adapters are trained with. Raises ModelFileError
-    for a tokenizer of another kind or with another way of splitting.
+    Text is split as GPT-2 splits it, digits not apart, or as Qwen2 does: what adapters are trained with.
+    Raises ModelFileError for a tokenizer of another kind or with another way of splitting.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
-    if kind != "gpt2" or split not in GPT2_SPLITS:
+    if kind != "gpt2" or split not in {*GPT2_SPLITS, "qwen2"}:
         raise ModelFileError(
             f"{where} has a tokenizer of kind {kind!r} that splits like {split!r}, which is not read from "
             f"GGUF: put the model's {FILENAME} beside it"
@@ -112,7 +117,13 @@ def byte_level(metadata: Mapping[str, Any], *, where: Path) -> tokenizers.Tokeni
         backend = Tokenizer(models.BPE(vocabulary, merges))
     except Exception as error:  # the library raises nothing narrower
         raise ModelFileError(f"{where} describes no usable tokenizer ({error!r:.200})") from error
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if split == "qwen2":
+        words = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated")
+        letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.normalizer = normalizers.NFC()
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
     return backend

@@ -1,4 +1,4 @@
-"""The weights of a Llama model as numpy arrays, from a GGUF file or a folder of safetensors."""
+"""The weights of a Llama or Qwen2 model as numpy arrays, from a GGUF file or a folder of safetensors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from guardrail.errors import ModelFileError
+from guardrail.models.blocks import Matrix, as_floats, decoded
 from guardrail.models.files import forget, mapped, read_object
 from guardrail.models.gguf import Gguf, Stored, parse_gguf
 from guardrail.models.safetensors import Entry, safetensors_entries
 
 __all__ = [
-    "BLOCK",
-    "Blocks",
+    "ARCHITECTURES",
     "LlamaShape",
-    "Matrix",
     "OtherModelError",
     "Weights",
     "expected_shapes",
@@ -28,19 +26,23 @@ __all__ = [
     "read_weights",
 ]
 
-BLOCK = 32
+ARCHITECTURES = {"llama": "Llama", "qwen2": "Qwen2"}
+"""Of models that run here: their names in files, and in transformers' classes."""
 MAX_SIZE = 1 << 24
-
-Floats = npt.NDArray[np.float32]
+SAMPLED_ROWS = 256
+SAME = 0.2
+"""Greatest distance, as a share of their length, at which rows are two roundings of the same numbers."""
 
 
 class OtherModelError(ModelFileError):
-    """A model that is whole, and no plain Llama; torch may run it."""
+    """A model that is whole, and neither a plain Llama nor a plain Qwen2; torch may run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaShape:
-    """The measures of a Llama model; ``tied``: the embedding is the output layer, too."""
+    """The measures of a Llama model, or of a Qwen2, which is a Llama whose queries, keys and values are
+    ``biased``; ``tied``: the embedding is the output layer, too.
+    """
 
     layers: int
     width: int
@@ -52,38 +54,7 @@ class LlamaShape:
     rope_theta: float
     epsilon: float
     tied: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Blocks:
-    """A quantised matrix: each 32 weights of a row share a scale, and a minimum where there is one.
-
-    w = scale * quant + minimum. ``quants`` is (rows, columns), uint8 in 0..15 for 4 bits, int8 for 8;
-    ``scale`` and ``minimum`` are (rows, columns / 32).
-    """
-
-    bits: int
-    quants: npt.NDArray[np.uint8] | npt.NDArray[np.int8]
-    scale: Floats
-    minimum: Floats | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        rows, columns = self.quants.shape
-        return rows, columns
-
-    def dequantised(self) -> Floats:
-        """The matrix in float32, (rows, columns)."""
-        rows, columns = self.shape
-        blocks = self.quants.reshape(rows, columns // BLOCK, BLOCK).astype(np.float32)
-        blocks *= self.scale[:, :, None]
-        if self.minimum is not None:
-            blocks += self.minimum[:, :, None]
-        return blocks.reshape(rows, columns)
-
-
-Matrix = Floats | Blocks
+    biased: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +72,7 @@ def read_weights(path: str | Path) -> Weights:
     """The weights of a ``.gguf`` file, or of a folder with ``*.safetensors`` and ``config.json``.
 
     A folder without safetensors may hold one ``.gguf`` file. Raises ModelFileError for a file that is
-    missing, cut short or no such file, and for a model that is not a plain Llama.
+    missing, cut short or no such file, and for a model that is neither a plain Llama nor a plain Qwen2.
     """
     path = Path(path)
     if not path.is_dir():
@@ -152,19 +123,42 @@ def _from_gguf(path: Path) -> Weights:
     names = {name: _state_name(name) for name in file.tensors}
     unknown = sorted(name for name, known in names.items() if known is None)
     if unknown:
-        raise ModelFileError(f"{path} holds tensors {unknown[:3]}, which no plain Llama has")
+        raise ModelFileError(f"{path} holds tensors {unknown[:3]}, which no {_kind(shape)} has")
     tensors = {str(names[name]): stored for name, stored in file.tensors.items()}
+    if not shape.tied and (shared := _same_matrix(tensors[_EMBEDDING], tensors[_OUTPUT])) is not None:
+        shape = replace(shape, tied=True)
+        tensors = {name: stored for name, stored in tensors.items() if name != _OUTPUT}
+        tensors[_EMBEDDING] = shared
     _require_tensors({name: stored.shape for name, stored in tensors.items()}, shape, where=path)
     readers = {name: _gguf_reader(name, tensors[name], shape) for name in tensors}
     return Weights(shape, _Tensors(readers, files=[content]))
 
 
 def _gguf_reader(name: str, stored: Stored, shape: LlamaShape) -> Callable[[], Matrix]:
-    if ".q_proj" in name:
-        return lambda: _halves(_matrix(stored), heads=shape.heads)
-    if ".k_proj" in name:
-        return lambda: _halves(_matrix(stored), heads=shape.kv_heads)
-    return lambda: _matrix(stored)
+    if ".q_proj" in name and not shape.biased:
+        return lambda: _halves(decoded(stored), heads=shape.heads)
+    if ".k_proj" in name and not shape.biased:
+        return lambda: _halves(decoded(stored), heads=shape.kv_heads)
+    return lambda: decoded(stored)
+
+
+def _same_matrix(one: Stored, other: Stored) -> Stored | None:
+    """The finer of two tensors that hold the same matrix, judged by a sample of rows; None if they differ.
+
+    llama.cpp's converter stores a matrix that is embedding and output layer twice, the embedding more
+    coarsely. Between two roundings of one matrix there are a few hundredths of its size, between two
+    matrices more than all of it.
+    """
+    if one.shape != other.shape:
+        return None
+    rows = np.linspace(0, one.shape[0] - 1, num=min(one.shape[0], SAMPLED_ROWS)).astype(np.intp)
+    first, second = (
+        as_floats(decoded(Stored(stored.kind, (len(rows), stored.shape[1]), stored.content[rows])))
+        for stored in (one, other)
+    )
+    if np.linalg.norm(first - second) > SAME * np.linalg.norm(second):
+        return None
+    return max(one, other, key=lambda stored: stored.content.nbytes)
 
 
 _MEASURES = {
@@ -172,18 +166,20 @@ _MEASURES = {
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.freq_base",
     "rope.dimension_count", "attention.layer_norm_rms_epsilon", "vocab_size", "context_length",
 }  # fmt: skip
-"""Keys of a plain Llama; any other would change the arithmetic, unless it is off."""
+"""Keys of a plain model; any other would change the arithmetic, unless it is off."""
 
 
 def _gguf_shape(file: Gguf, *, where: Path) -> LlamaShape:
     architecture = file.metadata.get("general.architecture")
-    if architecture != "llama":
+    if architecture not in ARCHITECTURES:
         raise _another(architecture, where=where)
-    start = "llama."
+    start = f"{architecture}."
     meta = {key[len(start) :]: value for key, value in file.metadata.items() if key.startswith(start)}
     strange = sorted(key for key in meta if key not in _MEASURES and not _is_off(meta[key]))
     if strange:
-        raise OtherModelError(f"{where}: {strange} of this model are not those of a plain Llama")
+        raise OtherModelError(
+            f"{where}: {strange} of this model are not those of a plain {ARCHITECTURES[architecture]}"
+        )
     try:
         heads, width = meta["attention.head_count"], meta["embedding_length"]
         shape = LlamaShape(
@@ -197,14 +193,19 @@ def _gguf_shape(file: Gguf, *, where: Path) -> LlamaShape:
             rope_theta=meta.get("rope.freq_base", 10000.0),
             epsilon=meta["attention.layer_norm_rms_epsilon"],
             tied="output.weight" not in file.tensors,
+            biased=architecture == "qwen2",
         )
     except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise ModelFileError(f"{where} does not say what a Llama's measures are ({error})") from error
+        raise ModelFileError(f"{where} does not say what the model's measures are ({error})") from error
     _require_usable(shape, where=where)
     for key in ("rope.dimension_count", "attention.value_length"):
         if meta.get(key, shape.head_size) != shape.head_size:
             raise ModelFileError(f"{where}: {key} is {meta[key]}, and a head's size is {shape.head_size}")
     return shape
+
+
+def _kind(shape: LlamaShape) -> str:
+    return f"plain {ARCHITECTURES['qwen2' if shape.biased else 'llama']}"
 
 
 def _is_off(value: Any) -> bool:
@@ -213,57 +214,39 @@ def _is_off(value: Any) -> bool:
 
 def _another(architecture: object, *, where: Path) -> OtherModelError:
     return OtherModelError(
-        f"{where} is a model of architecture {architecture!r}, and only 'llama' runs without torch; "
-        "guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs others"
+        f"{where} is a model of architecture {architecture!r}, and only 'llama' and 'qwen2' run without "
+        "torch; guardrail.rewriters.lora.LoraRewriter (extra 'torch') runs others"
     )
 
 
+_BIASED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _PARTS = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
 }  # fmt: skip
 _WHOLE = {
-    "token_embd.weight": "model.embed_tokens.weight",
+    "token_embd.weight": _EMBEDDING,
     "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
+    "output.weight": _OUTPUT,
 }
 
 
 def _state_name(name: str) -> str | None:
     """The name that transformers gives to a tensor of ggml's name."""
     pieces = name.split(".")
-    if len(pieces) == 4 and pieces[0] == "blk" and pieces[2] in _PARTS and pieces[3] == "weight":
-        return f"model.layers.{pieces[1]}.{_PARTS[pieces[2]]}.weight"
+    if len(pieces) == 4 and pieces[0] == "blk" and pieces[2] in _PARTS:
+        part, kind = _PARTS[pieces[2]], pieces[3]
+        if kind == "weight" or (kind == "bias" and part in _BIASED):
+            return f"model.layers.{pieces[1]}.{part}.{kind}"
     return _WHOLE.get(name)
-
-
-def _matrix(stored: Stored) -> Matrix:
-    content = stored.content
-    if stored.kind in ("F32", "F16"):
-        kind = "<f4" if stored.kind == "F32" else "<f2"
-        return content.view(kind).astype(np.float32).reshape(stored.shape)
-    rows, blocks = len(content), stored.shape[-1] // BLOCK
-    block = content.reshape(rows, blocks, -1)  # (rows, blocks, bytes of a block)
-    numbers = BLOCK if stored.kind == "Q8_0" else BLOCK // 2
-    scales = np.ascontiguousarray(block[:, :, :-numbers]).view("<f2").astype(np.float32)
-    if stored.kind == "Q8_0":
-        return Blocks(8, block[:, :, 2:].reshape(rows, -1).view(np.int8), scales[:, :, 0].copy())
-    nibbles = block[:, :, 4:]
-    quants = np.empty((rows, blocks, BLOCK), dtype=np.uint8)
-    np.bitwise_and(nibbles, 15, out=quants[:, :, :16])
-    np.right_shift(nibbles, 4, out=quants[:, :, 16:])
-    return Blocks(4, quants.reshape(rows, -1), scales[:, :, 0].copy(), scales[:, :, 1].copy())
 
 
 def _halves(matrix: Matrix, *, heads: int) -> Matrix:
     """Rows of a rotated projection in transformers' order; GGUF has the two halves of a head interleaved."""
     rows = matrix.shape[0]
-    order = np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).ravel()
-    if not isinstance(matrix, Blocks):
-        return matrix[order]
-    minimum = None if matrix.minimum is None else matrix.minimum[order]
-    return replace(matrix, quants=matrix.quants[order], scale=matrix.scale[order], minimum=minimum)
+    return matrix[np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).ravel()]
 
 
 # ---- safetensors
@@ -283,7 +266,7 @@ def _from_folder(folder: Path) -> Weights:
                 raise ModelFileError(f"{file}: {name} is stored in {entry.kind}, expected one of {_FLOATS}")
             tensors[name] = entry
     if shape.tied:
-        tensors.pop("lm_head.weight", None)
+        tensors.pop(_OUTPUT, None)
     tensors = {name: entry for name, entry in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     _require_tensors({name: entry.shape for name, entry in tensors.items()}, shape, where=folder)
     readers = {name: _entry_reader(entry) for name, entry in tensors.items()}
@@ -314,22 +297,25 @@ def _config_shape(path: Path) -> LlamaShape:
             rope_theta=rope.get("rope_theta") or config.get("rope_theta") or 10000.0,
             epsilon=config["rms_norm_eps"],
             tied=bool(config.get("tie_word_embeddings", False)),
+            biased=config["model_type"] == "qwen2",
         )
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise ModelFileError(f"{path} is not a configuration of a Llama model ({error})") from error
+        raise ModelFileError(f"{path} is not a configuration of a Llama or Qwen2 model ({error})") from error
     _require_usable(shape, where=path)
     return shape
 
 
 def _require_plain(config: Mapping[str, Any], *, where: Path) -> None:
     """Raises ModelFileError for what would change the arithmetic."""
-    if config.get("model_type") != "llama":
-        raise _another(config.get("model_type"), where=where)
+    if (architecture := config.get("model_type")) not in ARCHITECTURES:
+        raise _another(architecture, where=where)
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
     strange = {
         "hidden_act": config.get("hidden_act", "silu") != "silu",
         "attention_bias": config.get("attention_bias"),
         "mlp_bias": config.get("mlp_bias"),
+        "use_sliding_window": config.get("use_sliding_window"),
+        "layer_types": set(config.get("layer_types") or ()) - {"full_attention"},
         "rope_scaling": scaling.get("rope_type", scaling.get("type", "default")) != "default",
         "partial_rotary_factor": {scaling.get("partial_rotary_factor"), config.get("partial_rotary_factor")}
         - {None, 1},
@@ -337,7 +323,9 @@ def _require_plain(config: Mapping[str, Any], *, where: Path) -> None:
         "auto_map": config.get("auto_map"),
     }
     if found := sorted(name for name, is_strange in strange.items() if is_strange):
-        raise OtherModelError(f"{where}: {found} of this model are not those of a plain Llama")
+        raise OtherModelError(
+            f"{where}: {found} of this model are not those of a plain {ARCHITECTURES[architecture]}"
+        )
 
 
 # ---- both
@@ -358,29 +346,31 @@ def _require_usable(shape: LlamaShape, *, where: Path) -> None:
 
 
 def _require_tensors(found: Mapping[str, tuple[int, ...]], shape: LlamaShape, *, where: Path) -> None:
-    """Raises ModelFileError unless each tensor that a Llama of this shape has is there, and no other."""
+    """Raises ModelFileError unless each tensor that a model of this shape has is there, and no other."""
     # One missing name is enough: a shape that lies may have more layers than memory has room for.
     expected: dict[str, tuple[int, ...]] = {}
     for name, size in _expected(shape):
         if name not in found:
-            raise ModelFileError(f"{where} lacks the tensor {name} of a Llama with {shape.layers} layers")
+            raise ModelFileError(
+                f"{where} lacks the tensor {name} of a {_kind(shape)} with {shape.layers} layers"
+            )
         if found[name] != size:
             raise ModelFileError(f"{where}: {name} is {found[name]}, expected {size}")
         expected[name] = size
     if strange := sorted(set(found) - set(expected)):
-        raise ModelFileError(f"{where} holds tensors {strange[:3]}, which no plain Llama has")
+        raise ModelFileError(f"{where} holds tensors {strange[:3]}, which no {_kind(shape)} has")
 
 
 def expected_shapes(shape: LlamaShape) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor that a Llama of these measures has, by name."""
+    """The shape of each tensor that a model of these measures has, by name."""
     return dict(_expected(shape))
 
 
 def _expected(shape: LlamaShape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield "model.embed_tokens.weight", (shape.vocabulary, shape.width)
+    yield _EMBEDDING, (shape.vocabulary, shape.width)
     yield "model.norm.weight", (shape.width,)
     if not shape.tied:
-        yield "lm_head.weight", (shape.vocabulary, shape.width)
+        yield _OUTPUT, (shape.vocabulary, shape.width)
     queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     for layer in range(shape.layers):
         prefix = f"model.layers.{layer}"
@@ -389,6 +379,9 @@ def _expected(shape: LlamaShape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{prefix}.self_attn.q_proj.weight", (queries, shape.width)
         yield f"{prefix}.self_attn.k_proj.weight", (keys, shape.width)
         yield f"{prefix}.self_attn.v_proj.weight", (keys, shape.width)
+        if shape.biased:
+            for part, size in zip(_BIASED, (queries, keys, keys), strict=True):
+                yield f"{prefix}.{part}.bias", (size,)
         yield f"{prefix}.self_attn.o_proj.weight", (shape.width, queries)
         yield f"{prefix}.mlp.gate_proj.weight", (shape.mlp, shape.width)
         yield f"{prefix}.mlp.up_proj.weight", (shape.mlp, shape.width)

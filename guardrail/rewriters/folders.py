@@ -9,7 +9,7 @@ from guardrail import models
 from guardrail.errors import ManifestError
 from guardrail.manifest import FILENAME, Manifest
 
-__all__ = ["BaseFolder", "download_base", "find_base"]
+__all__ = ["BaseFolder", "find_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,6 @@ class BaseFolder:
 
     path: Path
     identity: str
-
-
-def download_base() -> None:
-    """Fetches the shipped rewriter's base if it is not on this machine."""
-    if models.locate(models.REWRITER_BASE) is None:
-        models.pull(models.REWRITER_BASE)
 
 
 def find_base(adapter: Manifest, chosen: str | Path | None) -> BaseFolder:

@@ -1,4 +1,4 @@
-"""Rewriting with a Llama model and a LoRA adapter on onnxruntime alone: the default, without torch."""
+"""Rewriting with a Llama or Qwen2 and a LoRA adapter on onnxruntime alone: the default, without torch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class OnnxRewriter:
         physical cores.
 
         Raises ModelMissingError if the base is not there, ManifestError if adapter and base do not belong
-        together, ModelFileError for an adapter that is not plain LoRA or a base that is not a plain Llama.
+        together, ModelFileError for an adapter that is not plain LoRA or a base that is neither a plain Llama
+        nor a plain Qwen2.
         """
         adapter = read_adapter(adapter_folder)
         found = find_base(adapter.manifest, base_folder)

@@ -369,7 +369,7 @@ def test_loading_the_rewriter_is_no_part_of_its_deadline(monkeypatch: pytest.Mon
         """Of a text whose rewriter takes longer to load than its deadline."""
 
         @cache
-        def load() -> MarkedWordRewriter:
+        def load(name: str) -> MarkedWordRewriter:
             time.sleep(1.5 * seconds)
             return MarkedWordRewriter()
 
@@ -382,7 +382,7 @@ def test_loading_the_rewriter_is_no_part_of_its_deadline(monkeypatch: pytest.Mon
 
 
 def test_a_missing_rewriter_masks_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> None:
+    def missing(name: str) -> None:
         raise PluginError("no base", reason="rewriter_missing")
 
     monkeypatch.setattr("guardrail.engine.plugins.shipped_rewriter", missing)

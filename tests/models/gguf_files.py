@@ -1,4 +1,4 @@
-"""GGUF files for tests: a tiny Llama as llama.cpp's converter writes it."""
+"""GGUF files for tests: a tiny Llama or Qwen2 as llama.cpp's converter writes it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def ggml_name(name: str) -> str:
     """ggml's name of a tensor of a transformers state dict."""
     if name in WHOLE:
         return WHOLE[name]
-    _, _, layer, part = name.removesuffix(".weight").split(".", 3)
-    return f"blk.{layer}.{NAMES[part]}.weight"
+    _, _, layer, part = name.split(".", 3)
+    part, _, kind = part.rpartition(".")
+    return f"blk.{layer}.{NAMES[part]}.{kind}"
 
 
 def interleaved(weight: Array, heads: int) -> Array:
@@ -99,18 +100,22 @@ def metadata_of(base: Path) -> dict[str, Any]:
     model = tokenizer["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     control = {token["id"] for token in tokenizer["added_tokens"] if token["special"]}
+    kind = config["model_type"]
+    measures = {
+        "block_count": config["num_hidden_layers"],
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": config["num_attention_heads"],
+        "attention.head_count_kv": config["num_key_value_heads"],
+        "attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        "rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
+    }
+    if kind == "llama":
+        measures |= {"rope.dimension_count": config["head_dim"], "vocab_size": config["vocab_size"]}
     return {
-        "general.architecture": "llama",
-        "llama.block_count": config["num_hidden_layers"],
-        "llama.context_length": config["max_position_embeddings"],
-        "llama.embedding_length": config["hidden_size"],
-        "llama.feed_forward_length": config["intermediate_size"],
-        "llama.attention.head_count": config["num_attention_heads"],
-        "llama.attention.head_count_kv": config["num_key_value_heads"],
-        "llama.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
-        "llama.rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
-        "llama.rope.dimension_count": config["head_dim"],
-        "llama.vocab_size": config["vocab_size"],
+        "general.architecture": kind,
+        **{f"{kind}.{key}": value for key, value in measures.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": tokens,
@@ -125,12 +130,18 @@ def metadata_of(base: Path) -> dict[str, Any]:
 
 
 def tensors_of(
-    state: Mapping[str, Array], *, heads: int, kv_heads: int, kind: str = "Q4_1", embedding: str = "Q8_0"
+    state: Mapping[str, Array],
+    *,
+    heads: int,
+    kv_heads: int,
+    kind: str = "Q4_1",
+    embedding: str = "Q8_0",
+    interleave: bool = True,
 ) -> dict[str, tuple[str, Sequence[int], bytes]]:
     """A transformers state dict as the tensors of a GGUF file; rows that are no whole blocks stay F32."""
     found = {}
     for name, weight in state.items():
-        if ".q_proj" in name or ".k_proj" in name:
+        if interleave and (".q_proj" in name or ".k_proj" in name):
             weight = interleaved(weight, heads if ".q_proj" in name else kv_heads)
         form = embedding if "embed_tokens" in name else kind
         if weight.ndim == 1 or (weight.shape[1] % 32 and form.startswith("Q")):
@@ -144,12 +155,14 @@ def write_gguf(base: Path, path: Path, *, kind: str = "Q4_1", embedding: str = "
     from safetensors.numpy import load_file
 
     metadata = metadata_of(base)
+    architecture = metadata["general.architecture"]
     tensors = tensors_of(
         load_file(base / "model.safetensors"),
-        heads=metadata["llama.attention.head_count"],
-        kv_heads=metadata["llama.attention.head_count_kv"],
+        heads=metadata[f"{architecture}.attention.head_count"],
+        kv_heads=metadata[f"{architecture}.attention.head_count_kv"],
         kind=kind,
         embedding=embedding,
+        interleave=architecture == "llama",
     )
     path.write_bytes(gguf_bytes(metadata, tensors))
     return path

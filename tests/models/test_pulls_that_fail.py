@@ -291,7 +291,7 @@ def test_a_gguf_file_of_another_architecture_is_not_pulled(tiny_base, tmp_path, 
     metadata = gguf_files.metadata_of(tiny_base) | {"general.architecture": "gemma"}
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "m.gguf").write_bytes(gguf_files.gguf_bytes(metadata, {}))
-    with pytest.raises(ModelFileError, match="'gemma', and only 'llama'"):
+    with pytest.raises(ModelFileError, match="'gemma', and only 'llama' and 'qwen2'"):
         models.pull(tmp_path / "own", progress=False)
     assert leftovers(empty_cache) == []
 

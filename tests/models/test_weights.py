@@ -1,4 +1,4 @@
-"""Weights are read as transformers and ggml's own package read them; what is not a plain Llama is refused."""
+"""Weights are read as transformers and ggml's own package read them; other models are refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import ModelFileError
-from guardrail.models.gguf import parse_gguf
+from guardrail.models.blocks import Blocks, as_floats, decoded
+from guardrail.models.gguf import Stored, parse_gguf
 from guardrail.models.safetensors import parse_safetensors, write_safetensors
-from guardrail.models.weights import Blocks, LlamaShape, Matrix, read_weights
+from guardrail.models.weights import LlamaShape, read_weights
 from tests.models import gguf_files
 
 torch = pytest.importorskip("torch")
@@ -26,10 +28,6 @@ SHAPE = LlamaShape(
     layers=2, width=32, mlp=48, heads=2, kv_heads=1, head_size=16, vocabulary=300,
     rope_theta=10000.0, epsilon=1e-6, tied=True,
 )  # fmt: skip
-
-
-def floats(matrix: Matrix) -> np.ndarray[Any, Any]:
-    return matrix.dequantised() if isinstance(matrix, Blocks) else matrix
 
 
 def state_dict(base: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -53,7 +51,7 @@ def test_a_folder_of_safetensors_gives_the_state_dict(tiny_base):
     assert weights.shape == SHAPE
     assert set(weights.tensors) == set(expected)
     for name, tensor in weights.tensors.items():
-        assert np.array_equal(floats(tensor), expected[name])
+        assert np.array_equal(as_floats(tensor), expected[name])
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
@@ -64,7 +62,7 @@ def test_a_gguf_file_gives_the_state_dict_within_the_precision_of_its_form(tiny_
     assert set(weights.tensors) == set(expected)
     tolerance = {"F32": 0.0, "F16": 1e-3, "Q8_0": 1e-2, "Q4_1": 0.15}[kind]
     for name, tensor in weights.tensors.items():
-        assert np.abs(floats(tensor) - expected[name]).max() <= tolerance, name
+        assert np.abs(as_floats(tensor) - expected[name]).max() <= tolerance, name
     assert kind.startswith("F") or isinstance(weights.tensors["model.embed_tokens.weight"], Blocks)
 
 
@@ -77,7 +75,7 @@ def test_of_the_file_that_was_read_nothing_stays_in_memory(gguf, tmp_path):
     held = [weights.tensors[name] for name in weights.tensors]
     assert kilobytes_in_memory(path) == 0
     for tensor, name in zip(held, weights.tensors, strict=True):
-        assert np.array_equal(floats(tensor), floats(weights.tensors[name]))
+        assert np.array_equal(as_floats(tensor), as_floats(weights.tensors[name]))
 
 
 def kilobytes_in_memory(path: Path) -> int:
@@ -95,10 +93,33 @@ def test_a_quantised_file_says_what_ggmls_own_package_says_to_the_bit(gguf):
     for name, tensor in weights.tensors.items():
         kept = stored[gguf_files.ggml_name(name)]
         expected = oracle.dequantize(kept.data, kept.tensor_type)
-        ours = floats(tensor)
+        ours = as_floats(tensor)
         if ".q_proj" in name or ".k_proj" in name:
             ours = gguf_files.interleaved(ours, SHAPE.heads if ".q_proj" in name else SHAPE.kv_heads)
         assert np.array_equal(ours, expected.reshape(ours.shape)), name
+
+
+@given(
+    kind=st.sampled_from(["Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"]),
+    rows=st.integers(1, 5),
+    wide=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_any_block_is_decoded_as_ggmls_own_package_decodes_it(kind, rows, wide, seed):
+    ggml = pytest.importorskip("gguf")
+    form = ggml.GGMLQuantizationType[kind]
+    weights, size = ggml.GGML_QUANT_SIZES[form]
+    random = np.random.default_rng(seed)
+    content = random.integers(0, 256, (rows, 256 * wide // weights, size)).astype(np.uint8)
+    halves = {"Q4_1": [0, 2], "Q4_K": [0, 2], "Q6_K": [208]}.get(kind, [0])
+    for start in halves:  # random bits may be no number
+        scale = random.uniform(-2, 2, content.shape[:2]).astype("<f2")
+        content[:, :, start : start + 2] = scale[:, :, None].view(np.uint8)
+    expected = ggml.quants.dequantize(content.reshape(rows, -1), form)
+    found = decoded(Stored(kind, (rows, 256 * wide), content))
+    assert np.array_equal(as_floats(found), expected)
+    order = random.permutation(rows)
+    assert np.array_equal(as_floats(found[order]), expected[order])
 
 
 def test_transformers_computes_the_same_logits_from_the_same_file(gguf):
@@ -114,11 +135,48 @@ def test_transformers_computes_the_same_logits_from_the_same_file(gguf):
         num_key_value_heads=1, tie_word_embeddings=True, rms_norm_eps=weights.shape.epsilon,
     )  # fmt: skip
     ours = LlamaForCausalLM(config).eval()
-    state = {name: torch.from_numpy(floats(tensor)) for name, tensor in weights.tensors.items()}
+    state = {name: torch.from_numpy(as_floats(tensor)) for name, tensor in weights.tensors.items()}
     ours.load_state_dict(state, strict=False)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(ours(ids).logits, theirs.eval()(ids).logits)
+
+
+def test_a_qwen2_is_read_from_a_folder_and_from_a_gguf_file(tiny_qwen2, tmp_path):
+    expected = state_dict(tiny_qwen2)
+    path = gguf_files.write_gguf(tiny_qwen2, tmp_path / "m.gguf", kind="F32", embedding="F32")
+    for weights in (read_weights(tiny_qwen2), read_weights(path)):
+        assert replace(weights.shape, epsilon=1e-6) == replace(SHAPE, biased=True)
+        assert set(weights.tensors) == set(expected)
+        for name, tensor in weights.tensors.items():
+            assert np.array_equal(as_floats(tensor), expected[name]), name
+
+
+def twice(base: Path, path: Path, *, output: np.ndarray[Any, Any] | None = None) -> Path:
+    """A GGUF file with a coarse embedding and an output layer, by default of the same matrix."""
+    state = state_dict(base)
+    tensors = gguf_files.tensors_of(
+        state, heads=2, kv_heads=1, kind="F32", embedding="Q4_1", interleave=False
+    )
+    weight = state["model.embed_tokens.weight"] if output is None else output
+    tensors["output.weight"] = ("Q8_0", weight.shape, gguf_files.packed(weight, "Q8_0"))
+    path.write_bytes(gguf_files.gguf_bytes(gguf_files.metadata_of(base), tensors))
+    return path
+
+
+def test_a_matrix_that_is_stored_twice_is_read_once_in_its_finer_form(tiny_qwen2, tmp_path):
+    weights = read_weights(twice(tiny_qwen2, tmp_path / "m.gguf"))
+    assert weights.shape.tied
+    assert "lm_head.weight" not in weights.tensors
+    exact = state_dict(tiny_qwen2)["model.embed_tokens.weight"]
+    assert np.abs(as_floats(weights.tensors["model.embed_tokens.weight"]) - exact).max() <= 1e-2
+
+
+def test_an_output_layer_of_its_own_stays_one(tiny_qwen2, tmp_path):
+    other = state_dict(tiny_qwen2)["model.embed_tokens.weight"][::-1].copy()
+    weights = read_weights(twice(tiny_qwen2, tmp_path / "m.gguf", output=other))
+    assert not weights.shape.tied
+    assert np.abs(as_floats(weights.tensors["lm_head.weight"]) - other).max() <= 1e-2
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
@@ -131,7 +189,7 @@ def test_half_precision_safetensors_are_widened_exactly(tiny_base, tmp_path, kin
     save_file(narrow, folder / "model.safetensors")
     weights = read_weights(folder)
     for name, tensor in weights.tensors.items():
-        assert np.array_equal(floats(tensor), narrow[name].to(torch.float32).numpy())
+        assert np.array_equal(as_floats(tensor), narrow[name].to(torch.float32).numpy())
 
 
 def test_a_model_in_several_files_and_with_an_output_layer_of_its_own_is_read_whole(tiny_base, tmp_path):
@@ -144,7 +202,7 @@ def test_a_model_in_several_files_and_with_an_output_layer_of_its_own_is_read_wh
         save_file({name: state[name] for name in names}, folder / f"model-0000{i}-of-2.safetensors")
     weights = read_weights(folder)
     assert not weights.shape.tied
-    assert np.array_equal(floats(weights.tensors["lm_head.weight"]), state["lm_head.weight"])
+    assert np.array_equal(as_floats(weights.tensors["lm_head.weight"]), state["lm_head.weight"])
     assert set(weights.tensors) == set(state)
 
 
@@ -202,7 +260,9 @@ def test_a_header_with_altered_bytes_is_read_or_refused_but_nothing_else(
             content[place] = data.draw(st.integers(0, 255))
         (folder / name).write_bytes(content)
         with contextlib.suppress(ModelFileError):
-            assert all(floats(tensor).dtype == np.float32 for tensor in read_weights(folder).tensors.values())
+            assert all(
+                as_floats(tensor).dtype == np.float32 for tensor in read_weights(folder).tensors.values()
+            )
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"{}", bytes(100_000), b"PK\x03\x04" + bytes(100)])
@@ -229,7 +289,13 @@ def test_two_gguf_files_in_a_folder_are_a_clear_error(gguf, tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"model_type": "qwen2"}, "'qwen2', and only 'llama' runs without torch.*extra 'torch'"),
+        ({"model_type": "qwen3"}, "'qwen3', and only 'llama' and 'qwen2' run without torch.*extra 'torch'"),
+        (
+            {"model_type": "qwen2"},
+            r"lacks the tensor model\.layers\.0\.self_attn\.q_proj\.bias of a plain Qwen2",
+        ),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
@@ -264,7 +330,7 @@ def test_a_model_that_is_not_this_plain_llama_is_refused_by_name(tiny_base, tmp_
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"general.architecture": "gemma"}, "'gemma', and only 'llama' runs without torch"),
+        ({"general.architecture": "gemma"}, "'gemma', and only 'llama' and 'qwen2' run without torch"),
         ({"llama.rope.scaling.type": "yarn"}, r"rope\.scaling\.type"),
         ({"llama.expert_count": 8}, "expert_count"),
         ({"llama.logit_scale": 2.0}, "logit_scale"),
@@ -318,9 +384,9 @@ def test_a_tensor_that_is_missing_strange_or_of_another_shape_is_named(tiny_base
 
 
 def test_a_form_of_storage_that_is_not_read_is_named_with_those_that_are(tiny_base, tmp_path, monkeypatch):
-    monkeypatch.setitem(gguf_files.KINDS, "F16", 12)  # Q4_K
+    monkeypatch.setitem(gguf_files.KINDS, "F16", 10)  # Q2_K
     path = gguf_files.write_gguf(tiny_base, tmp_path / "m.gguf", kind="F16")
-    with pytest.raises(ModelFileError, match="stored in type 12 of ggml; expected one of F32, F16, Q4_1"):
+    with pytest.raises(ModelFileError, match="stored in type 10 of ggml; expected one of F32, F16, Q4_1"):
         read_weights(path)
 
 

@@ -1,1 +1,1 @@
-"""Runs a Llama model with LoRA adapters on onnxruntime."""
+"""Runs a Llama or Qwen2 model with LoRA adapters on onnxruntime."""

@@ -1,4 +1,4 @@
-"""A Llama as an ONNX graph of onnxruntime's fused operators, without its weights.
+"""A Llama, or a Qwen2, as an ONNX graph of onnxruntime's fused operators, without its weights.
 
 One pass reads new tokens behind a cache of earlier ones. Tokens are slots of one row: a bias says which
 earlier slots each of them sees, positions say where in its own text it stands, so a pass may hold a tree, or
@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.models.weights import Blocks, LlamaShape, Matrix, OtherModelError, Weights, expected_shapes
+from guardrail.models.blocks import Matrix, as_floats
+from guardrail.models.weights import LlamaShape, OtherModelError, Weights, expected_shapes
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
 __all__ = ["GROUPS", "Graph", "factor_names", "rotation", "write_graph"]
@@ -168,11 +169,18 @@ class _Llama:
         parts = [self._tensor(f"model.layers.{layer}.{part}") for part in GROUPS[group]]
         outputs, inputs = sum(part.shape[0] for part in parts), parts[0].shape[1]
         product = self._product(name, state, parts, norm=norm)
+        if self._shape.biased and group == "qkv":
+            product = writer.node("Add", [product, self._bias(layer, group)], [f"{name}.biased"])
         first, second = factor_names(layer, group)
         writer.input(first, "float32", [inputs, f"{name}.rank"])
         writer.input(second, "float32", [f"{name}.rank", outputs])
         inner = writer.node("MatMul", [state, first], [f"{name}.inner"])
         return writer.node("Gemm", [inner, second, product], [f"{name}.sum"])
+
+    def _bias(self, layer: int, group: str) -> str:
+        names = [f"model.layers.{layer}.{part}.bias" for part in GROUPS[group]]
+        parts = [as_floats(self._weights.tensors[name]) for name in names]
+        return self._weight(f"layers.{layer}.{group}.bias", np.concatenate(parts))
 
     def _head(self, state: str) -> None:
         writer, shape = self._writer, self._shape
@@ -249,7 +257,7 @@ class _Llama:
         else:
             # Before its weights a normalised state has a mean square of 1 at most: no entry exceeds the root
             # of their number.
-            gain = _floats(self._tensor(norm))
+            gain = as_floats(self._tensor(norm))
             step = np.float32(LARGEST / math.sqrt(len(gain)))
             inverse = np.divide(step, gain, out=np.zeros_like(gain), where=gain != 0)
             scale = self._weight(f"{name}.scale", inverse)
@@ -285,7 +293,7 @@ class _Llama:
         return self._weights.tensors[f"{name}.weight"]
 
     def _norm(self, name: str) -> str:
-        return self._weight(f"{name}.weight", _floats(self._tensor(name)))
+        return self._weight(f"{name}.weight", as_floats(self._tensor(name)))
 
     def _weight(self, name: str, array: Array) -> str:
         if name not in self._arrays:
@@ -307,16 +315,7 @@ def _pieces(parts: Sequence[Matrix]) -> Iterator[Floats]:
     """The rows of matrices in float32, a few thousand at a time."""
     for part in parts:
         for start in range(0, part.shape[0], ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            if isinstance(part, Blocks):
-                minimum = None if part.minimum is None else part.minimum[rows]
-                yield Blocks(part.bits, part.quants[rows], part.scale[rows], minimum).dequantised()
-            else:
-                yield part[rows]
-
-
-def _floats(matrix: Floats | Blocks) -> Floats:
-    return matrix.dequantised() if isinstance(matrix, Blocks) else matrix
+            yield as_floats(part[start : start + ROWS_AT_ONCE])
 
 
 def rotation(shape: LlamaShape, positions: int) -> tuple[Floats, Floats]:

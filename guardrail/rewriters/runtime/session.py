@@ -17,7 +17,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.models.weights import Blocks, LlamaShape, Matrix, Weights
+from guardrail.models.blocks import Matrix, as_floats
+from guardrail.models.weights import LlamaShape, Weights
 from guardrail.rewriters.runtime.graph import Precision, rotation, write_graph
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
@@ -202,10 +203,7 @@ class Runtime:
         return self._logits[:count]
 
     def _embedded(self, ids: Sequence[int]) -> Floats:
-        table, rows = self._embedding, np.array(ids, dtype=np.intp)
-        if isinstance(table, Blocks):
-            return Blocks(table.bits, table.quants[rows], table.scale[rows]).dequantised()
-        return np.ascontiguousarray(table[rows])
+        return np.ascontiguousarray(as_floats(self._embedding[np.array(ids, dtype=np.intp)]))
 
 
 _ABANDONED: list[object] = []

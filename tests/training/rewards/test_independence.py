@@ -141,7 +141,7 @@ def test_the_reserved_weights_are_those_that_the_reports_use() -> None:
     source = SOURCES["paraphrase-minilm-l3"]
 
     assert source.identity in independence.RESERVED_SHA256
-    assert {member.sha256 for member in source.members} <= independence.RESERVED_SHA256
+    assert {file.sha256 for file in source.files} <= independence.RESERVED_SHA256
     assert all(judge.lower() in RESERVED for judge in judges.THRESHOLDS)
 
 

@@ -19,7 +19,7 @@ RESERVED = ("profanity-check", "profanity_check", "char-ngram", "paraphrase-mini
 
 RESERVED_SHA256 = frozenset(
     {SOURCES["paraphrase-minilm-l3"].identity}
-    | {member.sha256 for member in SOURCES["paraphrase-minilm-l3"].members}
+    | {file.sha256 for file in SOURCES["paraphrase-minilm-l3"].files}
 )
 RESERVED_MODULES = frozenset({"judges", "similarity", "profanity_check"})
 DEPTH = 4  # how far into the objects that a score holds
