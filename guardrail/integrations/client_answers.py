@@ -19,6 +19,7 @@ from guardrail.integrations.completions.event_stream import EventStream
 from guardrail.integrations.completions.moderator import Moderator, PlainModerator
 from guardrail.integrations.strict_json import JsonObject
 from guardrail.outcome import Action, Outcome
+from guardrail.policy import Policy
 
 __all__ = ["AnswerApi", "Refused", "guard_resource"]
 
@@ -176,7 +177,7 @@ class _Turn:
             data=content, cast_to=stream._cast_to, response=stream.response
         )
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: Outcome, policy: Policy) -> None:
         if outcome.action is Action.BLOCKED:
             self._blocked = outcome
 

@@ -111,17 +111,18 @@ def pull(
     folder.mkdir(parents=True)
     for part, rows in parts.items():
         (folder / f"{part}.jsonl").write_text("".join(to_json(row) + "\n" for row in rows), encoding="utf-8")
+    counts = {part: len(rows) for part, rows in parts.items()}
     origin = {
         "name": name,
         "repo": (known.repo if known else name) if source is None else None,
         "revision": commit or None,
         "licence": known.licence if known else None,
         "files": hashes,
-        "rows": {part: len(rows) for part, rows in parts.items()},
+        "rows": counts,
         "made_by": asdict(known) if known else None,
     }
     (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-    return Pulled(folder, origin["rows"])
+    return Pulled(folder, counts)
 
 
 def _from_hub(repo: str, revision: str, staging: Path) -> tuple[Path, str]:

@@ -64,7 +64,7 @@ class TargetLoss(nn.Module):
         with autocast(self._dtype, device=self.model.device.type):
             logits, targets = self._logits(examples)
         tokens = functional.cross_entropy(logits.to(torch.float32), targets, reduction="none")
-        parts = tokens.cpu().double().split([len(example.target) for example in examples])
+        parts = torch.split(tokens.cpu().double(), [len(example.target) for example in examples])
         return torch.stack([part.sum() for part in parts])
 
     def _logits(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from guardrail_training.evaluation.judges import Judge
 from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 from guardrail_training.records import required_folder
 from guardrail_training.regularized.corpus import load_mixture
@@ -19,7 +20,7 @@ from guardrail_training.rewards.independence import check_independent
 from research.comparison.classification import classification
 from research.comparison.subject import load_subject
 from research.comparison.utility import choices, perplexity
-from research.evaluation.judges import Judge, load_judges
+from research.evaluation.judges import load_judges
 
 __all__ = [
     "DEV_PROMPTS",
