@@ -6,9 +6,17 @@ the same code without one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from guardrail.engine.stream import AsyncPushStream, AsyncStream, PushStream, Stream
 from guardrail.outcome import Outcome
@@ -21,6 +29,7 @@ __all__ = [
     "PushedText",
     "SyncGuardAdapter",
     "as_async",
+    "at_once",
     "run_sync",
 ]
 
@@ -160,6 +169,18 @@ def run_sync(steps: AsyncGenerator[T, None]) -> Iterator[T]:
     finally:
         with suppress(StopIteration):
             steps.aclose().send(None)
+
+
+def at_once(waiting: Coroutine[Any, Any, T]) -> T:
+    """What comes of a coroutine that never waits."""
+    try:
+        waiting.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        waiting.close()
+    raise RuntimeError("a step waited for an event loop where there is none")
 
 
 async def as_async(chunks: Iterable[T]) -> AsyncGenerator[T, None]:
