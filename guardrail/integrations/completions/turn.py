@@ -37,9 +37,13 @@ class AnswerApi(Protocol):
 
 
 class Blocking:
-    """A moderator, and what happens where it blocks: nothing, or BlockedError under ``block="raise"``."""
+    """A moderator, and what happens where it blocks: nothing, or BlockedError under ``block="raise"``.
+
+    ``block_whole`` is true where a blocked answer keeps none of its text.
+    """
 
     def __init__(self, guard: Guard, *, kind: type[Moderator] = Moderator) -> None:
+        self.block_whole = guard.policy.block == "whole"
         self._raises = guard.policy.block == "raise"
         self._blocked: Outcome | None = None
         self.moderator = kind(guard, on_outcome=self._note)
