@@ -117,17 +117,14 @@ def test_nothing_leaves_before_its_verdict_and_a_sentence_leaves_before_the_next
 
 def test_streamed_thinking_and_the_messages_of_the_run_are_moderated() -> None:
     async def run() -> Any:
-        model = streaming([{0: DeltaThinkingPart(content=TOXIC[:28])}, {0: DeltaThinkingPart(content=TOXIC[28:])}, CLEAN])
+        model = streaming(
+            [{0: DeltaThinkingPart(content=TOXIC[:28])}, {0: DeltaThinkingPart(content=TOXIC[28:])}, CLEAN]
+        )
         async with Agent(model).run_stream("Hello") as result:
             await result.get_output()
             return result.new_messages()[-1].parts
 
     assert asyncio.run(run()) == [ThinkingPart(NEUTRAL), TextPart(CLEAN)]
-
-
-def calls(text: str) -> dict[str, Any]:
-    """An agent's tool, and what it was called with."""
-    return {"text": text}
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
@@ -138,7 +135,10 @@ def test_a_clean_call_reaches_its_tool_and_a_toxic_one_does_not(
 ) -> None:
     called: list[str] = []
     arguments = json.dumps({"text": text})
-    pieces = [{0: DeltaToolCall("send", arguments[:9], tool_call_id="c1")}, {0: DeltaToolCall(None, arguments[9:])}]
+    pieces = [
+        {0: DeltaToolCall("send", arguments[:9], tool_call_id="c1")},
+        {0: DeltaToolCall(None, arguments[9:])},
+    ]
     model = (
         streaming(pieces, policy)
         if is_streamed
@@ -190,16 +190,16 @@ def test_structured_output_still_parses_and_raises_where_it_is_toxic(output: Any
         inner = FunctionModel(answer, stream_function=stream, profile=profile)
         return GuardedModel(inner, guard=guard(policy))
 
-    async def run(text: str, policy: Policy = Policy()) -> Any:
+    async def run(text: str, policy: Policy) -> Any:
         agent = Agent(model(text, policy), output_type=output, retries=0)
         if not is_streamed:
             return (await agent.run("Hello")).output
         async with agent.run_stream("Hello") as result:
             return await result.get_output()
 
-    assert asyncio.run(run(CLEAN)) == Report(summary=CLEAN)
+    assert asyncio.run(run(CLEAN, Policy())) == Report(summary=CLEAN)
     with pytest.raises(UnexpectedModelBehavior):
-        asyncio.run(run(TOXIC))
+        asyncio.run(run(TOXIC, Policy()))
     with pytest.raises(BlockedError):
         asyncio.run(run(TOXIC, RAISING))
 
