@@ -34,6 +34,7 @@ class Speech(ModeratedAnswer):
     def __init__(self, guard: Guard, *, document: bool = False, kind: type[Moderator] = Moderator) -> None:
         self._blocking = Blocking(guard, kind=kind)
         super().__init__(self._blocking.moderator, Asked(document=document))
+        self._refused: set[str] = set()
         self._keys: dict[str, Hashable] = {}  # the text of each kind that is not all judged
 
     async def say(self, kind: str, key: Hashable, text: str) -> AsyncGenerator[Said, None]:
@@ -44,6 +45,12 @@ class Speech(ModeratedAnswer):
         self._keys[kind] = key
         async for said in self._pushed(kind, text):
             yield said
+
+    def refused(self) -> list[Hashable]:
+        """The texts in which a segment was blocked; each ends there, and wants the refusal once."""
+        names = [kind for kind in self._keys if self.voice(kind).blocked and kind not in self._refused]
+        self._refused |= set(names)
+        return [self._keys[kind] for kind in names]
 
     async def pause(self, *kinds: str) -> AsyncGenerator[Said, None]:
         """The rest of the texts of these kinds, by default of all; others may follow."""
