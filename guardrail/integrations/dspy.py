@@ -3,8 +3,8 @@
     program = GuardedModule(dspy.ChainOfThought("question -> answer"), guard=guard)
     stream = streamify(program, stream_listeners=[StreamListener(signature_field_name="answer")])
 
-Fields that are text are rewritten; fields of other types, such as lists and models, as ``Guard.moderate`` does
-it: BlockedError is raised for a flagged string that is not prose.
+Fields that are text are rewritten; fields of other types, such as lists and models, as ``Guard.moderate``
+does: BlockedError is raised for a flagged string that is not prose.
 """
 
 from __future__ import annotations

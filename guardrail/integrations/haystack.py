@@ -15,16 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from guardrail.engine.adapters import at_once
-from guardrail.errors import FailureError, UsageError
+from guardrail.errors import FailureError
 from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator, PlainModerator
 from guardrail.integrations.completions.speech import Said, Speech
 
 try:
-    from haystack import component, default_from_dict, default_to_dict
-    from haystack.core.serialization import component_to_dict
+    from haystack import component
     from haystack.dataclasses import ChatMessage, StreamingChunk
-    from haystack.utils import deserialize_chatgenerator_inplace
 except ModuleNotFoundError:
     raise FailureError("guardrail.integrations.haystack needs: pip install haystack-ai") from None
 
@@ -35,16 +33,11 @@ Show = Callable[[StreamingChunk], Any]
 
 @component
 class GuardedChatGenerator:
-    """A chat generator for pipelines and agents around another one.
+    """A chat generator for pipelines and agents around another one; ``guard`` is ``Guard()`` by default."""
 
-    guard   the guard that moderates, or its configuration file, with which a pipeline can be written to YAML;
-            default: ``Guard()``
-    """
-
-    def __init__(self, chat_generator: Any, guard: Guard | str | None = None) -> None:
+    def __init__(self, chat_generator: Any, guard: Guard | None = None) -> None:
         self.chat_generator = chat_generator
-        self.guard = guard
-        self._guard = Guard.from_config(guard) if isinstance(guard, str) else guard or Guard()
+        self._guard = Guard() if guard is None else guard
 
     @component.output_types(replies=list[ChatMessage])
     def run(
@@ -56,7 +49,8 @@ class GuardedChatGenerator:
     ) -> dict[str, Any]:
         """The other generator's replies, moderated."""
         turn = self._turn(streaming_callback, generation_kwargs, PlainModerator)
-        options = turn.options(generation_kwargs, tools)
+        given = {"generation_kwargs": generation_kwargs, "tools": tools}
+        options = {name: value for name, value in given.items() if value is not None}
         if turn.show is not None:
             options["streaming_callback"] = lambda chunk: at_once(turn.take(chunk))
         replies = self.chat_generator.run(messages=messages, **options)["replies"]
@@ -73,7 +67,8 @@ class GuardedChatGenerator:
     ) -> dict[str, Any]:
         """The same without blocking the event loop."""
         turn = self._turn(streaming_callback, generation_kwargs, Moderator)
-        options = turn.options(generation_kwargs, tools)
+        given = {"generation_kwargs": generation_kwargs, "tools": tools}
+        options = {name: value for name, value in given.items() if value is not None}
         if turn.show is not None:
             options["streaming_callback"] = turn.take
         replies = (await self.chat_generator.run_async(messages=messages, **options))["replies"]
@@ -88,35 +83,14 @@ class GuardedChatGenerator:
             self._guard.stream(())  # a policy that no stream can keep is refused here and now
         return _Turn(lambda: Speech(self._guard, document=document, kind=kind), show)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The component for a pipeline's YAML; UsageError for a guard that is not in a file."""
-        if isinstance(self.guard, Guard):
-            raise UsageError("a Guard cannot be written to YAML; pass the name of its configuration file")
-        inner = component_to_dict(self.chat_generator, name="chat_generator")
-        return default_to_dict(self, chat_generator=inner, guard=self.guard)  # type: ignore[no-any-return]
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> GuardedChatGenerator:
-        """The component that ``to_dict`` wrote."""
-        deserialize_chatgenerator_inplace(data["init_parameters"], key="chat_generator")
-        return default_from_dict(cls, data)  # type: ignore[no-any-return]
-
 
 class _Turn:
-    """One run: chunks on their way to a callback, and the replies."""
-
     def __init__(self, speech: Callable[[], Speech], show: Show | None) -> None:
         self.show, self._new, self._speech = show, speech, speech()
         self._held: list[StreamingChunk] = []
         self._latest: dict[str, StreamingChunk] = {}  # by kind of text
 
-    def options(self, generation_kwargs: Any, tools: Any) -> dict[str, Any]:
-        """The arguments that were given."""
-        given = {"generation_kwargs": generation_kwargs, "tools": tools}
-        return {name: value for name, value in given.items() if value is not None}
-
     async def take(self, chunk: StreamingChunk) -> None:
-        """Shows what may be shown now; what is not prose waits for the end."""
         kind = "thinking" if chunk.reasoning else "text"
         text = chunk.reasoning.reasoning_text if chunk.reasoning else chunk.content
         if not text or self._speech.is_document(kind):
@@ -128,7 +102,6 @@ class _Turn:
             self._held.append(replace(chunk, content="", reasoning=None))
 
     async def end(self) -> None:
-        """Shows the rest, and what was held if it is clean."""
         for kind in self._latest:
             await self._tell(kind, self._speech.pause(kind))
         calls = [call.to_dict() for chunk in self._held for call in chunk.tool_calls or ()]
@@ -144,7 +117,6 @@ class _Turn:
             await self._show(StreamingChunk(self._speech.refusal(), finish_reason="content_filter"))
 
     async def reply(self, reply: ChatMessage) -> ChatMessage:
-        """The reply, moderated; the same object if it is clean."""
         speech = self._new()
         text = thought = None
         if reply.reasoning:
@@ -157,7 +129,8 @@ class _Turn:
         for call in reply.tool_calls:
             if not speech.blocked:
                 await speech.holds_clean([call.tool_name, call.arguments])
-        if not speech.blocked and text == reply.text and thought in (None, reply.reasoning.reasoning_text):
+        same = thought == (reply.reasoning and reply.reasoning.reasoning_text) and text == reply.text
+        if same and not speech.blocked:
             return reply
         calls = [] if speech.blocked else reply.tool_calls
         meta = {name: value for name, value in reply.meta.items() if name != "logprobs"}

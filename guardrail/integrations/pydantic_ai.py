@@ -44,7 +44,7 @@ class GuardedModel(WrapperModel):  # type: ignore[misc]  # the package need not 
         source = CompletedStreamedResponse(response, model_request_parameters=parameters, replay_events=True)
         stream = _GuardedStream(source, self._guard)
         _ = [event async for event in stream]
-        return replace(stream.get(), state=response.state)
+        return stream.get()
 
     @asynccontextmanager
     async def request_stream(self, asked: Any, settings: Any, parameters: Any, context: Any = None) -> Any:
@@ -54,13 +54,11 @@ class GuardedModel(WrapperModel):  # type: ignore[misc]  # the package need not 
             yield _GuardedStream(source, self._guard)
 
     def batch_decode(self, result: Any, request: Any) -> Any:
-        """Refused: answers of batches come past the guard."""
+        """Refused."""
         raise UsageError("the guard has not seen answers of batches: moderate them with guard.check_many")
 
 
 class _GuardedStream(StreamedResponse):  # type: ignore[misc]  # the package need not be there
-    """Parts keep their indexes as ids; what a provider says beside a text comes with the response alone."""
-
     def __init__(self, source: StreamedResponse, guard: Guard) -> None:
         super().__init__(source.model_request_parameters)
         self._source = source
@@ -95,7 +93,6 @@ class _GuardedStream(StreamedResponse):  # type: ignore[misc]  # the package nee
             yield self._parts_manager.handle_part(vendor_part_id="refusal", part=refusal)
 
     async def _shown(self, event: Any) -> AsyncGenerator[Any, None]:
-        """What may be shown now that this event came."""
         index, step, part = getattr(event, "index", -1), event.event_kind, getattr(event, "part", None)
         if step == "part_start" and isinstance(part, PROSE) and not self._speech.is_document(part.part_kind):
             self._said[index] = part.part_kind
@@ -121,7 +118,6 @@ class _GuardedStream(StreamedResponse):  # type: ignore[misc]  # the package nee
                 yield shown
 
     async def _judged(self, index: int, part: Any) -> AsyncGenerator[Any, None]:
-        """The event of a part that is not rewritten, if it is clean."""
         if self._speech.blocked:
             return
         if isinstance(part, messages.TextPart):

@@ -14,7 +14,7 @@ from dspy.utils.dummies import DummyLM
 
 from guardrail import BlockedError, Policy, UsageError
 from guardrail.integrations.dspy import GuardedModule, streamify
-from tests.integrations.server.running import Upstream, delta, events
+from tests.integrations.server.running import Upstream, completion, delta, events
 from tests.streaming import CLEAN, NEUTRAL, TOXIC, guard
 
 TEXT = f"{CLEAN} {TOXIC}"
@@ -56,7 +56,9 @@ def test_a_policy_that_raises_does() -> None:
 def model(upstream: Upstream, text: str) -> Any:
     said = f"[[ ## answer ## ]]\n{text}\n\n[[ ## completed ## ]]"
     words = [delta(f"{word} ") for word in said.split(" ")]
-    upstream.reply = lambda asked: events([*words, delta(reason="stop"), "[DONE]"])
+    upstream.reply = lambda asked: (
+        events([*words, delta(reason="stop"), "[DONE]"]) if asked.body.get("stream") else completion([said])
+    )
     return dspy.LM("openai/small", api_base=f"{upstream.url}/v1", api_key="k", cache=False)
 
 

@@ -110,11 +110,3 @@ def test_a_policy_for_whole_answers_is_refused_for_streams() -> None:
     assert generator(TEXT, policy=whole).run(HELLO)["replies"][0].text == Policy().refusal
     with pytest.raises(UsageError, match="block='whole'"):
         generator(TEXT, policy=whole).run(HELLO, streaming_callback=print)
-
-
-def test_yaml_names_the_configuration_file_and_a_guard_cannot_be_written() -> None:
-    pipeline = Pipeline()
-    pipeline.add_component("llm", GuardedChatGenerator(MockChatGenerator(responses="Hello")))
-    assert "GuardedChatGenerator" in pipeline.dumps()
-    with pytest.raises(UsageError, match="configuration file"):
-        generator(CLEAN).to_dict()
