@@ -4,13 +4,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser screenshot lint types bench conformance format map
+.PHONY: help demo test test-browser test-frameworks screenshot lint types bench conformance format map
 IN ?= guardrail training/guardrail_training benchmarks examples
 
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
 	@echo "make test    lint, types, every test, the wheel's contents"
 	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
+	@echo "make test-frameworks  docs/frameworks.md and its adapters with the real packages, in an environment of their own"
 	@echo "make screenshot  takes the picture of the playground in docs/ anew"
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
 	@echo "make conformance  our laws on other packages, each in an environment of its own below .conformance"
@@ -27,6 +28,9 @@ test: lint types
 
 test-browser: .venv/installed-dev
 	$(BIN)/python -m pytest -m browser
+
+test-frameworks: .venv-frameworks/installed
+	LITELLM_LOCAL_MODEL_COST_MAP=True OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest -o filterwarnings=default tests/frameworks
 
 screenshot: .venv/installed-dev
 	$(BIN)/guardrail models pull
@@ -68,4 +72,9 @@ map:
 .venv/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) '.[$*]'
+	@touch $@
+
+.venv-frameworks/installed: pyproject.toml tests/frameworks/requirements.txt
+	test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --disable-pip-version-check --requirement tests/frameworks/requirements.txt --editable '.[server]'
 	@touch $@

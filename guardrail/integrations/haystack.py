@@ -3,8 +3,7 @@
     pipeline.add_component("llm", GuardedChatGenerator(OpenAIChatGenerator(), guard=guard))
 
 Texts and reasoning are rewritten; calls of tools, and JSON that was asked for by ``response_format``, are
-judged as a whole and never changed. Where something is blocked, the reply ends there in a refusal, or
-BlockedError is raised under ``Policy(block="raise")``.
+judged as a whole. A blocked reply ends in a refusal, or raises BlockedError.
 """
 
 from __future__ import annotations

@@ -80,7 +80,6 @@ class _GuardedStream(StreamedResponse):  # type: ignore[misc]  # the package nee
             yield shown
 
     async def _ended(self) -> AsyncGenerator[Any, None]:
-        """The rest of the texts, calls with fragments behind their ends, and the refusal."""
         async for shown in self._deltas(self._speech.pause()):
             yield shown
         for index, part in enumerate(self._source.get().parts):
