@@ -39,6 +39,13 @@ class DetoxGuardrail(CustomGuardrail):  # type: ignore[misc]  # the package need
         self._guard = Guard.from_config() if guard is None else guard
         super().__init__(**{"supported_event_hooks": [GuardrailEventHooks.post_call], **options})
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # LiteLLM looks for it in the class itself, not in its bases.
+        hook = "async_post_call_streaming_iterator_hook"
+        if hook not in vars(cls):
+            setattr(cls, hook, getattr(cls, hook))
+
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
         """The moderated answer; status 400 for one that is blocked under ``Policy(block="raise")``."""
         if isinstance(response, EmbeddingResponse):

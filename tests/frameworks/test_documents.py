@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,14 +18,12 @@ import pytest
 
 from tests.integrations.server.running import Upstream, delta, events
 from tests.streaming import CLEAN, NEUTRAL, TOXIC, guard
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
-PINS = dict(
-    re.findall(
-        r"^([\w-]+)(?:\[\w+\])?==(\S+)$", (Path(__file__).parent / "requirements.txt").read_text(), re.M
-    )
-)
+REQUIREMENTS = (Path(__file__).parent / "requirements.txt").read_text(encoding="utf-8")
+PINS = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)$", REQUIREMENTS, re.MULTILINE))
 TEXT = f"{CLEAN} {TOXIC}"
 SHOWN = f"{CLEAN} {NEUTRAL}"
 
@@ -132,7 +134,7 @@ def test_dspy(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_smolagents(capsys: pytest.CaptureFixture[str]) -> None:
     needs("smolagents")
-    from smolagents import ToolCallingAgent
+    from smolagents import LogLevel, ToolCallingAgent
     from smolagents.models import (
         ChatMessage,
         ChatMessageStreamDelta,
@@ -143,18 +145,21 @@ def test_smolagents(capsys: pytest.CaptureFixture[str]) -> None:
         Model,
     )
 
-    function = ChatMessageToolCallFunction("final_answer", {"answer": TEXT})
+    def function(arguments: Any) -> ChatMessageToolCallFunction:
+        return ChatMessageToolCallFunction(name="final_answer", arguments=arguments)
 
     class Scripted(Model):
         def generate(self, messages: Any, **options: Any) -> ChatMessage:
-            return ChatMessage(MessageRole.ASSISTANT, TEXT, [ChatMessageToolCall(function, "c1", "function")])
+            call = ChatMessageToolCall(function({"answer": TEXT}), id="c1", type="function")
+            return ChatMessage(MessageRole.ASSISTANT, TEXT, [call])
 
         def generate_stream(self, messages: Any, **options: Any) -> Iterator[ChatMessageStreamDelta]:
             yield from (ChatMessageStreamDelta(word) for word in words())
-            call = ChatMessageToolCallStreamDelta(0, "c1", "function", function)
+            arguments = json.dumps({"answer": TEXT})
+            call = ChatMessageToolCallStreamDelta(0, id="c1", type="function", function=function(arguments))
             yield ChatMessageStreamDelta("", [call])
 
-    agent = ToolCallingAgent([], Scripted(), stream_outputs=True, verbosity_level=-1)
+    agent = ToolCallingAgent([], Scripted(), stream_outputs=True, verbosity_level=LogLevel.OFF)
     run("smolagents", agent=agent)
     assert capsys.readouterr().out.strip() == f"{SHOWN}\n{SHOWN}"
 
@@ -244,3 +249,28 @@ def test_an_adapter_without_its_framework_names_the_package(name: str) -> None:
 def test_an_adapter_is_one_file_of_at_most_150_lines(name: str) -> None:
     path = ROOT / "guardrail" / "integrations" / f"{name}.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+EXAMPLES = {"openai_agents": "agents", "pydantic_ai_agent": "pydantic_ai", "haystack_pipeline": "haystack"}
+EXAMPLES |= {"dspy_program": "dspy"}
+
+
+def test_every_example_is_among_those_that_are_run() -> None:
+    assert {path.stem for path in (ROOT / "examples" / "frameworks").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_and_shows_nothing_rude(name: str) -> None:
+    needs(EXAMPLES[name])
+    command = [sys.executable, ROOT / "examples" / "frameworks" / f"{name}.py"]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "The parcel left Graz on Monday." in done.stdout
+    assert "stupid" not in done.stdout
+
+
+def test_the_example_for_litellm_is_that_of_the_document() -> None:
+    example = (ROOT / "examples" / "frameworks" / "litellm.yaml").read_text(encoding="utf-8")
+    block = DOCUMENT.partition("```yaml\n")[2].partition("```")[0]
+    assert block in example
