@@ -4,13 +4,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs test-browser screenshot lint types bench conformance format map
+.PHONY: help demo test docs test-browser test-frameworks screenshot lint types bench conformance format map
 IN ?= guardrail training/guardrail_training training/research benchmarks examples
 
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
 	@echo "make test    lint, types, every test, the wheel's contents"
 	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
+	@echo "make test-frameworks  docs/frameworks.md and its adapters with the real packages, in an environment of their own"
 	@echo "make screenshot  takes the picture of the playground in docs/ anew"
 	@echo "make docs    builds the documentation into site/"
 	@echo "make bench   speed of detector, guard, batches and streams, into benchmarks/results/"
@@ -28,6 +29,9 @@ test: lint types
 
 test-browser: .venv/installed-dev
 	$(BIN)/python -m pytest -m browser
+
+test-frameworks: .venv-frameworks/installed
+	LITELLM_LOCAL_MODEL_COST_MAP=True OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest -o filterwarnings=default tests/frameworks
 
 screenshot: .venv/installed-dev
 	$(BIN)/guardrail models pull
@@ -73,4 +77,9 @@ map:
 .venv/installed-dev: pyproject.toml training/pyproject.toml training/hatch_build.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) '.[dev]' --editable training
+	@touch $@
+
+.venv-frameworks/installed: pyproject.toml tests/frameworks/requirements.txt
+	test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --disable-pip-version-check --requirement tests/frameworks/requirements.txt --editable '.[server]'
 	@touch $@

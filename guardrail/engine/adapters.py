@@ -11,6 +11,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Sequence,
@@ -30,6 +31,7 @@ __all__ = [
     "PushedText",
     "SyncGuardAdapter",
     "as_async",
+    "at_once",
     "passed_on",
     "run_sync",
 ]
@@ -202,6 +204,18 @@ def run_sync(steps: AsyncGenerator[T, None]) -> Iterator[T]:
     finally:
         with suppress(StopIteration):
             steps.aclose().send(None)
+
+
+def at_once(waiting: Coroutine[Any, Any, T]) -> T:
+    """What comes of a coroutine that never waits."""
+    try:
+        waiting.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        waiting.close()
+    raise RuntimeError("a step waited for an event loop where there is none")
 
 
 async def as_async(chunks: Iterable[T]) -> AsyncGenerator[T, None]:
