@@ -5,6 +5,7 @@ from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.errors import (
     AuditError,
     BlockedError,
+    BudgetError,
     ConfigError,
     DeadlineError,
     FailureError,
@@ -29,6 +30,7 @@ __all__ = [
     "AuditError",
     "AuditLog",
     "BlockedError",
+    "BudgetError",
     "ConfigError",
     "DeadlineError",
     "Detector",

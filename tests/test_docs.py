@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("guardrail", "training/guardrail_training", "training/research", "benchmarks", "examples")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
 UNTESTED = {
-    *("docs/conformance.md", "docs/regularized.md"),
+    *("docs/conformance.md", "docs/frameworks.md", "docs/regularized.md"),
     *("docs/coming-from-guardrails-ai.md", "docs/coming-from-llm-guard.md", "docs/coming-from-nemo.md"),
 }
 """Pages whose blocks other tests run, or that are no programs."""
@@ -60,12 +60,17 @@ def project_files() -> list[str]:
     return sorted({name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()})
 
 
-def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+def environment() -> dict[str, str]:
+    """That of this process, in which the commands of its environment are found."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path}
+
+
+def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=cwd,
-        env=os.environ | {"PATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -92,7 +97,13 @@ def test_the_python_blocks_of_a_page_run_in_order(document: str, tmp_path: Path)
     script.write_text("\n".join(blocks((ROOT / document).read_text(), "python")), encoding="utf-8")
     command = [sys.executable, "-W", "error", script]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "idiot" not in done.stdout

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import guardrail
+from guardrail.errors import FailureError
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(guardrail.__path__, "guardrail."))
@@ -68,7 +69,10 @@ def test_every_public_error_and_warning_is_a_public_name_of_the_package() -> Non
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is_and_which_names_are_public(name: str) -> None:
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except FailureError as error:  # of a framework, which is not here
+        pytest.skip(str(error))
     assert module.__doc__ or not vars(module).get("__all__"), "a module with names has a docstring"
     for public in getattr(module, "__all__", ()):
         assert hasattr(module, public), f"{name}.__all__ names {public}, which is not there"

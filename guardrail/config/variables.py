@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import NamedTuple
 
@@ -78,6 +78,15 @@ def _is_orchestrated(name: str, value: str) -> bool:
     return bool(is_port or ORCHESTRATED.fullmatch(name))
 
 
+def _nearest(bare: str, known: Iterable[str]) -> str | None:
+    """The known name that is nearly this one; where sections agree, the rest must be alike."""
+    section, _, key = bare.partition("_")
+    in_section = {each.removeprefix(f"{section}_"): each for each in known if each.startswith(f"{section}_")}
+    names = in_section or {each: each for each in known}
+    near = difflib.get_close_matches(key.strip("_") if in_section else bare, names, n=1, cutoff=ALIKE)
+    return names[near[0]] if near else None
+
+
 def _tell_of_unknown(name: str, settings: Mapping[str, tuple[str, str]]) -> None:
     """ConfigError for a name that is nearly a known one, else a warning."""
     known = {
@@ -86,8 +95,8 @@ def _tell_of_unknown(name: str, settings: Mapping[str, tuple[str, str]]) -> None
     }
     known |= {other.removeprefix(PREFIX): other for other in OTHER_VARIABLES}
     bare = name.upper().removeprefix(PREFIX)
-    if near := difflib.get_close_matches(bare, known, n=1, cutoff=ALIKE):
-        raise ConfigError(f"unknown environment variable {name}; did you mean {known[near[0]]}?")
+    if near := _nearest(bare, known):
+        raise ConfigError(f"unknown environment variable {name}; did you mean {known[near]}?")
     of_key = [full for full in known.values() if full.endswith(f"__{bare}")]
     advice = (
         f"did you mean {' or '.join(of_key)}?"

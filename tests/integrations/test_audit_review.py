@@ -358,6 +358,8 @@ def test_an_audit_of_the_earlier_version_goes_on_and_its_unchecked_corrections_s
     with store.database.transaction(write=True) as connection:
         connection.exec_driver_sql("ALTER TABLE guardrail_reviews DROP COLUMN confirmed")
         connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN acceptable")
+        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN monitored")
+        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN policy_name")
         connection.exec_driver_sql("UPDATE guardrail_schema SET version = 1")
     store.close()
     result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", where])

@@ -42,6 +42,7 @@ TOXIC = "The driver of that bus is an idiot."
 CIVIL = "The driver of that bus is an person."
 KEY = "sk-canary-0123456789"
 DOCUMENT = (ROOT / "docs" / "remote-rewriter.md").read_text(encoding="utf-8")
+SETTINGS = DOCUMENT.partition("\n## Settings\n")[2]
 NOW = {"retry-after": "0"}
 
 
@@ -621,10 +622,11 @@ def test_an_adapter_that_is_no_name_is_refused(server: ModelServer) -> None:
 
 
 def test_the_table_of_settings_is_that_of_the_class_and_the_section() -> None:
-    told = [row[0].strip("`") for row in table(DOCUMENT, "Settings") if row[0].startswith("`")]
+    told = [row[0].strip("`") for row in table(SETTINGS) if row[0].startswith("`")]
     arguments = inspect.signature(RemoteRewriter).parameters
-    assert told == list(arguments) == [each.name for each in fields(RewriterSettings)]
-    for row in table(DOCUMENT, "Settings"):
+    settings = [each.name for each in fields(RewriterSettings)]
+    assert told == list(arguments) == [name for name in settings if name != "base"]  # of rewriters here
+    for row in table(SETTINGS):
         default = arguments[row[0].strip("`")].default
         assert row[1] == ("" if default is inspect.Parameter.empty else f"`{default!r}`")
 

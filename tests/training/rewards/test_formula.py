@@ -58,7 +58,7 @@ def test_a_formula_means_what_it_says(formula: str, value: float | None) -> None
         ("", "is no formula"),
         ("clean *", "is no formula: invalid syntax at column"),
         ("1.5", "is a number; name at least one of"),
-        ("cleen", "unknown term 'cleen'; known are classifier, clean, copy, fluency"),
+        ("cleen", "unknown term 'cleen'; known are acceptable, classifier, clean, copy, fluency"),
         ("clean / 2", "only numbers, .* can stand at column 1"),
         ("clean ** 2", "only numbers, .* can stand at column 1"),
         ("__import__('os').system('true')", "only numbers, .* can stand at column 1"),
