@@ -346,7 +346,7 @@ def test_the_listing_tells_ready_missing_and_altered_apart(wheel, source):
 )
 def test_a_name_that_can_be_no_model_is_a_usage_error(source, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="is no model"):
+    with pytest.raises(UsageError, match="is not a model"):
         models.pull(name, progress=False)
 
 

@@ -211,8 +211,8 @@ def test_a_missing_column_is_an_error_that_names_those_that_exist(tmp_path: Path
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"1,2,3\n", "3 columns where the header has 2"),
-        (b"1\n", "1 columns where the header has 2"),
+        (b"1,2,3\n", "3 columns, and the header has 2"),
+        (b"1\n", "1 columns, and the header has 2"),
         (b"1,\xff moron\n", "the text is not UTF-8"),
         (b'1,"a"b\n', "not CSV"),
         (b'1,"never closed\n2,x\n', "unterminated quoted field: 2 lines"),

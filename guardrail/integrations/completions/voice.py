@@ -172,7 +172,7 @@ class ProseEvents(EventText):
             await self._emit(self._cut(self._frame, piece))
 
     def _is_next(self, piece: str) -> bool:
-        """True if the waiting texts go on with the piece."""
+        """True if the waiting texts continue with the piece."""
         start, found = self._released, 0
         for _, text in self._waiting:
             if start >= len(text):

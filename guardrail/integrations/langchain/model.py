@@ -42,7 +42,7 @@ class GuardedChatModel(BaseChatModel):
     """A chat model around another one, which runs beneath the callbacks: they hear of moderated text only.
 
     Settings that any chat model has (cache, rate limiter, callbacks, tags, profile) are those of the other.
-    Streams are switched off where they cannot be moderated: under ``Policy(block="whole")`` and with paths.
+    Streams are switched off if they cannot be moderated: under ``Policy(block="whole")`` and with paths.
     """
 
     _model: BaseChatModel = PrivateAttr()
@@ -75,7 +75,7 @@ class GuardedChatModel(BaseChatModel):
         return self._model._get_ls_params(stop=stop, **kwargs)
 
     def guarded_by(self, guard: Guard) -> bool:
-        """True where this guard moderates the model already."""
+        """True if this guard moderates the model already."""
         return self._guard is guard
 
     def raising(self) -> GuardedChatModel:
@@ -249,14 +249,14 @@ def _with_models(
 
 
 def _has_form(kwargs: Mapping[str, Any]) -> bool:
-    """True where arguments ask for a call of a tool, or for an answer in a given format."""
+    """True if arguments ask for a call of a tool, or for an answer in a given format."""
     if kwargs.get("response_format") or kwargs.get("ls_structured_output_format"):
         return True
     return kwargs.get("tool_choice") not in (None, False, "auto", "none")
 
 
 def is_signed(message: AIMessage) -> bool:
-    """True where a guard released the message and nobody changed it since."""
+    """True if a guard released the message and nobody changed it since."""
     return message.response_metadata.get(SIGNATURE) == _signature(message)
 
 

@@ -31,7 +31,7 @@ PROSE = {"output_text": "text", "refusal": "refusal", "summary_text": "text", "r
 LISTS = {"message": ("content",), "reasoning": ("summary", "content")}
 """Kinds of items that hold such parts, and where."""
 THIRD_PARTIES = ("results", "output", "outputs", "tools", "error")
-"""Fields of a tool's item that others wrote: emptied if they are toxic, and the answer goes on."""
+"""Fields of a tool's item that others wrote: emptied if they are toxic, and the answer continues."""
 JSON_FORMATS = ("json_object", "json_schema")
 
 

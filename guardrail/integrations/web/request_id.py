@@ -23,9 +23,9 @@ def current_request_id() -> str | None:
 
 
 class RequestIdMiddleware:
-    """Takes a request's ``X-Request-ID``, or makes one where there is none or it is not an id.
+    """Takes a request's ``X-Request-ID``, or makes one if there is none or it is not an id.
 
-    It goes on with the request, so that an upstream hears of it, and comes back with the answer. An id of
+    It is passed on with the request, so that an upstream hears of it, and comes back with the answer. An id of
     the upstream's own comes back as ``X-Upstream-Request-ID``.
     """
 
