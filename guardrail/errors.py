@@ -54,7 +54,7 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 REWRITER_MISSING = "rewriter_missing"
-"""The ``reason`` of a rewriter that is not there: what it alone could rewrite is masked, nothing is broken."""
+"""The ``reason`` of a rewriter that is not there: what it alone could rewrite is masked."""
 
 
 class GuardrailError(Exception):

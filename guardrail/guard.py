@@ -282,7 +282,7 @@ class Guard:
         *,
         on_sentence: Callable[[Sentence], object] | None = None,
     ) -> AsyncStream:
-        """As ``stream`` for ``async for``, without blocking the event loop; concurrent calls share model calls.
+        """As ``stream``, for ``async for``: without blocking the event loop, with shared model calls.
 
         Args:
             chunks: The text, cut anywhere.
@@ -516,7 +516,7 @@ class Guard:
         return self._with(policy=_require_policy(policy))
 
     def inline(self) -> Guard:
-        """A guard that judges streams while they are read, in monitor mode too, for callers that wait anyway."""
+        """A guard that judges streams while they are read, in monitor mode too."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)  # deadlines and queues are shared, too
         other._is_inline = True
@@ -528,7 +528,7 @@ class Guard:
         return self._policy
 
     def load(self) -> tuple[str, ...]:
-        """Loads the models now instead of at the first text that needs them. Nothing is moderated or recorded.
+        """Loads the models now instead of at the first text; nothing is moderated or recorded.
 
         Returns:
             Why some of them will not work, in the words of ``degraded``; empty if all will.

@@ -61,8 +61,8 @@ class Policy:
         length_ratio: Minimum and maximum length of a rewrite in units of its original's, after two spare
             words.
         negation_change: Maximum difference in the number of negations outside what was rewritten.
-        acceptable: Minimum probability, 0..1, by the guard's verifier, that a reader accepts a rewrite; None: the
-            verifier's own threshold.
+        acceptable: Minimum probability, 0..1, by the guard's verifier, that a reader accepts a rewrite; None:
+            the verifier's own threshold.
         likelihood_floor: Minimum log-probability per word of a rewrite relative to its original's, for
             rewriters that report one; None: any.
         ladder: The rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block".

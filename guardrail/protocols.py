@@ -69,8 +69,8 @@ class Rewriter(Protocol):
 
         Returns:
             One list per segment, best first; an empty one if there is no candidate. Of those that pass every
-            check, a guard without a verifier takes the first. Candidates must depend on the segment alone, not
-            on the batch, the call order or global random state.
+            check, a guard without a verifier takes the first. Candidates must depend on the segment alone,
+            not on the batch, the call order or global random state.
         """
         ...
 

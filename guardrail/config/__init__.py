@@ -196,7 +196,7 @@ class PolicyRule:
         key: The name of a key in GUARDRAIL_PROXY_KEYS, written ``name=key``.
         tenant: A pattern for the header ``tenant_header``, such as "acme" or "acme-*".
         model: A pattern for the model that a request names, such as "gpt-4*".
-        changes: The fields of Policy that differ from ``[policy]``; in the file they stand next to the others.
+        changes: The fields of Policy that differ from ``[policy]``; in a file they are keys of the rule.
     """
 
     name: str

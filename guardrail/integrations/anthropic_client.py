@@ -48,9 +48,17 @@ class MessagesApi:
 
 
 def guarded_client(client: C, *, guard: Guard) -> C:
-    """A copy of a client, of the same class, that shares its connections.
+    """A copy of a client whose messages a guard moderates.
 
-    UsageError for anything but an Anthropic or AsyncAnthropic, or a class derived from one.
+    Args:
+        client: An Anthropic or AsyncAnthropic, or an instance of a class derived from one; it stays as it is.
+        guard: The guard that moderates.
+
+    Returns:
+        A client of the same class that shares its connections.
+
+    Raises:
+        UsageError: For an object of another class.
     """
     anthropic = sys.modules.get("anthropic")
     if anthropic is None or not isinstance(client, (anthropic.Anthropic, anthropic.AsyncAnthropic)):

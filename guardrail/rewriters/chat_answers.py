@@ -14,7 +14,7 @@ __all__ = ["candidate_of"]
 ROUNDS = 4
 """Wrappings inside each other that are taken off."""
 SPARE_CHARACTERS = 2000
-"""By how much an answer, thoughts apart, may be longer than four times its text: anything longer is not a rewrite."""
+"""By how much an answer, thoughts apart, may be longer than four times its text."""
 TAIL = 200
 
 _THOUGHT_START = re.compile(r"<(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)

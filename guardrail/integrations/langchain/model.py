@@ -202,6 +202,14 @@ def wrap(guard: Guard, runnable: Runnable[Any, Any], *, paths: Sequence[str] = (
 
     Text and message chunks are streamed as soon as they are judged; other chunks, and every stream with
     ``paths``, are added up and come as one. A chat model stays one, so that tools can be bound to it.
+
+    Args:
+        guard: The guard that moderates.
+        runnable: A chat model, a chain, or any other runnable.
+        paths: Where in a value prose is, as for ``Guard.moderate``.
+
+    Raises:
+        UsageError: For a path that is not written as one.
     """
     parse_paths(paths)
 

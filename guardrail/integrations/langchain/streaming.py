@@ -36,9 +36,9 @@ async def moderated(
 ) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer, of the kind that they are.
 
-    Chunks of text and of messages are passed on as soon as they are judged. Anything else, and every answer with
-    declared paths, is added up as LangChain adds it up and moderated as a whole. In monitor mode every chunk
-    is passed on as it comes.
+    Chunks of text and of messages are passed on as soon as they are judged. Anything else, and every answer
+    with declared paths, is added up as LangChain adds it up and moderated as a whole. In monitor mode every
+    chunk is passed on as it comes.
     """
     judged = partial(_judged, paths=paths)
     released = judged(chunks, adapter) if adapter.policy.enforce else passed_on(chunks, adapter, judged)

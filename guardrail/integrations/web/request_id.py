@@ -25,8 +25,8 @@ def current_request_id() -> str | None:
 class RequestIdMiddleware:
     """Takes a request's ``X-Request-ID``, or makes one if there is none or it is not an id.
 
-    It is passed on with the request, so that an upstream hears of it, and comes back with the answer. An id of
-    the upstream's own comes back as ``X-Upstream-Request-ID``.
+    It is passed on with the request, so that an upstream hears of it, and comes back with the answer. An id
+    of the upstream's own comes back as ``X-Upstream-Request-ID``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
