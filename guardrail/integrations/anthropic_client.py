@@ -29,13 +29,11 @@ class MessagesApi:
     """The Messages API as it is moderated."""
 
     def holds(self, answer: JsonObject) -> bool:
-        """As AnswerApi has it."""
         return answer.get("type") == "message"
 
     async def whole(
         self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
     ) -> JsonObject:
-        """As AnswerApi has it."""
         return await moderate_message(
             answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
         )
@@ -43,7 +41,6 @@ class MessagesApi:
     def stream(
         self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
     ) -> EventStream:
-        """As AnswerApi has it."""
         return MessageStream(moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked)
 
 

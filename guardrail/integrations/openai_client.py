@@ -75,13 +75,11 @@ class ResponsesApi:
     """The Responses API as it is moderated."""
 
     def holds(self, answer: JsonObject) -> bool:
-        """As AnswerApi has it."""
         return answer.get("object") == "response"
 
     async def whole(
         self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
     ) -> JsonObject:
-        """As AnswerApi has it."""
         return await moderate_response(
             answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
         )
@@ -89,7 +87,6 @@ class ResponsesApi:
     def stream(
         self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
     ) -> EventStream:
-        """As AnswerApi has it."""
         return ResponseStream(
             moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked
         )

@@ -30,8 +30,6 @@ _CONTROL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a prompt."""
-
     role: str
     content: str
 

@@ -42,7 +42,6 @@ class Reviewed:
 
     @property
     def score(self) -> float:
-        """The highest score."""
         return max(self.scores.values())
 
 
@@ -100,7 +99,6 @@ class Suggestions:
     together: Suggestion
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
         return asdict(self)
 
     @property

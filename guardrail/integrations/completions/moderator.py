@@ -187,7 +187,6 @@ class PlainModerator(Moderator):
         self._adapter = SyncGuardAdapter(self.guard)
 
     def pushed(self) -> PushedText:
-        """As Moderator has it."""
         return cast("PushedText", SyncGuardAdapter(self._segmentwise).push_stream())
 
     async def _judged(self, text: str) -> Outcome:

@@ -29,7 +29,6 @@ class Asked(answers.Asked):
 
     @classmethod
     def read(cls, content: JsonObject) -> Asked:
-        """What a request asks for."""
         config = content.get("output_config")
         wanted = (config.get("format") if isinstance(config, dict) else None) or content.get("output_format")
         return cls(content, isinstance(wanted, dict) and wanted.get("type") == "json_schema")

@@ -154,7 +154,6 @@ class ReportMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         with reported():
             await self.app(scope, receive, send)
 

@@ -203,7 +203,6 @@ class MetricsMiddleware:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -42,7 +42,6 @@ class Asked(answers.Asked):
 
     @classmethod
     def read(cls, content: JsonObject) -> Asked:
-        """What a request asks for."""
         text = content.get("text")
         wanted = text.get("format") if isinstance(text, dict) else None
         return cls(content, isinstance(wanted, dict) and wanted.get("type") in JSON_FORMATS)

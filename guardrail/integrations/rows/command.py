@@ -30,8 +30,6 @@ class Engine(str, Enum):
 
 
 class FileKind(str, Enum):
-    """Formats of files of rows."""
-
     jsonl = "jsonl"
     csv = "csv"
     parquet = "parquet"

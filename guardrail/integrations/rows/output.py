@@ -125,7 +125,6 @@ class Counts:
 
     @property
     def judged(self) -> int:
-        """Rows whose text was judged."""
         return sum(self.actions.values())
 
     def plus(self, results: Iterable[Result]) -> Counts:
@@ -140,7 +139,6 @@ class Counts:
         return Counts(actions, degraded, bad)
 
     def together(self, other: Counts) -> Counts:
-        """The counts of both."""
         labels = {**self.actions, **other.actions}
         actions = {label: self.actions.get(label, 0) + other.actions.get(label, 0) for label in labels}
         return Counts(actions, self.degraded + other.degraded, self.bad + other.bad)
