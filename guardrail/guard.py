@@ -332,7 +332,7 @@ class Guard:
 
         Raises:
             TypeError: For an object whose text cannot be read.
-            UsageError: For a path that leads nowhere.
+            UsageError: For a path that does not exist in the value.
             BlockedError: For a flagged string outside prose and messages, or under
                 ``Policy(block="raise")``.
         """

@@ -262,7 +262,7 @@ class ServerSettings:
         policies: Whose requests get another policy than ``[policy]``; see PolicyRule.
         tenant_header: The header in which a gateway says for whom a request is.
         access_log: Log a line for each request, without text.
-        log_level: What is logged: "debug", "info", "warning", "error" or "critical", and what is graver.
+        log_level: Lowest level that is logged: "debug", "info", "warning", "error" or "critical", and above.
         log_json: Log one JSON object per line.
         otel: Send spans and metrics by OTLP, as the OTEL_ variables say; needs the extra "otel".
     """
@@ -298,7 +298,7 @@ class ServerSettings:
                 )
         names = [rule.name for rule in self.policies]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"server policies: {', '.join(twice)} is there twice")
+            raise ConfigError(f"server policies: {', '.join(twice)} appears twice")
         if not HEADER.fullmatch(self.tenant_header):
             raise ConfigError(f"server tenant_header must be a header's name, got {self.tenant_header!r}")
         for name, low, high in SERVER_RANGES:

@@ -24,7 +24,7 @@ from guardrail.protocols import Embeddings
 __all__ = ["UNTOUCHED", "Plugin", "joined"]
 
 UNTOUCHED = (ModelFileError, KeyboardInterrupt, SystemExit, GeneratorExit)
-"""Exceptions that pass as they are: a model file's says itself what to do, the others end the program."""
+"""Exceptions that pass as they are: a model file's says what to do, the others end the program."""
 CALLERS = ("guardrail.engine.contract", "guardrail.engine.deadline", "guardrail.engine.runner")
 """The modules through which a plug-in is called: no line of theirs is its author's."""
 ROUNDING = 1e-3

@@ -46,7 +46,7 @@ def read(value: object, paths: Sequence[Path] = ()) -> Reading:
     for path in paths:
         if path not in reader.matched:
             raise UsageError(
-                f"path {path.spelled!r} leads nowhere in a {type(value).__name__}; correct or remove it"
+                f"path {path.spelled!r} does not exist in a {type(value).__name__}; correct or remove it"
             )
     return Reading(root, tuple(reader.passages))
 

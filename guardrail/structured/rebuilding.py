@@ -15,7 +15,7 @@ from guardrail.structured.shapes import CALLS, prose_field
 
 __all__ = ["Rebuilding", "as_before"]
 
-ADVICE = "it stands where text may not be changed: declare its place with paths= to have it rewritten"
+ADVICE = "its text may not be changed there: declare its place with paths= to have it rewritten"
 
 
 def as_before(value: str, text: str) -> str:

@@ -120,7 +120,7 @@ def wanted_precision(precision: float | None, *, false_alarms: float | None) -> 
 
 
 def suggested(database: Database, *, precision: float, min_reviews: int = 30) -> Suggestions:
-    """Thresholds with at least this precision and the fewest misses; UsageError if the reviews do not do."""
+    """Thresholds with at least this precision and the fewest misses; UsageError if there is none."""
     by_detector = _reviewed(database)
     detector, reviewed = next(iter(by_detector.items()), ("", []))
     if len(reviewed) < min_reviews:

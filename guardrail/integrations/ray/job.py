@@ -157,11 +157,11 @@ class RayJob:
         folder = Folder(self.journal)
         if (noted := folder.read(NOTE)) is not None:
             earlier = Journal(**json.loads(noted))
-            earlier.require_same(described, anew=f"remove {self.target} and {self.journal} to begin anew")
+            earlier.require_same(described, anew=f"remove {self.target} and {self.journal} to start over")
             return earlier
         for where in (self.target, self.bad_rows):
             if Folder(where).entries():
-                raise UsageError(f"{where} is there already: choose another, or remove it")
+                raise UsageError(f"{where} already exists: choose another, or remove it")
         journal = Journal(described)
         folder.put(NOTE, json.dumps({"job": described, "key": journal.key}).encode())
         return journal

@@ -227,7 +227,7 @@ class _Run:
             sizes[self._job.target] = self._job.target.stat().st_size
         for path, size in sizes.items():
             if size and not self._job.overwrite:
-                raise UsageError(f"{path} is there already: choose another, or --overwrite it")
+                raise UsageError(f"{path} already exists: choose another, or --overwrite it")
         if self._job.is_resumable:  # or a job killed now would be resumed in files that are begun anew
             self._job.journal.unlink(missing_ok=True)
         self._rows.rewind(0)
