@@ -217,7 +217,7 @@ def _at_once(waiting: Coroutine[Any, Any, Any]) -> Any:
         return end.value
     finally:
         waiting.close()
-    raise RuntimeError("a step waited for an event loop where there is none")
+    raise RuntimeError("a step waited for an event loop, and there is none")
 
 
 class Refused:
