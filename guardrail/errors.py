@@ -54,7 +54,7 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 REWRITER_MISSING = "rewriter_missing"
-"""The ``reason`` of a rewriter that is not there: what it alone could mend is masked, nothing is broken."""
+"""The ``reason`` of a rewriter that is not there: what it alone could rewrite is masked."""
 
 
 class GuardrailError(Exception):
@@ -70,7 +70,7 @@ class ConfigError(UsageError):
 
 
 class BlockedError(GuardrailError):
-    """A text was blocked under ``Policy(block="raise")``, or where no refusal can take its place.
+    """A text was blocked under ``Policy(block="raise")``, or if no refusal can take its place.
 
     ``outcome`` holds what happened, with the clean prefix in ``outcome.text``. ``advice`` is what the
     caller could do about it.
@@ -152,7 +152,7 @@ class DeadlineError(PluginError):
 
 
 class GuardrailWarning(UserWarning):
-    """Something works less well than it could; the message says what would mend it."""
+    """Something works less well than it could; the message says how to fix it."""
 
 
 def debugging() -> bool:

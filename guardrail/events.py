@@ -63,7 +63,7 @@ def fingerprint(text: str) -> str:
 
 
 def log_outcome(outcome: Outcome) -> None:
-    """Logs action, scores and lengths at INFO where something was flagged or degraded, else at DEBUG."""
+    """Logs action, scores and lengths at INFO if something was flagged or degraded, else at DEBUG."""
     level = logging.INFO if outcome.edits or outcome.degraded else logging.DEBUG
     if not logger.isEnabledFor(level):
         return

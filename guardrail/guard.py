@@ -74,21 +74,22 @@ MISUSE = (GuardrailError, TypeError)
 class Guard:
     """Moderates texts. Cheap to make: shipped models are loaded at first use and shared by all guards.
 
-    policy      what is tolerated and tried; the default policy if omitted
-    detector    a Detector or a callable of its shape; default: the shipped one
-    rewriter    a Rewriter or a callable; "shipped" is the shipped adapter on its base, the name of another
-                base the shipped adapter for that one; None starts at mask
-    embedder    an Embedder or a callable; default: the detector if it embeds, else the shipped detector
-    lexicon     the word list that backs the classifier up, as a Detector; default: the shipped one
-    verifier    a Verifier or a callable, which judges rewrites as a reader would; "shipped" is the shipped
-                one, for the rewriters of this package alone; None: the checks alone judge
-    on_outcome  called with every outcome before its text is returned, and when a stream has ended
-    audit       an AuditLog, or where to keep one: an SQLite file or a database URL (extra ``audit``);
-                what was changed or degraded is recorded before its text is returned, or AuditError raised
-    download    fetch the rewriter's base now if it is not on this machine
-
     Safe to share between threads and event loops. It can be pickled if its parts can; one that was made by
     ``from_config`` always can, because the process that receives it loads the models again.
+
+    Args:
+        policy: What is tolerated and tried; the default policy if omitted.
+        detector: A Detector or a callable of its shape; default: the shipped one.
+        rewriter: A Rewriter or a callable; "shipped" is the shipped adapter on its base, the name of another
+            base the shipped adapter for that one; None starts at mask.
+        embedder: An Embedder or a callable; default: the detector if it embeds, else the shipped detector.
+        lexicon: The word list that backs the classifier up, as a Detector; default: the shipped one.
+        verifier: A Verifier or a callable, which judges rewrites as a reader would; "shipped" is the shipped
+            one, for the rewriters of this package alone; None: the checks alone judge.
+        on_outcome: Called with every outcome before its text is returned, and when a stream has ended.
+        audit: An AuditLog, or where to keep one: an SQLite file or a database URL (extra ``audit``); what was
+            changed or degraded is recorded before its text is returned, or AuditError raised.
+        download: Fetch the rewriter's base now if it is not on this machine.
     """
 
     def __init__(
@@ -145,9 +146,17 @@ class Guard:
     def from_config(cls, config: str | Path | Config | None = None, **overrides: Any) -> Guard:
         """The guard of a TOML file under the environment's variables; see ``guardrail.config``.
 
-        ``overrides`` are arguments of Guard that go before it. Configured models and the audit are opened
-        now. Raises ConfigError for a key or value that is wrong, and names it; ModelMissingError,
-        ManifestError or AuditError where one is not usable.
+        Configured models and the audit are opened now.
+
+        Args:
+            config: A Config, or the path of a file; None: the file that ``GUARDRAIL_CONFIG`` names, if any.
+            overrides: Arguments of Guard that take precedence over the configuration.
+
+        Raises:
+            ConfigError: For a key or value that is wrong; the message names it.
+            ModelMissingError: If a configured model is not on this machine.
+            ManifestError: If a model's files are not what its manifest says.
+            AuditError: If the audit cannot be opened.
         """
         from guardrail.config import Config
 
@@ -158,9 +167,18 @@ class Guard:
         return guard
 
     def check(self, text: str) -> Outcome:
-        """The outcome of one text; threads that ask at the same time share model calls.
+        """Moderates one text; threads that ask at the same time share model calls.
 
-        Raises TypeError for anything but a str, and BlockedError under ``Policy(block="raise")``.
+        Args:
+            text: Any str, an empty one too.
+
+        Returns:
+            What may be shown, and what was done.
+
+        Raises:
+            TypeError: For anything but a str.
+            BlockedError: If the text is blocked under ``Policy(block="raise")``.
+            AuditError: If the audit cannot record it.
         """
         try:
             if not isinstance(text, str):
@@ -173,7 +191,7 @@ class Guard:
         return self._settle(outcome)
 
     async def acheck(self, text: str) -> Outcome:
-        """The same without blocking the event loop; concurrent calls share model calls."""
+        """As ``check``, without blocking the event loop; concurrent calls share model calls."""
         try:
             outcome = await adrive(moderate(self._policy), _require_str(text), self._batcher())
         except MISUSE as error:
@@ -203,11 +221,20 @@ class Guard:
         return Explanation(outcome=outcome, sentences=tuple(sentences))
 
     def check_many(self, texts: Sequence[str], *, keys: Sequence[str] | None = None) -> list[Outcome]:
-        """One outcome per text, in order, equal to what ``check`` gives, with shared model calls.
+        """Moderates many texts with shared model calls.
 
-        A blocked text never raises here, so that the other outcomes are not lost: look at ``action``.
-        ``keys`` name the texts in the audit, one each. What is there under its key already is not recorded
-        again, so that work that is done twice after an interruption leaves one trace.
+        Args:
+            texts: Any number of texts.
+            keys: Names of the texts in the audit, one each. What is there under its key already is not
+                recorded again, so that work that is done twice after an interruption leaves one trace.
+
+        Returns:
+            One outcome per text, in order, equal to what ``check`` gives. A blocked text never raises here,
+            so that the other outcomes are not lost: look at ``action``.
+
+        Raises:
+            TypeError: For a single str, and for an element that is not a str.
+            AuditError: If the audit cannot record them.
         """
         try:
             outcomes = _drive_windows(texts, self._policy, self._runner)
@@ -225,13 +252,19 @@ class Guard:
         """An iterator of what may be shown of a text that comes in chunks; joined, it is ``check(...).text``.
 
         A sentence is handed out once it is judged, and it is judged once it is over: with the first character
-        after its last mark (with the second where that is a closing quote, a bracket or an ellipsis), with a
+        after its last mark (with the second if that is a closing quote, a bracket or an ellipsis), with a
         line break, at ``Policy.segment_max`` characters, or at the end of the text. One shorter than
         ``Policy.segment_min`` goes with the next. Under ``Policy(enforce=False)`` every chunk is handed
         out as it comes, and ``judged()`` waits for the outcome.
 
-        Raises UsageError under ``Policy(block="whole")``; while it is read TypeError for a chunk that is no
-        str, and BlockedError under ``Policy(block="raise")``, whose outcome holds what was handed out.
+        Args:
+            chunks: The text, cut anywhere.
+
+        Raises:
+            UsageError: Under ``Policy(block="whole")``.
+            TypeError: While it is read, for a chunk that is not a str.
+            BlockedError: While it is read, under ``Policy(block="raise")``; its outcome holds what was handed
+                out.
         """
         try:
             if self._passes_on:
@@ -249,11 +282,13 @@ class Guard:
         *,
         on_sentence: Callable[[Sentence], object] | None = None,
     ) -> AsyncStream:
-        """The same for ``async for``, without blocking the event loop; concurrent calls share model calls.
+        """As ``stream``, for ``async for``: without blocking the event loop, with shared model calls.
 
-        ``on_sentence`` is called with each sentence once its text was handed out, and all that was tried for
-        it, as ``explain`` gives it; by default no candidate is kept. Under ``Policy(enforce=False)`` it is
-        called after the end of the stream, from the thread that judges.
+        Args:
+            chunks: The text, cut anywhere.
+            on_sentence: Called with each sentence once its text was handed out, and all that was tried for
+                it, as ``explain`` gives it; by default no candidate is kept. Under ``Policy(enforce=False)``
+                it is called after the end of the stream, from the thread that judges.
         """
         try:
             if self._passes_on:
@@ -272,25 +307,34 @@ class Guard:
         return PushStream(self._stream_flow(), ask=self._ask, **self._stream_callbacks(self._settle))
 
     def apush_stream(self) -> AsyncPushStream:
-        """The same without blocking the event loop."""
+        """As ``push_stream``, without blocking the event loop."""
         if self._passes_on:
             return AsyncMonitoredPushStream(self._monitored())
         callbacks = self._stream_callbacks(self._asettle)
         return AsyncPushStream(self._stream_flow(), ask=self._batcher().ask_for_text, **callbacks)
 
     def defer(self, work: Callable[[], object]) -> None:
-        """Does work in the thread that judges streams in monitor mode, behind what was handed out before."""
+        """Runs work in the thread that judges streams in monitor mode, after all that was queued before."""
         self._follower().defer(work)
 
     def moderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
-        """The value with its prose moderated: of the same type, and the very same object if nothing changed.
+        """Moderates the prose in a value.
 
-        Takes str, lists, tuples, sets, dicts, dataclasses, named tuples, pydantic models and what they hold.
-        Prose is a str, the strings of a list, the content of chat messages, and what ``paths`` declare
-        ("answer", "items[].text"). Every other string is judged and never changed.
+        Prose is a str, the strings of a list, the content of chat messages, and what ``paths`` declare.
+        Every other string is judged and never changed.
 
-        Raises TypeError for what cannot be read through, UsageError for a path that leads nowhere, and
-        BlockedError for a flagged string outside prose and messages, or under ``Policy(block="raise")``.
+        Args:
+            value: A str, list, tuple, set, dict, dataclass, named tuple, pydantic model, or what they hold.
+            paths: Further places of prose, such as "answer" or "items[].text".
+
+        Returns:
+            A value of the same type; the very same object if nothing changed.
+
+        Raises:
+            TypeError: For an object whose text cannot be read.
+            UsageError: For a path that does not exist in the value.
+            BlockedError: For a flagged string outside prose and messages, or under
+                ``Policy(block="raise")``.
         """
         if type(value) is str and not paths:
             try:
@@ -316,7 +360,7 @@ class Guard:
             del value, task
 
     async def amoderate(self, value: V, *, paths: Sequence[str] = ()) -> V:
-        """The same without blocking the event loop."""
+        """As ``moderate``, without blocking the event loop."""
         if type(value) is str and not paths:
             try:
                 text = (await self.acheck(cast("str", value))).text
@@ -343,10 +387,20 @@ class Guard:
             del value, task
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict per text, each text as a whole; ``flagged`` is the policy's decision.
+        """Judges texts and changes nothing.
 
         The detector is called as often as it takes to keep each call small, and the deadline holds for each
         call; a text of more than 8192 characters is read in pieces that overlap.
+
+        Args:
+            texts: Any number of texts, each judged as a whole.
+
+        Returns:
+            One verdict per text, in order: scores per label, 0..1; ``flagged`` is the policy's decision.
+
+        Raises:
+            TypeError: For a single str, and for an element that is not a str.
+            PluginError: If the detector fails.
         """
         try:
             verdicts = detect_texts(self._runner, _texts(texts), batch=self._policy.batch)
@@ -357,7 +411,18 @@ class Guard:
         return [self._policy.decided(verdict) for verdict in verdicts]
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine."""
+        """Embeds texts.
+
+        Args:
+            texts: Any number of texts.
+
+        Returns:
+            Embeddings, shape (n, d), float32, rows of unit length: the dot product of two is their cosine.
+
+        Raises:
+            TypeError: For a single str, and for an element that is not a str.
+            PluginError: If the embedder fails.
+        """
         try:
             return embed_texts(self._runner, _texts(texts), batch=self._policy.batch)
         except MISUSE as error:
@@ -366,9 +431,15 @@ class Guard:
             del texts
 
     def verify(self, original: str, rewrite: str) -> tuple[str, ...]:
-        """The names of the checks that refuse a rewrite of a text, by whomever; empty where it may be shown.
+        """Runs the checks on a rewrite, whoever wrote it. Nothing is recorded.
 
-        They are those of ``Edit.failed_checks``. Nothing is recorded.
+        Args:
+            original: The text.
+            rewrite: What is to be shown in its place.
+
+        Returns:
+            The names of the checks that refuse the rewrite, as in ``Edit.failed_checks``; empty if it may be
+            shown.
         """
         from guardrail.engine.ladder import examine
 
@@ -381,32 +452,50 @@ class Guard:
             del original, rewrite
 
     def wrap(self, function: F, *, paths: Sequence[str] = ()) -> F:
-        """A function of the same kind and signature whose text, returned or yielded, this guard moderates.
+        """Wraps a function so that this guard moderates the text that it returns or yields.
 
-        Returned structures are moderated as ``moderate`` does it, prose at ``paths`` included.
+        Args:
+            function: A function, coroutine function, generator function or method.
+            paths: Where in a returned structure prose is, as for ``moderate``.
+
+        Returns:
+            A function of the same kind and signature.
         """
         return wrap(function, by=self, paths=paths)
 
     def openai(self, client: C) -> C:
-        """A copy of an OpenAI or AsyncOpenAI client whose completions, streams too, this guard moderates.
+        """Copies an OpenAI or AsyncOpenAI client so that this guard moderates its answers, streams too.
 
-        Raises UsageError for another object. What would show answers that the guard has not seen, such as
-        ``with_raw_response``, raises UsageError when it is used.
+        Args:
+            client: The client; it stays as it is.
+
+        Returns:
+            A client of the same class that shares its connections. What would show answers that the guard
+            has not seen, such as ``with_raw_response``, raises UsageError when it is used.
+
+        Raises:
+            UsageError: For an object of another class.
         """
         from guardrail.integrations.openai_client import guarded_client
 
         return guarded_client(client, guard=self)
 
     def anthropic(self, client: C) -> C:
-        """The same for an Anthropic or AsyncAnthropic client: its messages, also streamed and parsed."""
+        """As ``openai``, for an Anthropic or AsyncAnthropic client: messages, also streamed and parsed."""
         from guardrail.integrations.anthropic_client import guarded_client
 
         return guarded_client(client, guard=self)
 
     def with_adapter(self, path: str | Path) -> Guard:
-        """A guard that rewrites with the adapter in this folder and shares all else with this one.
+        """A guard that rewrites with another adapter and shares everything else with this one.
 
-        Raises ManifestError for an adapter of another base, ModelMissingError where the base is missing.
+        Args:
+            path: The adapter's folder; for a RemoteRewriter the name of a model on its server.
+
+        Raises:
+            UsageError: If this guard has no rewriter, or one that cannot take an adapter.
+            ManifestError: For an adapter of another base.
+            ModelMissingError: If the base is missing.
         """
         current = self._parts["rewriter"]
         if current is None:
@@ -427,7 +516,7 @@ class Guard:
         return self._with(policy=_require_policy(policy))
 
     def inline(self) -> Guard:
-        """A guard that judges streams while they are read, in monitor mode too: nobody may wait for them."""
+        """A guard that judges streams while they are read, in monitor mode too."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)  # deadlines and queues are shared, too
         other._is_inline = True
@@ -439,10 +528,13 @@ class Guard:
         return self._policy
 
     def load(self) -> tuple[str, ...]:
-        """Loads the models now instead of at the first text that needs them, for servers that start.
+        """Loads the models now instead of at the first text; nothing is moderated or recorded.
 
-        Returns why some of them will not work, in the words of ``degraded``; empty: all will. Nothing is
-        moderated or recorded. Raises ModelFileError for a file that is missing or altered.
+        Returns:
+            Why some of them will not work, in the words of ``degraded``; empty if all will.
+
+        Raises:
+            ModelFileError: For a file that is missing or altered.
         """
         replies = [self._runner.ask(Detect(("ready",), lexicon)) for lexicon in (False, True)]
         if not self._policy.enforce:

@@ -1,4 +1,4 @@
-"""The file beside a model that says what it is, and the prompt template that training and serving share."""
+"""The file next to a model that says what it is, and the prompt template that training and serving share."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Manifest:
     def load(cls, folder: str | Path, *, verify: bool = True) -> Manifest:
         """The manifest of a folder; with ``verify`` every listed file is hashed before anyone opens it.
 
-        Raises ManifestError where it is missing, malformed, or a listed file is absent or altered.
+        Raises ManifestError if it is missing, malformed, or a listed file is absent or altered.
         """
         path = Path(folder) / FILENAME
         try:
@@ -148,7 +148,7 @@ class Manifest:
                 )
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the manifest beside its files and returns its path."""
+        """Writes the manifest next to its files and returns its path."""
         path = Path(folder) / FILENAME
         path.write_bytes(self._written())
         return path

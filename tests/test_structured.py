@@ -158,8 +158,8 @@ def test_what_a_path_reaches_may_be_missing_or_empty() -> None:
 @pytest.mark.parametrize(
     ("path", "match"),
     [
-        ("answers", "leads nowhere in a dict"),
-        ("answer.text", "leads nowhere"),
+        ("answers", "does not exist in a dict"),
+        ("answer.text", "does not exist"),
         ("items", "leads to a list"),
         ("count", "leads to a int"),
         ("", "malformed"),

@@ -56,7 +56,7 @@ class Database:
             yield connection
 
     def prepare(self) -> None:
-        """Makes the tables where there are none, or brings them up to date; AuditError where it cannot."""
+        """Makes the tables if there are none, or brings them up to date; AuditError if it cannot."""
         with self._preparing:
             if not self._prepared:
                 with self._begin(write=True) as connection:
@@ -64,7 +64,7 @@ class Database:
                 self._prepared = True
 
     def holds_audit(self) -> bool:
-        """True where the tables of an audit are there; AuditError where the database does not work."""
+        """True if the tables of an audit are there; AuditError if the database does not work."""
         with self._begin(write=False) as connection:
             return inspect(connection).has_table(schema_version.name)
 
@@ -152,7 +152,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _cause(error: SQLAlchemyError) -> str:
-    """Why, in the database's words where these cannot quote a value; else the error's type."""
+    """Why, in the database's words if these cannot quote a value; else the error's type."""
     original = getattr(error, "orig", None)
     is_no_database = type(original) is sqlite3.DatabaseError  # a kind of its own for errors of values
     if original is not None and (isinstance(error, OperationalError) or is_no_database):

@@ -103,8 +103,8 @@ interventions = Table(
     Column("detector", String(300), nullable=False),
     Column("lexicon", String(300), nullable=False),
     Column("rewriter", String(300), nullable=False),
-    Column("before", Readable, comment="only where texts are kept"),
-    Column("after", Readable, comment="only where texts are kept"),
+    Column("before", Readable, comment="only if texts are kept"),
+    Column("after", Readable, comment="only if texts are kept"),
     UniqueConstraint("text_key", "kind", "start", name="guardrail_once"),
     Index("guardrail_interventions_at", "at"),
 )
@@ -122,7 +122,7 @@ reviews = Table(
         "confirmed",
         JSON(none_as_null=True),
         comment="checks that refuse the correction, which the reviewer confirmed all the same; "
-        "NULL where nothing was checked",
+        "NULL if nothing was checked",
     ),
 )
 
@@ -158,9 +158,9 @@ MIGRATIONS: dict[int, dict[str, tuple[str, ...]]] = {
 
 
 def prepare(connection: Connection, *, where: str) -> None:
-    """Makes the tables where there are none, and brings those of an earlier version up to date.
+    """Makes the tables if there are none, and brings those of an earlier version up to date.
 
-    AuditError where they are those of a later one. To be called in a transaction that writes: of several
+    AuditError if they are those of a later one. To be called in a transaction that writes: of several
     processes that start at once, one makes them.
     """
     if connection.dialect.name == "postgresql":

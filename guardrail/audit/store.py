@@ -21,15 +21,19 @@ logger = logging.getLogger("guardrail")
 class AuditStore:
     """An audit in a database. Safe to share between threads and, as a database is, between processes.
 
-    where         an SQLite file (``audit.db`` or ``sqlite:///audit.db``) or a PostgreSQL URL; tables are made
-    include_text  keep the texts before and after too; without it nothing but HMACs, scores and offsets
-    on_error      "closed": what cannot be recorded is raised as AuditError, so that its text is not returned;
-                  "open": it is logged, and the text returned
-
     A record is on disk when ``record`` returns: SQLite runs with a write-ahead log and ``synchronous=FULL``,
     PostgreSQL as its server is set up (``synchronous_commit``, on by default). Texts keep everything but NUL
     and half surrogate pairs, which become U+FFFD; the HMAC is of the exact text, and comparable between
-    processes where ``GUARDRAIL_HMAC_KEY`` is set. Raises AuditError where the database cannot be opened.
+    processes if ``GUARDRAIL_HMAC_KEY`` is set.
+
+    Args:
+        where: An SQLite file (``audit.db`` or ``sqlite:///audit.db``) or a PostgreSQL URL; tables are made.
+        include_text: Keep the texts before and after too; without it nothing but HMACs, scores and offsets.
+        on_error: "closed": what cannot be recorded is raised as AuditError, so that its text is not returned;
+            "open": it is logged, and the text returned.
+
+    Raises:
+        AuditError: If the database cannot be opened.
     """
 
     def __init__(

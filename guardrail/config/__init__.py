@@ -79,15 +79,16 @@ SERVER_RANGES = (
 class ModelSettings:
     """Which models a guard uses.
 
-    detector  "shipped", a detector folder with a manifest, or a folder with a transformers classifier
-    rewriter  "shipped", an adapter folder, or None (written "none"): the ladder starts at mask
-    lexicon   "shipped", or a file with ``word<TAB>label<TAB>weight`` per line
-    verifier  "shipped", a verifier folder, or None (written "none"): the checks alone judge rewrites
-    download  fetch the rewriter's base if it is not on this machine
-    spinning  whether the threads of an ONNX detector wait for work in a loop: a little faster on a quiet
-              machine, more processor time
-    threads   threads of an ONNX detector's pass; None: as many as physical cores, with several workers their
-              share of the cores
+    Args:
+        detector: "shipped", a detector folder with a manifest, or a folder with a transformers classifier.
+        rewriter: "shipped", an adapter folder, or None (written "none"): the ladder starts at mask.
+        lexicon: "shipped", or a file with ``word<TAB>label<TAB>weight`` per line.
+        verifier: "shipped", a verifier folder, or None (written "none"): the checks alone judge rewrites.
+        download: Fetch the rewriter's base if it is not on this machine.
+        spinning: Whether the threads of an ONNX detector wait for work in a loop: a little faster on a quiet
+            machine, more processor time.
+        threads: Threads of an ONNX detector's pass, 1..1024; None: as many as physical cores, with several
+            workers their share of the cores.
     """
 
     detector: Literal["shipped"] | Path = "shipped"
@@ -105,11 +106,22 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewriterSettings:
-    """A chat model behind an OpenAI-compatible API that rewrites; the fields are those of RemoteRewriter.
+    """A chat model behind an OpenAI-compatible API that rewrites, or a base of this package by its name.
 
-    Or ``base`` alone: the name of a base for which this package has an adapter, which runs here.
-    ``prompt`` is a file. ``parameters`` are sent as they are; "none": temperature 0.7 and max_tokens 512.
-    ``key_env`` names the environment variable that holds the key, which stands in no file.
+    Either ``url`` and ``model`` are set, or ``base`` alone.
+
+    Args:
+        url: The API's address, as its clients take it.
+        model: The model's name there.
+        key_env: The environment variable that holds the key; the key itself is in no file.
+        prompt: The file of a ChatPrompt; None: the prompt of this package for chat models.
+        parameters: Further fields of a request, sent as they are; None: temperature 0.7, max_tokens 512.
+        seed: Send a seed made of the segment.
+        max_choices: Choices that the server gives in one request; None: all are asked for at once.
+        concurrency: Requests in flight at a time.
+        timeout: Seconds for one call of ``rewrite``, with all its requests and their retries.
+        retries: Further tries of a request after status 429 or 5xx, or a connection that broke.
+        base: The name of a base for which this package has an adapter; it runs on this machine.
     """
 
     url: Url | None = None
@@ -148,9 +160,10 @@ class RewriterSettings:
 class AuditSettings:
     """Where interventions are recorded.
 
-    url           a database URL, or the path of an SQLite file; None: nowhere
-    include_text  record the texts before and after, too; without it only HMACs, scores and lengths
-    on_error      "closed": a text whose record cannot be written is not returned; "open": it is, with a log
+    Args:
+        url: A database URL, or the path of an SQLite file; None: nowhere.
+        include_text: Record the texts before and after, too; without it only HMACs, scores and lengths.
+        on_error: "closed": a text whose record cannot be written is not returned; "open": it is, with a log.
     """
 
     url: Url | Path | None = None
@@ -159,13 +172,13 @@ class AuditSettings:
 
     @property
     def where(self) -> str | Path:
-        """The database; ConfigError where none is configured."""
+        """The database; ConfigError if none is configured."""
         if self.url is None:
             raise ConfigError("no audit is configured: set url in [audit], or GUARDRAIL_AUDIT__URL")
         return self.url
 
     def open(self) -> AuditStore:
-        """The store; ConfigError where none is configured, AuditError where it cannot be opened."""
+        """The store; ConfigError if none is configured, AuditError if it cannot be opened."""
         where = self.where
         from guardrail.audit.store import AuditStore
 
@@ -176,13 +189,14 @@ class AuditSettings:
 class PolicyRule:
     """Whose requests get another policy: ``[[server.policies]]``, of which the first that fits counts.
 
-    name     what audit and metrics call the policy; none twice
-    key      the name of a key in GUARDRAIL_PROXY_KEYS, written ``name=key``
-    tenant   a pattern for the header ``tenant_header``, such as "acme" or "acme-*"
-    model    a pattern for the model that a request names, such as "gpt-4*"
-    changes  the fields of Policy that differ from ``[policy]``; in the file they stand beside the others
-
     A condition that is left out always holds; a request without tenant or model fits no pattern.
+
+    Args:
+        name: What audit and metrics call the policy; none twice.
+        key: The name of a key in GUARDRAIL_PROXY_KEYS, written ``name=key``.
+        tenant: A pattern for the header ``tenant_header``, such as "acme" or "acme-*".
+        model: A pattern for the model that a request names, such as "gpt-4*".
+        changes: The fields of Policy that differ from ``[policy]``; in a file they are keys of the rule.
     """
 
     name: str
@@ -227,27 +241,30 @@ class PolicyRule:
 class ServerSettings:
     """How the server listens and what it lets through; its keys come from the environment alone.
 
-    upstream        the OpenAI-compatible API behind the proxy, with or without ``/v1``
-    host, port      where to listen; another host than this machine's own needs proxy keys
-    workers         processes that serve, on one socket; one for each processor core is enough
-    max_body        bytes of a request's body
-    max_answer      bytes that are read of an answer of the upstream
-    max_requests    requests in flight, of all workers together; more are told to come back later
-    max_wait        seconds that a text may have waited for the detector before further requests are told so
-    body_timeout    seconds in which a request's body must have arrived
-    timeout         seconds that the upstream may be silent
-    max_seconds     seconds for a whole request
-    max_model_seconds  seconds that models may work for one request; an answer that takes more is an error
-    allowed_fields  fields of messages that pass although the proxy does not know them: numbers as they are,
-                    strings and lists of parts moderated like ``content``
-    cors            origins whose web pages may ask for ``/v1/...``, such as "https://app.example.org"
-    report          add a field "guardrail" to proxied answers that says what was changed, without text
-    policies        whose requests get another policy than ``[policy]``; see PolicyRule
-    tenant_header   the header in which a gateway says for whom a request is
-    access_log      log a line for each request, without text
-    log_level       what is logged: "debug", "info", "warning", "error" or "critical", and what is graver
-    log_json        log one JSON object per line
-    otel            send spans and metrics by OTLP, as the OTEL_ variables say; needs the extra "otel"
+    Args:
+        upstream: The OpenAI-compatible API behind the proxy, with or without ``/v1``.
+        host: The address to listen on; one that other machines can reach needs proxy keys.
+        port: The port to listen on, 0..65535; 0 takes a free one.
+        workers: Processes that serve, on one socket, 1..1024; one for each processor core is enough.
+        max_body: Bytes of a request's body.
+        max_answer: Bytes that are read of an answer of the upstream.
+        max_requests: Requests in flight, of all workers together; more get status 429.
+        max_wait: Seconds that a text may have waited for the detector before further requests get status 429.
+        body_timeout: Seconds in which a request's body must have arrived.
+        timeout: Seconds that the upstream may be silent.
+        max_seconds: Seconds for a whole request.
+        max_model_seconds: Seconds that models may work for one request; an answer that takes more is an
+            error.
+        allowed_fields: Fields of messages that pass although the proxy does not know them: numbers as they
+            are, strings and lists of parts moderated like ``content``.
+        cors: Origins whose web pages may ask for ``/v1/...``, such as "https://app.example.org".
+        report: Add a field "guardrail" to proxied answers that says what was changed, without text.
+        policies: Whose requests get another policy than ``[policy]``; see PolicyRule.
+        tenant_header: The header in which a gateway says for whom a request is.
+        access_log: Log a line for each request, without text.
+        log_level: Lowest level that is logged: "debug", "info", "warning", "error" or "critical", and above.
+        log_json: Log one JSON object per line.
+        otel: Send spans and metrics by OTLP, as the OTEL_ variables say; needs the extra "otel".
     """
 
     upstream: Url | None = None
@@ -281,7 +298,7 @@ class ServerSettings:
                 )
         names = [rule.name for rule in self.policies]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"server policies: {', '.join(twice)} is there twice")
+            raise ConfigError(f"server policies: {', '.join(twice)} appears twice")
         if not HEADER.fullmatch(self.tenant_header):
             raise ConfigError(f"server tenant_header must be a header's name, got {self.tenant_header!r}")
         for name, low, high in SERVER_RANGES:
@@ -293,7 +310,16 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings of everything, by section; ``origins`` says where ("policy.mask") was set."""
+    """The settings of everything, by section.
+
+    Args:
+        policy: ``[policy]``, a Policy.
+        models: ``[models]``: which models a guard uses.
+        rewriter: ``[rewriter]``: a chat model on a server, or a base of this package.
+        audit: ``[audit]``: where interventions are recorded.
+        server: ``[server]``: how the server listens and what it lets through.
+        origins: For each setting that was made ("policy.mask") the file or variable that made it.
+    """
 
     policy: Policy = field(default_factory=Policy)
     models: ModelSettings = field(default_factory=ModelSettings)
@@ -310,11 +336,17 @@ class Config:
         environ: Mapping[str, str] | None = None,
         use: Use = "assistant",
     ) -> Config:
-        """The configuration of a file under the environment's variables; ``use`` is the policy's default.
+        """The configuration of a file under the environment's variables.
 
-        Without a path ``GUARDRAIL_CONFIG`` names the file; without either there are the variables alone. No
-        file is looked for in the current folder. Raises ConfigError for an unknown section or key, with the
-        nearest known one, and for a value that does not fit.
+        Args:
+            path: The file; None: the one that ``GUARDRAIL_CONFIG`` names, or none at all. No file is looked
+                for in the current folder.
+            environ: Environment variables; None: those of this process.
+            use: What ``policy.use`` is if neither file nor variable sets it.
+
+        Raises:
+            ConfigError: For an unknown section or key, with the nearest known one, and for a value that does
+                not fit.
         """
         environ = os.environ if environ is None else environ
         chosen = path or environ.get("GUARDRAIL_CONFIG")
@@ -333,10 +365,15 @@ class Config:
         return cls(**loaded, origins=origins)
 
     def arguments(self, **overrides: Any) -> dict[str, Any]:
-        """The arguments of Guard; ``overrides`` go before the configuration.
+        """The arguments of Guard. Configured models and the audit are opened now.
 
-        Configured models and the audit are opened now. Raises ModelMissingError, ManifestError or AuditError
-        where one is not usable.
+        Args:
+            overrides: Arguments of Guard that take precedence over the configuration.
+
+        Raises:
+            ModelMissingError: If a configured model is not on this machine.
+            ManifestError: If a model's files are not what its manifest says.
+            AuditError: If the audit cannot be opened.
         """
         chosen = self._models()
         if "audit" not in overrides and self.audit.url is not None:
@@ -417,7 +454,7 @@ def _section(
     variables: Mapping[str, Variable],
     file: Path | None,
 ) -> Any:
-    """One section's settings; the file's types are checked even where a variable takes a value's place."""
+    """One section's settings; the file's types are checked even if a variable takes a value's place."""
     values = typed(
         kind, written, where=f"{file} [{section}]", folder=file.absolute().parent if file else Path()
     )

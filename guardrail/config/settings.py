@@ -37,8 +37,8 @@ _NAMES: dict[Any, str] = {
 def typed(kind: type, values: Mapping[str, Any], *, where: str, folder: Path) -> dict[str, Any]:
     """The values as the fields of the settings dataclass ``kind`` want them.
 
-    Relative paths are taken from ``folder``. A string ``"none"`` stands for None where a setting may be None
-    and is no free text. Raises ConfigError for an unknown key and for a value of the wrong type; ``where``
+    Relative paths are taken from ``folder``. A string ``"none"`` stands for None if a setting may be None
+    and is not free text. Raises ConfigError for an unknown key and for a value of the wrong type; ``where``
     begins its message.
     """
     hints = hints_of(kind)
@@ -63,7 +63,7 @@ def key_error(key: str, known: Iterable[str], *, where: str, kind: str = "key") 
 
 
 def value_of(source: str, hint: Any) -> Any:
-    """The value of an environment variable or option: the string itself where a string will do, else what it
+    """The value of an environment variable or option: the string itself if a string will do, else what it
     is in TOML. A list needs no brackets and no quotes (``mask,block``), a table no braces (``threat = 0.5``).
     """
     kinds = _kinds(hint)
@@ -89,7 +89,7 @@ def _listed(source: str, hint: Any) -> list[Any]:
 
 
 def toml_or_text(source: str) -> Any:
-    """What a value is in TOML; the string itself where it is none."""
+    """What a value is in TOML; the string itself if it is none."""
     try:
         return tomllib.loads(f"value = {source}")["value"]
     except tomllib.TOMLDecodeError:
@@ -97,7 +97,7 @@ def toml_or_text(source: str) -> Any:
 
 
 def takes_text(hint: Any) -> bool:
-    """True where any string will do, so that "none" is a string like others."""
+    """True if any string will do, so that "none" is a string like others."""
     return str in _kinds(hint)
 
 

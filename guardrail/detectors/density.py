@@ -18,16 +18,16 @@ __all__ = ["is_dense", "max_tokens", "thinned"]
 
 # English prose has .2 tokens to a character, other languages in Latin script up to .4 with its vocabulary.
 _TOKENS_PER_CHARACTER = 0.4
-# A letter without capitals may be a word, and is a token where the model knows its script.
+# A letter without capitals may be a word, and is a token if the model knows its script.
 _TOKENS_PER_UNCASED = 1.0
 _SPARE_TOKENS = 6
 # Kept at both ends of a run in which there is nothing to read.
 _KEPT = 2
-# A word is spelled out where it has more pieces than this, and each is shorter than this on average: words
+# A word is spelled out if it has more pieces than this, and each is shorter than this on average: words
 # that are only glued together have longer ones.
 _MAX_PIECES = 4
 _MIN_PIECE = 2.2
-# Fewer letters are a scrap, as codes, paths of drawings and dumps are full of; it is read beside a word.
+# Fewer letters are a scrap, as codes, paths of drawings and dumps are full of; it is read next to a word.
 _MIN_LETTERS = 3
 
 
@@ -39,7 +39,7 @@ def max_tokens(text: str, *, scripts: Sequence[str]) -> int:
 
 
 def is_dense(encoding: Encoding, text: str, *, scripts: Sequence[str]) -> bool:
-    """True where a text has more tokens than language in these scripts has."""
+    """True if a text has more tokens than language in these scripts has."""
     return len(encoding) > max_tokens(text, scripts=scripts)
 
 
@@ -71,7 +71,7 @@ def _chosen(encoding: Encoding, kept: npt.NDArray[np.bool_]) -> Encoding:
 
 
 def _is_readable(encoding: Encoding, text: str, scripts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """For each token, whether its word is no scrap and is not spelled out, (tokens,)."""
+    """For each token, whether its word is not a scrap and not spelled out, (tokens,)."""
     firsts = np.flatnonzero(np.diff(encoding.words, prepend=-1))  # (words,)
     pieces = np.diff(firsts, append=len(encoding))
     starts, ends = encoding.starts[firsts], encoding.ends[firsts + pieces - 1]

@@ -61,7 +61,7 @@ def _escapes(text: str) -> Iterator[Change]:
 
 
 def _characters(escape: str) -> str | None:
-    """What a run of escapes stands for; None where that is not text."""
+    """What a run of escapes stands for; None if that is not text."""
     meant = "".join(chr(int(pair[0] or pair[1], 16)) for pair in _HEXADECIMAL.findall(escape))
     is_text = sum(map(str.isalpha, meant)) >= _SHORTEST_RUN and meant.isprintable()
     return meant if is_text or meant == " " else None

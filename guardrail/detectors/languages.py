@@ -101,7 +101,7 @@ class Languages:
         )
 
     def is_foreign(self, text: str, *, known: Sequence[str]) -> bool:
-        """True where another language than the ``known`` ones explains the words of a text clearly better.
+        """True if another language than the ``known`` ones explains the words of a text clearly better.
 
         Raises ManifestError for a known language that the table does not have. Time is linear in the text.
         """
@@ -123,7 +123,7 @@ class Languages:
         return float(scores[~is_known].max(initial=-np.inf) - scores[is_known].max(initial=-np.inf))
 
     def best(self, word: str) -> float:
-        """What a word says for the language that it speaks for most, beside English."""
+        """What a word says for the language that it speaks for most, besides English."""
         return float(self._scores([word], most=np.inf)[1:].max())
 
     def _scores(self, distinct: Sequence[str], *, most: float) -> Floats:

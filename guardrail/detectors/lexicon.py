@@ -1,4 +1,4 @@
-"""A list of toxic words, found behind obfuscation: the second opinion beside the classifier."""
+"""A list of toxic words, found behind obfuscation: the second opinion next to the classifier."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Lexicon:
     """Flags texts in which a listed word stands as a whole word, plain or obfuscated.
 
     Each text is read twice, folded and with obfuscation undone, so that neither reading can hide what the
-    other shows. Time is linear in the text. A score is the weight of the strongest hit of its label, 0 where
+    other shows. Time is linear in the text. A score is the weight of the strongest hit of its label, 0 if
     there is none; ``toxicity`` is the strongest of all.
     """
 

@@ -62,7 +62,7 @@ def normalise(text: str) -> Normalised:
 
 
 def second_reading(text: str) -> Normalised | None:
-    """The normalised text where an uncased encoder would not see it by itself, otherwise None."""
+    """The normalised text if an uncased encoder would not see it by itself, otherwise None."""
     reading = normalise(text)
     seen = text.lower() if text.isascii() else "".join(map(_uncased, text))
     return None if reading.text.split() == seen.split() else reading
@@ -204,7 +204,7 @@ def _unmasked(token: str, *, is_upper: bool) -> str:
 
 
 def _letter(token: str, index: int) -> str:
-    """The letter that a character of a disguised word stands for; a star where it hides any letter."""
+    """The letter that a character of a disguised word stands for; a star if it hides any letter."""
     character = token[index]
     before, after = token[max(index - 1, 0) : index], token[index + 1 : index + 2]
     if character == "1" and ("l" in (before, after) or _CLUSTER.fullmatch(before + after)):  # "ki1l", "s1ut"
@@ -213,7 +213,7 @@ def _letter(token: str, index: int) -> str:
 
 
 def _is_part(match: re.Match[str]) -> bool:
-    """False where a repeated letter is the whole word, as in "iii" or "www": it stretches no other."""
+    """False if a repeated letter is the whole word, as in "iii" or "www": it stretches no other."""
     around = (
         match.string[max(match.start() - 1, 0) : match.start()] + match.string[match.end() : match.end() + 1]
     )

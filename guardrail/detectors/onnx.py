@@ -60,7 +60,7 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Readings:
-    """How a text is read; ``is_language`` is false where no way to read it finds words enough."""
+    """How a text is read; ``is_language`` is false if no way to read it finds words enough."""
 
     ways: Sequence[_Reading]
     is_language: bool
@@ -72,12 +72,17 @@ class OnnxDetector:
 
     The folder holds ``tokenizer.json``, the manifest that pins all files, and ``model.onnx``, which takes
     ``input_ids``, ``attention_mask`` and, if it has that input, ``case_ids`` (each token's letter case), and
-    gives ``logits`` (batch, labels), ``embedding``
-    (batch, dimensions) and ``token_logits`` (batch, time). ``threads`` bounds the threads of a pass; by
-    default there are as many as physical cores. With ``spinning`` they wait for work in a loop: a little
-    faster on a quiet machine, at the price of more processor time (``python -m benchmarks.spinning``).
-    Raises ManifestError before anything is opened if a file is missing or altered, ModelFileError if one
-    cannot be read.
+    gives ``logits`` (batch, labels), ``embedding`` (batch, dimensions) and ``token_logits`` (batch, time).
+
+    Args:
+        folder: The model folder.
+        threads: Maximum threads of a pass; None: as many as physical cores.
+        spinning: Threads wait for work in a loop: a little faster on a quiet machine, at the price of more
+            processor time (``python -m benchmarks.spinning``).
+
+    Raises:
+        ManifestError: If a file is missing or altered; nothing is opened then.
+        ModelFileError: If a file cannot be read.
     """
 
     def __init__(self, folder: str | Path, *, threads: int | None = None, spinning: bool = False) -> None:
@@ -132,9 +137,9 @@ class OnnxDetector:
         return int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
 
     def _readings(self, text: str) -> _Readings:
-        """The text as it stands and with obfuscation undone; only the latter where both are too much to read.
+        """The text as it stands and with obfuscation undone; only the latter if both are too much to read.
 
-        A way to read it is left out where it shows letters, but none that the model knows.
+        A way to read it is left out if it shows letters, but none that the model knows.
         """
         scripts = self.manifest.scripts
         plain = last = encode(self._tokenizer, text)
@@ -246,7 +251,7 @@ def _require(manifest: Manifest, folder: str | Path) -> None:
     lacking += [name for name in ("labels", "scripts") if not getattr(manifest, name)]
     lacking += ["threshold"] if manifest.threshold is None else []
     if manifest.kind != "detector" or lacking:
-        raise ManifestError(f"{folder} is no complete detector: kind {manifest.kind!r}, lacking {lacking}")
+        raise ManifestError(f"{folder} is not a complete detector: kind {manifest.kind!r}, lacking {lacking}")
     if unusable := list(_unusable(manifest)):
         raise ManifestError(f"{folder} has a manifest without a usable number for {unusable}; fetch it again")
 

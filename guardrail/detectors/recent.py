@@ -29,7 +29,7 @@ class Recent:
                 self._rows.popitem(last=False)
 
     def get(self, text: str) -> Row | None:
-        """The row of a text, or None where it is not among the last ones."""
+        """The row of a text, or None if it is not among the last ones."""
         with self._lock:
             return self._rows.get(_digest(text))
 

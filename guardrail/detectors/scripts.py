@@ -15,7 +15,7 @@ _NAMED = {"HAN": "CJK"}
 
 
 def is_unreadable(text: str, encoding: Encoding, *, scripts: Sequence[str], unknown_id: int) -> bool:
-    """True where most letters are of scripts not listed, or most tokens with letters are unknown.
+    """True if most letters are of scripts not listed, or most tokens with letters are unknown.
 
     Digits, punctuation, marks and emoji count neither way; private and unassigned characters count as letters
     of no script.
@@ -24,13 +24,13 @@ def is_unreadable(text: str, encoding: Encoding, *, scripts: Sequence[str], unkn
 
 
 def has_letter(text: str, scripts: Sequence[str]) -> bool:
-    """True where a letter of one of the scripts is among the characters."""
+    """True if a letter of one of the scripts is among the characters."""
     named = _named(scripts)
     return any(character.isalpha() and _is_of(character, named) for character in text)
 
 
 def has_foreign_letters_only(text: str, scripts: Sequence[str]) -> bool:
-    """True where letters are among the characters, but none of the scripts."""
+    """True if letters are among the characters, but none of the scripts."""
     return not text.isascii() and any(map(str.isalpha, text)) and not has_letter(text, scripts)
 
 

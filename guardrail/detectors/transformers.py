@@ -74,8 +74,8 @@ class TransformersDetector:
         transformers = _imported("transformers")
         if not Path(folder_or_id).is_dir() and not _COMMIT.fullmatch(revision or ""):
             raise UsageError(
-                f"{str(folder_or_id)!r} is no folder; to load it from a hub, pin revision= to a commit hash "
-                "of 40 hexadecimal digits"
+                f"{str(folder_or_id)!r} is not a folder; to load it from a hub, pin revision= to a commit "
+                "hash of 40 hexadecimal digits"
             )
         pinned = {"revision": revision, "local_files_only": local_files_only, "trust_remote_code": False}
         try:

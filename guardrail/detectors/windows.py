@@ -117,7 +117,7 @@ def windows(encoding: Encoding, *, owner: int, size: int) -> Iterator[Window]:
 def buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Indices in order of length, in groups whose padded size bounds the memory of one pass.
 
-    A group also ends where padding it to the next length would cost more than another pass does.
+    A group also ends if padding it to the next length would cost more than another pass does.
     """
     bucket: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):

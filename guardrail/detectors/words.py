@@ -89,7 +89,7 @@ class Words:
         return found[::-1]
 
     def gain(self, joined: str, bits: float) -> float:
-        """What common words save in place of letters of ``bits`` each; -inf for letters that are no words."""
+        """What common words save in place of letters of ``bits`` each; -inf if letters are not words."""
         parts = self.parts(joined)
         return len(joined) * bits - sum(map(self._bits, parts)) if parts else -math.inf
 

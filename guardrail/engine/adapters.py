@@ -200,7 +200,7 @@ def run_sync(steps: AsyncGenerator[T, None]) -> Iterator[T]:
             except StopAsyncIteration:
                 return
             else:
-                raise RuntimeError("a step waited for an event loop where there is none")
+                raise RuntimeError("a step waited for an event loop, and there is none")
     finally:
         with suppress(StopIteration):
             steps.aclose().send(None)

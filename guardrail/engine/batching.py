@@ -22,7 +22,7 @@ from guardrail.policy import Policy
 __all__ = ["MAX_CONCURRENT_CALLS", "Batcher", "QueueStatistics", "Statistics"]
 
 MAX_CONCURRENT_CALLS = 2
-"""Model calls of one kind that run at a time: while one hangs until its deadline the other goes on."""
+"""Model calls of one kind that run at a time: while one hangs until its deadline, the other continues."""
 MAX_CONCURRENT_REWRITES = 1
 """A base model serves one batch after the other: a second would spend its deadline waiting for the first."""
 

@@ -28,7 +28,7 @@ class Budget:
     def require(self) -> None:
         """BudgetError once it is used up."""
         if self.spent >= self.seconds:
-            raise BudgetError(f"models have worked {self.spent:.1f} s of {self.seconds:g} s that they may")
+            raise BudgetError(f"models have worked {self.spent:.1f} s of the {self.seconds:g} s allowed")
 
     def charge(self, seconds: float) -> None:
         """Takes note of a call's part."""

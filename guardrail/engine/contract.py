@@ -1,4 +1,4 @@
-"""The one module that believes plug-ins: checks what they return, and coerces where only the form differs.
+"""The one module that believes plug-ins: checks what they return, and coerces if only the form differs.
 
 Numbers of numpy and torch, tuples, generators and arrays in place of lists, and vectors of any length are
 what Python code returns, and mean one thing only. All else is a PluginError that names the plug-in, the
@@ -24,7 +24,7 @@ from guardrail.protocols import Embeddings
 __all__ = ["UNTOUCHED", "Plugin", "joined"]
 
 UNTOUCHED = (ModelFileError, KeyboardInterrupt, SystemExit, GeneratorExit)
-"""Exceptions that pass as they are: a model file's says itself what to do, the others end the program."""
+"""Exceptions that pass as they are: a model file's says what to do, the others end the program."""
 CALLERS = ("guardrail.engine.contract", "guardrail.engine.deadline", "guardrail.engine.runner")
 """The modules through which a plug-in is called: no line of theirs is its author's."""
 ROUNDING = 1e-3
@@ -34,9 +34,9 @@ ROUNDING = 1e-3
 class Plugin:
     """One plug-in in its place (``detector``, ``rewriter``, ``verifier`` ...), as a plain function.
 
-    ``name`` is what errors call it where the function is not its own: a shipped model is loaded behind it. By
+    ``name`` is what errors call it if the function is not its own: a shipped model is loaded behind it. By
     default it is the name of the function, or of the type that it belongs to.
-    ``labels`` gives those that a detector says it scores, None where it does not say; it is asked if need be.
+    ``labels`` gives those that a detector says it scores, None if it does not say; it is asked if need be.
     ``marked`` is a rewriter's ``rewrite_marked``, if it has one.
     """
 
@@ -63,7 +63,7 @@ class Plugin:
     def failed(self, error: BaseException) -> PluginError:
         """What stands for whatever the plug-in raised: a PluginError with ``failure``.
 
-        A rewriter that says it is missing is left as it is: that is no bug.
+        A rewriter that says it is missing is left as it is: that is not a bug.
         """
         if not isinstance(error, PluginError):
             return self._raised(error, kind=PluginError, reason=f"{self.place}_error")
@@ -241,7 +241,7 @@ def _definition(function: Any) -> tuple[str, str | None, int | None]:
 
 
 def joined(parts: Sequence[Embeddings], by: Plugin) -> Embeddings:
-    """Embeddings of several calls as one array; PluginError where their lengths differ from call to call."""
+    """Embeddings of several calls as one array; PluginError if their lengths differ from call to call."""
     widths = sorted({part.shape[1] for part in parts})
     if len(widths) > 1:
         raise by._invalid(f"vectors of {widths[0]} numbers in one call and of {widths[-1]} in another")

@@ -47,7 +47,7 @@ class Deadline:
         self._workers = Workers()
 
     def run(self, call: Callable[[], T]) -> T:
-        """The call's result or exception; DeadlineError where it is late or the circuit is open."""
+        """The call's result or exception; DeadlineError if it is late or the circuit is open."""
         if self.seconds is None:
             return call()
         is_trial = self._late >= MAX_LATE
@@ -98,7 +98,7 @@ class Deadline:
             return True
 
     def missed(self) -> DeadlineError:
-        """What is raised where a call is late."""
+        """What is raised if a call is late."""
         return DeadlineError(
             f"{self.name} did not answer within {self.seconds} s",
             reason=f"{self.name}_deadline",

@@ -87,7 +87,7 @@ def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
     for case in cases:
         release = record.release(case)
         if release.text:
-            yield release  # where the flow ends here, nobody has seen it
+            yield release  # if the flow ends here, nobody has seen it
         record.close(case, release)
         if case.action is Action.BLOCKED and record.policy.enforce:
             return True

@@ -229,7 +229,7 @@ def _worth(proposal: Proposal, verdict: Verdict) -> float:
 
 
 def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
-    """Masks the toxic words where the rest then reads clean and says something; else removes the sentence."""
+    """Masks the toxic words if the rest then reads clean and says something; else removes the sentence."""
     hidden = {id(case): _hidden(policy, case) for case in cases}
     partly = [case for case in cases if hidden[id(case)] is not None]
     try:
@@ -259,14 +259,14 @@ def _mask(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
 
 
 def _hidden(policy: Policy, case: Case) -> str | None:
-    """The body with its toxic words masked; None where there are none, or a mask would not do."""
+    """The body with its toxic words masked; None if there are none, or a mask would not do."""
     if not _may_mask(policy, case):
         return None
     return masked(case.body, case.verdict.spans, template=policy.mask, by=policy.removal(case.verdict))
 
 
 def _may_mask(policy: Policy, case: Case) -> bool:
-    """False where the spans do not say what is toxic, where stars would break code, and for harm."""
+    """False if the spans do not say what is toxic, if stars would break code, and for harm."""
     return bool(case.verdict.spans) and case.segment.kind != "code" and not policy.is_harm(case.verdict)
 
 

@@ -1,4 +1,4 @@
-"""Connects a guard to its plug-ins; where one was not given, to the shipped model, loaded at first use."""
+"""Connects a guard to its plug-ins; if one was not given, to the shipped model, loaded at first use."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 ACCEPTABLE = 0.5
-"""Probability from which a rewrite is taken where neither a policy nor its verifier names another."""
+"""Probability from which a rewrite is taken if neither a policy nor its verifier names another."""
 
 LOCAL_REWRITERS = ("guardrail.rewriters.onnx", "guardrail.rewriters.lora")
 """Modules whose rewriters the shipped verifier has learned to judge."""
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 def connect(*, detector: Any, rewriter: Any, embedder: Any, lexicon: Any, verifier: Any) -> Models:
-    """The parts as plug-ins, with the shipped ones, loaded at first use, where none was given."""
+    """The parts as plug-ins, with the shipped ones, loaded at first use, if none was given."""
     if embedder is None and hasattr(detector, "embed"):
         embedder = detector
     return Models(
@@ -91,7 +91,7 @@ def _verifier(part: Any) -> Plugin:
 
 
 def chosen_verifier(part: Any, *, rewriter: Any) -> Any:
-    """The verifier of a guard with this rewriter; None in place of the shipped one where that does not judge.
+    """The verifier of a guard with this rewriter; None in place of the shipped one if that does not judge.
 
     It has learned what is wrong with rewrites of this package's local models, and judges those alone: of what
     people write it refuses half.
@@ -145,7 +145,7 @@ def require_portable(parts: Mapping[str, Any]) -> None:
             continue
         try:
             pickle.dumps(part)
-        except Exception as error:  # there is no common one for what cannot be pickled
+        except Exception as error:  # objects that cannot be pickled raise no common one
             raise pickle.PicklingError(
                 f"the guard's {name}, {type(part).__name__}, cannot go to another process: make the guard "
                 "in each worker, or make it with Guard.from_config, which loads its models there"
@@ -227,7 +227,7 @@ def download_rewriter_base(name: str) -> None:
 
 
 def _open_rewriter(base: str) -> OnnxRewriter | EditRewriter:
-    """The shipped rewriter on this base; where that cannot run the one that needs no base, with a warning."""
+    """The shipped rewriter on this base; if that cannot run, the one that needs no base, with a warning."""
     try:
         return shipped_rewriter(base)
     except (ModelMissingError, MissingExtraError) as error:
@@ -252,7 +252,7 @@ def _shipped_rewrites(
 @cache
 def _warn_once(message: str) -> None:
     warnings.warn(
-        f"sentences are rewritten by simple edits alone, and masked where these do not do: {message}",
+        f"sentences are rewritten by simple edits alone, and masked if these are not enough: {message}",
         GuardrailWarning,
         stacklevel=2,
     )

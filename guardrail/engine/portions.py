@@ -41,7 +41,7 @@ def portions(texts: Iterable[str], *, batch: int, characters: int = MAX_CHARACTE
 
 
 def pieces(text: str) -> list[Piece]:
-    """Pieces that fit one call each and overlap, cut at white space where there is some."""
+    """Pieces that fit one call each and overlap, cut at white space if there is some."""
     found = []
     start = 0
     while len(text) - start > MAX_CHARACTERS:

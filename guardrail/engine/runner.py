@@ -102,7 +102,7 @@ class Runner:
     def ask(self, call: ModelCall) -> Any:
         """The reply to a call; a PluginError in its place for any failure of the plug-in.
 
-        Raises ModelFileError, which says itself what to do, and ConfigError if a verdict shows that the
+        Raises ModelFileError, which says what to do, and ConfigError if a verdict shows that the
         detector does not score a label of the thresholds.
         """
         if isinstance(call, Rewrite) and (failure := self.open()) is not None:

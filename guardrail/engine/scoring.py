@@ -36,7 +36,7 @@ class Trace:
     """What later segments need to know of an earlier one.
 
     ``end`` is where it ends; ``clear`` and ``flagged`` are what the detector said of it alone; ``left_out``
-    is true where it was in doubt and was not judged with earlier text all the same.
+    is true if it was in doubt and was not judged with earlier text all the same.
     """
 
     end: int
@@ -112,12 +112,12 @@ class Case:
 
     @property
     def clear(self) -> bool:
-        """True where neither the segment nor the text before it can be a part of something toxic."""
+        """True if neither the segment nor the text before it can be a part of something toxic."""
         return self.trace.clear and all(trace.clear for trace in self.earlier)
 
     @property
     def parts_word(self) -> bool:
-        """True where a word may go on from the text before it: no white space is there, and no full stop."""
+        """True if a word may continue the text before it: no white space is there, and no full stop."""
         return bool(self.context) and not (
             self.context[-1].isspace() or self.context.rstrip(BRACKETS)[-1:] in tuple(DENSE_ENDS)
         )
@@ -135,7 +135,7 @@ class Case:
     def forget_flagged(self) -> None:
         """Leaves out of the context a flagged segment and what is before it: no reader sees it as it was.
 
-        A word that goes on from there is still read as a whole.
+        A word that continues from there is still read as a whole.
         """
         flagged = [i for i, trace in enumerate(self.earlier) if trace.flagged]
         if flagged and not self.parts_word:
@@ -199,7 +199,7 @@ def judge(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
 
 
 def tolerate(policy: Policy, error: PluginError) -> None:
-    """Raises the error where the policy wants to see it; that a rewriter is not there is no bug of anyone."""
+    """Raises the error if the policy wants to see it; a missing rewriter is not a bug."""
     if policy.on_error == "raise" and policy.enforce and error.reason != REWRITER_MISSING:
         raise error
 
@@ -255,7 +255,7 @@ def _score(policy: Policy, cases: Sequence[Case]) -> Steps[None]:
 
 
 def _joins(policy: Policy, case: Case) -> bool:
-    """True where a segment is to be judged with its context; its text's allowance is charged for that.
+    """True if a segment is to be judged with its context; its text's allowance is charged for that.
 
     Where nothing is left, the context of the next one that is judged with it takes the segment in.
     """
@@ -300,7 +300,7 @@ def _settle_unread(policy: Policy, case: Case) -> None:
 
 
 def _is_clear(policy: Policy, verdict: Verdict) -> bool:
-    """True where the detector is sure of it, and the policy's own limits are as far away."""
+    """True if the detector is sure of it, and the policy's own limits are as far away."""
     if not verdict.clear:
         return False
     limits = (

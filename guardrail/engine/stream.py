@@ -242,7 +242,7 @@ class RepetitionCheck:
             kind = type(chunk).__name__
             del chunk  # this frame is part of the traceback
             raise TypeError(
-                "expected chunks of str, or of chat completions (choices[].delta, or delta beside text), "
+                "expected chunks of str, or of chat completions (choices[].delta, or delta with text), "
                 f"got {kind}: yield one of these"
             )
         before = self._before if chunk.startswith(self._before) else self._before.rstrip(CURSORS)

@@ -29,13 +29,11 @@ class MessagesApi:
     """The Messages API as it is moderated."""
 
     def holds(self, answer: JsonObject) -> bool:
-        """As AnswerApi has it."""
         return answer.get("type") == "message"
 
     async def whole(
         self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
     ) -> JsonObject:
-        """As AnswerApi has it."""
         return await moderate_message(
             answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
         )
@@ -43,14 +41,21 @@ class MessagesApi:
     def stream(
         self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
     ) -> EventStream:
-        """As AnswerApi has it."""
         return MessageStream(moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked)
 
 
 def guarded_client(client: C, *, guard: Guard) -> C:
-    """A copy of a client, of the same class, that shares its connections.
+    """A copy of a client whose messages a guard moderates.
 
-    UsageError for anything but an Anthropic or AsyncAnthropic, or a class derived from one.
+    Args:
+        client: An Anthropic or AsyncAnthropic, or an instance of a class derived from one; it stays as it is.
+        guard: The guard that moderates.
+
+    Returns:
+        A client of the same class that shares its connections.
+
+    Raises:
+        UsageError: For an object of another class.
     """
     anthropic = sys.modules.get("anthropic")
     if anthropic is None or not isinstance(client, (anthropic.Anthropic, anthropic.AsyncAnthropic)):

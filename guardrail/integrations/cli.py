@@ -1,7 +1,7 @@
 """The command ``guardrail``: check a text, judge a file, manage model files.
 
 Standard output carries results only; summaries, progress and errors go to standard error. An error of this
-package is one line: status 2 where the caller can mend it by other arguments, status 1 otherwise.
+package is one line: status 2 if the caller can fix it by other arguments, status 1 otherwise.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def pull(
 
 @models_app.command()
 def verify() -> None:
-    """Hashes every file of every model that is here; status 1 where one was altered."""
+    """Hashes every file of every model that is here; status 1 if one was altered."""
     from guardrail import models
 
     rows = models.verify()

@@ -75,7 +75,7 @@ def _section(section: str, config: Config) -> Iterator[str]:
     for field in fields(settings):
         value = getattr(settings, field.name)
         origin = config.origins.get(f"{section}.{field.name}", "default")
-        # TOML has no null: "none" stands for it, but where it would be free text.
+        # TOML has no null: "none" stands for it, except for free text.
         is_left_out = value is None and takes_text(hints[field.name])
         line = f"# {field.name}" if is_left_out else f"{field.name} = {_toml(value)}"
         yield f"{line:<60} # {origin}"

@@ -38,8 +38,16 @@ def detox_guard(
     """Decorates a function or method of any kind, generators too, so that only moderated text leaves it.
 
     ``@detox_guard`` alone uses one default guard for the whole process, whose models load at the first call.
-    ``guard`` is used as it is; otherwise ``policy`` and ``on_outcome`` make a guard of their own. ``paths``
-    say where in a returned structure prose is, as for ``Guard.moderate``.
+
+    Args:
+        function: The function; left out if there are other arguments.
+        policy: The policy of a guard of its own.
+        guard: The guard to use, in place of ``policy`` and ``on_outcome``.
+        on_outcome: Called with every outcome before its text is returned.
+        paths: Where in a returned structure prose is, as for ``Guard.moderate``.
+
+    Raises:
+        UsageError: For ``guard`` together with ``policy`` or ``on_outcome``.
     """
     if function is not None:
         return _default_guard().wrap(function)

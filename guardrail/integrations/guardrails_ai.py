@@ -23,10 +23,11 @@ SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=\S)")
 def detox(*, guard: Guard | None = None, on_fail: str | Callable[..., Any] = "fix", **settings: Any) -> Any:
     """A validator that passes clean text; what is toxic fails, and what the guard makes of it is the fix.
 
-    guard     the guard that moderates; default: ``Guard()``
-    on_fail   what Guardrails AI does with a failure: "fix" shows the rewrite, "exception" raises; "filter",
-              "refrain" and "noop" are as documented there
-    settings  further arguments of its ``Validator``
+    Args:
+        guard: The guard that moderates; default: ``Guard()``.
+        on_fail: What Guardrails AI does with a failure: "fix" shows the rewrite, "exception" raises;
+            "filter", "refrain" and "noop" are as documented there.
+        settings: Further arguments of its ``Validator``.
     """
     if find_spec("guardrails") is None:
         raise FailureError("guardrail.integrations.guardrails_ai needs: pip install guardrails-ai")

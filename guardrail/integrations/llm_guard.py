@@ -38,9 +38,10 @@ class _Scanner:
 class OutputScanner(_Scanner):
     """Scans what a model said.
 
-    guard               the guard that moderates; default: ``Guard()``
-    rewritten_is_valid  a text that was rewritten, masked or cut is valid, and only a blocked one is not;
-                        False: whatever was found makes it invalid, as for a redacting scanner of LLM Guard
+    Args:
+        guard: The guard that moderates; default: ``Guard()``.
+        rewritten_is_valid: A text that was rewritten, masked or cut is valid, and only a blocked one is not;
+            False: whatever was found makes it invalid, as for a redacting scanner of LLM Guard.
     """
 
     def scan(self, prompt: str, output: str) -> tuple[str, bool, float]:

@@ -45,13 +45,19 @@ define subflow guardrail block
     bot refuse to respond
     stop
 """
-"""The flows in Colang 1.0, to be put beside a configuration's own."""
+"""The flows in Colang 1.0, to be put next to a configuration's own."""
 
 
 def register(rails: R, guard: Guard | None = None) -> R:
     """The same rails with the actions of ``FLOWS``.
 
-    UsageError where streams are enabled beside ``guardrail rewrite``: they would show what it rewrote.
+    Args:
+        rails: An LLMRails.
+        guard: The guard that moderates; default: ``Guard()``.
+
+    Raises:
+        UsageError: If streams are enabled together with ``guardrail rewrite``: they would show what it
+            rewrote.
     """
     if find_spec("nemoguardrails") is None:
         raise FailureError("guardrail.integrations.nemo needs: pip install 'nemoguardrails>=0.24'")

@@ -37,9 +37,17 @@ REFUSED: dict[str, tuple[str, ...]] = {
 
 
 def guarded_client(client: C, *, guard: Guard) -> C:
-    """A copy of a client, of the same class, that shares its connections.
+    """A copy of a client whose answers a guard moderates.
 
-    UsageError for anything but an OpenAI or AsyncOpenAI, or a class derived from one.
+    Args:
+        client: An OpenAI or AsyncOpenAI, or an instance of a class derived from one; it stays as it is.
+        guard: The guard that moderates.
+
+    Returns:
+        A client of the same class that shares its connections.
+
+    Raises:
+        UsageError: For an object of another class.
     """
     openai = sys.modules.get("openai")
     if openai is None or not isinstance(client, (openai.OpenAI, openai.AsyncOpenAI)):
@@ -67,13 +75,11 @@ class ResponsesApi:
     """The Responses API as it is moderated."""
 
     def holds(self, answer: JsonObject) -> bool:
-        """As AnswerApi has it."""
         return answer.get("object") == "response"
 
     async def whole(
         self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
     ) -> JsonObject:
-        """As AnswerApi has it."""
         return await moderate_response(
             answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
         )
@@ -81,7 +87,6 @@ class ResponsesApi:
     def stream(
         self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
     ) -> EventStream:
-        """As AnswerApi has it."""
         return ResponseStream(
             moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked
         )

@@ -62,7 +62,7 @@ def serve(
         float | None, typer.Option(help="Flag from this score on, 0..1; as the detector decides if omitted.")
     ] = None,
     log_level: Annotated[
-        Level | None, typer.Option(help="Log this and what is graver; info if omitted.", show_default=False)
+        Level | None, typer.Option(help="Log this level and above; info if omitted.", show_default=False)
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object per line.")] = False,
     otel: Annotated[

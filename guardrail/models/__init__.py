@@ -40,7 +40,7 @@ __all__ = [
 
 REWRITER_BASE = "smollm2-135m-instruct"
 SHIPPED = Path(__file__).parent.parent / "shipped"
-SHIPPED_MODELS = ("detector", "rewriter", "tagger")  # beside them lie tables that no manifest describes
+SHIPPED_MODELS = ("detector", "rewriter", "tagger")  # next to them lie tables that no manifest describes
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 
@@ -48,7 +48,7 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 class Installed:
     """One row of a listing; ``size`` in bytes (of the download's result where it is missing).
 
-    ``licence`` is empty where nothing says it.
+    ``licence`` is empty if nothing says it.
     """
 
     name: str
@@ -68,7 +68,7 @@ def source_of(identity: str | None) -> Source | None:
 def base_of(rewriter: str) -> str:
     """The base that a rewriter's name stands for: "shipped", or the base's own name.
 
-    Raises UsageError where this package has no adapter for it.
+    Raises UsageError if this package has no adapter for it.
     """
     if rewriter == "shipped":
         return REWRITER_BASE
@@ -77,12 +77,12 @@ def base_of(rewriter: str) -> str:
 
 
 def shipped_adapter(base: str) -> Path:
-    """The folder of this package's adapter for a known base; UsageError where there is none."""
+    """The folder of this package's adapter for a known base; UsageError if there is none."""
     found = _shipped_adapters()
     if base in found:
         return found[base]
     source = SOURCES.get(base)
-    what = "has no adapter in this package" if source is not None else "is no base that this package knows"
+    what = "has no adapter in this package" if source is not None else "is not a base that this package knows"
     raise UsageError(
         f"'{base}' {what}; there are adapters for {sorted(found)}, and guardrail.rewriters.onnx.OnnxRewriter "
         "loads others"
@@ -105,7 +105,7 @@ def _adapter_folders() -> Iterator[Path]:
 
 
 def locate(name: str | Path) -> Path | None:
-    """The model's folder with every file's sha256 verified, or None where it is not on this machine.
+    """The model's folder with every file's sha256 verified, or None if it is not on this machine.
 
     Raises ManifestError if a file was altered; UsageError for a name that no model can have.
     """
@@ -191,7 +191,7 @@ def _folder_of(name: str | Path) -> Path:
     if HUB_ID.fullmatch(text):
         return cache_folder() / text.replace("/", "--")
     raise UsageError(
-        f"'{text}' is no model: expected one of {sorted(SOURCES)}, a folder, "
+        f"'{text}' is not a model: expected one of {sorted(SOURCES)}, a folder, "
         "or org/name@revision with the 40 digits of the revision"
     )
 

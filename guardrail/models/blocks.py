@@ -21,7 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
-    """A quantised matrix: weights that stand side by side share a scale, and a minimum where there is one.
+    """A quantised matrix: weights that stand side by side share a scale, and a minimum if there is one.
 
     w = scale * quant + minimum. ``quants`` is (rows, columns), uint8 if there is a minimum, else int8;
     ``scale`` and ``minimum`` are (rows, blocks).

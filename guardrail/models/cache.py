@@ -77,7 +77,7 @@ def require_room(folder: Path, needed: int, *, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ModelFileError(
-            f"{what} needs {needed >> 20} MB in {folder.parent}, where {free >> 20} MB are free; "
+            f"{what} needs {needed >> 20} MB in {folder.parent}, and {free >> 20} MB are free; "
             "GUARDRAIL_CACHE names another folder"
         )
 

@@ -18,8 +18,8 @@ KEPT_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt"
 def from_hub(repo: str, revision: str, new: Path, staging: Path) -> None:
     """Writes a hub's model at a commit, weights as safetensors only, into ``new``, by way of ``staging``.
 
-    The hub's client repeats requests that fail on the way. Raises ModelMissingError where the model cannot be
-    had, ModelFileError where it has no safetensors, MissingExtraError without the client.
+    The hub's client repeats requests that fail on the way. Raises ModelMissingError if the model cannot be
+    had, ModelFileError if it has no safetensors, MissingExtraError without the client.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -64,7 +64,7 @@ def from_folder(folder: Path, new: Path, *, name: str, version: str) -> None:
 
 
 def _is_kept(path: Path) -> bool:
-    # An adapter beside a base would be applied to it on loading; a manifest is written anew.
+    # An adapter next to a base would be applied to it on loading; a manifest is written anew.
     return path.is_file() and path.name != FILENAME and not path.name.startswith("adapter_")
 
 

@@ -33,7 +33,7 @@ __all__ = ["Circuit", "Endpoint", "RequestError", "Session", "malformed", "requi
 T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds before the first retry, doubled for each further one, where the server names no time."""
+"""Seconds before the first retry, doubled for each further one, if the server names no time."""
 MAX_FAILURES = 3
 OPEN_SECONDS = 10.0
 MAX_ANSWER = 4 << 20
@@ -154,13 +154,14 @@ class Server:
 class Endpoint:
     """One server's API below ``url``, for any number of threads; in each process it has its own connections.
 
-    key_env      environment variable that holds the bearer token; it is read for each request and never kept
-    timeout      seconds for one ``run``, with all its requests and their retries
-    retries      further tries of a request after 429, 5xx, or a connection that broke
-    concurrency  requests in flight at a time, of all runs together
-
     ``place`` and ``plugin`` are what errors call the part that asks. Raises ConfigError for a wrong value,
     naming it as the setting of ``place``, and MissingExtraError without httpx.
+
+    Args:
+        key_env: Environment variable that holds the bearer token; it is read for each request and never kept.
+        timeout: Seconds for one ``run``, with all its requests and their retries.
+        retries: Further tries of a request after 429, 5xx, or a connection that broke.
+        concurrency: Requests in flight at a time, of all runs together.
     """
 
     def __init__(
@@ -198,8 +199,8 @@ class Endpoint:
     def run(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         """What ``work`` gives, which makes its requests by the session it is given.
 
-        Raises DeadlineError where it takes longer than ``timeout`` or the circuit is open, PluginError where
-        the server fails. Nothing of ``work`` goes on afterwards.
+        Raises DeadlineError if it takes longer than ``timeout`` or the circuit is open, PluginError if
+        the server fails. Nothing of ``work`` continues afterwards.
         """
         lines = self._opened()
         future = asyncio.run_coroutine_threadsafe(_bounded(self.server, lines, work), lines.loop)
@@ -256,7 +257,7 @@ class Session:
     async def post(self, path: str, body: Mapping[str, Any], *, read: Callable[[Any], T]) -> T:
         """What ``read`` makes of the JSON that answers; it raises ``malformed`` for what it cannot read.
 
-        Raises RequestError where no such answer comes, DeadlineError while the circuit is open.
+        Raises RequestError if no such answer comes, DeadlineError while the circuit is open.
         """
         from tenacity import AsyncRetrying, retry_if_exception
 
@@ -276,7 +277,7 @@ class Session:
         return answer
 
     def _is_over(self, state: RetryCallState) -> bool:
-        """True where no further try fits: a server that asks for more time than there is gets no waiting."""
+        """True if no further try fits: a server that asks for more time than there is gets no waiting."""
         is_last = state.attempt_number > self._server.retries
         return is_last or self._lines.loop.time() + _pause(state) >= self._until
 
@@ -358,7 +359,7 @@ async def _until(over: asyncio.Event, client: httpx.AsyncClient) -> None:
 
 
 async def together(works: Sequence[Awaitable[T]]) -> list[T]:
-    """The results of all; where one fails the others end, too, before its exception is raised."""
+    """The results of all; if one fails, the others end, too, before its exception is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return await asyncio.gather(*tasks)
@@ -428,7 +429,7 @@ def _code_in(content: bytes) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, 0 or more; None where it says nothing readable."""
+    """Seconds that the server asks to wait, 0 or more; None if it says nothing readable."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         try:

@@ -129,7 +129,7 @@ def _recognised(source: Source, carried: Sequence[Path]) -> dict[str, Path]:
         if len(source.wheels) == 1:
             wheels.check(strange[0], missing[0])
         raise ModelFileError(
-            f"{strange[0]} is none of {_expected(source)}: it was altered, cut short or is another release"
+            f"{strange[0]} is not one of {_expected(source)}: it was altered, cut short or is another release"
         )
     lacking = " ".join(wheel.requirement for wheel in missing)
     raise ModelMissingError(

@@ -49,7 +49,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The decoded file; ConfigError where it is missing, unreadable or not TOML."""
+    """The decoded file; ConfigError if it is missing, unreadable or not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -83,7 +83,7 @@ def _from_json(folder: Path) -> Tokenizer:
 
 
 def _named(folder: Path) -> Iterator[str]:
-    """The control tokens that the files beside a tokenizer name."""
+    """The control tokens that the files next to a tokenizer name."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             content = read_object(folder / name)
@@ -106,7 +106,7 @@ def byte_level(metadata: Mapping[str, Any], *, where: Path) -> tokenizers.Tokeni
     if kind != "gpt2" or split not in {*GPT2_SPLITS, "qwen2"}:
         raise ModelFileError(
             f"{where} has a tokenizer of kind {kind!r} that splits like {split!r}, which is not read from "
-            f"GGUF: put the model's {FILENAME} beside it"
+            f"GGUF: put the model's {FILENAME} next to it"
         )
     try:
         tokens: list[str] = list(metadata["tokenizer.ggml.tokens"])

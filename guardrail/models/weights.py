@@ -123,7 +123,7 @@ def _from_gguf(path: Path) -> Weights:
     names = {name: _state_name(name) for name in file.tensors}
     unknown = sorted(name for name, known in names.items() if known is None)
     if unknown:
-        raise ModelFileError(f"{path} holds tensors {unknown[:3]}, which no {_kind(shape)} has")
+        raise ModelFileError(f"{path} holds tensors {unknown[:3]}, which are not part of a {_kind(shape)}")
     tensors = {str(names[name]): stored for name, stored in file.tensors.items()}
     if not shape.tied and (shared := _same_matrix(tensors[_EMBEDDING], tensors[_OUTPUT])) is not None:
         shape = replace(shape, tied=True)
@@ -358,7 +358,7 @@ def _require_tensors(found: Mapping[str, tuple[int, ...]], shape: LlamaShape, *,
             raise ModelFileError(f"{where}: {name} is {found[name]}, expected {size}")
         expected[name] = size
     if strange := sorted(set(found) - set(expected)):
-        raise ModelFileError(f"{where} holds tensors {strange[:3]}, which no {_kind(shape)} has")
+        raise ModelFileError(f"{where} holds tensors {strange[:3]}, which are not part of a {_kind(shape)}")
 
 
 def expected_shapes(shape: LlamaShape) -> dict[str, tuple[int, ...]]:

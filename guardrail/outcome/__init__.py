@@ -110,7 +110,7 @@ class Verdict:
     """What a detector says of one text.
 
     ``scores`` maps each label to 0..1; ``flagged`` is the detector's own decision at its default thresholds;
-    ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true where the
+    ``spans`` are the characters that it holds responsible (may be empty); ``unsupported`` is true if the
     text is mostly unknown to the model, or in a script or language that its manifest does not list.
     ``presets`` says for each preset of a policy that the detector knows whether it flags the text; empty if
     it knows none.
@@ -194,8 +194,8 @@ class Failure:
     """A plug-in that failed, and where its author should look.
 
     ``place`` is the part it plays: ``detector``, ``lexicon``, ``rewriter``, ``embedder`` or ``verifier``.
-    ``error`` is the type of what it raised, ``PluginError`` where it returned what it may not,
-    ``DeadlineError`` where it was late; ``module`` and ``line`` are where it raised, else where it
+    ``error`` is the type of what it raised, ``PluginError`` if it returned what it may not,
+    ``DeadlineError`` if it was late; ``module`` and ``line`` are where it raised, else where it
     is defined, as far as that is known.
     """
 
@@ -221,8 +221,8 @@ class Edit:
 
     ``start`` and ``end`` are offsets into the original text. ``failed_checks`` names the checks that refused
     candidates, and why rungs did not hold (``rewrite:budget``, ``mask:toxic``, a plug-in's failure).
-    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None where nothing was rewritten;
-    ``acceptable`` is what the verifier says of it, None where there is no verifier.
+    ``similarity`` is the cosine (-1..1) of accepted rewrite and original, None if nothing was rewritten;
+    ``acceptable`` is what the verifier says of it, None if there is no verifier.
     ``would`` is what an enforcing policy would do, in monitor mode, where every action is ``passed`` and
     ``after`` equals ``before``; None for a policy that acts. ``rewritten`` then means that the rewriter would
     be asked: whether its rewrite would hold is not known.
@@ -296,7 +296,7 @@ class Outcome:
 
     @property
     def changed(self) -> bool:
-        """True where the text that came out is not the text that went in."""
+        """True if the text that came out is not the text that went in."""
         return self.action is not Action.PASSED
 
     @property

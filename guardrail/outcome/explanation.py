@@ -1,4 +1,4 @@
-"""What was tried for each sentence of a text, kept only where somebody asks for it.
+"""What was tried for each sentence of a text, kept only if somebody asks for it.
 
 It holds candidates that no check let pass, so it is for the eyes of whoever asked: no outcome, log or audit
 holds any of it.
@@ -19,7 +19,7 @@ __all__ = ["Attempt", "Explanation", "Sentence"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One text that was tried in a sentence's place, and what refused it: empty where nothing did.
+    """One text that was tried in a sentence's place, and what refused it: empty if nothing did.
 
     ``similarity`` and ``acceptable`` are those of a rewrite, as for an Edit.
     """
@@ -33,7 +33,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """One segment of a text; ``edit`` is None where it passed.
+    """One segment of a text; ``edit`` is None if it passed.
 
     ``start`` is its offset in the text, in which the spans of ``verdict`` are measured, too.
     """
@@ -58,7 +58,7 @@ class Explanation:
     sentences: tuple[Sentence, ...]
 
     def lines(self) -> Iterator[str]:
-        """The explanation in plain words, texts in quotes with what is no printable character escaped."""
+        """The explanation in plain words, texts in quotes with unprintable characters escaped."""
         for number, sentence in enumerate(self.sentences, start=1):
             yield from _sentence_lines(number, sentence)
         for reason in self.outcome.degraded:
@@ -86,9 +86,9 @@ def _sentence_lines(number: int, sentence: Sentence) -> Iterator[str]:
 
 
 def _result(attempt: Attempt, edit: Edit) -> str:
-    """What became of an attempt, and its figures."""
-    figures = {"similarity": attempt.similarity, "acceptable": attempt.acceptable}
-    shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items() if value is not None)
+    """What became of an attempt, and its metrics."""
+    metrics = {"similarity": attempt.similarity, "acceptable": attempt.acceptable}
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items() if value is not None)
     if attempt.failed_checks:
         result = f"refused: {'; '.join(f'{in_words(name)} ({name})' for name in attempt.failed_checks)}"
     else:

@@ -50,7 +50,7 @@ REASONS = {
     "monitor_overload": "too many texts waited for a verdict in monitor mode, so it was not judged",
     "unsupported_text": "the detector does not know the script or language",
 }
-"""A clause for each name in ``Edit.failed_checks`` and ``Outcome.degraded`` that is no plug-in's failure."""
+"""A clause for each name in ``Edit.failed_checks`` and ``Outcome.degraded``, failures of plug-ins apart."""
 
 PLACES = ("detector", "lexicon", "rewriter", "embedder", "verifier")
 """The parts that a plug-in can play; with one of the endings of ``_FAILURES`` they name its failure."""

@@ -28,7 +28,7 @@ WOULD = {
 
 
 def summarised(outcome: Outcome, *, include_text: bool) -> str:
-    """One line for the text, one for each edit, one where it got no full pass."""
+    """One line for the text, one for each edit, one if it got no full pass."""
     return "\n".join(
         (_headline(outcome), *(_edit_line(edit, include_text=include_text) for edit in outcome.edits))
         + ((f"No full pass: {_listed(outcome.degraded)}.",) if outcome.degraded else ())
@@ -36,7 +36,7 @@ def summarised(outcome: Outcome, *, include_text: bool) -> str:
 
 
 def strongest(verdict: Verdict) -> str:
-    """The label with the highest score, and the score; empty where there are no scores."""
+    """The label with the highest score, and the score; empty if there are no scores."""
     if not verdict.scores:
         return ""
     label, score = max(verdict.scores.items(), key=lambda pair: pair[1])

@@ -137,7 +137,7 @@ def open_base(found: BaseFolder) -> Base:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelFileError(
-                f"{folder} is no causal language model that can be opened: {error}"
+                f"{folder} is not a causal language model that can be opened: {error}"
             ) from error
     model.requires_grad_(False).train(False)
     return Base(model=model, tokenizer=tokenizer, identity=found.identity, folder=folder)

@@ -14,7 +14,7 @@ __all__ = ["candidate_of"]
 ROUNDS = 4
 """Wrappings inside each other that are taken off."""
 SPARE_CHARACTERS = 2000
-"""By how much an answer, thoughts apart, may be longer than four times its text: all else is no rewrite."""
+"""By how much an answer, thoughts apart, may be longer than four times its text."""
 TAIL = 200
 
 _THOUGHT_START = re.compile(r"<(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
@@ -71,7 +71,7 @@ _REFUSED = re.compile(
 
 
 def candidate_of(answer: str, *, text: str) -> str | None:
-    """The rewrite of ``text`` in an answer; None where it has none, or refuses to give one.
+    """The rewrite of ``text`` in an answer; None if it has none, or refuses to give one.
 
     Taken off are, in this order and as often as they are inside each other: thoughts, marks of the end of a
     turn, a preface ("Here is the rewrite:"), a code fence, quotation marks, and comments after the rewrite.
@@ -120,7 +120,7 @@ def _without_preface(answer: str, text: str) -> str:
     if preface is None:
         return answer
     last = re.findall(r"\w+", preface.group())[-1]
-    # "Result: 3 errors" is no preface where the text says "damned result: 3 errors".
+    # "Result: 3 errors" is not a preface if the text says "damned result: 3 errors".
     is_own = re.search(rf"\b{re.escape(last)}\W{{0,4}}:", text, re.IGNORECASE)
     return answer if is_own else answer[preface.end() :]
 

@@ -30,8 +30,6 @@ _CONTROL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a prompt."""
-
     role: str
     content: str
 
@@ -61,7 +59,7 @@ class ChatPrompt:
     def load(cls, path: str | Path | None = None) -> ChatPrompt:
         """The prompt of a file, ``.toml`` or ``.json``; without one the prompt that is made for chat models.
 
-        Raises ConfigError where the file is missing or has another shape, and names it.
+        Raises ConfigError if the file is missing or has another shape, and names it.
         """
         path = DEFAULT if path is None else Path(path).expanduser()
         try:

@@ -85,7 +85,7 @@ class _State:
     def __init__(self, *, cache: Any, logits: Tensor, mask: Tensor | None, positions: Tensor) -> None:
         self.cache = cache  # per layer: keys and values (rows, heads, time, head size)
         self.logits = logits  # (rows, vocabulary)
-        self.mask = mask  # (rows, time), 0 on padding; None where there is no padding
+        self.mask = mask  # (rows, time), 0 on padding; None if there is no padding
         self.positions = positions  # (rows,): of the last token
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Deletes words: the candidate that needs no model, and the closest one where a word was only emphasis."""
+"""Deletes words: the candidate that needs no model, and the closest one if a word was only emphasis."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class LoraRewriter:
     """Proposes neutral versions of segments; safe to call from several threads.
 
     Rewriters made by ``with_adapter`` share the base's weights. While only one of them exists its adapter is
-    merged into the weights; while there are more, each is applied beside them, one batch at a time.
+    merged into the weights; while there are more, each is applied next to them, one batch at a time.
     """
 
     def __init__(self, base: Base, adapter: Adapter, *, decoding: Decoding | None, lexicon: Detector) -> None:
@@ -58,7 +58,7 @@ class LoraRewriter:
         ``decoding`` the temperature from that manifest. The last candidate deletes the words of ``lexicon``,
         by default the shipped one.
 
-        Raises ModelMissingError where the base is not there, ManifestError where adapter and base do not
+        Raises ModelMissingError if the base is not there, ManifestError if adapter and base do not
         belong together, ModelFileError for an adapter that is not plain LoRA, MissingExtraError without torch
         and transformers.
         """
@@ -89,7 +89,7 @@ class LoraRewriter:
         """Up to ``n`` different candidates per segment, the greedy one first; see ``Rewriter.rewrite``.
 
         The last one, if ``n`` is 2 or more, is the segment without its listed words, if it has any and reads
-        well without them. Empty for a segment that is blank, is no valid Unicode, or is longer than
+        well without them. Empty for a segment that is blank, is not valid Unicode, or is longer than
         ``Decoding.prompt_tokens``.
         """
         if n < 1:
@@ -144,7 +144,7 @@ class LoraRewriter:
             ]
 
     def _deletions(self, model: Any, prompts: dict[str, Prompt]) -> Iterator[tuple[str, str]]:
-        """Segments without their listed words, where the model finds every word that is left likely.
+        """Segments without their listed words, if the model finds every word that is left likely.
 
         "You are a complete idiot." would leave "You are a complete.", in which nobody expects the end.
         """

@@ -88,14 +88,19 @@ class OnnxRewriter:
     ) -> OnnxRewriter:
         """A rewriter from an adapter folder and a base folder, both with manifests, every file verified.
 
-        Without ``base_folder`` the base that the adapter's manifest names is taken from the cache, without
-        ``decoding`` the temperature from that manifest. The last candidate deletes the words of ``lexicon``,
-        by default the shipped one. ``threads`` bounds the threads of a pass; by default there are as many as
-        physical cores.
+        Args:
+            adapter_folder: The adapter.
+            base_folder: The base; None: the one that the adapter's manifest names, from the cache.
+            decoding: How candidates are drawn; None: with the temperature of the adapter's manifest.
+            lexicon: Detector whose words the last candidate deletes; None: the shipped one.
+            precision: "int8", or "float32", which writes what torch writes.
+            threads: Maximum threads of a pass; None: as many as physical cores.
 
-        Raises ModelMissingError if the base is not there, ManifestError if adapter and base do not belong
-        together, ModelFileError for an adapter that is not plain LoRA or a base that is neither a plain Llama
-        nor a plain Qwen2.
+        Raises:
+            ModelMissingError: If the base is not there.
+            ManifestError: If adapter and base do not belong together.
+            ModelFileError: For an adapter that is not plain LoRA, or a base that is neither a plain Llama nor
+                a plain Qwen2.
         """
         adapter = read_adapter(adapter_folder)
         found = find_base(adapter.manifest, base_folder)
@@ -117,7 +122,7 @@ class OnnxRewriter:
         """Up to ``n`` different candidates per segment, the greedy one first; see ``Rewriter.rewrite``.
 
         The last one, if ``n`` is 2 or more, is the segment without its listed words, if it has any and reads
-        well without them. Empty for a segment that is blank, is no valid Unicode, or is longer than
+        well without them. Empty for a segment that is blank, is not valid Unicode, or is longer than
         ``Decoding.prompt_tokens``.
         """
         if n < 1:

@@ -20,7 +20,7 @@ _SAME, _MOVED, _CHANGED = range(3)
 _STATES = 3
 KINDS = 2 * _STATES * LETTER_CASES
 """Kinds of tokens: of the source or the candidate; same, moved or changed; by letter case."""
-# Of a common beginning and end so many tokens are read where not all are.
+# Of a common beginning and end so many tokens are read if not all are.
 _CONTEXT = 16
 # Where more tokens than this lie between common beginning and end, all of them count as changed.
 _MAX_ALIGNED = 160
@@ -51,10 +51,10 @@ class _Side:
 def tokens_of_pair(
     tokenizer: Tokenizer, source: str, candidate: str, *, max_tokens: int
 ) -> PairTokens | None:
-    """``[CLS] source [SEP] candidate [SEP]``; None where that is more than ``max_tokens``.
+    """``[CLS] source [SEP] candidate [SEP]``; None if that is more than ``max_tokens``.
 
     Before a pair is too long, the beginning and the end that both texts have in common are left out, but for
-    the tokens next to what differs: nothing can be wrong with them. Letter case is no difference.
+    the tokens next to what differs: nothing can be wrong with them. Letter case does not count.
     """
     old, new = (_side(tokenizer, text) for text in (source, candidate))
     first = common_prefix(old.ids, new.ids)

@@ -29,22 +29,25 @@ MAX_NAME = 200
 class RemoteRewriter:
     """Proposes neutral versions of segments as a chat model writes them; a guard verifies each of them.
 
-    url          the API's address, as its clients take it: ``http://127.0.0.1:8000/v1``
-    model        the model's name there; vLLM serves LoRA adapters under names of their own
-    key_env      the environment variable with the API's key; it is read for each request and kept nowhere
-    prompt       a ChatPrompt, or the file of one; default: the prompt that this package has for chat models
-    parameters   further fields of a request; default: ``temperature`` 0.7 and ``max_tokens`` 512
-    seed         send a seed made of the segment, for servers whose sampling can be repeated
-    max_choices  choices that the server gives in one request, if it refuses to give as many as are asked for;
-                 None: all are asked for at once. What a server leaves out is asked for in further requests
-    concurrency  requests in flight at a time
-    timeout      seconds for one call of ``rewrite``, with all its requests and their retries
-    retries      further tries of a request after status 429 or 5xx, or a connection that broke
-
     Safe to share between threads and in forked processes; it can be pickled, the key is not. The rewriters
     made by ``with_adapter`` share connections, their bound and the circuit.
 
-    Raises ConfigError for a wrong value, naming it, and MissingExtraError without httpx.
+    Args:
+        url: The API's address, as its clients take it: ``http://127.0.0.1:8000/v1``.
+        model: The model's name there; vLLM serves LoRA adapters under names of their own.
+        key_env: The environment variable with the API's key; it is read for each request and kept nowhere.
+        prompt: A ChatPrompt, or the file of one; default: the prompt that this package has for chat models.
+        parameters: Further fields of a request; default: ``temperature`` 0.7 and ``max_tokens`` 512.
+        seed: Send a seed made of the segment, for servers whose sampling can be repeated.
+        max_choices: Choices that the server gives in one request, if it refuses to give as many as are asked
+            for; None: all are asked for at once. What a server leaves out is asked for in further requests.
+        concurrency: Requests in flight at a time.
+        timeout: Seconds for one call of ``rewrite``, with all its requests and their retries.
+        retries: Further tries of a request after status 429 or 5xx, or a connection that broke.
+
+    Raises:
+        ConfigError: For a wrong value; the message names it.
+        MissingExtraError: If httpx is not installed.
     """
 
     def __init__(
@@ -81,9 +84,9 @@ class RemoteRewriter:
     def rewrite(self, segments: Sequence[str], n: int) -> list[list[str]]:
         """Up to ``n`` different candidates per segment, in the server's order; see ``Rewriter.rewrite``.
 
-        Empty for a segment that is blank, no valid Unicode or longer than 4000 characters, and where every
-        answer is empty, unfinished, filtered or a refusal. Raises PluginError where the server fails,
-        DeadlineError where it is late or the circuit is open.
+        Empty for a segment that is blank, no valid Unicode or longer than 4000 characters, and if every
+        answer is empty, unfinished, filtered or a refusal. Raises PluginError if the server fails,
+        DeadlineError if it is late or the circuit is open.
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
@@ -199,7 +202,7 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 def _is_rewritable(segment: str) -> bool:
     try:
         segment.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which is no text
+    except UnicodeEncodeError:  # a lone surrogate, which is not text
         return False
     return bool(segment.strip()) and len(segment) <= MAX_CHARACTERS
 

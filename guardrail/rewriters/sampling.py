@@ -23,10 +23,15 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class Decoding:
     """How candidates are drawn and how much is computed at once.
 
-    temperature, top_k, top_p   of the sampled candidates of ``rewrite``; the first one is greedy
-    length_ratio, spare_tokens  a candidate ends within ``length_ratio * source tokens + spare_tokens``
-    prompt_tokens               a longer prompt gets no candidates
-    rows, batch_tokens          greatest number of candidates, and of their tokens, in one forward pass
+    Args:
+        temperature: Temperature of the sampled candidates of ``rewrite``; the first one is greedy.
+        top_k: Number of likeliest tokens that are sampled from.
+        top_p: Probability mass of the likeliest tokens that are sampled from, 0..1.
+        length_ratio: A candidate ends within ``length_ratio * source tokens + spare_tokens``.
+        spare_tokens: See ``length_ratio``.
+        prompt_tokens: A longer prompt gets no candidates.
+        rows: Maximum number of candidates in one forward pass.
+        batch_tokens: Maximum number of tokens of the candidates in one forward pass.
     """
 
     temperature: float = 1.0

@@ -16,7 +16,7 @@ __all__ = ["LEAST_LIKELY", "Coder", "Wording"]
 
 MAX_CHARACTERS = 4000
 LEAST_LIKELY = 0.15
-"""Probability of its least likely token below which a segment without its listed words is no candidate.
+"""Probability of its least likely token below which a segment without its listed words is not a candidate.
 
 Read off 151 sentences of ParaDetox train: above it nearly all read well, below it most lack a word.
 """
@@ -91,7 +91,7 @@ def _fitted(candidate: str, source: str) -> str:
     """The candidate with the source's capital and full stop: adapters learn from comments without either."""
     if source[:1].isupper():
         candidate = candidate[:1].upper() + candidate[1:]
-    # A mark that stands apart, as tokenised text has it, is no habit worth keeping.
+    # A mark that stands apart, as tokenised text has it, is not a habit worth keeping.
     if source[-1:] in (".", "!", "?") and source[-2:-1].isalnum() and candidate[-1:].isalnum():
         candidate += "?" if source[-1:] == "?" else "."
     return candidate

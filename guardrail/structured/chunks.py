@@ -283,7 +283,7 @@ class _Part:
 
     @property
     def reason(self) -> Any:
-        """Why the choice is over; None while it goes on, whatever stands there."""
+        """Why the choice is over; None while it continues, whatever stands there."""
         reason = _fields(self.choice).get("finish_reason")
         return None if reason in (None, "", "null", False) else reason
 

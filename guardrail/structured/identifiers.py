@@ -61,7 +61,7 @@ _MIXED = 7.0
 _DISGUISE = 9.0
 """The same for tokens that are words if digits stand for letters."""
 _AMONG_RANDOM = 14.0
-"""The same for letters beside or inside random characters of the same kind."""
+"""The same for letters next to or inside random characters of the same kind."""
 
 
 def is_code(value: str) -> bool:
@@ -76,7 +76,7 @@ def is_identifier(value: object) -> bool:
 
 def readings(identifier: str) -> tuple[str, ...]:
     """What a reader finds in it: the identifier as it stands if it is all words, and its words; nothing
-    where it has none.
+    if it has none.
 
     ``call_soYouAgree`` has the words "call so You Agree"; ``call_9kXyQ2vW`` has one alone, "call", which is
     read only if the word list knows it: of a lone word a classifier of sentences can but guess.
@@ -173,7 +173,7 @@ class _Token:
 
     @property
     def is_random(self) -> bool:
-        """True where the token shows that the identifier has random parts."""
+        """True if the token shows that the identifier has random parts."""
         if self.is_plain or self.is_number or len(self.text) < _MIN_EVIDENCE:
             return False
         return self.is_hex or self.gain < self.needed
@@ -219,7 +219,7 @@ class _Surroundings:
         self._sizes = {(len(text), text.islower()) for text in others}
 
     def bits(self, token: _Token) -> float | None:
-        """Bits of a character of the random string that the token may be part of; None where it stands
+        """Bits of a character of the random string that the token may be part of; None if it stands
         by itself."""
         if self._mixed:
             return math.log2(62)
@@ -293,7 +293,7 @@ def _bits(text: str) -> float:
 
 
 def _gain_of_runs(runs: Sequence[str], bits: float) -> float:
-    """What is saved where words, and numbers between them, explain the characters."""
+    """What is saved if words, and numbers between them, explain the characters."""
     gain = -_SWITCH * (len(runs) - 1)
     for run in runs:
         gain += len(run) * bits - (len(run) * math.log2(10) if run.isdigit() else _cost(run))
@@ -301,7 +301,7 @@ def _gain_of_runs(runs: Sequence[str], bits: float) -> float:
 
 
 def _gain_of_disguise(text: str, bits: float) -> float:
-    """What is saved where digits stand for letters in the text."""
+    """What is saved if digits stand for letters in the text."""
     letters = text.translate(_LEET)
     digits = sum(character.isdigit() for character in text)
     if not letters.isalpha() or 2 * digits > len(text) + 1 or not _DISGUISED.fullmatch(text):

@@ -61,9 +61,9 @@ class Task:
         return [outcome for passage, outcome in pairs if passage.prose or outcome.edits or outcome.degraded]
 
     def value(self, outcomes: Sequence[Outcome]) -> Any:
-        """The value to return; the very same object where nothing in it changed.
+        """The value to return; the very same object if nothing in it changed.
 
-        Raises BlockedError under ``block="raise"``, and where a flagged string is no prose and no message.
+        Raises BlockedError under ``block="raise"``, and if a flagged string is neither prose nor a message.
         """
         known: dict[Passage, Outcome] = {}
         for passage, outcome in zip(self._asked, outcomes, strict=True):

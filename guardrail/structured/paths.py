@@ -28,7 +28,7 @@ def parse_paths(declared: Iterable[str]) -> tuple[Path, ...]:
     """The declared paths, taken apart. Raises UsageError for one that is not of the right form.
 
     Names are separated by dots, and ``[]`` stands for every element of a list: ``answer``, ``items[].text``,
-    ``[].text`` where the value itself is a list.
+    ``[].text`` if the value itself is a list.
     """
     if isinstance(declared, str):
         raise UsageError(f"paths must be a list of str, got one str: write paths=[{declared!r}]")

@@ -46,7 +46,7 @@ def read(value: object, paths: Sequence[Path] = ()) -> Reading:
     for path in paths:
         if path not in reader.matched:
             raise UsageError(
-                f"path {path.spelled!r} leads nowhere in a {type(value).__name__}; correct or remove it"
+                f"path {path.spelled!r} does not exist in a {type(value).__name__}; correct or remove it"
             )
     return Reading(root, tuple(reader.passages))
 
@@ -105,7 +105,7 @@ class _Reader:
         self._open: list[int] = []
 
     def read(self, value: Any, at: _At) -> Node | None:
-        """The node of a value; None where it holds no text."""
+        """The node of a value; None if it holds no text."""
         declared = self._arrive(value, at)
         if isinstance(value, Enum):
             return _branch(value, (), [self.read(value.value, _At())])
@@ -127,7 +127,7 @@ class _Reader:
         raise _UnreadableError(value)
 
     def _part(self, part: Any, at: _At, position: int, name: object = None, *, of: Any) -> Node | None:
-        """The node of a part of a value, which is an element where it has no name."""
+        """The node of a part of a value, which is an element if it has no name."""
         try:
             return self.read(part, at)
         except _UnreadableError as error:
@@ -184,7 +184,7 @@ class _Reader:
         return _branch(value, parts, keys, kind)
 
     def _arrive(self, value: object, at: _At) -> bool:
-        """True where a declared path ends at this string."""
+        """True if a declared path ends at this string."""
         for path, left in at.paths:
             if value is None:
                 self.matched.add(path)

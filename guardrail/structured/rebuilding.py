@@ -15,7 +15,7 @@ from guardrail.structured.shapes import CALLS, prose_field
 
 __all__ = ["Rebuilding", "as_before"]
 
-ADVICE = "it stands where text may not be changed: declare its place with paths= to have it rewritten"
+ADVICE = "its text may not be changed there: declare its place with paths= to have it rewritten"
 
 
 def as_before(value: str, text: str) -> str:
@@ -45,7 +45,7 @@ class Rebuilding:
         if isinstance(node, Text):
             return self._text(node)
         for key in node.read_only:
-            self.value(key)  # raises where one is blocked
+            self.value(key)  # raises if one is blocked
         if node.kind is Kind.MESSAGE and self.is_blocked(node):
             changes = self._refused(node)
         else:
@@ -59,7 +59,7 @@ class Rebuilding:
         return with_parts(node.value, changes) if changes else node.value
 
     def is_blocked(self, node: Node) -> bool:
-        """True where any string under a node was blocked."""
+        """True if any string under a node was blocked."""
         found = (self.outcomes[text.index] for text in texts_in(node))
         return any(outcome is not None and outcome.action is Action.BLOCKED for outcome in found)
 
@@ -88,7 +88,7 @@ class Rebuilding:
         return changes
 
     def _refused_text(self, content: Node | None) -> str:
-        """The moderated text with the refusal in it, or after it where something else was blocked."""
+        """The moderated text with the refusal in it, or after it if something else was blocked."""
         refusal = self.policy.refusal
         if not isinstance(content, Text) or not content.prose or self.policy.block == "whole":
             return refusal

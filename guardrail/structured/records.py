@@ -1,6 +1,6 @@
 """Reads and replaces the parts of sequences, sets, dicts, dataclasses, named tuples and pydantic models.
 
-Values that are no records: those without text that a reader sees, and those that show it as one string.
+Values that are not records: those without text that a reader sees, and those that show it as one string.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def elements_of(value: object) -> list[Any] | None:
 def fields_of(value: object) -> Mapping[Any, Any] | None:
     """What a dict, dataclass, named tuple or pydantic model holds, by key or name; None for anything else.
 
-    Attributes that are no fields (private ones, cached properties) are included: they travel with the object.
+    Attributes that are not fields (private ones, cached properties) are included: they go with the object.
     """
     if isinstance(value, dict):
         return value

@@ -41,7 +41,7 @@ class Hanging:
         return self._judge(text)
 
     def release(self) -> None:
-        """Lets all calls go on."""
+        """Lets all calls continue."""
         self._released.set()
 
 

@@ -1,4 +1,4 @@
-"""Raises LawBrokenError, with a small example, where what a guard shows is not what it may show."""
+"""Raises LawBrokenError, with a small example, if what a guard shows is not what it may show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def require_held(
     chunks: list[str] | None = None,
     detector: str | None = None,
 ) -> None:
-    """Raises where what is forbidden was shown, or more than half of it before the end was blocked."""
+    """Raises if what is forbidden was shown, or more than half of it before the end was blocked."""
     start, end = harness.found(text)[0]
     same = alike(text, shown.text)
     if harness.found(shown.text):
@@ -38,7 +38,7 @@ def require_held(
 
 
 def require_equal(name: str, path: str, text: str, shown: Shown, *, chunks: list[str] | None) -> None:
-    """Raises where what was shown is not the text."""
+    """Raises if what was shown is not the text."""
     if shown.text == text and not shown.blocked:
         return
     place = alike(text, shown.text)

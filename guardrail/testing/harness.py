@@ -30,7 +30,7 @@ class LawBrokenError(AssertionError):
 
 
 class NotApplicable(unittest.SkipTest):
-    """A law says nothing of this guard, for example of streams where it has none; pytest skips the test."""
+    """A law says nothing of this guard, for example of streams if it has none; pytest skips the test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,10 @@ CLEAN = (
 class Subject:
     """A guard as its caller sees it.
 
-    check   the text that may be shown in place of a text; an exception blocks it
-    stream  the pieces that may be shown of a text that comes in chunks; an exception ends it;
-            None for a guard without streams
+    Args:
+        check: The text that may be shown in place of a text; an exception blocks it.
+        stream: The pieces that may be shown of a text that comes in chunks; an exception ends it; None for a
+            guard without streams.
     """
 
     check: Callable[[str], str]
@@ -86,13 +87,15 @@ class Subject:
 class Harness:
     """Makes the guard under test. Two methods, ``judge`` and ``guard``, are all that a guard needs.
 
-    samples    texts to try; the defaults have the word "idiot" as what is forbidden
-    pluggable  False for a guard that brings its own detector: laws about detectors do not apply then
-    nonsense   answers of a detector that are nonsense in the guard's own form
-    max_cuts   cuts in two that are tried per text; None: all
-    max_reads  times that a character may be read by the detector, on average, however small the chunks are
-    patience   seconds after which a call is taken to hang
-    size       characters of the smaller text whose time is compared with one of eight times as many
+    Args:
+        samples: Texts to try; the defaults have the word "idiot" as what is forbidden.
+        pluggable: False for a guard that brings its own detector: laws about detectors do not apply then.
+        nonsense: Answers of a detector that are nonsense in the guard's own form.
+        max_cuts: Cuts in two that are tried per text; None: all.
+        max_reads: Times that a character may be read by the detector, on average, however small the chunks
+            are.
+        patience: Seconds after which a call is taken to hang.
+        size: Characters of the smaller text whose time is compared with one of eight times as many.
     """
 
     samples: Samples = Samples.around("idiot")
@@ -123,7 +126,7 @@ def from_async(
 
     async def feed(chunks: Iterable[str]) -> AsyncIterator[str]:
         for chunk in chunks:
-            await asyncio.sleep(0)  # lets the guard's other tasks go on, as a network does
+            await asyncio.sleep(0)  # lets the guard's other tasks run, as a network does
             yield chunk
 
     def run(chunks: Iterator[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The laws of a guard, each a function that raises LawBrokenError with an example where a guard breaks it."""
+"""The laws of a guard, each a function that raises LawBrokenError with an example if a guard breaks it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Shown:
 
     @property
     def blocked(self) -> bool:
-        """True where an error ended it."""
+        """True if an error ended it."""
         return self.error is not None
 
 

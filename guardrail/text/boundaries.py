@@ -120,7 +120,7 @@ def closing_fence(text: str, at: int, fence: Fence, *, final: bool) -> int | Non
 
 
 def ends_sentence(text: str, at: int, end: int, *, start: int, final: bool) -> bool:
-    """True where ``text[at:end]``, a SENTENCE_RUN, ends a sentence of the segment at ``start``."""
+    """True if ``text[at:end]``, a SENTENCE_RUN, ends a sentence of the segment at ``start``."""
     run = text[at:end]
     if not _DENSE_ENDS.isdisjoint(run) or end == len(text):
         return True
@@ -180,7 +180,7 @@ def last_resort(text: str, start: int, limit: int) -> int:
 
 
 def _joined(text: str, cut: int, *, start: int) -> bool:
-    """True where the characters on both sides of ``cut`` are shown as one."""
+    """True if the characters on both sides of ``cut`` are shown as one."""
     before, after = text[cut - 1], text[cut]
     if before + after == "\r\n" or "\u200d" in (before, after):
         return True

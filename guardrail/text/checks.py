@@ -34,7 +34,7 @@ class Proposal:
     ``spans`` are the toxic characters of ``source``; ``similarity`` is the cosine (-1..1) of the two;
     ``flagged`` and ``listed`` say whether the classifier and the lexicon find the candidate toxic.
     ``likelihood`` is the candidate's log-probability per word less that of the source, ``acceptable`` the
-    verifier's probability that a reader accepts it; None where nobody told. ``lossy`` is true for a source
+    verifier's probability that a reader accepts it; None if nobody told. ``lossy`` is true for a source
     that nothing civil can carry, of which only the stance has to stay.
     """
 
@@ -55,7 +55,7 @@ class Proposal:
 
 
 class Check(NamedTuple):
-    """A name for reports, and a function that is true where it refuses a proposal.
+    """A name for reports, and a function that is true if it refuses a proposal.
 
     ``of_facts`` is true for what a lossy rewrite may leave out.
     """
@@ -66,7 +66,7 @@ class Check(NamedTuple):
 
 
 def failed(proposal: Proposal, policy: Policy) -> tuple[str, ...]:
-    """The names of the checks that refuse the candidate, in fixed order; empty where it may be shown."""
+    """The names of the checks that refuse the candidate, in fixed order; empty if it may be shown."""
     return tuple(
         check.name
         for check in CHECKS
@@ -168,7 +168,7 @@ def _changes(kind: str, *, even_toxic: bool = False) -> Callable[[Proposal, Poli
 
 
 def _number(proposal: Proposal, policy: Policy) -> bool:
-    """Numbers are compared by value, and by unit where both texts have one: "45-minute", "45 minutes"."""
+    """Numbers are compared by value, and by unit if both texts have one: "45-minute", "45 minutes"."""
     present = find("number", proposal.source)
     required = Counter(_value(item) for item in present if not _touches(item, proposal.spans))
     found = find("number", proposal.candidate)
@@ -235,7 +235,7 @@ def _is_symbol(character: str) -> bool:
 
 
 def _letters(text: str) -> str:
-    """Letters and digits alone, without case; the text itself where it has none."""
+    """Letters and digits alone, without case; the text itself if it has none."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(character for character in folded if character.isalnum()) or text.strip()
 

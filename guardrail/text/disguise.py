@@ -21,7 +21,7 @@ _MIN_WORD = 3
 
 
 def debris(candidate: str, source: str) -> bool:
-    """True where the candidate has a new word in disguise, or one that reads as English."""
+    """True if the candidate has a new word in disguise, or one that reads as English."""
     known = set(_TOKEN.findall(source.casefold()))
     for written in _TOKEN.findall(candidate):
         token = written.strip("*_~!'’-").casefold()

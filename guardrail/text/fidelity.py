@@ -1,7 +1,7 @@
 """How faithful a rewrite is, read off its words: what was lost, gained, turned round or filled with nothing.
 
 Source and candidate are aligned. What the toxic spans touch may change freely, all else has to stay. Where
-the whole sentence was rewritten, and where there are no spans, the bounds are wide: a model has to judge.
+the whole sentence was rewritten, and if there are no spans, the bounds are wide: a model has to judge.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def has_insult(self) -> bool:
-        """True where the spans hold more than words of grammar: else they do not say what is toxic."""
+        """True if the spans hold more than words of grammar: else they do not say what is toxic."""
         return any(self.source[i].content for i in self.toxic)
 
     @property
@@ -175,7 +175,7 @@ _UNREAL = frozenset((modal, verb) for modal in ("would", "could", "might") for v
 
 
 def _is_insult(comparison: Comparison, stretch: Stretch) -> bool:
-    """True where a toxic word says something, and is not there for emphasis alone.
+    """True if a toxic word says something, and is not there for emphasis alone.
 
     "Fuck off" and "don't give a fuck" say it.
     """
@@ -249,7 +249,7 @@ def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
 
 
 def is_turned(comparison: Comparison) -> bool:
-    """True where a word became its opposite without a negation that makes up for it."""
+    """True if a word became its opposite without a negation that makes up for it."""
     is_anew = not comparison.has_insult and len(comparison.lost) > EDITED * len(comparison.kept)
     table = opinions()
     old_words, new_words = _folded(comparison.source), _folded(comparison.candidate)
@@ -268,7 +268,7 @@ def is_turned(comparison: Comparison) -> bool:
 
 
 def _has_opposites(comparison: Comparison, old: Sequence[Word], new: Sequence[Word]) -> bool:
-    """True where a stem of ``new`` that the source lacks is the opposite of one that the candidate lacks."""
+    """True if a stem of ``new`` that the source lacks is the opposite of one that the candidate lacks."""
     stems = opinions().stems
     lost = {word.key for word in old} - {word.key for word in comparison.candidate}
     gained = {word.key for word in new} - {word.key for word in comparison.source}
@@ -289,7 +289,7 @@ _WISHES = word_set(
 
 
 def is_praised(comparison: Comparison) -> bool:
-    """True where praise stands in a toxic word's place: "disgusting" became "good"."""
+    """True if praise stands in a toxic word's place: "disgusting" became "good"."""
     praise = opinions().praise
     known = _folded(comparison.source)
     insults = [comparison.source[i].text.casefold() for i in comparison.toxic]
@@ -310,7 +310,7 @@ def is_praised(comparison: Comparison) -> bool:
 
 
 def is_blamed(comparison: Comparison) -> bool:
-    """True where rough words praise ("that solo was filthy"), and the candidate takes them for blame."""
+    """True if rough words praise ("that solo was filthy"), and the candidate takes them for blame."""
     table = opinions()
     rough = [comparison.source[i].text.casefold() for i in comparison.toxic]
     rest = [word for i, word in enumerate(comparison.source) if i not in comparison.toxic]
@@ -345,7 +345,7 @@ _STAND_IN = re.compile(
 
 
 def stands_in(candidate: str, source: str) -> bool:
-    """True where an insult became "a bad person" or "not a person", or what is left of "a complete idiot"."""
+    """True if an insult became "a bad person" or "not a person", or what is left of "a complete idiot"."""
     known = source.casefold()
     return any(
         match.group() not in known and not _is_kept_person(match, known)
@@ -354,7 +354,7 @@ def stands_in(candidate: str, source: str) -> bool:
 
 
 def _is_kept_person(match: re.Match[str], known: str) -> bool:
-    """True where the source has the person too ("that nasty woman") or pities them ("the poor sod")."""
+    """True if the source has the person too ("that nasty woman") or pities them ("the poor sod")."""
     judged, noun = match["judged"], match["noun"]
     if judged is None or _NOTHING.match(judged):
         return False
@@ -373,7 +373,7 @@ _STILL_CONDITIONS = word_set(
 
 
 def is_unconditional(comparison: Comparison) -> bool:
-    """True where what stood behind an "if" is said outright: "You think so"."""
+    """True if what stood behind an "if" is said outright: "You think so"."""
     folded = _folded(comparison.candidate)
     if (
         not comparison.has_insult
@@ -403,7 +403,7 @@ _PERSONS = {
 
 
 def person_changed(comparison: Comparison) -> bool:
-    """True where a word that was kept belongs to another person: "your memo", "our memo"."""
+    """True if a word that was kept belongs to another person: "your memo", "our memo"."""
     before, after = _owned(comparison.source), _owned(comparison.candidate)
     return any(key in before and not before[key] & after[key] for key in after)
 
@@ -434,7 +434,7 @@ _BETWEEN = word_set(
 
 
 def is_gutted(comparison: Comparison, *, similarity: float) -> bool:
-    """True where more was left out than was put in another way."""
+    """True if more was left out than was put in another way."""
     lost, gained, kept = len(comparison.lost), len(comparison.gained), len(comparison.kept)
     if not comparison.has_insult or lost - gained < MIN_GUTTED:
         return False
@@ -457,7 +457,7 @@ def _is_fact(word: Word) -> bool:
 
 
 def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
-    """True where the candidate says what nothing in the source stands for."""
+    """True if the candidate says what nothing in the source stands for."""
     lost, gained = len(comparison.lost), len(comparison.gained)
     insults = sum(comparison.source[i].content for i in comparison.toxic)
     if gained - lost - insults >= MIN_INVENTED:
@@ -467,7 +467,7 @@ def is_invented(comparison: Comparison, source: str, candidate: str) -> bool:
 
 
 def _is_aside(comparison: Comparison, candidate: str) -> bool:
-    """True where a sentence of the candidate has nothing in it of the source."""
+    """True if a sentence of the candidate has nothing in it of the source."""
     known = {word.key for word in comparison.source}
     for part in _SENTENCE.findall(candidate)[1:]:
         words = words_of(part)
@@ -482,7 +482,7 @@ _SENTENCE = re.compile(r"[^.!?;\s][^.!?;]*")
 
 
 def is_hollow(candidate: str, source: str) -> bool:
-    """True where a word is missing that the grammar wants: "a bad written by", "run by."."""
+    """True if a word is missing that the grammar wants: "a bad written by", "run by."."""
     holes, before = (sum(1 for _ in _HOLE.finditer(text.casefold())) for text in (candidate, source))
     return holes > before
 

@@ -172,7 +172,7 @@ def _masked(text: str, words: Sequence[Span], *, template: str | None) -> str:
 
 
 def _is_adjacent(gap: str) -> bool:
-    """True where what separates two masked words can go with them: blanks, or one mark as in "i.d.i.o.t"."""
+    """True if what separates two masked words can go with them: blanks, or one mark as in "i.d.i.o.t"."""
     return "\n" not in gap and "\r" not in gap and (not gap.strip() or len(gap) == 1)
 
 

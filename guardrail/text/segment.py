@@ -44,7 +44,7 @@ class Segment:
 
     ``start`` is the offset of ``text`` in the whole; the next segment starts at ``end``. ``core`` is the part
     of ``text`` that is judged and rewritten, offsets relative to ``text``: white space at both ends and the
-    markers that open a line are left out. It is empty where there is nothing to judge. ``kind`` is ``code``
+    markers that open a line are left out. It is empty if there is nothing to judge. ``kind`` is ``code``
     for the lines of a fenced code block, which are judged and never rewritten.
     """
 
@@ -121,7 +121,7 @@ class Segmenter:
         return segments
 
     def _take(self, cut: int) -> Segment:
-        """The segment from the current start to ``cut``; reading goes on behind it."""
+        """The segment from the current start to ``cut``; reading continues behind it."""
         text = self._buffer[self._start : cut]
         if self._kind == "code":
             core = trimmed(text)
@@ -193,7 +193,7 @@ class Segmenter:
         self._scan = end
 
     def _is_long_enough(self, end: int) -> bool:
-        """True where a core that ended at ``end`` would have ``segment_min`` characters."""
+        """True if a core that ended at ``end`` would have ``segment_min`` characters."""
         if end - self._lead < self._min:
             return False
         # One character more, because a marker such as "1." is one only if white space follows.

@@ -38,7 +38,7 @@ def wrap(function: F, *, by: Moderator, paths: Sequence[str] = ()) -> F:
     """
     parse_paths(paths)
     if isinstance(function, (staticmethod, classmethod)):
-        # Under the descriptor's own decorator, so that binding goes on as before.
+        # Under the descriptor's own decorator, so that binding works as before.
         return type(function)(wrap(function.__func__, by=by, paths=paths))
     target = function if inspect.isroutine(function) or isinstance(function, functools.partial) else None
     target = target or getattr(function, "__call__", None)  # noqa: B004  # its method is judged
@@ -110,7 +110,7 @@ async def _awaited(result: Awaitable[Any], by: Moderator, paths: Sequence[str]) 
 
 
 def _chunks_of(result: Any, by: Moderator) -> Stream | AsyncStream | None:
-    """The moderated chunks of what can be iterated and is no value itself; None for a value."""
+    """The moderated chunks of what can be iterated and is not a value itself; None for a value."""
     if is_value(result):
         return None
     is_plain, is_asynchronous = isinstance(result, Iterable), isinstance(result, AsyncIterable)

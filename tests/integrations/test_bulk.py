@@ -101,8 +101,8 @@ def test_a_line_keeps_its_manner_of_escaping(tmp_path: Path) -> None:
         (b'["text"]', "expected a JSON object, got list"),
         (b'{"body": "x"}', "no field 'text'"),
         (b'{"text": null}', "field 'text' must be a string, got NoneType"),
-        (b'{"text": "hidden moron", "text": "fine"}', "field 'text' is there 2 times"),
-        (b'{"te\\u0078t": "hidden moron", "text": "fine"}', "field 'text' is there 2 times"),
+        (b'{"text": "hidden moron", "text": "fine"}', "field 'text' appears 2 times"),
+        (b'{"te\\u0078t": "hidden moron", "text": "fine"}', "field 'text' appears 2 times"),
         (b"[" * 100_000, "not usable JSON"),
     ],
 )
@@ -211,8 +211,8 @@ def test_a_missing_column_is_an_error_that_names_those_that_exist(tmp_path: Path
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"1,2,3\n", "3 columns where the header has 2"),
-        (b"1\n", "1 columns where the header has 2"),
+        (b"1,2,3\n", "3 columns, and the header has 2"),
+        (b"1\n", "1 columns, and the header has 2"),
         (b"1,\xff moron\n", "the text is not UTF-8"),
         (b'1,"a"b\n', "not CSV"),
         (b'1,"never closed\n2,x\n', "unterminated quoted field: 2 lines"),
@@ -430,14 +430,14 @@ def test_an_output_that_is_there_already_is_not_overwritten_unasked(tmp_path: Pa
     source, expected, _ = many_rows(tmp_path, "jsonl", 20)
     target = tmp_path / "out.jsonl"
     target.write_bytes(b"earlier work\n")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         Job(source=source, target=target).run(guard())
     assert target.read_bytes() == b"earlier work\n"
     with pytest.raises(UsageError, match="same file"):
         Job(source=source, target=tmp_path / "." / "in.jsonl", overwrite=True).run(guard())
     Job(source=source, target=target, overwrite=True).run(guard())
     assert target.read_bytes() == expected
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         Job(source=source, target=target).run(guard())
 
 

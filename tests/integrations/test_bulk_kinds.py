@@ -100,9 +100,9 @@ def test_a_compressed_file_that_is_cut_or_damaged_is_an_error(tmp_path: Path, su
     whole = packed(content, suffix)
     path = tmp_path / f"in.jsonl{suffix}"
     for written, reason in [
-        (whole[:-3], "is cut: its compressed content ends too early"),
+        (whole[:-3], "is truncated: its compressed content ends early"),
         (content, "is damaged, or not compressed as its name says"),
-        (whole[:20] + bytes(20) + whole[40:], "is damaged|is cut"),
+        (whole[:20] + bytes(20) + whole[40:], "is damaged|is truncated"),
     ]:
         path.write_bytes(written)
         with pytest.raises(UsageError, match=reason):
@@ -273,8 +273,8 @@ def test_a_name_with_dots_in_it_is_still_a_name(tmp_path: Path) -> None:
         ('{"a": "text"}', "no field 'a.b.0'"),
         ('{"a": {"b": [1]}}', "field 'a.b.0' must be a string, got int"),
         ('{"a": {"b": ["x"]}, "a.b.0": "moron"}', "as a field and as a path"),
-        ('{"a": {"b": ["moron"], "b": ["x"]}}', "field 'a.b.0' is there 2 times"),
-        ('{"a": {"b": ["moron"]}, "a": {"b": ["x"]}}', "field 'a.b.0' is there 2 times"),
+        ('{"a": {"b": ["moron"], "b": ["x"]}}', "field 'a.b.0' appears 2 times"),
+        ('{"a": {"b": ["moron"]}, "a": {"b": ["x"]}}', "field 'a.b.0' appears 2 times"),
     ],
 )
 def test_a_row_without_one_text_at_the_path_is_set_aside(tmp_path: Path, line: str, reason: str) -> None:

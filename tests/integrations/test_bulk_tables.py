@@ -198,7 +198,7 @@ def test_a_row_without_text_goes_to_a_file_of_its_own_with_the_reason(tmp_path: 
     bytes_row, null_row = bad_rows(tmp_path)
     assert (bytes_row["line"], null_row["line"]) == (2, 3)
     assert bytes_row["error"] == "the text is not UTF-8 at byte 0"
-    assert null_row["error"] == "no text: 'text' is null or not there"
+    assert null_row["error"] == "no text: 'text' is null or missing"
     assert json.loads(null_row["source"]) == {"n": 2, "text": None}
 
 
@@ -226,7 +226,7 @@ def test_what_was_done_goes_into_a_column_on_request(tmp_path: Path) -> None:
         ("payload.body", "column 'payload' has no 'body' in it"),
         ("comments.body", "column 'comments' has no 'body' in it"),
         ("payload", "column 'payload' is of type struct"),
-        ("a.b", "'a.b' is there 2 times: as a column and as a path"),
+        ("a.b", "'a.b' appears 2 times: as a column and as a path"),
     ],
 )
 def test_a_column_that_holds_no_text_is_an_error_at_once(tmp_path: Path, field: str, reason: str) -> None:
@@ -239,7 +239,7 @@ def test_a_column_that_holds_no_text_is_an_error_at_once(tmp_path: Path, field: 
 def test_a_file_that_is_no_table_is_an_error_in_one_line(tmp_path: Path) -> None:
     whole = as_bytes(many_types(), "parquet")
     for content in (b"", b'{"text": "x"}\n', whole[:-9]):
-        with pytest.raises(UsageError, match="cannot be read as Parquet: it is cut, damaged"):
+        with pytest.raises(UsageError, match="cannot be read as Parquet: it is truncated, damaged"):
             filtered(tmp_path, content)
     with pytest.raises(UsageError, match="cannot be read as Arrow"):
         filtered(tmp_path, whole, kind="arrow")
@@ -309,7 +309,7 @@ def test_a_job_that_stops_while_the_table_is_written_leaves_the_earlier_one_and_
     summary = Job(source=source, target=target).run(guard())
     assert summary.resumed == 60
     assert as_table(target.read_bytes()).to_pylist() == expected
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         Job(source=source, target=target).run(guard())
 
 
@@ -388,7 +388,7 @@ def test_detect_adds_a_column_of_verdicts(run: Run, tmp_path: Path) -> None:
     assert (toxic["flagged"], toxic["scores"], toxic["unsupported"]) == (True, [("toxicity", 0.9)], False)
     assert toxic["spans"] == [[TOXIC.index("moron"), TOXIC.index("moron") + 5]]
     (missing,) = bad_rows(tmp_path)
-    assert (missing["line"], missing["error"]) == (3, "no text: 'text' is null or not there")
+    assert (missing["line"], missing["error"]) == (3, "no text: 'text' is null or missing")
     again = run(["detect", str(target), str(tmp_path / "more.parquet")])
     assert (again.exit_code, "there is a column 'verdict' already" in again.stderr) == (2, True)
     nested = run(["detect", str(source), str(target), "--field", "payload.text", "--overwrite"])

@@ -211,7 +211,7 @@ def test_the_command_judges_a_folder_and_sums_up(
     assert (tmp_path / "out" / "a-000000.jsonl").read_text(encoding="utf-8") == f'{{"text": "{MENDED}"}}\n'
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
-    assert "is there already: choose another, or remove it" in again.stderr
+    assert "already exists: choose another, or remove it" in again.stderr
 
 
 def test_a_dataset_of_ray_data_is_moderated_row_by_row(cluster: str) -> None:
@@ -325,7 +325,7 @@ def test_outputs_of_different_parts_have_different_names(name: str) -> None:
         ({"target": "in"}, "must be apart"),
         ({"source": "nowhere"}, "there is no file there"),
         ({"source": "odd://bucket"}, "cannot open odd://bucket"),
-        ({"target": "full"}, "is there already"),
+        ({"target": "full"}, "already exists"),
         ({"source": "mixed"}, "cannot infer the format of README"),
     ],
 )

@@ -255,7 +255,7 @@ def test_detect_does_not_overwrite_an_output_unasked(run: Run, tmp_path: Path) -
     source = write(tmp_path / "in.jsonl", [{"text": CLEAN}])
     (tmp_path / "out.jsonl").write_bytes(b"earlier work\n")
     result = run(["detect", str(source), str(tmp_path / "out.jsonl")])
-    assert (result.exit_code, "is there already" in result.stderr) == (2, True)
+    assert (result.exit_code, "already exists" in result.stderr) == (2, True)
     assert (tmp_path / "out.jsonl").read_bytes() == b"earlier work\n"
 
 

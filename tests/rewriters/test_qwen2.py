@@ -188,7 +188,7 @@ def test_without_the_chosen_base_the_guard_says_which_command_fetches_it() -> No
     ("name", "message"),
     [
         ("minilm-l6-v2", r"has no adapter in this package; there are adapters for \['smollm2.*'tiny'\]"),
-        ("nonsense", "is no base that this package knows"),
+        ("nonsense", "is not a base that this package knows"),
     ],
 )
 def test_a_name_without_an_adapter_is_an_error_that_lists_those_with_one(name: str, message: str) -> None:
@@ -208,7 +208,7 @@ def test_the_base_is_named_in_the_environment_and_in_a_file(name: str, tmp_path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[rewriter]\nbase = "nonsense"', r"\[rewriter\] base: 'nonsense' is no base"),
+        ('[rewriter]\nbase = "nonsense"', r"\[rewriter\] base: 'nonsense' is not a base"),
         ('[rewriter]\nbase = "tiny"\nmodel = "x"', "leave one out"),
         ('[rewriter]\nbase = "tiny"\n[models]\nrewriter = "none"', "leave one out"),
     ],

@@ -67,7 +67,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.csv", f"a,b\n1,2\n{SECRET}\n", "row 3: 1 columns where the header has 2"),
+        ("rows.csv", f"a,b\n1,2\n{SECRET}\n", "row 3: 1 columns, and the header has 2"),
         ("rows.csv", f'a,b\n"{SECRET}', "row 2: unterminated quoted field: 1 lines"),
         ("rows.csv", f"a,a\n{SECRET},2\n", "two columns have the same name"),
         ("rows.csv", "a,b\n", "holds no rows"),

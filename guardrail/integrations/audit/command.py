@@ -25,7 +25,7 @@ audit_app = typer.Typer(no_args_is_help=True, help="What was recorded of interve
 
 @audit_app.command()
 def export(
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines; must not be there yet.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines; must not exist yet.")],
     *,
     audit: AuditOption = None,
     config: ConfigOption = None,
@@ -64,7 +64,7 @@ def suggest(
     *,
     precision: Annotated[
         float | None,
-        typer.Option(help="The share of flagged texts that shall be rightly flagged; 0.9 if omitted."),
+        typer.Option(help="The share of flagged texts that must be rightly flagged; 0.9 if omitted."),
     ] = None,
     false_alarms: Annotated[
         float | None, typer.Option(help="Or the share of flagged texts that may be false alarms.")

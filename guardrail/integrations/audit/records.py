@@ -41,8 +41,8 @@ class Query:
     ``label`` asks for a score of at least ``least`` under that label. ``since`` is included, ``until`` is
     not. ``mode`` is ``monitored`` for what was judged in monitor mode, where nothing is done. ``policy`` is
     the digest or the name of a policy. ``model`` is a part of the identity of detector, lexicon or rewriter.
-    ``review`` is ``open`` where nobody has decided. ``text`` is a part of a text before, after or corrected,
-    in capitals or not, or a whole segment even where texts are not kept (by its HMAC), or ``#`` and a number.
+    ``review`` is ``open`` if nobody has decided. ``text`` is a part of a text before, after or corrected,
+    in capitals or not, or a whole segment even if texts are not kept (by its HMAC), or ``#`` and a number.
     ``before`` is the ``next`` of an earlier page; the newest come first.
     """
 
@@ -74,7 +74,7 @@ class Record:
     Of a ``monitored`` one, ``action`` is what an enforcing policy would have done.
 
     ``confirmed`` names the checks that refuse the correction, which its reviewer confirmed all the same; None
-    where nothing was checked.
+    if nothing was checked.
     """
 
     id: int
@@ -166,7 +166,7 @@ def records_of(database: Database, numbers: Collection[int]) -> list[Record]:
 
 
 def record_of(database: Database, number: int) -> Record:
-    """One record; UsageError where there is none."""
+    """One record; UsageError if there is none."""
     found = records_of(database, [number])
     if not found:
         raise UsageError(f"the audit has no intervention {number}")

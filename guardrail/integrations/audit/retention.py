@@ -1,4 +1,4 @@
-"""Removes what an audit has kept for long enough, some rows at a time, so that writers go on."""
+"""Removes what an audit has kept for long enough, some rows at a time, so that writers can continue."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def decide(
 
     A correction passes the checks that ``guard``, or the default guard, makes of a rewrite. One that fails
     raises RefusedCorrectionError, unless ``confirmed`` names every check that refuses it; that is recorded.
-    Raises UsageError where nothing can be learned from it: a text that is not kept, an accepted text that is
+    Raises UsageError if nothing can be learned from it: a text that is not kept, an accepted text that is
     not a rewrite (in monitor mode any may be accepted, as rightly flagged), a correction that is empty,
     overlong or equal to the original, and a degraded text that is rejected.
     """

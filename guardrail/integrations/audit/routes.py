@@ -187,7 +187,7 @@ def _in_utc(moment: datetime | None) -> datetime | None:
 
 
 def _shown(record: Record) -> dict[str, Any]:
-    """A record as JSON, with its reasons in plain words beside their names."""
+    """A record as JSON, with its reasons in plain words next to their names."""
     row = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in asdict(record).items()

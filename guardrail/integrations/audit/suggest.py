@@ -42,7 +42,6 @@ class Reviewed:
 
     @property
     def score(self) -> float:
-        """The highest score."""
         return max(self.scores.values())
 
 
@@ -100,7 +99,6 @@ class Suggestions:
     together: Suggestion
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
         return asdict(self)
 
     @property
@@ -122,7 +120,7 @@ def wanted_precision(precision: float | None, *, false_alarms: float | None) -> 
 
 
 def suggested(database: Database, *, precision: float, min_reviews: int = 30) -> Suggestions:
-    """Thresholds with at least this precision and the fewest misses; UsageError if the reviews do not do."""
+    """Thresholds with at least this precision and the fewest misses; UsageError if there is none."""
     by_detector = _reviewed(database)
     detector, reviewed = next(iter(by_detector.items()), ("", []))
     if len(reviewed) < min_reviews:

@@ -19,7 +19,7 @@ NON_PROSE_KEYS = frozenset(
         *("language", "media_type", "mime_type", "object", "role", "signature", "status", "type", "url"),
     }
 )
-"""Keys of strings that are no prose; they are judged as they are and never rewritten. Any other string is
+"""Keys of strings that are not prose; they are judged as they are and never rewritten. Any other string is
 prose, however the provider names its key, so that no text escapes by being spread over several deltas."""
 
 MAX_DEPTH = 16

@@ -178,7 +178,7 @@ class Moderator:
 
 
 class PlainModerator(Moderator):
-    """The same where there is no event loop, for answers in events: nothing that is awaited ever waits."""
+    """The same if there is no event loop, for answers in events: nothing that is awaited ever waits."""
 
     def __init__(
         self, guard: Guard, *, on_outcome: Callable[[Outcome, Policy], object] | None = None
@@ -187,7 +187,6 @@ class PlainModerator(Moderator):
         self._adapter = SyncGuardAdapter(self.guard)
 
     def pushed(self) -> PushedText:
-        """As Moderator has it."""
         return cast("PushedText", SyncGuardAdapter(self._segmentwise).push_stream())
 
     async def _judged(self, text: str) -> Outcome:

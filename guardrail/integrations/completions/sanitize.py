@@ -47,7 +47,7 @@ def only_numbers(value: object, *, clean: Container[str]) -> Any:
 def without_text(value: object, *, clean: Container[str]) -> Any:
     """The value without any text: clean identifiers and packed numbers stay, other strings are null.
 
-    For answers that are no generated text: lists of models, scores, embeddings (base64 of 32-bit floats).
+    For answers that are not generated text: lists of models, scores, embeddings (base64 of 32-bit floats).
     """
     if isinstance(value, dict):
         return {key: without_text(item, clean=clean) for key, item in value.items() if key in clean}

@@ -123,11 +123,9 @@ class ProseEvents(EventText):
 
     @property
     def blocked(self) -> bool:
-        """As EventText has it."""
         return self._voice.blocked
 
     async def feed(self, event: JsonObject, text: str) -> None:
-        """As EventText has it."""
         if self._voice.speaking not in (None, self):  # what came before is judged before what comes now
             await self._voice.speaking.finish()
         self._voice.speaking = self
@@ -139,7 +137,6 @@ class ProseEvents(EventText):
         await self._moderate(text)
 
     async def accompany(self, event: JsonObject) -> None:
-        """As EventText has it."""
         if self._is_same:
             self._beside.append(event)
             self._waiting.append((event, ""))
@@ -172,7 +169,7 @@ class ProseEvents(EventText):
             await self._emit(self._cut(self._frame, piece))
 
     def _is_next(self, piece: str) -> bool:
-        """True if the waiting texts go on with the piece."""
+        """True if the waiting texts continue with the piece."""
         start, found = self._released, 0
         for _, text in self._waiting:
             if start >= len(text):
@@ -225,20 +222,16 @@ class HeldDocument(EventText):
 
     @property
     def blocked(self) -> bool:
-        """As EventText has it."""
         return not self._is_clean
 
     async def feed(self, event: JsonObject, text: str) -> None:
-        """As EventText has it."""
         self.given += text
         self._waiting.append(event)
 
     async def accompany(self, event: JsonObject) -> None:
-        """As EventText has it."""
         self._waiting.append(event)
 
     async def finish(self) -> None:
-        """As EventText has it."""
         self._is_clean = await is_clean_document([ContentPart("", ((),), (self.given,))], self._moderator)
         waiting, self._waiting = self._waiting, []
         if self._is_clean:

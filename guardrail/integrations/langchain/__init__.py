@@ -1,7 +1,7 @@
 """LangChain and LangGraph: moderated runnables, chat models and agents (extra ``langchain``).
 
-    wrap(guard, runnable)     a chat model stays a chat model, any other runnable stays a runnable
-    DetoxMiddleware(guard)    for ``langchain.agents.create_agent``
+- ``wrap(guard, runnable)``: a chat model stays a chat model, any other runnable stays a runnable.
+- ``DetoxMiddleware(guard)``: for ``langchain.agents.create_agent``.
 
 Moderation sits below the callbacks: tracers, ``astream_events`` and every stream mode of LangGraph get what
 the guard released. What is not in its hands: exceptions of the wrapped runnable, which may quote text;

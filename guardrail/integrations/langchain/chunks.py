@@ -31,10 +31,10 @@ HELD = ("additional_kwargs", "tool_calls", "invalid_tool_calls", "tool_call_chun
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Prose that goes on as a stream.
+    """Prose that continues as a stream.
 
     ``key`` tells blocks apart. ``chunk`` is what the words came in, emptied; ``block`` and ``slot`` are the
-    block's identity and the name of its prose, None where the content is a str.
+    block's identity and the name of its prose, None if the content is a str.
     """
 
     text: str = field(repr=False)
@@ -53,7 +53,7 @@ class Words:
 class Metadata:
     """Identity, usage and metadata, which go out once.
 
-    ``beside`` is true where they came with words, ``shown`` is false where there is nothing but identity.
+    ``beside`` is true if they came with words, ``shown`` is false if there is nothing but identity.
     """
 
     chunk: BaseMessageChunk = field(repr=False)

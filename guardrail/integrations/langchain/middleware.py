@@ -30,8 +30,9 @@ class DetoxMiddleware(AgentMiddleware[Any, Any, Any]):
     ``structured_response``. A message that another middleware put in the place of the model's is moderated
     after the model. Give it last, so that it wraps the model that the others chose.
 
-    guard   who moderates; the default guard if omitted
-    paths   where in a message prose is besides its content, such as ``tool_calls[].args.text``
+    Args:
+        guard: Who moderates; the default guard if omitted.
+        paths: Where in a message prose is besides its content, such as ``tool_calls[].args.text``.
     """
 
     def __init__(self, guard: Guard | None = None, *, paths: Sequence[str] = ()) -> None:
@@ -90,7 +91,7 @@ def _unsigned(state: AgentState[Any]) -> AIMessage | None:
 
 
 def _ended(state: AgentState[Any]) -> dict[str, Any]:
-    """Ends an agent that goes on asking a model which has answered in words several times in a row."""
+    """Ends an agent that keeps asking a model which has answered in words several times in a row."""
     latest = state["messages"][-MAX_ANSWERS:]
     answers = [message for message in latest if isinstance(message, AIMessage) and not message.tool_calls]
     return {"jump_to": "end"} if len(answers) == MAX_ANSWERS else {}

@@ -42,7 +42,7 @@ class GuardedChatModel(BaseChatModel):
     """A chat model around another one, which runs beneath the callbacks: they hear of moderated text only.
 
     Settings that any chat model has (cache, rate limiter, callbacks, tags, profile) are those of the other.
-    Streams are switched off where they cannot be moderated: under ``Policy(block="whole")`` and with paths.
+    Streams are switched off if they cannot be moderated: under ``Policy(block="whole")`` and with paths.
     """
 
     _model: BaseChatModel = PrivateAttr()
@@ -75,7 +75,7 @@ class GuardedChatModel(BaseChatModel):
         return self._model._get_ls_params(stop=stop, **kwargs)
 
     def guarded_by(self, guard: Guard) -> bool:
-        """True where this guard moderates the model already."""
+        """True if this guard moderates the model already."""
         return self._guard is guard
 
     def raising(self) -> GuardedChatModel:
@@ -202,6 +202,14 @@ def wrap(guard: Guard, runnable: Runnable[Any, Any], *, paths: Sequence[str] = (
 
     Text and message chunks are streamed as soon as they are judged; other chunks, and every stream with
     ``paths``, are added up and come as one. A chat model stays one, so that tools can be bound to it.
+
+    Args:
+        guard: The guard that moderates.
+        runnable: A chat model, a chain, or any other runnable.
+        paths: Where in a value prose is, as for ``Guard.moderate``.
+
+    Raises:
+        UsageError: For a path that is not written as one.
     """
     parse_paths(paths)
 
@@ -249,14 +257,14 @@ def _with_models(
 
 
 def _has_form(kwargs: Mapping[str, Any]) -> bool:
-    """True where arguments ask for a call of a tool, or for an answer in a given format."""
+    """True if arguments ask for a call of a tool, or for an answer in a given format."""
     if kwargs.get("response_format") or kwargs.get("ls_structured_output_format"):
         return True
     return kwargs.get("tool_choice") not in (None, False, "auto", "none")
 
 
 def is_signed(message: AIMessage) -> bool:
-    """True where a guard released the message and nobody changed it since."""
+    """True if a guard released the message and nobody changed it since."""
     return message.response_metadata.get(SIGNATURE) == _signature(message)
 
 

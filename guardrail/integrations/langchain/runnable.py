@@ -60,7 +60,6 @@ class GuardedRunnable(Runnable[Input, Output]):
         return self.bound.get_name(suffix, name=name)
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        """The moderated output."""
 
         def run(value: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Output:
             with _untraced():

@@ -36,9 +36,9 @@ async def moderated(
 ) -> AsyncGenerator[Any, None]:
     """What may be shown of the chunks of one answer, of the kind that they are.
 
-    Chunks of text and of messages go on as soon as they are judged. Anything else, and every answer with
-    declared paths, is added up as LangChain adds it up and moderated as a whole. In monitor mode every chunk
-    goes on as it comes.
+    Chunks of text and of messages are passed on as soon as they are judged. Anything else, and every answer
+    with declared paths, is added up as LangChain adds it up and moderated as a whole. In monitor mode every
+    chunk is passed on as it comes.
     """
     judged = partial(_judged, paths=paths)
     released = judged(chunks, adapter) if adapter.policy.enforce else passed_on(chunks, adapter, judged)
@@ -90,7 +90,7 @@ class _MessageStream:
     Each block of prose is a stream of its own. Metadata goes out once and in order, never before the words
     that it came with or after. Calls of tools, other blocks and extras are held until the message is over
     and judged as a whole; then they go out as they came, or the refusal does. What is flagged of identity
-    and metadata is taken out; the words go on without it, and the refusal stands behind them.
+    and metadata is taken out; the words continue without it, and the refusal stands behind them.
     """
 
     def __init__(self, chunks: AsyncIterator[BaseMessageChunk], adapter: GuardAdapter) -> None:

@@ -29,7 +29,6 @@ class Asked(answers.Asked):
 
     @classmethod
     def read(cls, content: JsonObject) -> Asked:
-        """What a request asks for."""
         config = content.get("output_config")
         wanted = (config.get("format") if isinstance(config, dict) else None) or content.get("output_format")
         return cls(content, isinstance(wanted, dict) and wanted.get("type") == "json_schema")
@@ -106,7 +105,7 @@ class Answer(ModeratedAnswer):
     async def other_block(self, block: JsonObject, deltas: Sequence[JsonObject]) -> JsonObject | None:
         """A call of a tool, with the ``deltas`` in which its input came, or any other block; None if toxic.
 
-        What a tool of the provider found is emptied if it is toxic, and the message goes on.
+        What a tool of the provider found is emptied if it is toxic, and the message continues.
         """
         kind = str(block.get("type"))
         ids = {name: await self.surroundings.id_of(block[name], f"{name}_") for name in block if _is_id(name)}

@@ -17,7 +17,7 @@ START, DELTA, STOP = "content_block_start", "content_block_delta", "content_bloc
 DELTAS = {"text": "text_delta", "thinking": "thinking_delta"}
 """Kinds of blocks with prose, and the deltas that bring it."""
 BESIDE = ("citations_delta", "signature_delta")
-"""Deltas that stand beside the prose."""
+"""Deltas that stand next to the prose."""
 INPUT = "input_json_delta"
 MAX_INDEX = 1024
 

@@ -79,9 +79,13 @@ def create_app(
 ) -> FastAPI:
     """The server as an ASGI application around a guard.
 
-    ``keys`` are those of the environment if omitted. ``routers`` add paths of their own, such as the audit
-    page; whoever adds one protects it: proxy keys are asked for on ``/v1/...`` and ``/metrics`` alone.
-    ``telemetry`` records spans; if omitted, one that exports them if the settings say so.
+    Args:
+        guard: The guard that moderates.
+        settings: How the server works; None: the defaults.
+        keys: Keys of clients and of the upstream; None: those of the environment.
+        routers: Further paths, such as the audit page. Proxy keys are asked for on ``/v1/...`` and
+            ``/metrics`` alone: whoever adds a router protects its other paths.
+        telemetry: Records spans; None: one that exports them if the settings say so.
     """
     settings = settings or ServerSettings()
     keys = keys if keys is not None else Keys.from_environment()
@@ -150,7 +154,6 @@ class ReportMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         with reported():
             await self.app(scope, receive, send)
 

@@ -51,11 +51,12 @@ class PolicyOverrides(BaseModel):
 class Detoxify(Question):
     """Texts, the policy to use in place of the server's own, and how much is said about them.
 
-    sentences  list every sentence's scores
-    explain    list every sentence with what was tried for it, refused candidates included
-    stream     answer with events, one for each sentence as soon as it is done; takes one text
-    pace       words per second in which a streamed text reaches the guard, as a model would write it;
-               all at once if omitted
+    Args:
+        sentences: List every sentence's scores.
+        explain: List every sentence with what was tried for it, refused candidates included.
+        stream: Answer with events, one for each sentence as soon as it is done; takes one text.
+        pace: Words per second in which a streamed text reaches the guard, as a model would write it; all at
+            once if omitted.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -188,7 +189,7 @@ async def _moderate(text: str, question: Detoxify, moderator: Moderator, sender:
             tasks.start_soon(_type, text, question.pace, inlet, sender)
             async with words:
                 outcome = await moderator.explained_stream(words, send)
-            tasks.cancel_scope.cancel()  # where it was blocked, the rest is not needed
+            tasks.cancel_scope.cancel()  # if it was blocked, the rest is not needed
     sender.send_nowait({"object": "detoxify.outcome", **_explained_outcome(outcome)})
 
 

@@ -29,7 +29,7 @@ LITELLM, PORTKEY = "/beta/litellm_basic_guardrail_api", "/v1/portkey"
 PROMPTS, ANSWERS = "/request", "/response"
 GATEWAY_PATHS = (LITELLM, PORTKEY, PROMPTS, ANSWERS)
 OPERATORS_ROLES = ("system", "developer")
-"""Whose messages are no generated text and no user's: they stay as they are."""
+"""Whose messages are neither generated text nor a user's: they stay as they are."""
 REJECTED = 403
 
 

@@ -56,7 +56,6 @@ class Question(BaseModel):
     input: str | Texts
 
     def texts(self) -> list[str]:
-        """The texts as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
@@ -67,7 +66,6 @@ class Moderation(Question):
     input: str | Texts | Annotated[list[TextPart], Field(max_length=MAX_TEXTS)]  # type: ignore[assignment]  # wider
 
     def texts(self) -> list[str]:
-        """The texts as a list."""
         if isinstance(self.input, str):
             return [self.input]
         texts = [item if isinstance(item, str) else item.text for item in self.input]

@@ -42,15 +42,12 @@ class MessageExchange(Exchange):
         self._asked = Asked.read(content)
 
     def error_in(self, content: JsonObject) -> object:
-        """As Exchange has it."""
         return error_in(content)
 
     async def moderated(self, content: JsonObject) -> JsonObject:
-        """As Exchange has it."""
         return await moderate_message(content, moderator=self.moderator, asked=self._asked)
 
     def stream(self, write: Write) -> AnswerStream:
-        """As Exchange has it."""
         return MessageStream(
             moderator=self.moderator,
             asked=self._asked,
@@ -58,12 +55,10 @@ class MessageExchange(Exchange):
         )
 
     def error_event(self, error: ApiError) -> bytes:
-        """As Exchange has it."""
         return event(_error(error.body, status=error.status), name="error")
 
 
 def messages_routes(proxy: Proxy) -> APIRouter:
-    """The routes of this API."""
     router = APIRouter()
 
     @router.post(PATH)
@@ -85,7 +80,6 @@ class MessageErrorsMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         if scope["type"] != "http" or scope["path"] not in (PATH, COUNT):
             await self.app(scope, receive, send)
             return

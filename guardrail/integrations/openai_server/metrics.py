@@ -1,7 +1,7 @@
 """What is counted, for Prometheus: requests, outcomes, failures. No label holds text of anyone's.
 
 With ``PROMETHEUS_MULTIPROC_DIR`` set, as ``guardrail serve --workers`` does, each process writes what it
-counts into that folder, and every one of them can tell the figures of all.
+counts into that folder, and every one of them can report the metrics of all.
 """
 
 from __future__ import annotations
@@ -203,7 +203,6 @@ class MetricsMiddleware:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

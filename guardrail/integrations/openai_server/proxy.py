@@ -75,7 +75,6 @@ class Proxy:
         return self.moderators.choose(request.headers, content.get("model"))
 
     async def complete(self, request: Request, *, kind: CompletionKind, path: str) -> Response:
-        """A completion, moderated."""
         body = await request.body()
         asked = CompletionRequest.read(
             body,
@@ -215,15 +214,12 @@ class CompletionExchange(Exchange):
         self._asked = asked
 
     def error_in(self, content: JsonObject) -> object:
-        """As Exchange has it."""
         return None if content.get("choices") else error_in(content)
 
     async def moderated(self, content: JsonObject) -> JsonObject:
-        """As Exchange has it."""
         return await moderate_completion(content, shape=self._asked.shape, moderator=self.moderator)
 
     def stream(self, write: Write) -> AnswerStream:
-        """As Exchange has it."""
         return CompletionStream(
             shape=self._asked.shape,
             moderator=self.moderator,

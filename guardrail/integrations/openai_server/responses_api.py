@@ -45,11 +45,9 @@ class ResponseExchange(Exchange):
         return None if content.get("object") == "response" else error_in(content)
 
     async def moderated(self, content: JsonObject) -> JsonObject:
-        """As Exchange has it."""
         return await moderate_response(content, moderator=self.moderator, asked=self._asked)
 
     def stream(self, write: Write) -> AnswerStream:
-        """As Exchange has it."""
         self._stream = ResponseStream(
             moderator=self.moderator,
             asked=self._asked,
@@ -67,7 +65,6 @@ class ResponseExchange(Exchange):
 
 
 def responses_routes(proxy: Proxy) -> APIRouter:
-    """The routes of this API."""
     router = APIRouter()
 
     @router.post(PATH)

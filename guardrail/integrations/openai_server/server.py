@@ -34,7 +34,6 @@ class _Server(uvicorn.Server):
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn has it."""
         await super().startup(sockets=sockets)
         if self.started and self._on_start is not None:
             self._on_start()

@@ -98,7 +98,6 @@ class EventStreamResponse(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         writer = EventWriter(send)
         try:
             await while_connected(

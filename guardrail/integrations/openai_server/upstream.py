@@ -119,7 +119,6 @@ class Upstream:
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
 
     async def aclose(self) -> None:
-        """Closes every connection."""
         await self._client.aclose()
 
     @asynccontextmanager

@@ -25,14 +25,18 @@ def moderate(
     workers: int = 1,
     batch: int = 128,
 ) -> Dataset:
-    """The dataset with one text per row moderated, by ``workers`` actors with a copy of the guard each.
+    """The dataset with one text per row moderated, by actors with a copy of the guard each.
 
-    guard   the default guard if there is none; it must be able to travel to other processes
-    field   the column that holds the text, or a path to it, such as ``author.bio``
-    into    a new column for action, scores and what was degraded; None: none
-    batch   rows judged together
+    Args:
+        dataset: The rows.
+        guard: The guard that moderates, which must be picklable; None: the default guard.
+        field: The column that holds the text, or a path to it, such as ``author.bio``.
+        into: A new column for action, scores and what was degraded; None: none.
+        workers: Actors, with one core each.
+        batch: Rows judged together.
 
-    A row without a text, null included, raises UsageError when the dataset is executed: drop it before.
+    Raises:
+        UsageError: When the dataset is executed, for a row without a text, null included: drop it before.
     """
     return dataset.map_batches(
         _Moderation,

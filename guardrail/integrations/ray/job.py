@@ -40,17 +40,21 @@ MAX_BLOCKS = 4096
 class RayJob:
     """Files to moderate on a Ray cluster, whose every worker has a guard of its own.
 
-    source          a file or a folder, by its path or by a URL of an object store that fsspec opens
-                    (``s3://bucket/comments``); in a folder every file is judged, in those below it too
-    target          a folder that gets one file for each part, of the same format, under the file's name and
-                    the part's number; must not hold anything yet
-    bad             a folder for rows that cannot be judged; default: the output's name with ``.bad``
-    field, into, kind, delimiter, batch
-                    as in ``guardrail.integrations.rows.job.Job``
-    workers         actors, each with one core
-    part_rows       rows of a part; the work that a worker's death costs
-
     Paths are those of all machines of the cluster.
+
+    Args:
+        source: A file or a folder, by its path or by a URL of an object store that fsspec opens
+            (``s3://bucket/comments``); in a folder every file is judged, in those below it too.
+        target: A folder that gets one file for each part, of the same format, under the file's name and the
+            part's number; must not hold anything yet.
+        bad: A folder for rows that cannot be judged; default: the output's name with ``.bad``.
+        field: The field or column that holds the text, or a path to it, such as ``comments.0.body``.
+        into: Where to put action, scores and what was degraded; None: nowhere.
+        kind: "jsonl", "csv", "parquet" or "arrow"; None: by the name of each file.
+        delimiter: CSV delimiter; None: detected.
+        workers: Actors, each with one core.
+        part_rows: Rows of a part; the work that a worker's death costs.
+        batch: Rows judged together.
     """
 
     source: str
@@ -153,11 +157,11 @@ class RayJob:
         folder = Folder(self.journal)
         if (noted := folder.read(NOTE)) is not None:
             earlier = Journal(**json.loads(noted))
-            earlier.require_same(described, anew=f"remove {self.target} and {self.journal} to begin anew")
+            earlier.require_same(described, anew=f"remove {self.target} and {self.journal} to start over")
             return earlier
         for where in (self.target, self.bad_rows):
             if Folder(where).entries():
-                raise UsageError(f"{where} is there already: choose another, or remove it")
+                raise UsageError(f"{where} already exists: choose another, or remove it")
         journal = Journal(described)
         folder.put(NOTE, json.dumps({"job": described, "key": journal.key}).encode())
         return journal

@@ -31,7 +31,7 @@ PROSE = {"output_text": "text", "refusal": "refusal", "summary_text": "text", "r
 LISTS = {"message": ("content",), "reasoning": ("summary", "content")}
 """Kinds of items that hold such parts, and where."""
 THIRD_PARTIES = ("results", "output", "outputs", "tools", "error")
-"""Fields of a tool's item that others wrote: emptied if they are toxic, and the answer goes on."""
+"""Fields of a tool's item that others wrote: emptied if they are toxic, and the answer continues."""
 JSON_FORMATS = ("json_object", "json_schema")
 
 
@@ -42,7 +42,6 @@ class Asked(answers.Asked):
 
     @classmethod
     def read(cls, content: JsonObject) -> Asked:
-        """What a request asks for."""
         text = content.get("text")
         wanted = text.get("format") if isinstance(text, dict) else None
         return cls(content, isinstance(wanted, dict) and wanted.get("type") in JSON_FORMATS)

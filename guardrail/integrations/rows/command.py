@@ -30,8 +30,6 @@ class Engine(str, Enum):
 
 
 class FileKind(str, Enum):
-    """Formats of files of rows."""
-
     jsonl = "jsonl"
     csv = "csv"
     parquet = "parquet"
@@ -61,7 +59,7 @@ Bad = Annotated[
     Path | None,
     typer.Option(help="Receives rows that cannot be judged; default: OUT.bad.jsonl.", show_default=False),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew in an OUT that exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over, replacing an existing OUT.")]
 
 
 def filter_file(

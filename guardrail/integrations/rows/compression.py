@@ -119,7 +119,7 @@ class _Decompressed(io.RawIOBase):
         self._waiting = b""
         if not portion:
             if self._decoder is not None:
-                raise UsageError(f"{self._path} is cut: its compressed content ends too early; copy it again")
+                raise UsageError(f"{self._path} is truncated: its compressed content ends early; copy it")
             return False
         if self._decoder is None:
             portion = portion.lstrip(b"\0")  # padding, as tapes have it

@@ -28,7 +28,7 @@ __all__ = ["DELIMITERS", "CsvRows"]
 
 DELIMITERS = (",", ";", "\t", "|")
 MAX_RECORD_CHARACTERS = 1 << 26
-"""A record that goes on for longer has lost the end of a quoted field."""
+"""A record that is longer has lost the end of a quoted field."""
 SHOWN_COLUMNS = 20
 _SEPARATOR = re.compile(rb'"?sep=(?P<mark>[\t -!#-~])"?\r?\n', re.IGNORECASE)
 
@@ -80,7 +80,7 @@ class CsvRows:
             if not cells:  # a blank line, or an error
                 yield row
             elif len(cells) != len(self.names):
-                yield replace(row, error=f"{len(cells)} columns where the header has {len(self.names)}")
+                yield replace(row, error=f"{len(cells)} columns, and the header has {len(self.names)}")
             else:
                 yield Row(row.number, row.raw, row.end, dict(zip(self.names, cells, strict=True)))
 

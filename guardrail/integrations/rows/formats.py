@@ -102,7 +102,7 @@ def require_utf8(beginning: bytes) -> None:
             raise UsageError(f"the input is {cure}")
     if b"\0" in beginning[:2]:  # a Latin letter in UTF-16 that has no byte order mark
         name = "UTF-16BE" if beginning.startswith(b"\0") else "UTF-16LE"
-        raise UsageError(f"the input is UTF-16, or no text: {UTF_8.format(name)}")
+        raise UsageError(f"the input is UTF-16, or not text: {UTF_8.format(name)}")
 
 
 def require_json_lines(line: bytes) -> None:

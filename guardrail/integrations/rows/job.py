@@ -51,18 +51,20 @@ class Summary:
 class Job:
     """One file to moderate, or to score.
 
-    source, target  the input and the output; ``-`` is standard input or output, and then nothing is resumed;
-                    what ends in ``.gz`` or ``.zst`` is compressed
-    bad             receives rows that cannot be judged as ``{"line", "error", "source"}``, not the output;
-                    default: the output's name with ``.bad.jsonl``
-    field           the field or column that holds the text, or a path to it, such as ``comments.0.body``
-    into            where to put what was found: action, scores and what was degraded, or the verdict; None:
-                    nowhere
-    scores_only     leave every text as it is, and put its verdict into ``into`` ("verdict" if that is None)
-    kind            "jsonl", "csv", "parquet" or "arrow"; None: by the input's suffix
-    delimiter       of a CSV file; None: detected
-    overwrite       begin anew although there is an output
-    batch           rows judged together
+    Args:
+        source: The input; ``-`` is standard input, and then nothing is resumed. A name that ends in ``.gz``
+            or ``.zst`` is that of a compressed file.
+        target: The output, in the same way; ``-`` is standard output.
+        bad: Receives rows that cannot be judged as ``{"line", "error", "source"}``, not the output; default:
+            the output's name with ``.bad.jsonl``.
+        field: The field or column that holds the text, or a path to it, such as ``comments.0.body``.
+        into: Where to put what was found: action, scores and what was degraded, or the verdict; None:
+            nowhere.
+        scores_only: Leave every text as it is, and put its verdict into ``into`` ("verdict" if that is None).
+        kind: "jsonl", "csv", "parquet" or "arrow"; None: by the input's suffix.
+        delimiter: CSV delimiter; None: detected.
+        overwrite: Begin anew even if there is an output.
+        batch: Rows judged together.
     """
 
     source: Path
@@ -225,7 +227,7 @@ class _Run:
             sizes[self._job.target] = self._job.target.stat().st_size
         for path, size in sizes.items():
             if size and not self._job.overwrite:
-                raise UsageError(f"{path} is there already: choose another, or --overwrite it")
+                raise UsageError(f"{path} already exists: choose another, or --overwrite it")
         if self._job.is_resumable:  # or a job killed now would be resumed in files that are begun anew
             self._job.journal.unlink(missing_ok=True)
         self._rows.rewind(0)

@@ -113,7 +113,7 @@ class JsonLines:
         start = _past_space(source, source.startswith("\ufeff"))
         cells = list(_places(source, start, steps_to(row.content, field)))
         if len(cells) > 1:
-            raise RowError(f"field {field!r} is there {len(cells)} times")
+            raise RowError(f"field {field!r} appears {len(cells)} times")
         return cells[0]
 
 

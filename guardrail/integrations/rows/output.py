@@ -44,7 +44,7 @@ class Output:
             return
         if size > self.size:
             raise UsageError(
-                f"{self.path} is shorter than the interrupted job left it: begin anew with --overwrite"
+                f"{self.path} is shorter than the interrupted job left it: start over with --overwrite"
             )
         self._file.truncate(size)
         self.size = self._file.seek(size)
@@ -125,7 +125,6 @@ class Counts:
 
     @property
     def judged(self) -> int:
-        """Rows whose text was judged."""
         return sum(self.actions.values())
 
     def plus(self, results: Iterable[Result]) -> Counts:
@@ -140,7 +139,6 @@ class Counts:
         return Counts(actions, degraded, bad)
 
     def together(self, other: Counts) -> Counts:
-        """The counts of both."""
         labels = {**self.actions, **other.actions}
         actions = {label: self.actions.get(label, 0) + other.actions.get(label, 0) for label in labels}
         return Counts(actions, self.degraded + other.degraded, self.bad + other.bad)
@@ -172,7 +170,7 @@ class Journal:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{path} is not a journal of this version; --overwrite begins anew") from error
+            raise UsageError(f"{path} is not a journal of this version; --overwrite starts over") from error
 
     def write(self, path: Path) -> None:
         """Puts this moment in the place of the last one, at once and for good."""
@@ -187,7 +185,7 @@ class Journal:
         """The same job, further on."""
         return replace(self, source=source, target=target, bad=bad, counts=counts)
 
-    def require_same(self, job: Mapping[str, Any], *, anew: str = "begin anew with --overwrite") -> None:
+    def require_same(self, job: Mapping[str, Any], *, anew: str = "start over with --overwrite") -> None:
         """UsageError, naming what differs and how to begin ``anew``, unless the journal is that job's."""
         # Through JSON, as the journal itself went: tuples come back as lists.
         now = json.loads(json.dumps(job))

@@ -171,7 +171,7 @@ def steps_to(row: Mapping[str, Any], field: str) -> tuple[str, ...]:
     is_path = len(steps) > 1 and _at(row, steps) is not _MISSING
     if field in row:
         if is_path:
-            raise RowError(f"{field!r} is there 2 times: as a field and as a path")
+            raise RowError(f"{field!r} appears 2 times: as a field and as a path")
         return (field,)
     if is_path:
         return steps

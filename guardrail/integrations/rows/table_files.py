@@ -185,5 +185,5 @@ def _understood(kind: TableKind) -> Iterator[None]:
     except (pa.ArrowException, OSError, EOFError) as error:
         name = kind.capitalize()
         raise UsageError(
-            f"the input cannot be read as {name}: it is cut, damaged, encrypted or not {name}"
+            f"the input cannot be read as {name}: it is truncated, damaged, encrypted or not {name}"
         ) from error

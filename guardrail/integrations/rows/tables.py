@@ -184,7 +184,7 @@ class TextColumn:
         if steps and not whole:
             ways = [cls(field, index, tuple(steps)) for index in outer]
         elif steps and any(_type_at(schema.field(index).type, steps) is not None for index in outer):
-            raise UsageError(f"{field!r} is there 2 times: as a column and as a path")
+            raise UsageError(f"{field!r} appears 2 times: as a column and as a path")
         if not ways:
             shown = ", ".join(map(repr, schema.names[:SHOWN_COLUMNS]))
             raise UsageError(f"no column {field!r}: there are {shown}; name one with --field")
@@ -205,7 +205,7 @@ class TextColumn:
 
     def texts(self, batch: pa.RecordBatch) -> list[Text]:
         """Every row's text, or why there is none."""
-        missing = RowError(f"no text: {self.field!r} is null or not there")
+        missing = RowError(f"no text: {self.field!r} is null or missing")
         array, places = batch.column(self.column), np.arange(batch.num_rows)
         for step in self.steps:
             array, places = _inside(array, step, places)

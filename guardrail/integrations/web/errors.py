@@ -49,7 +49,6 @@ class ApiError(GuardrailError):
         }
 
     def reply(self) -> JsonReply:
-        """The whole answer."""
         return JsonReply(self.body, status_code=self.status, headers=self.headers)
 
 
@@ -59,7 +58,6 @@ class JsonReply(Response):
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        """The body."""
         return dumps(content).encode("ascii")
 
 
@@ -122,7 +120,6 @@ class ErrorMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -47,7 +47,6 @@ class SecurityHeadersMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -23,17 +23,16 @@ def current_request_id() -> str | None:
 
 
 class RequestIdMiddleware:
-    """Takes a request's ``X-Request-ID``, or makes one where there is none or it is not an id.
+    """Takes a request's ``X-Request-ID``, or makes one if there is none or it is not an id.
 
-    It goes on with the request, so that an upstream hears of it, and comes back with the answer. An id of
-    the upstream's own comes back as ``X-Upstream-Request-ID``.
+    It is passed on with the request, so that an upstream hears of it, and comes back with the answer. An id
+    of the upstream's own comes back as ``X-Upstream-Request-ID``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

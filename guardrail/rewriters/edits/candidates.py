@@ -1,6 +1,6 @@
 """All candidates for segments whose toxic characters are known: edits and the greedy free rewrite.
 
-Samples are not among them: where only a sample passes all checks, readers accept about one in four
+Samples are not among them: if only a sample passes all checks, readers accept about one in four
 (docs/decisions/0043-no-samples.md).
 """
 
@@ -28,7 +28,7 @@ __all__ = ["MAX_SCORED", "Ask", "Model", "marked_candidates"]
 MAX_SCORED = 1024
 """Tokens of all edits of one segment; for each the model weighs its whole vocabulary."""
 WINDOW = 1
-"""Words beside the toxic ones in which a free rewrite may differ and still be taken over in part."""
+"""Words next to the toxic ones in which a free rewrite may differ and still be taken over in part."""
 _PIECE = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*|\s+|.", re.DOTALL)
 
 
@@ -63,7 +63,7 @@ def marked_candidates(
 ) -> list[list[str]]:
     """Up to ``n`` candidates for each segment with its toxic spans, the likeliest first.
 
-    Empty where the segment cannot be rewritten.
+    Empty if the segment cannot be rewritten.
     """
     prompts = wording.prompts([text for text, _ in segments])
     todo = [(text, spans) for text, spans in dict.fromkeys(segments) if text in prompts]

@@ -81,7 +81,7 @@ def _who(text: str, phrase: Phrase, end: int, *, persons: Sequence[str]) -> Iter
 
 
 def _changed(text: str, start: int, end: int, words: str) -> Change:
-    """The change, with a capital where the text has one."""
+    """The change, with a capital if the text has one."""
     if text[start:end].isupper() and len(text[start:end].split()) > 1:
         return Change(start, end, words.upper())
     first = words[0].upper() if text[start : start + 1].isupper() else words[0].lower()

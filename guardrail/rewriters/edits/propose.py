@@ -94,7 +94,7 @@ def _listed(text: str, start: int, end: int, table: SubstitutionTable) -> Iterat
 
 
 def _combined(options: Sequence[Sequence[Change]]) -> Iterator[tuple[Change, ...]]:
-    """One option for each phrase, the best ranks first; where two overlap the wider one counts."""
+    """One option for each phrase, the best ranks first; if two overlap, the wider one counts."""
     if not options or not all(options):
         return
     ranks = itertools.product(*(range(len(changes)) for changes in options))

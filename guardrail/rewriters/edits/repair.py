@@ -56,9 +56,9 @@ class Change:
 
 
 def apply(text: str, changes: Sequence[Change], *, both_commas: bool = False) -> str | None:
-    """The text after disjoint changes, mended at each of them; None where a hole is left.
+    """The text after disjoint changes, repaired at each of them; None if a hole is left.
 
-    With ``both_commas`` a comma goes too where there is one on either side, or a conjunction behind it:
+    With ``both_commas`` a comma goes too if there is one on either side, or a conjunction behind it:
     "morale, you prigs, is low" becomes "morale is low" and not "morale, is low".
     """
     left, right = text, ""
@@ -122,7 +122,7 @@ def _put(left: str, instead: str, right: str) -> tuple[str, str]:
 def _joined(left: str, right: str, *, both_commas: bool, is_casual: bool) -> tuple[str, str]:
     """Both sides of a deletion, so that they can stand next to each other.
 
-    Nothing is put between parts of one word, and casual text, which begins in small letters, goes on so.
+    Nothing is put between parts of one word, and casual text, which begins in small letters, stays so.
     """
     is_inside_word = all(end == "-" or end.isalnum() for end in (left[-1:], right[:1]))
     left, right = left.rstrip(_BLANKS), right.lstrip(_BLANKS)
@@ -160,7 +160,7 @@ def _paired(left: str, right: str, *, both_commas: bool) -> tuple[str, str]:
 
 
 def _opened(left: str, right: str, *, is_casual: bool) -> tuple[str, str]:
-    """Both sides where the right one opens the text, a sentence or a line now."""
+    """Both sides if the right one opens the text, a sentence or a line now."""
     right = right.lstrip(_BLANKS + _PAUSES + _ENDS + "–—-")
     if left and left[-1] in _ENDS:
         right = right if is_casual else right[:1].upper() + right[1:]
@@ -206,7 +206,7 @@ def _first_word(right: str) -> str:
 
 
 def with_article(left: str, right: str) -> str:
-    """The left side; where it ends in a or an, as the first word of the right side needs it."""
+    """The left side; if it ends in a or an, as the first word of the right side needs it."""
     found = _ARTICLE.search(left)
     word = _first_word(right)
     if not found or not word:

@@ -19,7 +19,12 @@ Of 81 edits from here on a reader accepts 77 (docs/decisions/0049-edit-tagger.md
 class EditRewriter:
     """Proposes edits of which the tagger is sure; there is at most one for most segments, and often none.
 
-    ``min_confidence`` is the least log-probability of all the tags of an edit together.
+    Args:
+        tagger: The tagger; None: the shipped one.
+        min_confidence: Minimum log-probability, 0 or less, of all the tags of an edit together.
+
+    Raises:
+        UsageError: For a ``min_confidence`` above 0.
     """
 
     def __init__(self, tagger: Tagger | None = None, *, min_confidence: float = MIN_CONFIDENCE) -> None:

@@ -79,7 +79,7 @@ class SubstitutionTable:
         return cls.load(SHIPPED / FILENAME)
 
     def instead_of(self, phrase: str, *, before: str, limit: int) -> Iterator[str]:
-        """Up to ``limit`` replacements, "" where the phrase was left out; the word ``before`` ranks them."""
+        """Up to ``limit`` replacements, "" if the phrase was left out; the word ``before`` ranks them."""
         found = self._entries.get(phrase.casefold().replace("’", "'"))
         if not found:
             return

@@ -27,7 +27,7 @@ __all__ = ["MAX_VARIANTS", "TaggedEdit", "TaggedWords", "Tagger", "tokens_of_wor
 SHIPPED = Path(__file__).parents[2] / "shipped" / "tagger"
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 MAX_VARIANTS = 3
-"""Edits beside the likeliest one: with the second-best tag at one of the least certain words."""
+"""Edits besides the likeliest one: with the second-best tag at one of the least certain words."""
 _WINDOW = 256
 
 Floats = npt.NDArray[np.float32]

@@ -68,8 +68,8 @@ def words(text: str) -> list[Span]:
 def realised(text: str, tagged: Sequence[Span], tags: Sequence[Tag]) -> str | None:
     """The text with its words as the tags say, and everything else as it was.
 
-    What surrounds a change is mended. None where nothing changes or a word needs what no tag can say, where
-    code, a link, a number, a name or a quotation would be touched, or a mark lose its partner, and where a
+    What surrounds a change is repaired. None if nothing changes or a word needs what no tag can say, if
+    code, a link, a number, a name or a quotation would be touched, or a mark lose its partner, and if a
     hole is left.
     """
     if any(tag.kind == "unknown" for tag in tags):

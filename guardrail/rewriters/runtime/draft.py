@@ -1,4 +1,4 @@
-"""Guesses how a rewrite goes on: most of it is copied from its source.
+"""Guesses how a rewrite continues: most of it is copied from its source.
 
 Prompt lookup (Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding): what follows the last
 words of the rewrite in the source is offered as draft. A wrong guess costs time and changes nothing.
@@ -27,7 +27,7 @@ def draft(source: Sequence[int], written: Sequence[int], *, count: int) -> Seque
 
 
 def _place_after(source: Sequence[int], written: Sequence[int]) -> int | None:
-    """Where the source goes on after its longest match with the end of what is written, at the likeliest
+    """Where the source continues after its longest match with the end of what is written, at the likeliest
     place if there are several: the one nearest to where the rewrite stands itself.
     """
     best, longest = None, 0

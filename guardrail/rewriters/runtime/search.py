@@ -136,7 +136,7 @@ class _Candidate:
     key: np.uint64
     node: _Node
     tokens: list[int] = field(default_factory=list)
-    state: str = "open"  # then "stopped", or "cut" where it reached its limit
+    state: str = "open"  # then "stopped", or "cut" if it reached its limit
 
 
 class _Segment:
@@ -323,7 +323,7 @@ class _Search:
                 node.keep_logprobs(found.logits[row], stop=self._stop)
 
     def _make_room(self, count: int, segments: Iterable[_Segment]) -> None:
-        """Drops the slots that no open candidate stands behind, and makes more where these are not enough."""
+        """Drops the slots that no open candidate stands behind, and makes more if these are not enough."""
         if self._slots.used + count <= self._slots.count:
             return
         live = {

@@ -53,7 +53,7 @@ class Slots:
     def __init__(self, shape: LlamaShape, count: int) -> None:
         self.used = 0
         names = [f"layers.{layer}.{side}" for layer in range(shape.layers) for side in ("keys", "values")]
-        # In one block, which takes no memory where it was never written to.
+        # In one block, which takes no memory if it was never written to.
         block = np.zeros((len(names), 1, shape.kv_heads, count, shape.head_size), dtype=np.float32)
         self.arrays = dict(zip(names, block, strict=True))
 
@@ -254,7 +254,7 @@ def _session(content: bytes, arrays: Mapping[str, npt.NDArray[Any]], *, threads:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The digits of a state are no quantised model that could be simplified.
+    # The digits of a state are not a quantised model that could be simplified.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), values)

@@ -104,7 +104,7 @@ def test_the_first_rule_that_fits_decides_and_metrics_and_audit_name_it(
         ('[[server.policies]]\nkey = "a"', "needs a name"),
         ('[[server.policies]]\nname = "a b"', "policy name must be"),
         ('[[server.policies]]\nname = "a"\nladder = ["rewrite"]', "policy ladder"),
-        ('[[server.policies]]\nname = "a"\n[[server.policies]]\nname = "a"', "a is there twice"),
+        ('[[server.policies]]\nname = "a"\n[[server.policies]]\nname = "a"', "a appears twice"),
         ('[server]\npolicies = "strict"', "policies must be a list"),
         ('[server]\ntenant_header = "x y"', "tenant_header"),
     ],

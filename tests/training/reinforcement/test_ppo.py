@@ -208,7 +208,7 @@ def test_a_bad_row_is_an_error_with_its_number_before_the_first_step(
         ({"least_characters": 500}, "no text has between 500 and 4000 characters"),
         ({"prompts": "absent.jsonl"}, "absent.jsonl not found"),
         ({"reward": "clan"}, "unknown term 'clan'; known are acceptable, classifier, clean, copy"),
-        ({"reward": "classifier('hub/name', label='x')"}, "'hub/name' is no folder; .*pin revision="),
+        ({"reward": "classifier('hub/name', label='x')"}, "'hub/name' is not a folder; .*pin revision="),
         ({"reward": "classifier('.', label='x')"}, "'.' has no classifier in safetensors on this machine"),
     ],
 )
