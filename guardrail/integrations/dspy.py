@@ -9,7 +9,7 @@ does: BlockedError is raised for a flagged string that is not prose.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -98,18 +98,24 @@ async def _moderated(values: AsyncIterator[Any], guard: Guard) -> AsyncGenerator
         yield shown
 
 
+def _place(key: Hashable) -> tuple[Any, ...]:
+    """The predictor and the field that a text belongs to."""
+    assert isinstance(key, tuple)
+    return key
+
+
 async def _ended(speech: Speech) -> AsyncGenerator[Any, None]:
     async for shown in _responses(speech.pause(), last=True):
         yield shown
     for name in speech.refused():
-        yield StreamResponse(*name, speech.refusal(), is_last_chunk=True)
+        yield StreamResponse(*_place(name), speech.refusal(), is_last_chunk=True)
 
 
 async def _responses(
     released: AsyncIterator[Said], *, last: bool = False
 ) -> AsyncGenerator[StreamResponse, None]:
     async for said in released:
-        yield StreamResponse(*said.key, said.text, is_last_chunk=last)
+        yield StreamResponse(*_place(said.key), said.text, is_last_chunk=last)
 
 
 async def _amoderated(guard: Guard, prediction: Any) -> Any:

@@ -38,7 +38,7 @@ class GuardedChatGenerator:
         self.chat_generator = chat_generator
         self._guard = Guard() if guard is None else guard
 
-    @component.output_types(replies=list[ChatMessage])
+    @component.output_types(replies=list[ChatMessage])  # type: ignore[untyped-decorator]  # not here
     def run(
         self,
         messages: list[ChatMessage],
@@ -56,7 +56,7 @@ class GuardedChatGenerator:
         at_once(turn.end())
         return {"replies": [at_once(turn.reply(reply)) for reply in replies]}
 
-    @component.output_types(replies=list[ChatMessage])
+    @component.output_types(replies=list[ChatMessage])  # type: ignore[untyped-decorator]  # not here
     async def run_async(
         self,
         messages: list[ChatMessage],

@@ -129,7 +129,7 @@ def _content_of(value: Any) -> JsonObject:
     return content
 
 
-class _Carrier(BaseModel):  # type: ignore[misc]  # the package need not be there
+class _Carrier(BaseModel):
     """Has the client's own union make an event of the right class."""
 
     event: ResponseStreamEvent

@@ -302,4 +302,4 @@ def _forget_metrics(pid: int | None) -> None:
     """What a process that has ended was just doing is no longer done; what it counted stays."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(pid)
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # has no types

@@ -38,7 +38,7 @@ def import_adapter(
     ``template`` is the prompt that the adapter was trained with, ``{text}`` in place of the text. The
     configuration is read against an allow-list and the weights as data; nothing of the source is executed.
     Raises ModelFileError for what is not a plain LoRA adapter or does not fit the base, UsageError if the
-    source has a manifest already, is no folder or lacks a file, or if ``out`` exists.
+    source has a manifest already, is not a folder or lacks a file, or if ``out`` exists.
     """
     source, out = Path(source), require_writable(out, folder=True)
     if not source.is_dir():

@@ -386,7 +386,7 @@ def test_samples_of_another_comparison_are_refused(run_copy: Path) -> None:
 
 
 def test_no_folder_and_no_rows_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="it is no folder; give the folder that a trainer wrote"):
+    with pytest.raises(UsageError, match="it is not a folder; give the folder that a trainer wrote"):
         write_report(tmp_path / "absent")
     with pytest.raises(UsageError, match="rows must be at least 1, got 0"):
         write_report(tmp_path, rows=0)

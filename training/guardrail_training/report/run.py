@@ -107,7 +107,9 @@ def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"no run in {folder}: it is no folder; give the folder that a trainer wrote (--out)")
+        raise UsageError(
+            f"no run in {folder}: it is not a folder; give the folder that a trainer wrote (--out)"
+        )
     content = _object(folder / RUN)
     for name in ("settings", "versions"):
         if not isinstance(content.get(name), dict):

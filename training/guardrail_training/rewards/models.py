@@ -118,8 +118,8 @@ def load_classifier(
 
     if not Path(folder_or_id).is_dir() and not COMMIT.fullmatch(revision or ""):
         raise UsageError(
-            f"{folder_or_id!r} is no folder; to take it from the hub's cache, pin revision= to a commit hash "
-            "of 40 hexadecimal digits"
+            f"{folder_or_id!r} is not a folder; to take it from the hub's cache, pin revision= to a commit "
+            "hash of 40 hexadecimal digits"
         )
     pinned = {"revision": revision, "local_files_only": True, "trust_remote_code": False}
     try:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from guardrail_training.data import load_paradetox
+from guardrail_training.evaluation.acceptance.sheet import key_path
 from guardrail_training.evaluation.systems import read_outputs
 from guardrail_training.evaluation.tables import fill_card, rewriter_tables, sample_listing
 from guardrail_training.provenance import plain, provenance
@@ -29,7 +30,7 @@ from guardrail_training.records import required_folder
 from research.evaluation import checks as evaluate_checks
 from research.evaluation import detector as evaluate_detector
 from research.evaluation import rewriter as evaluate_rewriter
-from research.evaluation.annotate import agreement, key_path, write_sheet
+from research.evaluation.annotate import agreement, write_sheet
 from research.evaluation.judges import load_judges, report_judge
 from research.evaluation.settings import EvaluateSettings
 from research.evaluation.tables import detector_tables, judge_table
