@@ -25,8 +25,8 @@ from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.messages_api import MessageErrorsMiddleware, messages_routes
 from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
-from guardrail.integrations.openai_server.policies import Moderators
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
+from guardrail.integrations.openai_server.request import Moderators
 from guardrail.integrations.openai_server.responses_api import responses_routes
 from guardrail.integrations.openai_server.upstream import Upstream
 from guardrail.integrations.web.access_log import AccessLogMiddleware

@@ -19,10 +19,9 @@ from starlette.responses import Response
 from guardrail.errors import ConfigError, FailureError
 from guardrail.guard import Guard
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.openai_server.exchange import event
 from guardrail.integrations.openai_server.guard_api import Question, answered, asked
 from guardrail.integrations.openai_server.proxy import Proxy
-from guardrail.integrations.openai_server.sse import DONE, EventStreamResponse, EventWriter
+from guardrail.integrations.openai_server.sse import DONE, EventStreamResponse, EventWriter, event
 from guardrail.integrations.strict_json import JsonObject
 from guardrail.integrations.web.errors import ApiError, guard_unavailable
 from guardrail.outcome import Outcome

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guardrail.integrations.completions.completion import error_in
 from guardrail.integrations.messages.message import Asked, moderate_message
 from guardrail.integrations.messages.stream import MessageStream
-from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
 from guardrail.integrations.openai_server.proxy import Proxy
-from guardrail.integrations.openai_server.request import read_json
+from guardrail.integrations.openai_server.request import AnswerStream, Exchange, Write, read_json
+from guardrail.integrations.openai_server.sse import event
 from guardrail.integrations.strict_json import JsonObject, dumps, parse
 from guardrail.integrations.web.errors import ApiError
 

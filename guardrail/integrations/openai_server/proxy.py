@@ -25,16 +25,21 @@ from guardrail.integrations.completions.completion import (
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.sanitize import without_text
 from guardrail.integrations.completions.stream import AnsweredError, CompletionStream
-from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
 from guardrail.integrations.openai_server.limits import timeout_error, while_connected
 from guardrail.integrations.openai_server.metrics import Metrics
-from guardrail.integrations.openai_server.policies import Moderators
-from guardrail.integrations.openai_server.request import CompletionRequest
+from guardrail.integrations.openai_server.request import (
+    AnswerStream,
+    CompletionRequest,
+    Exchange,
+    Moderators,
+    Write,
+)
 from guardrail.integrations.openai_server.sse import (
     DONE,
     EventReader,
     EventStreamResponse,
     EventWriter,
+    event,
 )
 from guardrail.integrations.openai_server.upstream import Upstream, UpstreamAnswer, malformed, parsed
 from guardrail.integrations.strict_json import JsonObject, MalformedError, loads

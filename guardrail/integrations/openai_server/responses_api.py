@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from guardrail.integrations.completions.completion import error_in
-from guardrail.integrations.openai_server.exchange import AnswerStream, Exchange, Write, event
 from guardrail.integrations.openai_server.proxy import Proxy
-from guardrail.integrations.openai_server.request import read_json
+from guardrail.integrations.openai_server.request import AnswerStream, Exchange, Write, read_json
+from guardrail.integrations.openai_server.sse import event
 from guardrail.integrations.responses.response import Asked, moderate_response
 from guardrail.integrations.responses.stream import ResponseStream
 from guardrail.integrations.strict_json import JsonObject

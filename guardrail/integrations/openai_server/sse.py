@@ -8,19 +8,24 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from guardrail.integrations.openai_server.exchange import event
 from guardrail.integrations.openai_server.limits import (
     CLOSING_SECONDS,
     ClientDisconnectedError,
     while_connected,
 )
-from guardrail.integrations.strict_json import MalformedError
+from guardrail.integrations.strict_json import JsonObject, MalformedError, dumps
 from guardrail.integrations.web.errors import ApiError
 
-__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter"]
+__all__ = ["DONE", "EventReader", "EventStreamResponse", "EventWriter", "event"]
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
+
+
+def event(payload: JsonObject, *, name: str | None = None) -> bytes:
+    """One event with a JSON payload, and with a name if the API gives its events names."""
+    named = "" if name is None else f"event: {name}\n"
+    return f"{named}data: {dumps(payload)}\n\n".encode("ascii")
 
 
 class EventReader:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.integrations.openai_server.exchange import event
-from guardrail.integrations.openai_server.sse import EventReader
+from guardrail.integrations.openai_server.sse import EventReader, event
 from guardrail.integrations.strict_json import MalformedError, parse
 
 PAYLOADS = st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_size=1))
