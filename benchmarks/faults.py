@@ -291,7 +291,7 @@ class Campaign:
         from contextlib import closing
 
         with closing(sqlite3.connect(self.audit.database.where.removeprefix("sqlite:///"))) as connection:
-            rows = connection.execute("SELECT before FROM interventions").fetchall()
+            rows = connection.execute("SELECT before FROM guardrail_interventions").fetchall()
         return {number for (text,) in rows for number in markers_in(text or "")}
 
 
