@@ -1,4 +1,4 @@
-"""What the outside may hear: a hook gets every outcome, a log gets outcomes and failures without text."""
+"""What the outside may hear: a hook gets every outcome, a log gets outcomes without text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import secrets
 from functools import cache
 from typing import Protocol
 
-from guardrail.errors import PluginError
 from guardrail.outcome import Outcome
 
-__all__ = ["FailureLog", "OutcomeHook", "fingerprint", "log_outcome"]
+__all__ = ["OutcomeHook", "fingerprint", "log_outcome"]
 
 logger = logging.getLogger("guardrail")
 logger.addHandler(logging.NullHandler())
@@ -26,26 +25,6 @@ class OutcomeHook(Protocol):
     """
 
     def __call__(self, outcome: Outcome, /) -> object: ...
-
-
-class FailureLog:
-    """Warns of each failing plug-in once per place and kind of error, however often it fails there.
-
-    A place is the part that the plug-in plays and the line where it fails. Safe to share between threads.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[object, object] = {}
-
-    def add(self, error: PluginError) -> None:
-        """Logs a plug-in's failure at WARNING if it was not logged yet."""
-        failure = error.failure
-        if failure is None:
-            return
-        mine = object()
-        place = (failure.place, failure.plugin, failure.error, failure.module, failure.line)
-        if self._places.setdefault(place, mine) is mine:
-            logger.warning("%s", error)
 
 
 @cache

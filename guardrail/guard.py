@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail, origin_of
+from guardrail.audit.trail import AuditLog, Origin, TextTrail, Trail
 from guardrail.engine.drive import (
     WINDOW,
     adrive,
@@ -32,6 +32,7 @@ from guardrail.engine.plugins import (
     chosen_verifier,
     connect,
     download_rewriter_base,
+    identities,
     require_portable,
     shipped_rewriter,
     threshold_of,
@@ -134,7 +135,7 @@ class Guard:
         self._audit = _open_audit(audit) if isinstance(audit, (str, Path)) else audit
         # Made of the parts: a trail that held this guard would keep it until the garbage collector comes.
         named = {name: part for name, part in self._parts.items() if name not in ("embedder", "verifier")}
-        self._origin = cache(partial(origin_of, policy, **named))
+        self._origin = cache(partial(_origin, policy, named))
         self._trail = None
         if self._audit is not None:
             self._trail = Trail(self._audit, self._origin, must_record=policy.enforce)
@@ -648,6 +649,10 @@ def _new_batcher(runner: Runner, policy: Policy) -> Batcher:
 
 def _ask_shared(batcher: Callable[[], Batcher], call: ModelCall) -> Coroutine[Any, Any, Any]:
     return batcher().ask_for_text(call)
+
+
+def _origin(policy: Policy, parts: dict[str, Any]) -> Origin:
+    return Origin(policy=policy.digest(), policy_name=policy.name, **identities(**parts))
 
 
 def _open_audit(where: str | Path) -> AuditLog:

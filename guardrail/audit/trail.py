@@ -7,17 +7,13 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from guardrail.manifest import Manifest
 from guardrail.outcome import Action, Edit, Outcome, Verdict
-from guardrail.policy import Policy
 
-__all__ = ["AuditLog", "Intervention", "Origin", "TextTrail", "Trail", "origin_of"]
+__all__ = ["AuditLog", "Intervention", "Origin", "TextTrail", "Trail"]
 
 logger = logging.getLogger("guardrail")
-SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,32 +162,3 @@ def new_key() -> str:
 def now() -> datetime:
     """This moment, in UTC."""
     return datetime.now(timezone.utc)
-
-
-def origin_of(policy: Policy, *, detector: Any, lexicon: Any, rewriter: Any) -> Origin:
-    """The origin of a guard's decisions: its policy and its parts; nothing is loaded for it."""
-    shipped = Manifest.load(SHIPPED / "detector", verify=False)
-    if isinstance(rewriter, str):
-        from guardrail import models
-
-        rewriter = Manifest.load(models.shipped_adapter(models.base_of(rewriter)), verify=False)
-    return Origin(
-        policy=policy.digest(),
-        policy_name=policy.name,
-        detector=_identity(shipped if detector is None else detector),
-        lexicon=(
-            f"lexicon.txt sha256:{shipped.files['lexicon.txt']}" if lexicon is None else _identity(lexicon)
-        ),
-        rewriter="none" if rewriter is None else _identity(rewriter),
-    )
-
-
-def _identity(part: Any) -> str:
-    manifest = part if isinstance(part, Manifest) else getattr(part, "manifest", None)
-    if isinstance(manifest, Manifest):
-        return f"{manifest.name} {manifest.version} sha256:{manifest.digest()}"
-    identity = getattr(part, "identity", None)
-    if isinstance(identity, str):
-        return identity
-    named = part if hasattr(part, "__qualname__") else type(part)
-    return f"{named.__module__}.{named.__qualname__}"

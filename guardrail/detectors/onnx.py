@@ -22,7 +22,6 @@ from guardrail.detectors.windows import Encoding, Window, buckets, encode, windo
 from guardrail.errors import ManifestError
 from guardrail.manifest import Manifest, is_number
 from guardrail.outcome import Span, Verdict
-from guardrail.protocols import Embeddings
 
 __all__ = ["OnnxDetector"]
 
@@ -122,7 +121,7 @@ class OnnxDetector:
             verdicts[text] = self._verdict(text, of_text, judged)
         return [verdicts[text] for text in texts]
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
+    def embed(self, texts: Sequence[str]) -> Floats:
         """Shape (n, dimensions), float32, unit length; what ``detect`` has just read is not read again."""
         found = {text: self._recent.get(text) for text in texts}
         missing = [text for text, row in found.items() if row is None]

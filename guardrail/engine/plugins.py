@@ -36,6 +36,7 @@ __all__ = [
     "chosen_verifier",
     "connect",
     "download_rewriter_base",
+    "identities",
     "require_portable",
     "shipped_rewriter",
     "threshold_of",
@@ -256,3 +257,33 @@ def _warn_once(message: str) -> None:
         GuardrailWarning,
         stacklevel=2,
     )
+
+
+def identities(*, detector: Any, lexicon: Any, rewriter: Any) -> dict[str, str]:
+    """How an audit names these parts; nothing is loaded for it.
+
+    Each is named by its manifest's name, version and sha256, else by its attribute ``identity``, if it has
+    one, else by its type; the shipped word list by its own sha256.
+    """
+    shipped = Manifest.load(SHIPPED / "detector", verify=False)
+    if isinstance(rewriter, str):
+        from guardrail import models
+
+        rewriter = Manifest.load(models.shipped_adapter(models.base_of(rewriter)), verify=False)
+    words = f"lexicon.txt sha256:{shipped.files['lexicon.txt']}"
+    return {
+        "detector": _identity(shipped if detector is None else detector),
+        "lexicon": words if lexicon is None else _identity(lexicon),
+        "rewriter": "none" if rewriter is None else _identity(rewriter),
+    }
+
+
+def _identity(part: Any) -> str:
+    manifest = part if isinstance(part, Manifest) else getattr(part, "manifest", None)
+    if isinstance(manifest, Manifest):
+        return f"{manifest.name} {manifest.version} sha256:{manifest.digest()}"
+    identity = getattr(part, "identity", None)
+    if isinstance(identity, str):
+        return identity
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -8,6 +8,7 @@ plug-in failed or is late. ``Runner`` asks in this thread, ``ThreadRunner`` for 
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -21,7 +22,6 @@ from guardrail.engine.deadline import Deadline
 from guardrail.engine.portions import MAX_CHARACTERS, MAX_REWRITTEN
 from guardrail.engine.steps import Detect, Embed, ModelCall, Rewrite, Verify
 from guardrail.errors import DeadlineError, PluginError
-from guardrail.events import FailureLog
 from guardrail.policy import Policy
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Models", "Runner", "ThreadRunner", "batches", "fits", "kind_of"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("guardrail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,26 @@ class Place:
 
     plugin: Plugin
     deadline: Deadline | None
+
+
+class FailureLog:
+    """Warns of each failing plug-in once per place and kind of error, however often it fails there.
+
+    A place is the part that the plug-in plays and the line where it fails. Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[object, object] = {}
+
+    def add(self, error: PluginError) -> None:
+        """Logs a plug-in's failure at WARNING if it was not logged yet."""
+        failure = error.failure
+        if failure is None:
+            return
+        mine = object()
+        place = (failure.place, failure.plugin, failure.error, failure.module, failure.line)
+        if self._places.setdefault(place, mine) is mine:
+            logger.warning("%s", error)
 
 
 class Runner:

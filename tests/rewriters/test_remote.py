@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guardrail import Guard, Policy
-from guardrail.audit.trail import origin_of
 from guardrail.config import Config, RewriterSettings
+from guardrail.engine.plugins import identities
 from guardrail.errors import ConfigError, DeadlineError, MissingExtraError, PluginError, UsageError
 from guardrail.models.endpoint import Circuit
 from guardrail.outcome import Action
@@ -556,9 +556,7 @@ def test_its_thread_ends_with_it(server: ModelServer) -> None:
 
 def test_an_audit_names_model_place_and_how_it_is_asked(server: ModelServer) -> None:
     one, other = remote(server), remote(server, parameters={"temperature": 0.1})
-    names = [
-        origin_of(Policy(), detector=None, lexicon=None, rewriter=each).rewriter for each in (one, other)
-    ]
+    names = [identities(detector=None, lexicon=None, rewriter=each)["rewriter"] for each in (one, other)]
     assert names[0].startswith(f"civil at {server.url} sha256:")
     assert names[0] != names[1]
     assert len(remote(server, model="x" * 500).identity) <= 300

@@ -21,10 +21,9 @@ from guardrail.integrations.completions.report import reported
 from guardrail.integrations.openai_server.detoxify import detoxify_routes
 from guardrail.integrations.openai_server.gateways import GATEWAY_PATHS, gateway_routes
 from guardrail.integrations.openai_server.guard_api import guard_routes
-from guardrail.integrations.openai_server.health import Readiness, health_routes
 from guardrail.integrations.openai_server.limits import LimitsMiddleware
 from guardrail.integrations.openai_server.messages_api import MessageErrorsMiddleware, messages_routes
-from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware
+from guardrail.integrations.openai_server.metrics import Metrics, MetricsMiddleware, Readiness, health_routes
 from guardrail.integrations.openai_server.proxy import Proxy, completion_routes
 from guardrail.integrations.openai_server.request import Moderators
 from guardrail.integrations.openai_server.responses_api import responses_routes

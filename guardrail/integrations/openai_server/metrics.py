@@ -1,4 +1,4 @@
-"""What is counted, for Prometheus: requests, outcomes, failures. No label holds text of anyone's.
+"""Is it alive, can it work, what has it done: for orchestrators and Prometheus. No label holds anyone's text.
 
 With ``PROMETHEUS_MULTIPROC_DIR`` set, as ``guardrail serve --workers`` does, each process writes what it
 counts into that folder, and every one of them can report the metrics of all.
@@ -6,6 +6,7 @@ counts into that folder, and every one of them can report the metrics of all.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,24 +16,29 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import anyio
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.engine.batching import QueueStatistics
+from guardrail.errors import GuardrailError
 from guardrail.guard import Guard
 from guardrail.integrations.completions.timing import first_text
-from guardrail.integrations.web.errors import ApiError
+from guardrail.integrations.web.errors import ApiError, JsonReply
 from guardrail.outcome import Outcome
 from guardrail.policy import Policy
 
 if TYPE_CHECKING:
     from guardrail.integrations.web.telemetry import Telemetry
 
-__all__ = ["CONTENT_TYPE", "Metrics", "MetricsMiddleware", "upstream_time"]
+__all__ = ["Metrics", "MetricsMiddleware", "Readiness", "health_routes", "upstream_time"]
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+logger = logging.getLogger("guardrail.server")
+
+PARTS = ("detector", "lexicon", "rewriter", "verifier")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 CUT_CODES = frozenset(
     {
@@ -230,3 +236,57 @@ class MetricsMiddleware:
                     self._metrics.first_text.labels(path).observe(until_text)
                 if self._telemetry is not None:
                     self._telemetry.answered(scope["method"], path, status, seconds, until_text)
+
+
+class Readiness:
+    """Whether the models are loaded.
+
+    ``state`` is ``loading``, ``ready`` or ``failed``; ``degraded`` says which models will not work although
+    texts can be moderated without them, such as a rewriter whose base is missing. ``parts`` says of each
+    model the state, or in place of ``ready`` the reason.
+    """
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The parts of the guard by name."""
+        reasons = {reason.partition("_")[0]: reason for reason in self.degraded}
+        if self.state == "loading" or self.error is not None:
+            return dict.fromkeys(PARTS, self.error or self.state)
+        return {name: reasons.get(name, "ready") for name in PARTS}
+
+    def __init__(self, guard: Guard) -> None:
+        self.state = "loading"
+        self.error: str | None = None
+        self.degraded: tuple[str, ...] = ()
+        self._guard = guard
+
+    async def prepare(self) -> None:
+        """Loads the models, off the event loop."""
+        try:
+            self.degraded = await anyio.to_thread.run_sync(self._guard.load, abandon_on_cancel=True)
+        except GuardrailError as error:
+            self.state, self.error = "failed", type(error).__name__
+            logger.error("the guard cannot work: %s", error)
+        else:
+            blind = any(reason.startswith("detector") for reason in self.degraded)
+            self.state = "failed" if blind else "ready"
+
+
+def health_routes(readiness: Readiness, metrics: Metrics) -> APIRouter:
+    """/healthz, /readyz and /metrics."""
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def alive() -> Response:
+        return JsonReply({"status": "ok"})
+
+    @router.get("/readyz")
+    async def ready() -> Response:
+        answer = {"status": readiness.state, "degraded": list(readiness.degraded), "parts": readiness.parts}
+        return JsonReply(answer, status_code=200 if readiness.state == "ready" else 503)
+
+    @router.get("/metrics")
+    async def counted() -> Response:
+        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return router
