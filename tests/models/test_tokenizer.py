@@ -118,7 +118,7 @@ def test_a_configuration_that_is_no_json_object_is_a_clear_error(tiny_base, tmp_
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "kind 'llama'.*put the model's tokenizer.json beside it"),
+        ({"tokenizer.ggml.model": "llama"}, "kind 'llama'.*put the model's tokenizer.json"),
         ({"tokenizer.ggml.pre": "llama-bpe"}, "splits like 'llama-bpe'"),
         ({"tokenizer.ggml.merges": ["a"]}, "no usable tokenizer"),
         ({"tokenizer.ggml.merges": ["q zzz"]}, "no usable tokenizer"),
