@@ -100,33 +100,37 @@ class BreakingAudit(AuditStore):
         self._kept = path.with_suffix(".away")
         self.is_full = False
         self.failed = 0
+        self._whole = threading.Lock()  # a file that is moved in the middle of a write loses what was written
 
     def record(self, found: Sequence[Intervention], /) -> None:
         """As AuditStore has it, and counts what could not be recorded."""
         try:
             if self.is_full:
                 raise OSError(28, "No space left on device")
-            super().record(found)
+            with self._whole:
+                super().record(found)
         except Exception:
             self.failed += 1
             raise
 
     def leave(self) -> None:
         """The database is gone: SQLite cannot open what stands in its place."""
-        self.close()
-        for end in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                Path(f"{self._path}{end}").rename(f"{self._kept}{end}")
-        self._path.mkdir()
-        self.close()
+        with self._whole:
+            self.close()
+            for end in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{self._path}{end}").rename(f"{self._kept}{end}")
+            self._path.mkdir()
+            self.close()
 
     def come_back(self) -> None:
         """The database is there again."""
-        self.close()
-        self._path.rmdir()
-        for end in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                Path(f"{self._kept}{end}").rename(f"{self._path}{end}")
+        with self._whole:
+            self.close()
+            self._path.rmdir()
+            for end in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{self._kept}{end}").rename(f"{self._path}{end}")
 
 
 @contextmanager
