@@ -23,7 +23,8 @@ from guardrail import Action, Guard, Outcome, Policy, Verdict
 from guardrail.audit.database import Database
 from guardrail.audit.schema import VERSION, schema_version
 from guardrail.audit.store import AuditStore
-from guardrail.audit.trail import SHIPPED, Intervention
+from guardrail.audit.trail import Intervention
+from guardrail.engine.plugins import SHIPPED
 from guardrail.errors import AuditError, BlockedError, UsageError
 from guardrail.events import fingerprint
 from guardrail.integrations.audit.records import Query, Record, page
