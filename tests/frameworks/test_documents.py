@@ -161,7 +161,8 @@ def test_smolagents(capsys: pytest.CaptureFixture[str]) -> None:
 
     agent = ToolCallingAgent([], Scripted(), stream_outputs=True, verbosity_level=LogLevel.OFF)
     run("smolagents", agent=agent)
-    assert capsys.readouterr().out.strip() == f"{SHOWN}\n{SHOWN}"
+    printed = capsys.readouterr().out  # what the model says among it, which smolagents shows itself
+    assert "".join(printed.split()).count("".join(SHOWN.split())) == 2
 
 
 def test_autogen(capsys: pytest.CaptureFixture[str]) -> None:
