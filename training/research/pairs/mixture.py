@@ -132,7 +132,7 @@ def build(settings: MixtureSettings) -> Mixture:
     pairs, judged = _paradetox(data, written)
     lossy = [each.row for each in written if each.lossy] + _cannot_rewrite(data)
     rows = [each.row for each in written if not each.lossy] + pairs
-    lookalikes = [PairRow(each.lookalike, (each.lookalike,), "clean") for each in written]
+    lookalikes = [PairRow(each.lookalike, (each.lookalike,), "clean") for each in written if each.lookalike]
     fresh = _apart_from_dev([*rows, *lossy, *lookalikes], data)
     near_dev = len(rows) + len(lossy) + len(lookalikes) - len(fresh)
 
@@ -180,18 +180,18 @@ class _Written:
 
     row: PairRow
     lossy: bool
-    lookalike: str
+    lookalike: str  # empty for an item without one
 
 
 def _hand_written(path: Path, origin: str) -> list[_Written]:
     fields: dict[str, type | tuple[type, ...]] = {
-        "toxic": str, "neutral": list, "lossy": bool, "lookalike": str,
+        "toxic": str, "neutral": list, "lossy": bool,
     }  # fmt: skip
     return [
         _Written(
             PairRow(record["toxic"], tuple(record["neutral"]), "lossy" if record["lossy"] else origin),
             record["lossy"],
-            record["lookalike"],
+            record.content.get("lookalike", ""),
         )
         for record in read_records(path, fields=fields)
     ]
@@ -232,7 +232,7 @@ def _labelled(text: str, key: str) -> Labelled:
 def _paradetox(data: Path, written: Sequence[_Written]) -> tuple[list[PairRow], list[Judged]]:
     """ParaDetox written again, with the references that no rule refuses, and the verdict on each."""
     again = [_again(row.source, row.references) for row in load_paradetox(data, split="train")]
-    plain = [text for each in written for text in (*each.row.texts, each.lookalike)]
+    plain = [text for each in written for text in (*each.row.texts, each.lookalike) if text]
     names = names_of([*plain, *_encyclopedia(data)], (text for row in again for text in row.references))
     again = [_with_names(row, names) for row in again]
     seen = [each.row.texts for each in written] + [row.texts for row in again]
