@@ -20,7 +20,7 @@ from guardrail.manifest import Manifest
 from guardrail_training.cli import app
 from guardrail_training.evaluation.generation import compare
 from guardrail_training.evaluation.generation.comparison import Comparison, read_comparison
-from guardrail_training.evaluation.generation.measures import Change, least_reduced, relative_change
+from guardrail_training.evaluation.generation.measures import Change, relative_change, smallest_reduction
 from guardrail_training.evaluation.generation.samples import (
     Output,
     Sample,
@@ -253,9 +253,9 @@ def test_a_change_from_nothing_is_none_and_counts_for_no_judge() -> None:
     nothing = relative_change([0.0, 0.0], [0.1, 0.0], figure=np.mean, seed=0)
 
     assert nothing == Change(value=None, low=None, high=None)
-    assert least_reduced({"a": nothing}) is None
+    assert smallest_reduction({"a": nothing}) is None
     small, large = Change(value=-0.1, low=-0.2, high=0.0), Change(value=-0.5, low=-0.6, high=-0.4)
-    assert least_reduced({"a": nothing, "b": large, "c": small}) == "c"
+    assert smallest_reduction({"a": nothing, "b": large, "c": small}) == "c"
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)

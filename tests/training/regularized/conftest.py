@@ -54,7 +54,7 @@ def small_settings(base: Path, folder: Path, **changes: Any) -> RegularizedSetti
         "auxiliary_rank": 8,
         "auxiliary_steps": 5,
         "first_auxiliary_steps": 40,
-        "least_auc": 0.0,
+        "min_auc": 0.0,
         "learning_rate": 1e-2,
         "auxiliary_learning_rate": 1e-2,
         "rank": 4,

@@ -103,9 +103,7 @@ def test_ranking_quality_counts_pairs_and_ties() -> None:
     assert ranking_quality(scores, torch.ones(4, dtype=torch.bool)) is None
 
 
-def test_opinions_of_prefixes_teach_which_token_mattered(
-    learner: Learner, settings: RegularizedSettings
-) -> None:
+def test_prefix_labels_teach_which_token_mattered(learner: Learner, settings: RegularizedSettings) -> None:
     told = replace(settings, prefix_weight=3.0, samples_per_prompt=8)
     samples, fresh = samples_of(learner, told), samples_of(learner, told, iteration=1)
     bad = torch.tensor([[word.startswith("d") for word in ("", "", "", *WORDS)]])

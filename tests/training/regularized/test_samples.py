@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guardrail.errors import ConfigError
-from guardrail_training.regularized.samples import Samples, opinions, read
+from guardrail_training.regularized.samples import Samples, oracle_labels, read
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.rewards.algebra import Answer, named
@@ -76,14 +76,14 @@ def test_soft_labels_must_lie_between_0_and_1(settings: RegularizedSettings) -> 
     answers = [Answer(query="", prompt="", response=response) for response in ("a0", "a1 a2 a3")]
     length = named("length", lambda answers: [len(answer.response.split()) for answer in answers])
 
-    assert opinions(
+    assert oracle_labels(
         length, answers, settings=replace(settings, labels="hard", success_from=1.0)
     ).tolist() == [
         1.0,
         1.0,
     ]
     with pytest.raises(ConfigError, match=r"must lie in 0\.\.1; length gave 1 to 3; set labels to hard"):
-        opinions(length, answers, settings=settings)
+        oracle_labels(length, answers, settings=settings)
 
 
 def test_the_oracle_is_asked_about_every_other_prefix_and_the_whole(

@@ -39,8 +39,8 @@ def rollout_of(learner: Learner, settings: PpoSettings) -> Rollout:
         field=settings.field,
         template=Template(settings.template or ""),
         tokenizer=tokenizer,
-        least_characters=1,
-        most_characters=4000,
+        min_characters=1,
+        max_characters=4000,
         max_tokens=512,
     )
     return collect(
@@ -241,7 +241,7 @@ def test_chunks_hold_every_row_once_and_similar_lengths_together(settings: PpoSe
 
 
 def test_limits_are_drawn_between_their_bounds(settings: PpoSettings) -> None:
-    several = replace(settings, shortest_limit=2, batch_size=40, microbatch_size=40)
+    several = replace(settings, min_limit=2, batch_size=40, microbatch_size=40)
 
     rollout = rollout_of(load_learner(Path(settings.base)), several)
 

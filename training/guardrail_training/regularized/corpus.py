@@ -86,7 +86,7 @@ def _statements(
         lines = last_statements(row.content, count=settings.statements)
         if not lines or not all(line.startswith(MARK) for line in lines):
             raise TrainingRowError(f"{path} row {row.number}: a line does not begin with {MARK!r}")
-        prompt, text = ("\n".join([*kept, MARK]) for kept in (lines[:-1], lines))
+        prompt, text = ("\n".join([*part, MARK]) for part in (lines[:-1], lines))
         last = lines[-1].removeprefix(MARK)
         passages.append(
             Passage(
@@ -118,15 +118,15 @@ def _pairs(
 
 
 def _questions(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
-    """Prompts with responses, cut at the prompt's start where they are longer than ``max_tokens``."""
+    """Prompts with responses, cut at the prompt's start if they are longer than ``max_tokens``."""
     passages = []
     for row in read_records(path, fields={"prompt": str, "response": str}):
         response = text_ids(tokenizer, row["response"])
         if not response:
             raise TrainingRowError(f"{path} row {row.number}: field 'response' must not be empty")
         begin = opening(tokenizer)
-        kept = settings.max_tokens - len(response) - len(begin)
-        prompt = (*begin, *text_ids(tokenizer, row["prompt"])[-kept:])
+        room = settings.max_tokens - len(response) - len(begin)
+        prompt = (*begin, *text_ids(tokenizer, row["prompt"])[-room:])
         passages.append(Passage(prompt=prompt, response=response, text=row["response"].strip(), guided=False))
     return passages
 

@@ -109,8 +109,8 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
         field=settings.field,
         template=template,
         tokenizer=tokenizer,
-        least_characters=settings.least_characters,
-        most_characters=settings.most_characters,
+        min_characters=settings.min_characters,
+        max_characters=settings.max_characters,
         max_tokens=settings.max_prompt_tokens,
     )
     if settings.threads:

@@ -66,8 +66,8 @@ def load_queries(
     field: str,
     template: Template,
     tokenizer: Any,
-    least_characters: int,
-    most_characters: int,
+    min_characters: int,
+    max_characters: int,
     max_tokens: int,
 ) -> tuple[Query, ...]:
     """Every text of a JSON Lines file whose length is within the bounds.
@@ -77,19 +77,19 @@ def load_queries(
     """
     queries = []
     for text in read_texts(path, field=field):
-        if not least_characters <= len(text.content) <= most_characters:
+        if not min_characters <= len(text.content) <= max_characters:
             continue
         ids = tuple(template.encode(tokenizer, text.content))
         if len(ids) > max_tokens:
             raise TrainingRowError(
                 f"{path} row {text.number}: its prompt has {len(ids)} tokens, more than max_prompt_tokens = "
-                f"{max_tokens}; raise it, or lower most_characters to leave such rows out"
+                f"{max_tokens}; raise it, or lower max_characters to leave such rows out"
             )
         prompt = template.literal.replace("{text}", text.content)
         queries.append(Query(text=text.content, prompt=prompt, ids=ids, row=text.number))
     if not queries:
         raise TrainingRowError(
-            f"{path}: no text has between {least_characters} and {most_characters} characters"
+            f"{path}: no text has between {min_characters} and {max_characters} characters"
         )
     return tuple(queries)
 
@@ -389,6 +389,6 @@ def chunks_by_length(
 
 
 def _limit(settings: PpoSettings, seed: int) -> int:
-    if settings.shortest_limit is None:
+    if settings.min_limit is None:
         return settings.response_tokens
-    return random.Random(seed).randint(settings.shortest_limit, settings.response_tokens)
+    return random.Random(seed).randint(settings.min_limit, settings.response_tokens)

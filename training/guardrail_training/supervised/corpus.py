@@ -48,7 +48,7 @@ def load_corpus(settings: SftSettings) -> Corpus:
         if not len(rows):
             raise TrainingRowError(
                 f"no row is left of {name}: every reference copies its source, or every source is outside "
-                "least_characters and most_characters"
+                "min_characters and max_characters"
             )
     return Corpus(train=train, dev=dev)
 
@@ -93,7 +93,7 @@ def _keeper(settings: SftSettings) -> Callable[[Row], Row | None]:
     """What makes of a row the one to train on, or None."""
 
     def keep(row: Row) -> Row | None:
-        fits = settings.least_characters <= len(row.source) <= settings.most_characters
+        fits = settings.min_characters <= len(row.source) <= settings.max_characters
         if not fits:
             return None
         return row if settings.keep_copies else without_copies(row)

@@ -45,8 +45,12 @@ class SftSettings(TrainingSettings):
         PARADETOX.target, "Field with its rewrite, or a list of which each pass draws one.", group=DATA
     )
     instruction: str = setting("", "Field that comes before the source; empty: none.", group=DATA)
-    least_characters: int = setting(1, "Rows with a shorter source are left out.", group=DATA, min=0)
-    most_characters: int = setting(100_000, "Rows with a longer source are left out.", group=DATA, min=1)
+    min_characters: int = setting(
+        1, "Rows with a shorter source are left out.", group=DATA, min=0, formerly="least_characters"
+    )
+    max_characters: int = setting(
+        100_000, "Rows with a longer source are left out.", group=DATA, min=1, formerly="most_characters"
+    )
     keep_copies: bool = setting(
         False,
         "Keeps references that only copy their source: they teach to leave clean text alone.",

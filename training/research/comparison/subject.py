@@ -121,7 +121,7 @@ def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guard
     guidance = Guidance(
         auxiliary,
         strength=settings.strength,
-        most_log_ratio=settings.most_log_ratio,
+        max_log_ratio=settings.max_log_ratio,
         candidates=settings.candidates,
     )
     return Subject(model, tokenizer, guidance)

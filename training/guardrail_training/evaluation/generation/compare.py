@@ -30,12 +30,12 @@ from guardrail_training.evaluation.generation.comparison import (
     write_comparison,
 )
 from guardrail_training.evaluation.generation.measures import (
-    least_reduced,
     load_encoder,
     load_toxicity,
     relative_change,
     rouge,
     similarity,
+    smallest_reduction,
     spread_of,
 )
 from guardrail_training.evaluation.generation.models import Compared, compared_models
@@ -123,7 +123,7 @@ def run(
         reward=reward.formula,
         systems=tuple(systems),
         changes=changes,
-        counted=least_reduced({judge: change.mean for judge, change in changes.items()}),
+        counted=smallest_reduction({judge: change.mean for judge, change in changes.items()}),
         settings={key: value for key, value in asdict(settings).items() if key not in PLACES},
         seed=settings.seed,
         versions=package_versions(),
@@ -152,8 +152,8 @@ def _asked(settings: GenerationSettings, *, file: Path, models: Compared, tokeni
         field=settings.field,
         template=models.template,
         tokenizer=tokenizer,
-        least_characters=settings.least_characters,
-        most_characters=settings.most_characters,
+        min_characters=settings.min_characters,
+        max_characters=settings.max_characters,
         max_tokens=settings.max_prompt_tokens,
     )
     if 0 < settings.limit < len(queries):

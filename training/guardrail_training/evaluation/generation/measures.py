@@ -21,12 +21,12 @@ from guardrail_training.rewards.formula import read_formula
 __all__ = [
     "Change",
     "Figure",
-    "least_reduced",
     "load_encoder",
     "load_toxicity",
     "relative_change",
     "rouge",
     "similarity",
+    "smallest_reduction",
     "spread_of",
 ]
 
@@ -109,7 +109,7 @@ def relative_change(
     return Change(value=float(figure(second) / origin - 1), low=float(low), high=float(high))
 
 
-def least_reduced(changes: Mapping[str, Change]) -> str | None:
+def smallest_reduction(changes: Mapping[str, Change]) -> str | None:
     """The judge that counts: the one by which toxicity fell least; None where none of them began above 0."""
     found = {name: change.value for name, change in changes.items() if change.value is not None}
     return max(found, key=lambda name: found[name]) if found else None
