@@ -32,7 +32,7 @@ SETTINGS = PpoSettings(
 )
 
 
-class Training:
+class GuardrailPpo:
     """A learner and what it learns from."""
 
     def __init__(self, workload: Workload, *, layers: int, rows: int) -> None:
@@ -98,7 +98,7 @@ def _padded(responses: Sequence[Sequence[int]]) -> Responses:
 def main() -> None:
     """Generates and learns when asked to."""
     arguments = read_arguments()
-    training = Training(Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows)
+    training = GuardrailPpo(Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows)
     serve({"generate": training.generate, "learn": training.learn})
 
 

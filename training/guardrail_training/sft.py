@@ -40,7 +40,7 @@ from guardrail_training.run import (
 )
 from guardrail_training.supervised.corpus import load_corpus, sources_sha256
 from guardrail_training.supervised.network import TargetLoss, target_tokens
-from guardrail_training.supervised.plan import Encoding, plan_passes
+from guardrail_training.supervised.plan import ExampleEncoder, plan_passes
 from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["SftSettings", "learning_rate", "run"]
@@ -75,7 +75,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
         raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     corpus = load_corpus(settings)
-    encoding = Encoding(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
+    encoding = ExampleEncoder(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
     plan = plan_passes(
         corpus.train,
         encoding=encoding,

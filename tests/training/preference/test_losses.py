@@ -20,7 +20,7 @@ from guardrail_training.preference.losses import (
     orpo_losses,
     orpo_objective,
 )
-from guardrail_training.preference.tuning import Pair, plan_batches, read_pairs
+from guardrail_training.preference.tuning import PreferencePair, plan_batches, read_pairs
 from tests.training.reinforcement.conftest import load_learner
 
 logprob = st.floats(-200, 0, width=32)
@@ -152,8 +152,8 @@ def test_the_orpo_objective_shows_means_per_token() -> None:
 
 
 PAIRS = (
-    Pair(chosen=Example((3, 4, 5), (6, 7, 1)), rejected=Example((3, 4, 5), (8, 1))),
-    Pair(chosen=Example((9,), (10, 1)), rejected=Example((9,), (11, 12, 13, 14, 1))),
+    PreferencePair(chosen=Example((3, 4, 5), (6, 7, 1)), rejected=Example((3, 4, 5), (8, 1))),
+    PreferencePair(chosen=Example((9,), (10, 1)), rejected=Example((9,), (11, 12, 13, 14, 1))),
 )
 
 

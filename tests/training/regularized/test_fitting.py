@@ -9,7 +9,7 @@ import torch
 
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.regularized.fitting import beliefs, fit, quality, ranking_quality
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.samples import LabelledSamples
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, guidance_of
@@ -17,7 +17,7 @@ from tests.training.regularized.conftest import samples_of
 from tests.training.reinforcement.conftest import WORDS
 
 
-def fitted(learner: Learner, settings: RegularizedSettings, samples: Samples) -> Auxiliary:
+def fitted(learner: Learner, settings: RegularizedSettings, samples: LabelledSamples) -> Auxiliary:
     auxiliary = auxiliary_of(learner)
     auxiliary.start_at(samples.rate)
     optimizer = torch.optim.AdamW(auxiliary.parameters(), lr=1e-2, weight_decay=0.0)

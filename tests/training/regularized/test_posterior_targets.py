@@ -13,14 +13,14 @@ from torch import Tensor
 from guardrail_training.modeling import trainable_parameters
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.guidance import Guidance
-from guardrail_training.regularized.corpus import Passage
+from guardrail_training.regularized.corpus import CorpusPassage
 from guardrail_training.regularized.posterior_targets import (
     TuneBatch,
     corpus_targets,
     sample_targets,
     tune_step,
 )
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.samples import LabelledSamples
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, base_of
@@ -29,8 +29,8 @@ from tests.training.regularized.conftest import samples_of
 VOCABULARY = 35
 STRENGTH = 1.5
 PASSAGES = [
-    Passage(prompt=(5, 6), response=(7, 8, 9), text="", guided=True),
-    Passage(prompt=(10,), response=(11, 1), text="", guided=True),
+    CorpusPassage(prompt=(5, 6), response=(7, 8, 9), text="", guided=True),
+    CorpusPassage(prompt=(10,), response=(11, 1), text="", guided=True),
 ]
 
 
@@ -100,7 +100,7 @@ def posterior_of(
     return Row((now + STRENGTH * after).log_softmax(dim=1), (now + after).logsumexp(dim=1))
 
 
-def rows_of(samples: Samples) -> list[tuple[list[int], list[int]]]:
+def rows_of(samples: LabelledSamples) -> list[tuple[list[int], list[int]]]:
     prompts = [
         ids[mask].tolist() for ids, mask in zip(samples.prompts.ids, samples.prompts.mask, strict=True)
     ]
@@ -194,7 +194,7 @@ def test_corpus_texts_teach_the_posterior_beside_themselves(
 ) -> None:
     auxiliary = stirred(learner)
     moved(learner)
-    plain = Passage(prompt=(12, 13), response=(14, 15), text="", guided=False)
+    plain = CorpusPassage(prompt=(12, 13), response=(14, 15), text="", guided=False)
 
     targets = corpus_targets(
         learner,

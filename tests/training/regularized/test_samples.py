@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guardrail.errors import ConfigError
-from guardrail_training.regularized.samples import Samples, oracle_labels, read
+from guardrail_training.regularized.samples import LabelledSamples, oracle_labels, read
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.rewards.algebra import Answer, named
@@ -30,7 +30,7 @@ def test_samples_come_back_from_their_tensors(learner: Learner, settings: Regula
     samples = samples_of(learner, settings)
 
     torch.testing.assert_close(
-        Samples.of(samples.state_dict()).state_dict(), samples.state_dict(), equal_nan=True
+        LabelledSamples.of(samples.state_dict()).state_dict(), samples.state_dict(), equal_nan=True
     )
 
 
@@ -119,7 +119,7 @@ def test_samples_of_several_iterations_stand_one_below_the_other(
         samples_of(learner, short, iteration=1).select(torch.arange(4)),  # shorter prompts, too
     ]
 
-    joined = Samples.joined(parts)
+    joined = LabelledSamples.joined(parts)
 
     whole = joined.select(torch.arange(48)), joined.select(torch.arange(48, 52))
     for part, found in zip(parts, whole, strict=True):

@@ -14,7 +14,7 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo
-from guardrail_training.reinforcement.rollouts import Query, collect
+from guardrail_training.reinforcement.rollouts import PromptQuery, collect
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, named
 from guardrail_training.run import DivergedError
@@ -111,7 +111,7 @@ def test_a_reward_that_fails_in_another_process_ends_this_one_too(settings: PpoS
     with pytest.raises(PluginError, match="the reward failed in another process"):
         collect(
             load_learner(Path(settings.base)),
-            [Query(text="a1", prompt="a0 a1", ids=(3, 4))],
+            [PromptQuery(text="a1", prompt="a0 a1", ids=(3, 4))],
             reward=REWARD,
             tokenizer=word_tokenizer(),
             settings=settings,

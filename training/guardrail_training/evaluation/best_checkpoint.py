@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guardrail.errors import UsageError
 from guardrail.protocols import Rewriter
-from guardrail_training.evaluation.rewriting_report import Block, Instruments, measure, summarise
+from guardrail_training.evaluation.rewriting_report import Instruments, SystemBlock, measure, summarise
 from guardrail_training.evaluation.systems import Sentences, greedy
 
 __all__ = ["Choice", "choose", "step_folders"]
@@ -23,7 +23,7 @@ class Choice:
 
     step: int
     folder: Path
-    blocks: tuple[Block, ...]
+    blocks: tuple[SystemBlock, ...]
 
 
 def step_folders(run: str | Path) -> list[Path]:

@@ -16,18 +16,18 @@ from guardrail.errors import ConfigError
 from guardrail.integrations.rows.record import to_json
 from guardrail.manifest import Template
 from guardrail_training.checkpoint import StopRequest
-from guardrail_training.data import Row, bucketed_batches
+from guardrail_training.data import SourceRow, bucketed_batches
 from guardrail_training.preference.settings import PreferenceSettings
-from guardrail_training.records import Record, TrainingRowError, read_records
+from guardrail_training.records import FileRecord, TrainingRowError, read_records
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.rollouts import Query, respond, seed_of
+from guardrail_training.reinforcement.rollouts import PromptQuery, respond, seed_of
 from guardrail_training.rewards.algebra import Answer, Reward
 from guardrail_training.runlog import progress_bar
 
 __all__ = [
     "FILENAME",
-    "Comparison",
-    "Sentence",
+    "CandidateComparison",
+    "ParallelSentence",
     "append_comparisons",
     "compare",
     "compare_missing",
@@ -54,17 +54,17 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class ParallelSentence:
     """A toxic sentence that is asked about, with its human rewrites; ``number`` is its row in the data."""
 
     number: int
-    query: Query
+    query: PromptQuery
     references: tuple[str, ...] = field(repr=False)
 
 
 def draw_sentences(
-    rows: Sequence[Row], *, tokenizer: Any, template: Template, settings: PreferenceSettings
-) -> tuple[Sentence, ...]:
+    rows: Sequence[SourceRow], *, tokenizer: Any, template: Template, settings: PreferenceSettings
+) -> tuple[ParallelSentence, ...]:
     """A seeded draw of the rows, encoded; a larger draw begins with the smaller one.
 
     Raises TrainingRowError, before anything is sampled, where no row is left or a prompt is too long.
@@ -79,7 +79,9 @@ def draw_sentences(
     )
 
 
-def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: PreferenceSettings) -> Sentence:
+def _sentence(
+    row: SourceRow, *, tokenizer: Any, template: Template, settings: PreferenceSettings
+) -> ParallelSentence:
     ids = tuple(template.encode(tokenizer, row.source))
     learned = row.references if settings.references else ()
     lengths = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in learned]
@@ -90,17 +92,19 @@ def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: Prefere
             f"{settings.max_tokens}; raise it, lower response_tokens or remove the row"
         )
     prompt = template.literal.replace("{text}", row.source)
-    return Sentence(row.number, Query(text=row.source, prompt=prompt, ids=ids), tuple(row.references))
+    return ParallelSentence(
+        row.number, PromptQuery(text=row.source, prompt=prompt, ids=ids), tuple(row.references)
+    )
 
 
 def compare(
     learner: Learner,
-    sentences: Sequence[Sentence],
+    sentences: Sequence[ParallelSentence],
     *,
     reward: Reward,
     tokenizer: Any,
     settings: PreferenceSettings,
-) -> list[Comparison]:
+) -> list[CandidateComparison]:
     """The best and the worst of each sentence's candidates: the greedy one, samples, references if wanted.
 
     A function of weights, sentences and seed; no global random state is read. Candidates that are equal but
@@ -146,12 +150,12 @@ def distinct(texts: Sequence[str]) -> list[str]:
     return list(firsts.values())
 
 
-def _ranked(sentence: Sentence, scored: Sequence[tuple[str, float]]) -> Comparison:
+def _ranked(sentence: ParallelSentence, scored: Sequence[tuple[str, float]]) -> CandidateComparison:
     ranked = sorted(scored, key=lambda candidate: -candidate[1])
     if len(ranked) < 2:
-        return Comparison(row=sentence.number, query=sentence.query.text, candidates=len(ranked))
+        return CandidateComparison(row=sentence.number, query=sentence.query.text, candidates=len(ranked))
     (chosen, best), (rejected, worst) = ranked[0], ranked[-1]
-    return Comparison(
+    return CandidateComparison(
         row=sentence.number,
         query=sentence.query.text,
         candidates=len(ranked),
@@ -164,7 +168,7 @@ def _ranked(sentence: Sentence, scored: Sequence[tuple[str, float]]) -> Comparis
 
 def _drawn(
     learner: Learner,
-    sentences: Sequence[Sentence],
+    sentences: Sequence[ParallelSentence],
     *,
     tokenizer: Any,
     settings: PreferenceSettings,
@@ -196,8 +200,8 @@ def _drawn(
 
 def compare_missing(
     learner: Learner,
-    sentences: Sequence[Sentence],
-    comparisons: dict[int, Comparison],
+    sentences: Sequence[ParallelSentence],
+    comparisons: dict[int, CandidateComparison],
     *,
     reward: Reward,
     tokenizer: Any,
@@ -227,7 +231,7 @@ def compare_missing(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class CandidateComparison:
     """What the candidates of one row came to: the best and the worst with their rewards.
 
     ``row`` is its number in the data. ``candidates`` counts the distinct ones; where there are fewer than
@@ -250,7 +254,7 @@ class Comparison:
         return self.score_chosen - self.score_rejected
 
 
-def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, Comparison]:
+def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, CandidateComparison]:
     """The comparisons of an earlier run by row number, none where there is no file.
 
     A last line that was cut short is removed from the file. Raises TrainingRowError for a row that cannot be
@@ -271,18 +275,18 @@ def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, Comparison]:
     }
 
 
-def _comparison(record: Record, *, where: Path, fingerprint: str) -> Comparison:
+def _comparison(record: FileRecord, *, where: Path, fingerprint: str) -> CandidateComparison:
     if record["fingerprint"] != fingerprint:
         raise ConfigError(
             f"{where} row {record.number} was made with other settings, data or models; choose another --out "
             "or remove the file"
         )
-    return Comparison(**{name: record[name] for name in FIELDS if name != "fingerprint"})
+    return CandidateComparison(**{name: record[name] for name in FIELDS if name != "fingerprint"})
 
 
 def read_own_pairs(
     path: str | Path, *, tokenizer: Any, template: Template, max_tokens: int
-) -> list[Comparison]:
+) -> list[CandidateComparison]:
     """A user's own pairs: rows with ``prompt``, ``chosen`` and ``rejected``, all texts.
 
     The prompt is the text that stands in the template. Raises TrainingRowError for a row with an empty field,
@@ -306,7 +310,7 @@ def read_own_pairs(
                 "raise it or remove the row"
             )
         found.append(
-            Comparison(
+            CandidateComparison(
                 row=record.number,
                 query=texts["prompt"],
                 candidates=2,
@@ -319,7 +323,7 @@ def read_own_pairs(
     return found
 
 
-def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerprint: str) -> None:
+def append_comparisons(path: Path, comparisons: Iterable[CandidateComparison], *, fingerprint: str) -> None:
     """Adds one line for each; they are on disk when this returns."""
     lines = [to_json({**asdict(comparison), "fingerprint": fingerprint}) + "\n" for comparison in comparisons]
     with path.open("a", encoding="utf-8") as file:
@@ -329,8 +333,8 @@ def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerp
 
 
 def pairs_of(
-    rows: Sequence[int], comparisons: Mapping[int, Comparison], *, margin: float
-) -> list[Comparison]:
+    rows: Sequence[int], comparisons: Mapping[int, CandidateComparison], *, margin: float
+) -> list[CandidateComparison]:
     """The comparisons of these rows that are decided by at least ``margin``; TrainingRowError for none."""
     found = [comparisons[row] for row in rows]
     pairs = [comparison for comparison in found if comparison.margin >= margin]

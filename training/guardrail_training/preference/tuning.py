@@ -36,8 +36,8 @@ from guardrail_training.data import bucketed_batches, drop_copies, load_paradeto
 from guardrail_training.modeling import Example, encode_example, resume_adapter, save_adapter
 from guardrail_training.preference.candidates import (
     FILENAME,
-    Comparison,
-    Sentence,
+    CandidateComparison,
+    ParallelSentence,
     compare_missing,
     draw_sentences,
     pairs_of,
@@ -65,7 +65,7 @@ from guardrail_training.run import (
 )
 from guardrail_training.sft import learning_rate
 
-__all__ = ["Pair", "PreferenceSettings", "encode_comparisons", "plan_batches", "read_pairs", "run"]
+__all__ = ["PreferencePair", "PreferenceSettings", "encode_comparisons", "plan_batches", "read_pairs", "run"]
 
 REFERENCE = "reference.safetensors"
 IN_MANIFEST = ("rewards/accuracies", "rewards/margins")
@@ -218,7 +218,7 @@ def run(
 class _Own:
     """A user's own pairs."""
 
-    pairs: list[Comparison]
+    pairs: list[CandidateComparison]
 
     @property
     def done(self) -> int:
@@ -232,7 +232,7 @@ class _Own:
 
     def complete(
         self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
-    ) -> list[Comparison] | None:
+    ) -> list[CandidateComparison] | None:
         """The pairs, which are complete."""
         return self.pairs
 
@@ -246,8 +246,8 @@ def _own_pairs(settings: PreferenceSettings, *, tokenizer: Any, start: Adapter) 
 class _Drawing:
     """What candidates are drawn for and ranked by, and the comparisons that an earlier run has made."""
 
-    sentences: tuple[Sentence, ...]
-    comparisons: dict[int, Comparison]
+    sentences: tuple[ParallelSentence, ...]
+    comparisons: dict[int, CandidateComparison]
     reward: Reward
     fingerprint: str
 
@@ -263,7 +263,7 @@ class _Drawing:
 
     def complete(
         self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
-    ) -> list[Comparison] | None:
+    ) -> list[CandidateComparison] | None:
         """Compares what no earlier run has; the pairs, None where a signal stopped it."""
         compare_missing(
             learner,
@@ -322,7 +322,7 @@ def _diverged(*, step: int, out: Path) -> DivergedError:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PreferencePair:
     """One prompt with the response that is better and the one that is worse."""
 
     chosen: Example
@@ -333,11 +333,11 @@ class Pair:
 
 
 def encode_comparisons(
-    comparisons: Iterable[Comparison], *, tokenizer: Any, template: Template
-) -> tuple[Pair, ...]:
+    comparisons: Iterable[CandidateComparison], *, tokenizer: Any, template: Template
+) -> tuple[PreferencePair, ...]:
     """The pair of each comparison, both responses ending in the end-of-text token."""
     return tuple(
-        Pair(
+        PreferencePair(
             *(
                 encode_example(tokenizer, template, source=comparison.query, target=response)
                 for response in (comparison.chosen, comparison.rejected)
@@ -348,7 +348,9 @@ def encode_comparisons(
     )
 
 
-def plan_batches(pairs: Sequence[Pair], *, passes: int, batch_size: int, seed: int) -> list[list[int]]:
+def plan_batches(
+    pairs: Sequence[PreferencePair], *, passes: int, batch_size: int, seed: int
+) -> list[list[int]]:
     """The indices of each step's pairs, similar lengths together, each pair once in every pass."""
     lengths = [len(pair) for pair in pairs]
     return [
@@ -358,7 +360,7 @@ def plan_batches(pairs: Sequence[Pair], *, passes: int, batch_size: int, seed: i
     ]
 
 
-def read_pairs(learner: Learner, pairs: Sequence[Pair], *, pad_id: int) -> PairLogprobs:
+def read_pairs(learner: Learner, pairs: Sequence[PreferencePair], *, pad_id: int) -> PairLogprobs:
     """What the policy says of both responses to each prompt, with gradients where they are enabled."""
     examples = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     responses = pad_sequence(
@@ -374,7 +376,7 @@ def read_pairs(learner: Learner, pairs: Sequence[Pair], *, pad_id: int) -> PairL
 
 def _reference_logprobs(
     learner: Learner,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
     batches: Sequence[Sequence[int]],
     *,
     pad_id: int,

@@ -12,7 +12,7 @@ from guardrail_training.nado.guidance import Guidance
 from guardrail_training.nado.objective import PrefixLosses, prefix_label_losses, prefix_losses
 from guardrail_training.nado.posterior import expected_success, prefix_weights, response_kl, token_kl
 from guardrail_training.nado.success import from_logits
-from guardrail_training.regularized.samples import PrefixLabels, Samples
+from guardrail_training.regularized.samples import LabelledSamples, PrefixLabels
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.run import clip_gradients
 
@@ -25,7 +25,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 def fit(
     auxiliary: Auxiliary,
     optimizer: torch.optim.Optimizer,
-    samples: Samples,
+    samples: LabelledSamples,
     *,
     settings: RegularizedSettings,
     iteration: int,
@@ -85,13 +85,13 @@ def fit(
 
 
 @torch.no_grad()
-def beliefs(auxiliary: Auxiliary, samples: Samples) -> tuple[Tensor, Tensor]:
+def beliefs(auxiliary: Auxiliary, samples: LabelledSamples) -> tuple[Tensor, Tensor]:
     """R of every prefix in two views, each ``(rows, time)``: after each token, and before it as a mean."""
     taken, log_expected = _views(auxiliary, samples, torch.arange(len(samples)))
     return from_logits(taken).log_success.exp(), log_expected.exp()
 
 
-def _drawing(samples: Samples, settings: RegularizedSettings) -> Balanced:
+def _drawing(samples: LabelledSamples, settings: RegularizedSettings) -> Balanced:
     if settings.balanced:
         return balanced(samples.labels, samples.weights)
     return Balanced(samples.weights / samples.weights.sum(), samples.labels, offset=0.0)
@@ -100,7 +100,7 @@ def _drawing(samples: Samples, settings: RegularizedSettings) -> Balanced:
 def _losses(
     taken: Tensor,
     log_expected: Tensor,
-    samples: Samples,
+    samples: LabelledSamples,
     rows: Tensor,
     drawing: Balanced,
     settings: RegularizedSettings,
@@ -115,7 +115,7 @@ def _losses(
     )
 
 
-def _views(auxiliary: Auxiliary, samples: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _views(auxiliary: Auxiliary, samples: LabelledSamples, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of R after each token, and log R before it, both ``(rows, time)``."""
     time = int(samples.responses.lengths[rows].max())
     reading = samples.reading.select(rows, time=time)
@@ -126,7 +126,7 @@ def _views(auxiliary: Auxiliary, samples: Samples, rows: Tensor) -> tuple[Tensor
     return logits[..., -1], before.view(len(rows), time)
 
 
-def quality(auxiliary: Auxiliary, samples: Samples, *, success_from: float) -> dict[str, float]:
+def quality(auxiliary: Auxiliary, samples: LabelledSamples, *, success_from: float) -> dict[str, float]:
     """How well R predicts the labels, by metric name.
 
     auxiliary/auc_25 ... auc_100    chance that of a success and a failure (labels from ``success_from`` on,
@@ -156,7 +156,7 @@ def quality(auxiliary: Auxiliary, samples: Samples, *, success_from: float) -> d
     }
 
 
-def distance(guidance: Guidance, samples: Samples, *, max_prefix_weight: float) -> dict[str, float]:
+def distance(guidance: Guidance, samples: LabelledSamples, *, max_prefix_weight: float) -> dict[str, float]:
     """How far the posterior is from the language model that drew the samples, by metric name.
 
     auxiliary/guided_kl     KL(q || p) of a response, in nats

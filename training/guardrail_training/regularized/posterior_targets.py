@@ -17,8 +17,14 @@ from guardrail_training.modeling.families import Prompts
 from guardrail_training.nado.balance import prefix_importance
 from guardrail_training.nado.guidance import Guidance, Guided
 from guardrail_training.nado.posterior import prefix_weights, token_kl
-from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.samples import Samples, TokenPredictions, candidate_logprobs, padded, read
+from guardrail_training.regularized.corpus import CorpusPassage
+from guardrail_training.regularized.samples import (
+    LabelledSamples,
+    TokenPredictions,
+    candidate_logprobs,
+    padded,
+    read,
+)
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner, token_logprobs
 from guardrail_training.reinforcement.rollouts import Responses
@@ -55,7 +61,7 @@ class PosteriorTargets:
 def corpus_targets(
     learner: Learner,
     guidance: Guidance,
-    passages: Sequence[Passage],
+    passages: Sequence[CorpusPassage],
     *,
     settings: RegularizedSettings,
     pad_id: int,
@@ -84,7 +90,7 @@ def corpus_targets(
 def sample_targets(
     learner: Learner,
     guidance: Guidance,
-    samples: Samples,
+    samples: LabelledSamples,
     *,
     settings: RegularizedSettings,
     are_fresh: bool,
@@ -109,7 +115,9 @@ def sample_targets(
     return PosteriorTargets(samples.prompts, samples.responses, reading.ids, guided.log_q, weights)
 
 
-def _read_again(learner: Learner, samples: Samples, *, settings: RegularizedSettings) -> TokenPredictions:
+def _read_again(
+    learner: Learner, samples: LabelledSamples, *, settings: RegularizedSettings
+) -> TokenPredictions:
     return read(
         learner,
         samples.prompts,
@@ -135,7 +143,7 @@ class TuneBatch:
     responses the regularizer alone.
     """
 
-    plain: Sequence[Passage] = field(repr=False)
+    plain: Sequence[CorpusPassage] = field(repr=False)
     taught: PosteriorTargets | None
     drawn: PosteriorTargets | None
 
@@ -219,7 +227,7 @@ def _backward(loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
 
 
-def _plain_logprobs(learner: Learner, passages: Sequence[Passage]) -> Tensor:
+def _plain_logprobs(learner: Learner, passages: Sequence[CorpusPassage]) -> Tensor:
     """The log-probability of each learned token ``(tokens,)``."""
     prompts = learner.family.pad([passage.prompt for passage in passages])
     responses = padded([passage.response for passage in passages], pad_id=0)

@@ -21,16 +21,16 @@ from guardrail.errors import ConfigError
 from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.nado.balance import importance_weights, success_rate
 from guardrail_training.nado.candidates import likely_tokens, over_candidates
-from guardrail_training.regularized.corpus import Mixture, Passage
+from guardrail_training.regularized.corpus import CorpusMixture, CorpusPassage
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner, token_logprobs
-from guardrail_training.reinforcement.rollouts import Query, Responses, respond, seed_of
+from guardrail_training.reinforcement.rollouts import PromptQuery, Responses, respond, seed_of
 from guardrail_training.rewards.algebra import Answer, Reward
 
 __all__ = [
     "Draws",
+    "LabelledSamples",
     "PrefixLabels",
-    "Samples",
     "TokenPredictions",
     "candidate_logprobs",
     "collect",
@@ -152,7 +152,7 @@ def padded(responses: Sequence[Sequence[int]], *, pad_id: int) -> Responses:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples:
+class LabelledSamples:
     """Responses with labels in 0..1 ``(rows,)``, importance weights ``(rows,)`` and readings.
 
     The weights make up for the temperature that they were drawn at. A prompt's responses lie side by side.
@@ -180,10 +180,10 @@ class Samples:
         """The log-probability of each response under the language model that drew it, at temperature 1."""
         return (self.reading.log_taken * self.responses.mask).sum(dim=1)
 
-    def select(self, rows: Tensor) -> Samples:
+    def select(self, rows: Tensor) -> LabelledSamples:
         """Some of the rows."""
         time = self.responses.ids.shape[1]
-        return Samples(
+        return LabelledSamples(
             prompts=self.prompts.select(rows),
             responses=Responses(
                 ids=self.responses.ids[rows],
@@ -197,7 +197,7 @@ class Samples:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Samples]) -> Samples:
+    def joined(cls, parts: Sequence[LabelledSamples]) -> LabelledSamples:
         """The rows of all parts one below the other."""
         if len(parts) == 1:
             return parts[0]
@@ -222,7 +222,7 @@ class Samples:
         }
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> Samples:
+    def of(cls, state: Mapping[str, Tensor]) -> LabelledSamples:
         """What ``state_dict`` was taken of."""
 
         def part(name: str) -> dict[str, Tensor]:
@@ -276,7 +276,12 @@ class Draws:
 
 @torch.no_grad()
 def draw(
-    family: Family, queries: Sequence[Query], *, tokenizer: Any, settings: RegularizedSettings, iteration: int
+    family: Family,
+    queries: Sequence[PromptQuery],
+    *,
+    tokenizer: Any,
+    settings: RegularizedSettings,
+    iteration: int,
 ) -> Draws:
     """``samples_per_prompt`` responses of a family to each query, side by side.
 
@@ -301,13 +306,13 @@ def draw(
 @torch.no_grad()
 def collect(
     learner: Learner,
-    queries: Sequence[Query],
+    queries: Sequence[PromptQuery],
     *,
     reward: Reward,
     tokenizer: Any,
     settings: RegularizedSettings,
     iteration: int,
-) -> Samples:
+) -> LabelledSamples:
     """``samples_per_prompt`` responses of the language model to each query, labelled and read.
 
     In iteration 0 it has learned nothing yet: the base answers, without the adapter, which is the same.
@@ -328,7 +333,7 @@ def collect(
     prefix_labels = torch.full(responses.ids.shape, torch.nan)
     if settings.prefix_weight:
         prefix_labels = label_prefixes(reward, draws, tokenizer=tokenizer, settings=settings)
-    samples = Samples(prompts, responses, labels, torch.ones(len(labels)), reading, prefix_labels)
+    samples = LabelledSamples(prompts, responses, labels, torch.ones(len(labels)), reading, prefix_labels)
     if settings.temperature == 1:
         return samples
     # Drawn at another temperature: importance weights make up for it.
@@ -392,7 +397,7 @@ class PrefixLabels:
 @torch.no_grad()
 def read_prefix_labels(
     learner: Learner,
-    passages: Sequence[Passage],
+    passages: Sequence[CorpusPassage],
     *,
     reward: Reward,
     tokenizer: Any,
@@ -417,7 +422,7 @@ def read_prefix_labels(
     return PrefixLabels(states, responses.ids, labels)
 
 
-def keep_successes(mixture: Mixture, reward: Reward, *, settings: RegularizedSettings) -> Mixture:
+def keep_successes(mixture: CorpusMixture, reward: Reward, *, settings: RegularizedSettings) -> CorpusMixture:
     """The mixture with only those guided texts that the oracle calls a success."""
     answers = [Answer(query="", prompt="", response=passage.text) for passage in mixture.guided]
     labels = oracle_labels(reward, answers, settings=settings)

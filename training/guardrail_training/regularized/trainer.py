@@ -40,7 +40,7 @@ from guardrail_training.nado.guidance import Guidance
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.records import required_folder
-from guardrail_training.regularized.corpus import Mixture, Passage, load_mixture
+from guardrail_training.regularized.corpus import CorpusMixture, CorpusPassage, load_mixture
 from guardrail_training.regularized.fitting import distance, fit, quality
 from guardrail_training.regularized.posterior_targets import (
     PosteriorTargets,
@@ -50,8 +50,8 @@ from guardrail_training.regularized.posterior_targets import (
     tune_step,
 )
 from guardrail_training.regularized.samples import (
+    LabelledSamples,
     PrefixLabels,
-    Samples,
     collect,
     draw,
     keep_successes,
@@ -61,7 +61,7 @@ from guardrail_training.regularized.samples import (
 from guardrail_training.regularized.schedules import Schedule
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.rollouts import Query, drawn
+from guardrail_training.reinforcement.rollouts import PromptQuery, drawn
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.rewards.independence import independent_reward
 from guardrail_training.run import (
@@ -132,7 +132,7 @@ def run(
         settings=settings,
         control=control,
     )
-    schedule: Schedule[Samples] = Schedule(
+    schedule: Schedule[LabelledSamples] = Schedule(
         parts,
         parallel=settings.overlaps,
         processes=processes,
@@ -229,7 +229,7 @@ class ModelParts:
         auxiliary: Auxiliary,
         optimizer: torch.optim.Optimizer,
         *,
-        mixture: Mixture,
+        mixture: CorpusMixture,
         reward: Reward,
         tokenizer: Any,
         settings: RegularizedSettings,
@@ -250,7 +250,7 @@ class ModelParts:
         """Empties the metrics for a new iteration."""
         self._figures = {"collect": {}, "tune": {}, "fit": {}}
 
-    def collect(self, iteration: int) -> Samples:
+    def collect(self, iteration: int) -> LabelledSamples:
         """Draws and labels, and asks the auxiliary model about samples that are new to it."""
         settings = self._settings
         samples = collect(
@@ -269,11 +269,11 @@ class ModelParts:
         }
         return samples
 
-    def fit(self, iteration: int, samples_so_far: Sequence[Samples]) -> None:
+    def fit(self, iteration: int, samples_so_far: Sequence[LabelledSamples]) -> None:
         """Fits the auxiliary model; the first time it is then asked about samples that were held out."""
         settings = self._settings
         samples = _remembered(samples_so_far, memory=settings.memory)
-        held_out: Samples | None = None
+        held_out: LabelledSamples | None = None
         known: PrefixLabels | None = None
         if iteration == 0:
             self._auxiliary.start_at(samples.rate)
@@ -291,7 +291,7 @@ class ModelParts:
         if held_out is not None:
             self._figures["fit"] |= self._asked(held_out) | self._guided(held_out)
 
-    def _queries(self, iteration: int) -> list[Query]:
+    def _queries(self, iteration: int) -> list[PromptQuery]:
         """The prompts that an iteration draws for."""
         settings = self._settings
         count, seed = settings.prompts, settings.seed
@@ -311,7 +311,7 @@ class ModelParts:
             settings=self._settings,
         )
 
-    def _guided(self, samples: Samples) -> dict[str, float]:
+    def _guided(self, samples: LabelledSamples) -> dict[str, float]:
         """What the posterior is for held-out samples, by metric name.
 
         ``auxiliary/guided_label`` is the mean label of what it writes itself for their prompts; if that is
@@ -332,10 +332,10 @@ class ModelParts:
         apart = distance(guidance, samples, max_prefix_weight=self._settings.max_prefix_weight)
         return {"auxiliary/guided_label": float(labels.mean()), **apart}
 
-    def _asked(self, samples: Samples) -> dict[str, float]:
+    def _asked(self, samples: LabelledSamples) -> dict[str, float]:
         return quality(self._auxiliary, samples, success_from=self._settings.success_from)
 
-    def tune(self, iteration: int, samples: Samples | None) -> None:
+    def tune(self, iteration: int, samples: LabelledSamples | None) -> None:
         """Takes the iteration's optimizer steps; the posterior is that of its start."""
         settings = self._settings
         if not settings.tunes:
@@ -394,7 +394,7 @@ class ModelParts:
         models: dict[str, nn.Module] = {"tune": self._learner, "fit": self._auxiliary}
         return modeling.trainable_parameters(models[branch]) if branch in models else []
 
-    def _mixed(self, step: int) -> list[Passage]:
+    def _mixed(self, step: int) -> list[CorpusPassage]:
         """The guided and the general texts of a step."""
         settings, mixture = self._settings, self._mixture
         rows = settings.guided_rows
@@ -404,12 +404,12 @@ class ModelParts:
         general = drawn(mixture.general, step=step, count=settings.batch_size - rows, seed=settings.seed)
         return [*guided, *general]
 
-    def _is_taught(self, text: Passage) -> bool:
+    def _is_taught(self, text: CorpusPassage) -> bool:
         """Whether the regularizer acts on a corpus text."""
         return text.guided or not self._settings.adaptive
 
     def _corpus_targets(
-        self, mixed: Sequence[Sequence[Passage]], iteration: int
+        self, mixed: Sequence[Sequence[CorpusPassage]], iteration: int
     ) -> list[PosteriorTargets] | None:
         """Per step the posterior along the texts that the regularizer acts on."""
         settings = self._settings
@@ -430,7 +430,7 @@ class ModelParts:
         ]
 
     def _sample_targets(
-        self, samples: Samples | None, iteration: int, steps: Sequence[int]
+        self, samples: LabelledSamples | None, iteration: int, steps: Sequence[int]
     ) -> list[PosteriorTargets] | None:
         """Per step the posterior along drawn responses, which take turns; unused ones are not read."""
         settings = self._settings
@@ -500,13 +500,15 @@ class _SampleFiles:
     def __init__(self, out: Path, settings: RegularizedSettings) -> None:
         self._out, self._settings = out, settings
 
-    def read(self, *, iteration: int) -> list[Samples]:
+    def read(self, *, iteration: int) -> list[LabelledSamples]:
         """Those of the state after an iteration."""
         drawn = self._drawn_until(iteration) if iteration and self._settings.draws else 0
-        return [Samples.of(load_file(path)) for path in map(self._path, range(drawn)) if path.is_file()]
+        return [
+            LabelledSamples.of(load_file(path)) for path in map(self._path, range(drawn)) if path.is_file()
+        ]
 
     @contextmanager
-    def written(self, samples: Sequence[Samples], *, iteration: int) -> Iterator[None]:
+    def written(self, samples: Sequence[LabelledSamples], *, iteration: int) -> Iterator[None]:
         """Writes those that the state after an iteration needs; once it is there, earlier ones go."""
         drawn = self._drawn_until(iteration)
         numbers = range(drawn - len(samples), drawn)
@@ -530,7 +532,7 @@ class _SampleFiles:
         return self._out / f"samples-{number}.safetensors"
 
 
-def _content(mixture: Mixture, reward: Reward) -> Iterator[object]:
+def _content(mixture: CorpusMixture, reward: Reward) -> Iterator[object]:
     """What a run's numbers depend on apart from its settings."""
     yield [reward.formula, sorted(reward.models)]
     for passage in (*mixture.guided, *mixture.general, *mixture.known):
@@ -539,7 +541,7 @@ def _content(mixture: Mixture, reward: Reward) -> Iterator[object]:
         yield query.ids
 
 
-def _sources(settings: RegularizedSettings, mixture: Mixture, *, data: Path) -> list[Mapping[str, Any]]:
+def _sources(settings: RegularizedSettings, mixture: CorpusMixture, *, data: Path) -> list[Mapping[str, Any]]:
     rows = {settings.guided: len(mixture.guided), settings.general: len(mixture.general)}
     if settings.draws and settings.known_texts:
         rows |= dict.fromkeys(settings.known_texts, settings.known_rows // len(settings.known_texts))
@@ -550,16 +552,16 @@ def _sources(settings: RegularizedSettings, mixture: Mixture, *, data: Path) -> 
     ]
 
 
-def _remembered(samples_so_far: Sequence[Samples], *, memory: float) -> Samples:
+def _remembered(samples_so_far: Sequence[LabelledSamples], *, memory: float) -> LabelledSamples:
     """All samples so far that still count something, less the older they are."""
     counting = samples_so_far if memory else samples_so_far[-1:]
     ages = range(len(counting) - 1, -1, -1)
-    return Samples.joined(
+    return LabelledSamples.joined(
         [replace(part, weights=part.weights * memory**age) for part, age in zip(counting, ages, strict=True)]
     )
 
 
-def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:
+def _held_out(samples: LabelledSamples, *, group: int) -> tuple[LabelledSamples, LabelledSamples]:
     """Samples to fit to, and those of every fifth prompt; all twice if there are fewer prompts."""
     prompts = torch.arange(len(samples)) // group
     held: Tensor = prompts % HELD_OUT == HELD_OUT - 1

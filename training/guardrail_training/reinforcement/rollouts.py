@@ -25,12 +25,12 @@ from guardrail_training.data import read_texts
 from guardrail_training.modeling.families import EncoderDecoder, Family, Prompts
 from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.policy import Learner, Reading, scaled_logits
+from guardrail_training.reinforcement.policy import Learner, PolicyReading, scaled_logits
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Scored
 
 __all__ = [
-    "Query",
+    "PromptQuery",
     "Responses",
     "Rollout",
     "chunks_by_length",
@@ -51,7 +51,7 @@ ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class PromptQuery:
     """A text, the prompt made of it, the prompt's token ids, and its row from 1, 0 without a file."""
 
     text: str = field(repr=False)
@@ -69,7 +69,7 @@ def load_queries(
     min_characters: int,
     max_characters: int,
     max_tokens: int,
-) -> tuple[Query, ...]:
+) -> tuple[PromptQuery, ...]:
     """Every text of a JSON Lines file whose length is within the bounds.
 
     Raises TrainingRowError for an empty text, for a prompt of more than ``max_tokens`` ids, which is never
@@ -86,7 +86,7 @@ def load_queries(
                 f"{max_tokens}; raise it, or lower max_characters to leave such rows out"
             )
         prompt = template.literal.replace("{text}", text.content)
-        queries.append(Query(text=text.content, prompt=prompt, ids=ids, row=text.number))
+        queries.append(PromptQuery(text=text.content, prompt=prompt, ids=ids, row=text.number))
     if not queries:
         raise TrainingRowError(
             f"{path}: no text has between {min_characters} and {max_characters} characters"
@@ -262,14 +262,14 @@ class Rollout:
 
     prompts: Prompts
     responses: Responses
-    policy: Reading
+    policy: PolicyReading
     reference: Tensor  # (rows, time)
     scored: Scored
 
 
 def collect(
     learner: Learner,
-    queries: Sequence[Query],
+    queries: Sequence[PromptQuery],
     *,
     reward: Reward,
     tokenizer: Any,
@@ -342,7 +342,7 @@ def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:
             lengths=torch.cat([part.responses.lengths for part in parts]),
             ended=torch.cat([part.responses.ended for part in parts]),
         ),
-        policy=Reading(
+        policy=PolicyReading(
             logprobs=_stacked([policy.logprobs for policy in policies]),
             values=_stacked(values) if values else None,
             entropies=_stacked(entropies) if entropies else None,
@@ -361,7 +361,7 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def read_responses(
     learner: Learner, prompts: Prompts, responses: Responses, *, rows_at_once: int
-) -> tuple[Reading, Tensor]:
+) -> tuple[PolicyReading, Tensor]:
     """What policy and reference say of all responses, a few rows at a time."""
     shape, mask = responses.ids.shape, responses.mask
     logprobs, reference, entropies, values = (torch.zeros(shape) for _ in range(4))
@@ -376,7 +376,7 @@ def read_responses(
         if own.values is not None:
             values[rows, :longest] = own.values
     has_values = learner.value_head is not None
-    policy = Reading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
+    policy = PolicyReading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
     return policy, reference
 
 

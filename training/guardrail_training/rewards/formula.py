@@ -56,13 +56,13 @@ def read_formula(formula: str, *, terms: Mapping[str, Term] | None = None, devic
         tree = ast.parse(formula.strip(), mode="eval")
     except SyntaxError as error:
         raise ConfigError(f"reward {formula!r} is no formula: {error.msg} at column {error.offset}") from None
-    value = _Reader(formula, terms=TERMS if terms is None else terms, device=device).value(tree.body)
+    value = _FormulaReader(formula, terms=TERMS if terms is None else terms, device=device).value(tree.body)
     if not isinstance(value, Reward):
         raise ConfigError(f"reward {formula!r} is a number; name at least one of {', '.join(sorted(TERMS))}")
     return value
 
 
-class _Reader:
+class _FormulaReader:
     """Walks one formula; a term that occurs twice with the same settings is made once."""
 
     def __init__(self, formula: str, *, terms: Mapping[str, Term], device: str) -> None:

@@ -11,8 +11,8 @@ from guardrail.manifest import sha256_of
 from guardrail_training.data import (
     PARADETOX,
     FileRows,
-    Row,
     Rows,
+    SourceRow,
     load_paradetox,
     read_rows,
     share_indices,
@@ -29,7 +29,7 @@ class Corpus:
     """The rows of a run; ``train`` may be on disk, ``dev`` is in memory."""
 
     train: Rows
-    dev: Sequence[Row]
+    dev: Sequence[SourceRow]
 
 
 def load_corpus(settings: SftSettings) -> Corpus:
@@ -71,7 +71,7 @@ def sources_sha256(settings: SftSettings) -> dict[str, str]:
     return {split: sha256_of(folder / name) for split, name in names.items() if name}
 
 
-def _train(settings: SftSettings, keep: Callable[[Row], Row | None]) -> Rows:
+def _train(settings: SftSettings, keep: Callable[[SourceRow], SourceRow | None]) -> Rows:
     folder = data_folder(settings.data)
     if settings.streaming:
         if folder is None:
@@ -80,7 +80,7 @@ def _train(settings: SftSettings, keep: Callable[[Row], Row | None]) -> Rows:
     return [kept for row in _read(settings, "train") if (kept := keep(row)) is not None]
 
 
-def _read(settings: SftSettings, split: str) -> list[Row]:
+def _read(settings: SftSettings, split: str) -> list[SourceRow]:
     folder = data_folder(settings.data)
     if folder is not None:
         return read_rows(folder / getattr(settings, split), columns=settings.columns)
@@ -89,10 +89,10 @@ def _read(settings: SftSettings, split: str) -> list[Row]:
     return load_paradetox(None, split=split)
 
 
-def _keeper(settings: SftSettings) -> Callable[[Row], Row | None]:
+def _keeper(settings: SftSettings) -> Callable[[SourceRow], SourceRow | None]:
     """What makes of a row the one to train on, or None."""
 
-    def keep(row: Row) -> Row | None:
+    def keep(row: SourceRow) -> SourceRow | None:
         fits = settings.min_characters <= len(row.source) <= settings.max_characters
         if not fits:
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training.data import PARADETOX, Columns
+from guardrail_training.data import PARADETOX, SourceColumns
 from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["SftSettings"]
@@ -118,6 +118,6 @@ class SftSettings(TrainingSettings):
             raise ConfigError("dropout is the adapter's; a base that is tuned in full has its own")
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> SourceColumns:
         """The fields that hold source, references and instruction."""
-        return Columns(source=self.source, target=self.target, instruction=self.instruction)
+        return SourceColumns(source=self.source, target=self.target, instruction=self.instruction)

@@ -35,9 +35,9 @@ from research.comparison.measures import DEV_PROMPTS, EVALUATION_SEED, dev_queri
 from research.comparison.pairwise import (
     LEAST_COMPETENCE,
     Competence,
-    Duel,
+    ContinuationDuel,
+    ContinuationWinRate,
     Judge,
-    WinRate,
     competence,
     win_rate,
 )
@@ -98,11 +98,11 @@ class PreferenceJudgeSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class JudgedComparison:
     """How two rows did before a judge; ``rate`` is the first one's win rate."""
 
     rows: tuple[str, ...]
-    duels: WinRate
+    duels: ContinuationWinRate
     rate: Mean
 
 
@@ -175,7 +175,7 @@ def true_continuations(path: Path, settings: PreferenceJudgeSettings) -> list[tu
     ]
 
 
-def sentence(judge: str, competent: Competence, compared: Comparison | None) -> str:
+def sentence(judge: str, competent: Competence, compared: JudgedComparison | None) -> str:
     """What was found, for a reader."""
     duels = competent.duels
     told = (
@@ -214,7 +214,7 @@ def _folder(row: str, settings: PreferenceJudgeSettings) -> Path | None:
 
 def _compared(
     settings: PreferenceJudgeSettings, *, judge: Judge, folders: dict[str, Path | None]
-) -> Comparison:
+) -> JudgedComparison:
     """Both rows continue the same dev prompts, with the same noise."""
     trained = _recipe(settings)
     texts, prompts = [], list[str]()
@@ -228,10 +228,11 @@ def _compared(
         texts.append([" " + text for (text,) in drawn])
         prompts = [query.prompt for query in queries]
     duels = [
-        Duel(prompt=prompt, own=own, other=other) for prompt, own, other in zip(prompts, *texts, strict=True)
+        ContinuationDuel(prompt=prompt, own=own, other=other)
+        for prompt, own, other in zip(prompts, *texts, strict=True)
     ]
     found = win_rate(duels, judge)
-    return Comparison(rows=settings.rows, duels=found, rate=found.rate(seed=settings.seed))
+    return JudgedComparison(rows=settings.rows, duels=found, rate=found.rate(seed=settings.seed))
 
 
 def _recipe(settings: PreferenceJudgeSettings) -> RegularizedSettings:
@@ -246,7 +247,9 @@ def _without_places(settings: PreferenceJudgeSettings) -> dict[str, Any]:
     return values | told | {"endpoint": settings.endpoint is not None}
 
 
-def _sources(settings: PreferenceJudgeSettings, data: Path, *, compared: Comparison | None) -> dict[str, str]:
+def _sources(
+    settings: PreferenceJudgeSettings, data: Path, *, compared: JudgedComparison | None
+) -> dict[str, str]:
     names = [settings.text, DEV_PROMPTS] if compared else [settings.text]
     return {name: sha256_of(data / name) for name in names}
 

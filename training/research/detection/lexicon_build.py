@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from guardrail.detectors.normalise import normalise
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from research.detection.labelled import TRAINED, Labelled
 
 __all__ = ["build_lexicon", "lower_bound", "write_lexicon"]
@@ -56,7 +56,7 @@ def lower_bound(hits: float, total: float, *, z: float = 1.64) -> float:
 
 
 def build_lexicon(
-    texts: Sequence[Labelled], *, pairs: Sequence[Row] = (), certain: float = CERTAIN
+    texts: Sequence[Labelled], *, pairs: Sequence[SourceRow] = (), certain: float = CERTAIN
 ) -> list[tuple[str, str, float]]:
     """Entries ``(word, label, weight)`` in order; the weight is the lower bound of the word's toxic share.
 
@@ -81,7 +81,7 @@ def build_lexicon(
     return sorted(entries)
 
 
-def _taken_out(pairs: Sequence[Row]) -> set[str]:
+def _taken_out(pairs: Sequence[SourceRow]) -> set[str]:
     """The words that neutral references almost never keep."""
     present: dict[str, int] = defaultdict(int)
     removed: dict[str, int] = defaultdict(int)

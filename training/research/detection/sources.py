@@ -20,7 +20,15 @@ from typing import Any
 from guardrail.text.masking import GRAMMAR
 from research.detection.labelled import CLEAN, Labelled, soft
 
-__all__ = ["LICENCES", "SOURCES", "Reading", "readings", "removed_spans", "tightened", "wikitext_sentences"]
+__all__ = [
+    "LICENCES",
+    "SOURCES",
+    "SentenceRatings",
+    "readings",
+    "removed_spans",
+    "tightened",
+    "wikitext_sentences",
+]
 
 Row = Mapping[str, Any]
 
@@ -330,7 +338,7 @@ MARKED_KINDS = ("insult", "profanity", "obfuscated", "generalisation")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SentenceRatings:
     """What readers said of one hostile sentence, as means over readers: severity 0..3, the others 0..1.
 
     ``flags`` names harmless versions (n0, n1, l) in which a reader still found something hostile.
@@ -344,12 +352,12 @@ class Reading:
 
 
 @cache
-def readings() -> Mapping[str, Reading]:
+def readings() -> Mapping[str, SentenceRatings]:
     """Two readers' ratings of the hostile sentences of ``everyday``, by sentence; DATA.md has the rule."""
     path = resources.files("research.detection").joinpath("sentences", "everyday_readings.jsonl")
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return {
-        row["text"]: Reading(
+        row["text"]: SentenceRatings(
             severity=fmean(row["severity"]),
             toxicity=fmean(row["toxicity"]),
             incivility=fmean(row["incivility"]),
