@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from guardrail.detectors.reading import Change, Normalised, as_it_stands, changed
+from guardrail.detectors.reading import CharacterChange, Normalised, as_it_stands, changed
 
 __all__ = ["decoded"]
 
@@ -48,7 +48,7 @@ def decoded(text: str) -> Normalised:
     return reading
 
 
-def _escapes(text: str) -> Iterator[Change]:
+def _escapes(text: str) -> Iterator[CharacterChange]:
     for chunk in _CHUNK.finditer(text):
         if "://" in chunk[0] or chunk[0].startswith("www."):
             continue
@@ -57,7 +57,7 @@ def _escapes(text: str) -> Iterator[Change]:
             meant = html.unescape(escape) if escape[0] == "&" else _characters(escape)
             if meant is not None and meant.isascii() and meant.isprintable():
                 start = chunk.start() + match.start()
-                yield Change(start, start + len(escape), meant)
+                yield CharacterChange(start, start + len(escape), meant)
 
 
 def _characters(escape: str) -> str | None:
@@ -67,7 +67,7 @@ def _characters(escape: str) -> str | None:
     return meant if is_text or meant == " " else None
 
 
-def _turned_lines(text: str) -> Iterator[Change]:
+def _turned_lines(text: str) -> Iterator[CharacterChange]:
     if not _TURNED_SIGN.search(text):
         return
     for line in _LINE.finditer(text):
@@ -75,4 +75,4 @@ def _turned_lines(text: str) -> Iterator[Change]:
         turned = len(_TURNED_SIGN.findall(line[0]))
         if turned >= 2 and turned >= _TURNED_SHARE * letters and not _PHONETIC.search(line[0]):
             upright = "".join(_TURNED.get(c, c.translate(_BOTH_WAYS)) for c in reversed(line[0]))
-            yield Change(line.start(), line.end(), upright, backwards=True)
+            yield CharacterChange(line.start(), line.end(), upright, backwards=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from guardrail.detectors.reading import Change, Normalised, changed
+from guardrail.detectors.reading import CharacterChange, Normalised, changed
 
 __all__ = ["Words", "reworded"]
 
@@ -123,33 +123,33 @@ def reworded(reading: Normalised, original: str) -> Normalised:
     return changed(reading, _changes(reading, original, words))
 
 
-def _backwards(text: str, words: Words) -> Iterator[Change]:
+def _backwards(text: str, words: Words) -> Iterator[CharacterChange]:
     """Lines and words that are words only when read backwards."""
     for line in _LINE.finditer(text):
         found = [match for match in _LETTERS.finditer(line[0]) if match[0] not in words]
         turned = [match for match in found if match[0][::-1] in words]
         count = len(_LETTERS.findall(line[0])) if turned else 0
         if len(turned) >= 2 and len(turned) >= _BACKWARDS_SHARE * count:
-            yield Change(line.start(), line.end(), line[0][::-1], backwards=True)
+            yield CharacterChange(line.start(), line.end(), line[0][::-1], backwards=True)
             continue
         for match in turned:
             start, end = line.start() + match.start(), line.start() + match.end()
             if len(match[0]) >= _MIN_BACKWARDS and _WORD.fullmatch(text, start, end):
-                yield Change(start, end, match[0][::-1], backwards=True)
+                yield CharacterChange(start, end, match[0][::-1], backwards=True)
 
 
-def _changes(reading: Normalised, original: str, words: Words) -> Iterator[Change]:
+def _changes(reading: Normalised, original: str, words: Words) -> Iterator[CharacterChange]:
     """Abbreviations spelled out and joined words apart."""
     spots = {match.end() - 3 for match in _POS.finditer(reading.text)} if " pos" in reading.text else set()
     for match in _WORD.finditer(reading.text):
         word, start = match[0], match.start()
         if word in _SPELLED_OUT:
-            yield Change(start, match.end(), _SPELLED_OUT[word])
+            yield CharacterChange(start, match.end(), _SPELLED_OUT[word])
         elif start in spots:
-            yield Change(start, match.end(), "piece of shit")
+            yield CharacterChange(start, match.end(), "piece of shit")
         elif word not in words:
             for place in _places(word, reading, start, original, words):
-                yield Change(start + place, start + place + 1, f" {word[place]}")
+                yield CharacterChange(start + place, start + place + 1, f" {word[place]}")
 
 
 def _places(word: str, reading: Normalised, start: int, original: str, words: Words) -> list[int]:

@@ -24,7 +24,7 @@ from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import BaseFolder, find_base
 from guardrail.rewriters.runtime.factors import factors_of
 from guardrail.rewriters.runtime.graph import Precision
-from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
+from guardrail.rewriters.runtime.search import Reader, SearchRequest, SearchResult, search
 from guardrail.rewriters.runtime.session import Runtime
 from guardrail.rewriters.sampling import Decoding, Prompt
 from guardrail.rewriters.wording import LEAST_LIKELY, Wording
@@ -170,7 +170,7 @@ class OnnxRewriter:
 
     def _search(
         self, prompts: Mapping[str, Prompt], *, n: int, texts: Mapping[str, str]
-    ) -> dict[str, Answer]:
+    ) -> dict[str, SearchResult]:
         questions = [
             self._question(segment, prompt, n=n, texts=[texts[segment]] if segment in texts else [])
             for segment, prompt in prompts.items()
@@ -179,8 +179,8 @@ class OnnxRewriter:
             answers = search(self._reader, questions, stop=self._base.stop, decoding=self._decoding)
         return dict(zip(prompts, answers, strict=True))
 
-    def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> Question:
-        return Question(
+    def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> SearchRequest:
+        return SearchRequest(
             prompt,
             tuple(self._wording.encode(segment)),
             n,

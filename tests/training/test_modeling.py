@@ -13,7 +13,7 @@ from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
-from guardrail_training.modeling import Example, ExampleBatch, collate, encode_example, target_logits
+from guardrail_training.modeling import EncodedExample, ExampleBatch, collate, encode_example, target_logits
 from guardrail_training.modeling.losses import IGNORED, token_cross_entropy
 from guardrail_training.settings import ALL_LINEAR
 
@@ -77,7 +77,7 @@ def test_control_tokens_in_source_and_target_are_ordinary_pieces(tokenizer: Any)
 
 
 def test_labels_lie_on_the_target_and_nowhere_else() -> None:
-    batch = collate([Example((5, 6, 7), (8, 2)), Example((5, 9), (3, 4, 2))], pad_id=0)
+    batch = collate([EncodedExample((5, 6, 7), (8, 2)), EncodedExample((5, 9), (3, 4, 2))], pad_id=0)
 
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 2], [5, 9, 3, 4, 2]]
     assert batch.labels.tolist() == [[IGNORED, IGNORED, IGNORED, 8, 2], [IGNORED, IGNORED, 3, 4, 2]]
@@ -90,7 +90,7 @@ def test_labels_lie_on_the_target_and_nowhere_else() -> None:
 def test_the_shared_opening_stops_before_the_last_id_of_any_prompt(
     prompts: tuple[tuple[int, ...], ...], shared: int
 ) -> None:
-    assert collate([Example(prompt, (9, 2)) for prompt in prompts], pad_id=0).shared == shared
+    assert collate([EncodedExample(prompt, (9, 2)) for prompt in prompts], pad_id=0).shared == shared
 
 
 def test_logits_and_gradients_equal_those_of_each_row_alone(model: Any, batch: ExampleBatch) -> None:

@@ -18,7 +18,7 @@ from guardrail.integrations.rows.compression import compression_of, decompressed
 from guardrail.integrations.rows.csv_rows import CsvRows
 from guardrail.integrations.rows.formats import TableKind, kind_of, require_pyarrow
 from guardrail.integrations.rows.json_lines import JsonLines
-from guardrail.integrations.rows.record import Position, Row, RowError, value_of
+from guardrail.integrations.rows.record import FileRow, Position, RowError, value_of
 
 __all__ = [
     "FileRecord",
@@ -125,7 +125,7 @@ class RecordFile:
             for place in places:
                 file.seek(place.offset)
                 start = Position(place.offset, place.number - 1)
-                row = next(rows.rows(file, start), Row(place.number, b"", start))
+                row = next(rows.rows(file, start), FileRow(place.number, b"", start))
                 yield self._record(row, place.number)
 
     def _unpack(self, write: Callable[[BinaryIO, BinaryIO], object]) -> None:
@@ -159,7 +159,7 @@ class RecordFile:
         except UsageError as error:
             raise TrainingRowError(f"{self.path}: {error}") from None
 
-    def _record(self, row: Row, number: int) -> FileRecord:
+    def _record(self, row: FileRow, number: int) -> FileRecord:
         """The row with its fields checked."""
         if row.content is None:
             problem = row.error or "no row is there any more: the file has changed"

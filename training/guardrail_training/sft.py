@@ -176,7 +176,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
 
 def accumulate(
     network: TargetLoss,
-    examples: Sequence[modeling.Example],
+    examples: Sequence[modeling.EncodedExample],
     *,
     microbatch_size: int | None,
     processes: Processes,
@@ -206,7 +206,9 @@ class MeanLoss:
     error: float
 
 
-def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, processes: Processes) -> MeanLoss:
+def mean_loss(
+    network: TargetLoss, examples: Sequence[modeling.EncodedExample], *, processes: Processes
+) -> MeanLoss:
     """Mean negative log-likelihood over all target tokens of the examples, without dropout.
 
     The interval is that of a ratio of sums, by linearisation: examples are drawn, and

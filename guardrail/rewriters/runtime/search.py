@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.rewriters.runtime.draft import draft
-from guardrail.rewriters.runtime.session import MASKED, MIN_SLOTS, Factors, Read, Runtime, Slots
+from guardrail.rewriters.runtime.session import MASKED, MIN_SLOTS, Factors, PassResult, Runtime, Slots
 from guardrail.rewriters.sampling import Decoding, Prompt, choose, noise_key
 
-__all__ = ["Answer", "Question", "Reader", "search"]
+__all__ = ["Reader", "SearchRequest", "SearchResult", "search"]
 
 GREEDY_DRAFT = 4
 SAMPLE_DRAFT = 2
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchRequest:
     """What is asked about one segment: ``n`` candidates, and how likely each of the given ``texts`` is."""
 
     prompt: Prompt
@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class SearchResult:
     """Candidates in order, each without its stop token, the greedy one first; those cut off are left out.
 
     ``scores`` has for each given text the log-probability of each of its tokens, and of its end.
@@ -82,7 +82,7 @@ class Reader:
         bias: Floats,
         picked: Sequence[int],
         likeliest: int,
-    ) -> Read:
+    ) -> PassResult:
         """One pass; see ``Runtime.read``."""
         return self.runtime.read(
             self.factors, slots, ids, positions=positions, bias=bias, picked=picked, likeliest=likeliest
@@ -142,7 +142,9 @@ class _Candidate:
 class _Segment:
     """One question on its way to its answer."""
 
-    def __init__(self, question: Question, *, head: int, stop: frozenset[int], decoding: Decoding) -> None:
+    def __init__(
+        self, question: SearchRequest, *, head: int, stop: frozenset[int], decoding: Decoding
+    ) -> None:
         self.question = question
         self._stop = stop
         self._decoding = decoding
@@ -165,10 +167,10 @@ class _Segment:
         """Whether nothing has to be read for it any more."""
         return not self.open and (self._scored or not self._chains)
 
-    def answer(self) -> Answer:
+    def answer(self) -> SearchResult:
         """What was asked for."""
         ordered = sorted(self._stopped, key=lambda candidate: candidate.number)
-        return Answer(
+        return SearchResult(
             [candidate.tokens for candidate in ordered], [self._score(chain) for chain in self._chains]
         )
 
@@ -247,8 +249,8 @@ def _known(array: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic]:
 
 
 def search(
-    reader: Reader, questions: Sequence[Question], *, stop: frozenset[int], decoding: Decoding
-) -> list[Answer]:
+    reader: Reader, questions: Sequence[SearchRequest], *, stop: frozenset[int], decoding: Decoding
+) -> list[SearchResult]:
     """The answer to each question; how many are read together changes none of them."""
     count = MIN_SLOTS * min(len(questions), 2)
     return _Search(reader, stop=stop, decoding=decoding, count=count).run(questions)
@@ -263,11 +265,11 @@ class _Search:
         self._decoding = decoding
         self._slots = reader.begin(count)
 
-    def run(self, questions: Sequence[Question]) -> list[Answer]:
+    def run(self, questions: Sequence[SearchRequest]) -> list[SearchResult]:
         head = len(self._reader.head)
         waiting = [(index, question) for index, question in enumerate(questions)][::-1]
         active: list[tuple[int, _Segment]] = []
-        answers: dict[int, Answer] = {}
+        answers: dict[int, SearchResult] = {}
         while waiting or active:
             while waiting and self._has_room([segment for _, segment in active], waiting[-1][1]):
                 index, question = waiting.pop()
@@ -281,7 +283,7 @@ class _Search:
             active = [(index, segment) for index, segment in active if not segment.done]
         return [answers[index] for index in range(len(questions))]
 
-    def _has_room(self, active: Sequence[_Segment], question: Question) -> bool:
+    def _has_room(self, active: Sequence[_Segment], question: SearchRequest) -> bool:
         if not active:
             return True
         questions = [question, *(segment.question for segment in active)]

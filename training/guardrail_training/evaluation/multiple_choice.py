@@ -21,7 +21,7 @@ import torch
 
 from guardrail.errors import ConfigError
 from guardrail_training.metrics.statistics import Rate, wilson_rate
-from guardrail_training.modeling import Example
+from guardrail_training.modeling import EncodedExample
 from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.supervised.network import TargetLoss
 
@@ -215,7 +215,9 @@ def _log_likelihoods(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]
         return found
 
     read = [
-        Example(prompt=tuple([*start, *ids(prompt)] or [tokenizer.eos_token_id]), target=tuple(ids(answer)))
+        EncodedExample(
+            prompt=tuple([*start, *ids(prompt)] or [tokenizer.eos_token_id]), target=tuple(ids(answer))
+        )
         for prompt, answer in pairs
     ]
     found = [0.0] * len(read)

@@ -19,7 +19,7 @@ from guardrail_training.modeling.bases import (
     save_model,
 )
 from guardrail_training.modeling.examples import (
-    Example,
+    EncodedExample,
     ExampleBatch,
     collate,
     encode_example,
@@ -27,7 +27,7 @@ from guardrail_training.modeling.examples import (
 )
 
 __all__ = [
-    "Example",
+    "EncodedExample",
     "ExampleBatch",
     "ParameterCount",
     "add_lora",

@@ -15,11 +15,11 @@ from transformers import DynamicCache
 from guardrail.manifest import Encoder, Template
 from guardrail_training.modeling.losses import IGNORED
 
-__all__ = ["Example", "ExampleBatch", "collate", "encode_example", "target_logits"]
+__all__ = ["EncodedExample", "ExampleBatch", "collate", "encode_example", "target_logits"]
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class EncodedExample:
     """Token ids of one prompt and its target; the target ends with the end-of-text id."""
 
     prompt: tuple[int, ...]
@@ -46,17 +46,19 @@ class ExampleBatch:
         return int((self.labels != IGNORED).sum())
 
 
-def encode_example(tokenizer: Any, template: Template, *, source: str, target: str) -> Example:
+def encode_example(tokenizer: Any, template: Template, *, source: str, target: str) -> EncodedExample:
     """Ids of one pair: the prompt as it is served, the target ending in the end-of-text id.
 
     Control tokens that occur in either text are split into ordinary pieces.
     """
     encoder: Encoder = tokenizer
     ids = encoder.encode(target, add_special_tokens=False, split_special_tokens=True)
-    return Example(prompt=tuple(template.encode(encoder, source)), target=(*ids, tokenizer.eos_token_id))
+    return EncodedExample(
+        prompt=tuple(template.encode(encoder, source)), target=(*ids, tokenizer.eos_token_id)
+    )
 
 
-def collate(examples: Sequence[Example], *, pad_id: int) -> ExampleBatch:
+def collate(examples: Sequence[EncodedExample], *, pad_id: int) -> ExampleBatch:
     """One right-padded batch; labels are the target's ids at the target's own positions."""
     longest = max(len(example) for example in examples)
     input_ids = torch.full((len(examples), longest), pad_id, dtype=torch.int64)  # (batch, time)
@@ -67,7 +69,7 @@ def collate(examples: Sequence[Example], *, pad_id: int) -> ExampleBatch:
     return ExampleBatch(input_ids=input_ids, labels=labels, shared=_shared_ids(examples))
 
 
-def _shared_ids(examples: Sequence[Example]) -> int:
+def _shared_ids(examples: Sequence[EncodedExample]) -> int:
     # A prompt's last id predicts the first target, so it stays in the part that each row has alone.
     columns = zip(*(example.prompt[:-1] for example in examples), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))

@@ -33,7 +33,7 @@ from guardrail.rewriters.adapter import Adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import StopRequest, stop_on_signals
 from guardrail_training.data import bucketed_batches, drop_copies, load_paradetox
-from guardrail_training.modeling import Example, encode_example, resume_adapter, save_adapter
+from guardrail_training.modeling import EncodedExample, encode_example, resume_adapter, save_adapter
 from guardrail_training.preference.candidates import (
     FILENAME,
     CandidateComparison,
@@ -325,8 +325,8 @@ def _diverged(*, step: int, out: Path) -> DivergedError:
 class PreferencePair:
     """One prompt with the response that is better and the one that is worse."""
 
-    chosen: Example
-    rejected: Example
+    chosen: EncodedExample
+    rejected: EncodedExample
 
     def __len__(self) -> int:
         return max(len(self.chosen), len(self.rejected))

@@ -9,7 +9,7 @@ from typing import Any
 
 from guardrail.manifest import Template
 from guardrail_training.data import DrawnPair, Rows, SourceRow, bucketed_batches, draw_reference
-from guardrail_training.modeling import Example, encode_example
+from guardrail_training.modeling import EncodedExample, encode_example
 from guardrail_training.records import TrainingRowError
 
 __all__ = ["ExampleEncoder", "Plan", "plan_passes"]
@@ -24,11 +24,11 @@ class ExampleEncoder:
     max_tokens: int
     seed: int
 
-    def example(self, row: SourceRow, *, pass_index: int) -> Example:
+    def example(self, row: SourceRow, *, pass_index: int) -> EncodedExample:
         """The example of a row in a pass; more than ``max_tokens`` ids are an error: nothing is cut."""
         return self.encode(draw_reference(row, seed=self.seed, pass_index=pass_index))
 
-    def encode(self, pair: DrawnPair) -> Example:
+    def encode(self, pair: DrawnPair) -> EncodedExample:
         """The example of a pair; raises TrainingRowError as ``example`` does."""
         example = encode_example(self.tokenizer, self.template, source=pair.source, target=pair.target)
         if len(example) > self.max_tokens:
@@ -56,7 +56,7 @@ class Plan:
         """How many optimizer steps the run takes."""
         return len(self.batches)
 
-    def batch(self, step: int) -> list[Example]:
+    def batch(self, step: int) -> list[EncodedExample]:
         """The examples of step ``step``, from 1."""
         pass_index, indices = self.batches[step - 1]
         return [self.encoding.example(self.rows[index], pass_index=pass_index) for index in indices]
