@@ -72,7 +72,7 @@ def version_of(peer: PeerPackage, python: Path) -> str:
 
 
 def examined(peer: PeerPackage, folder: Path) -> dict[str, object]:
-    """Version and findings of one peer; where it takes too long, those that it had by then."""
+    """Version and findings of one peer; if it takes too long, those that it had by then."""
     python = python_for(peer, folder)
     out = folder / f"{peer.module}.json"
     out.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ Every way runs in a process of its own with the same number of threads. They tak
 so that what else the machine does hits all alike. Seconds hold on an idle machine only. On a busy one compare
 processor seconds with ``--threads 1``: torch's threads wait for each other in a loop, which costs more the
 busier the machine is.
-Beside the guard's whole path stand the candidates alone, by this package and by transformers' ``generate``,
+Alongside the whole path stand the candidates alone, by this package and by transformers' ``generate``,
 with and without prompt lookup. ``--install`` also installs the package into a fresh environment for its size.
 """
 

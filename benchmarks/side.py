@@ -93,7 +93,7 @@ class Side:
         self._process.communicate()
 
     def do(self, task: str) -> TaskCost:
-        """Has one task done; RuntimeError where the side has ended."""
+        """Has one task done; RuntimeError if the side has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{task}\n")

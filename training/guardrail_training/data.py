@@ -243,7 +243,7 @@ def drop_copies(rows: Iterable[SourceRow]) -> list[SourceRow]:
 
 
 def without_copies(row: SourceRow) -> SourceRow | None:
-    """The row without references that only copy its source; None where no other is left."""
+    """The row without references that only copy its source; None if no other is left."""
     copied = normalised(row.source)
     kept = tuple(reference for reference in row.references if normalised(reference) != copied)
     return SourceRow(row.number, row.source, kept) if kept else None

@@ -51,7 +51,7 @@ def _writable(settings: Kind) -> Kind:
 
 
 def end(report: Report) -> None:
-    """Prints how a run ended; status 130 where a signal stopped it."""
+    """Prints how a run ended; status 130 if a signal stopped it."""
     typer.echo(str(report), err=True)
     if not report.finished:
         typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
@@ -91,7 +91,7 @@ def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _option(one: Field[Any], hint: Any) -> inspect.Parameter:
-    """The option of a setting; None where it is not given, so that the recipe's value holds."""
+    """The option of a setting; None if it is not given, so that the recipe's value holds."""
     known: Setting | None = one.metadata.get("setting")
     bounds = f" Range: {known.bounds}." if known is not None and known.bounds else ""
     kind = _plain(hint)

@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def bounds(self) -> str:
-        """The range in words, empty where any value will do."""
+        """The range in words, empty if any value will do."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.min is not None and self.max is not None:
@@ -156,7 +156,7 @@ class TrainingSettings:
 
     track: tuple[str, ...] = setting(
         (),
-        "accelerate's trackers that get the figures too, such as wandb or mlflow.",
+        "accelerate's trackers that get the metrics too, such as wandb or mlflow.",
         group=OUTPUT,
         is_free=True,
     )

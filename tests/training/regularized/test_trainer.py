@@ -51,7 +51,7 @@ def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
     first, middle, last = metrics(settings)
     assert [row["step"] for row in (first, middle, last)] == [0, 3, 6]
     assert first["auxiliary/guided_label"] > first["auxiliary/label"]
-    assert middle["samples/failed"] == report.figures["samples/failed"]
+    assert middle["samples/failed"] == report.metrics["samples/failed"]
     assert "samples/failed" not in last  # nothing would learn from them
     assert last["loss/corpus_kl"] > 0
     assert last["loss/samples_kl"] > 0
@@ -62,7 +62,7 @@ def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
     assert [part["name"] for part in adapter.manifest.data] == ["lists.jsonl", "plain.txt"]
     base = modeling.load_base(llama_base, dtype=torch.float32)
     load_auxiliary(out / "step-6", model=base, base_sha256=sha256_of(llama_base / "model.safetensors"))
-    assert adapter.manifest.metrics["samples/failed"] == round(report.figures["samples/failed"], 4)
+    assert adapter.manifest.metrics["samples/failed"] == round(report.metrics["samples/failed"], 4)
     assert [path.name for path in out.glob("samples-*")] == ["samples-1.safetensors"]
     assert str(llama_base) not in (out / "step-6" / "manifest.json").read_text()
 

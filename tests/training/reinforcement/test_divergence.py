@@ -1,4 +1,4 @@
-"""Runs that cannot go on: what they say, and the adapter that they leave."""
+"""Runs that cannot continue: what they say, and the adapter that they leave."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_figures_that_are_no_numbers_stop_the_run(
         return replace(found, advantages=found.advantages * float("nan"))
 
     monkeypatch.setattr(ppo, "assess", broken)
-    with pytest.raises(DivergedError, match=r"step 1: ppo/policy/advantages_mean is no finite number"):
+    with pytest.raises(DivergedError, match=r"step 1: non-finite metrics: ppo/policy/advantages_mean"):
         ppo.run(settings, reward=REWARD)
 
 

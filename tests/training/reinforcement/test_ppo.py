@@ -82,7 +82,7 @@ def test_a_run_leaves_adapters_metrics_under_known_names_and_its_circumstances(
     assert [row["step"] for row in metrics(settings)] == [1, 2, 3, 4]
     assert set(metrics(settings)[0]) >= KNOWN_NAMES
     assert metrics(settings)[0]["objective/kl"] == 0
-    assert metrics(settings)[-1]["ppo/mean_scores"] == report.figures["ppo/mean_scores"]
+    assert metrics(settings)[-1]["ppo/mean_scores"] == report.metrics["ppo/mean_scores"]
     assert sorted(path.name for path in out.glob("step-*")) == ["step-2", "step-4"]
     facts = json.loads((out / "run.json").read_text())
     assert facts["reward"] == "words"

@@ -27,7 +27,7 @@ class Choice:
 
 
 def step_folders(run: str | Path) -> list[Path]:
-    """The ``step-N`` adapter folders of a run by N; UsageError where there are none."""
+    """The ``step-N`` adapter folders of a run by N; UsageError if there are none."""
     found = {int(match[1]): path for path in Path(run).glob("step-*") if (match := STEP.fullmatch(path.name))}
     if not found:
         raise UsageError(f"no step-N folders in {run}: is it the folder of an sft run?")

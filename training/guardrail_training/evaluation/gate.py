@@ -87,7 +87,7 @@ def run(settings: GateSettings, *, guard: Callable[[Path], EvaluatedGuard] | Non
     """Compares, writes ``guarded.json`` and returns its path.
 
     ``guard`` makes a guard of an adapter's folder in place of the default guard on ``base``. Raises
-    AdapterRefusedError, with everything written, where the gate is closed; UsageError where no sentence is
+    AdapterRefusedError, with everything written, if the gate is closed; UsageError if no sentence is
     flagged, or a model failed.
     """
     out = require_writable(settings.out or settings.adapter, folder=True)

@@ -42,7 +42,7 @@ class MethodFigures:
     """One method's figures with intervals, where the block of its row ``system`` has none.
 
     ``similarity`` is by the encoder that counts, ``chrf`` against the first reference, both in 0..1;
-    ``perplexity_ratio`` is the outputs' over their sources', None where it was not measured or an infinite
+    ``perplexity_ratio`` is the outputs' over their sources', None if it was not measured or an infinite
     one. ``difference`` is None for the method that the others are compared with.
     """
 

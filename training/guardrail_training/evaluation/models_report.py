@@ -3,7 +3,7 @@
     guardrail-train evaluate rewriter --dev FILE --model T5=FOLDER --model Phi-2=BASE,ADAPTER
 
 Decoder-only and encoder-decoder models, with an adapter or without. Overlap alone says nothing about
-detoxification, so the input as it is, and the shipped word list's deletions, stand beside the models.
+detoxification, so the input as it is, and the shipped word list's deletions, stand alongside the models.
 """
 
 from __future__ import annotations

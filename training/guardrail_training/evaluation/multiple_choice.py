@@ -50,7 +50,7 @@ class ChoiceQuestion:
 class ChoiceAccuracy:
     """The shares of right answers over ``accuracy.n`` questions, and how many examples came before each.
 
-    ``per_character`` divides by the length of the answer; None where the answers are letters.
+    ``per_character`` divides by the length of the answer; None if the answers are letters.
     """
 
     accuracy: Rate

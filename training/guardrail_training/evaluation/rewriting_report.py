@@ -70,7 +70,7 @@ class SystemOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What systems are measured with; ``encoders[0]`` gives the SIM that counts, others stand beside it."""
+    """What systems are measured with; ``encoders[0]`` gives the SIM that counts, others are also shown."""
 
     judges: tuple[Judge, ...]
     encoders: tuple[tuple[str, Embedder], ...]
@@ -177,7 +177,7 @@ def summarise(measured: SystemMeasurements, *, seed: int, rewritten_only: bool =
     rewritten.
 
     In that second block a sentence that passed unchanged is left out, and one that was masked or refused
-    earns no style accuracy, so that masking cannot pass for rewriting. None where it would be empty.
+    earns no style accuracy, so that masking cannot pass for rewriting. None if it would be empty.
     """
     actions = measured.system.actions
     kept = np.ones(len(measured.system.rows), dtype=np.bool_)
@@ -250,7 +250,7 @@ def _fluency(measured: SystemMeasurements, kept: npt.NDArray[np.intp]) -> tuple[
 
 
 def differences(first: SystemMeasurements, second: SystemMeasurements, *, seed: int) -> dict[str, Mean]:
-    """The paired difference in J of two systems by judge, first less second; empty where they have no
+    """The paired difference in J of two systems by judge, first less second; empty if they have no
     sentence in common.
     """
     shared = sorted(set(first.system.rows) & set(second.system.rows))
@@ -266,7 +266,7 @@ def differences(first: SystemMeasurements, second: SystemMeasurements, *, seed: 
 def advantage(first: SystemMeasurements, second: SystemMeasurements, *, seed: int) -> Advantage | None:
     """The paired difference in J of two systems under the judge that favours the first least.
 
-    None where they have no sentence in common.
+    None if they have no sentence in common.
     """
     found = differences(first, second, seed=seed)
     if not found:

@@ -105,7 +105,7 @@ def deleted(sentences: Sentences, *, lexicon: Detector) -> SystemOutputs:
 
 
 def greedy(sentences: Sentences, *, name: str, rewriter: Rewriter) -> SystemOutputs:
-    """The rewriter's first candidate, unverified; empty where it proposes none."""
+    """The rewriter's first candidate, unverified; empty if it proposes none."""
     candidates = rewriter.rewrite(list(sentences.sources), 1)
     return sentences.answered(name, [proposed[0] if proposed else "" for proposed in candidates])
 
@@ -113,7 +113,7 @@ def greedy(sentences: Sentences, *, name: str, rewriter: Rewriter) -> SystemOutp
 def guarded(sentences: Sentences, *, name: str, guard: EvaluatedGuard) -> SystemOutputs:
     """What the whole guard lets out, with the action it took for each sentence.
 
-    Raises UsageError where a model failed: the figures would be those of the error policy.
+    Raises UsageError if a model failed: the figures would be those of the error policy.
     """
     outcomes = guard.check_many(list(sentences.sources))
     if faults := faults_of(outcomes):

@@ -61,7 +61,7 @@ def prefix_losses(
 def prefix_label_losses(taken: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of R after each token with what the oracle says of the text so far ``(rows, time)``.
 
-    ``labels`` in 0..1 is nan where the oracle was not asked; the loss is 0 there. It is not the label that
+    ``labels`` in 0..1 is nan if the oracle was not asked; the loss is 0 there. It is not the label that
     R is defined by, which is that of the whole response, but it is known for every prefix, and it tells which
     token it was that mattered.
     """

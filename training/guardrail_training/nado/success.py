@@ -1,6 +1,6 @@
 """Probabilities of success in log space, where 0 and 1 are far away.
 
-Success is what an oracle says of a whole response: 1 where it satisfies the constraint. ``R(prefix)`` is the
+Success is what an oracle says of a whole response: 1 if it satisfies the constraint. ``R(prefix)`` is the
 probability that a response which begins like this one will. It is held as a logit, so that both ``log R`` and
 ``log(1 - R)`` are exact (Meng et al. 2022, arXiv 2205.14219, calls the model of R NADO).
 """

@@ -67,7 +67,7 @@ def draw_sentences(
 ) -> tuple[ParallelSentence, ...]:
     """A seeded draw of the rows, encoded; a larger draw begins with the smaller one.
 
-    Raises TrainingRowError, before anything is sampled, where no row is left or a prompt is too long.
+    Raises TrainingRowError, before anything is sampled, if no row is left or a prompt is too long.
     """
     if not rows:
         raise TrainingRowError("no row is left to draw from: every reference copies its source")
@@ -221,9 +221,9 @@ def compare_missing(
         for batch in batches:
             missing = [sentences[index] for index in batch if sentences[index].number not in comparisons]
             if missing:
-                found = compare(learner, missing, reward=reward, tokenizer=tokenizer, settings=settings)
-                append_comparisons(Path(settings.out) / FILENAME, found, fingerprint=fingerprint)
-                comparisons |= {comparison.row: comparison for comparison in found}
+                new = compare(learner, missing, reward=reward, tokenizer=tokenizer, settings=settings)
+                append_comparisons(Path(settings.out) / FILENAME, new, fingerprint=fingerprint)
+                comparisons |= {comparison.row: comparison for comparison in new}
             margins = [comparison.margin for comparison in comparisons.values()]
             progress.update(task, advance=len(batch), margin=sum(margins) / len(margins))
             if stop.signal:
@@ -234,7 +234,7 @@ def compare_missing(
 class CandidateComparison:
     """What the candidates of one row came to: the best and the worst with their rewards.
 
-    ``row`` is its number in the data. ``candidates`` counts the distinct ones; where there are fewer than
+    ``row`` is its number in the data. ``candidates`` counts the distinct ones; if there are fewer than
     two, nothing is chosen or rejected and all four are None.
     """
 
@@ -248,14 +248,14 @@ class CandidateComparison:
 
     @property
     def margin(self) -> float:
-        """By how much the best is better than the worst; 0 where there are not two."""
+        """By how much the best is better than the worst; 0 if there are not two."""
         if self.score_chosen is None or self.score_rejected is None:
             return 0.0
         return self.score_chosen - self.score_rejected
 
 
 def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, CandidateComparison]:
-    """The comparisons of an earlier run by row number, none where there is no file.
+    """The comparisons of an earlier run by row number, none if there is no file.
 
     A last line that was cut short is removed from the file. Raises TrainingRowError for a row that cannot be
     read, ConfigError for one that other settings or models made.
@@ -292,7 +292,7 @@ def read_own_pairs(
     The prompt is the text that stands in the template. Raises TrainingRowError for a row with an empty field,
     with twice the same response, or with more than ``max_tokens``.
     """
-    found = []
+    pairs = []
     for record in read_records(path, fields={"prompt": str, "chosen": str, "rejected": str}):
         where = f"{path} row {record.number}"
         texts = {name: record[name].strip() for name in ("prompt", "chosen", "rejected")}
@@ -309,7 +309,7 @@ def read_own_pairs(
                 f"{where}: prompt and response have {longest} tokens, more than max_tokens = {max_tokens}; "
                 "raise it or remove the row"
             )
-        found.append(
+        pairs.append(
             CandidateComparison(
                 row=record.number,
                 query=texts["prompt"],
@@ -320,7 +320,7 @@ def read_own_pairs(
                 score_rejected=0.0,
             )
         )
-    return found
+    return pairs
 
 
 def append_comparisons(path: Path, comparisons: Iterable[CandidateComparison], *, fingerprint: str) -> None:
@@ -336,13 +336,13 @@ def pairs_of(
     rows: Sequence[int], comparisons: Mapping[int, CandidateComparison], *, margin: float
 ) -> list[CandidateComparison]:
     """The comparisons of these rows that are decided by at least ``margin``; TrainingRowError for none."""
-    found = [comparisons[row] for row in rows]
-    pairs = [comparison for comparison in found if comparison.margin >= margin]
+    compared = [comparisons[row] for row in rows]
+    pairs = [comparison for comparison in compared if comparison.margin >= margin]
     if not pairs:
-        alone = sum(comparison.candidates < 2 for comparison in found)
-        widest = max(comparison.margin for comparison in found)
+        alone = sum(comparison.candidates < 2 for comparison in compared)
+        widest = max(comparison.margin for comparison in compared)
         raise TrainingRowError(
-            f"no pair to train on: of {len(found)} sentences {alone} have fewer than two candidates, "
+            f"no pair to train on: of {len(compared)} sentences {alone} have fewer than two candidates, "
             f"and the widest difference in reward is {widest:.3f}; lower margin, or raise candidates, "
             "temperature or sentences"
         )

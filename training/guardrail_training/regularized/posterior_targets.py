@@ -129,7 +129,7 @@ def _read_again(
 
 
 def _counting(guided: Guided, settings: RegularizedSettings) -> Tensor:
-    """0 where no success is left, else 1, or 1 - R if the gate is ``failure`` ``(rows, time)``."""
+    """0 if no success is left, else 1, or 1 - R if the gate is ``failure`` ``(rows, time)``."""
     success = guided.log_success.exp()
     counting = (success >= settings.min_success).float()
     return counting * (1 - success) if settings.gate == "failure" else counting
@@ -170,7 +170,7 @@ def tune_step(
     """One optimizer step; returns its means per token by metric name.
 
     The loss is the mean over corpus tokens of -log p, plus ``corpus_weight`` times the mean over the same
-    tokens of KL(q || p), which is 0 where nothing is taught, and ``samples_weight`` times that over drawn
+    tokens of KL(q || p), which is 0 if nothing is taught, and ``samples_weight`` times that over drawn
     ones. Rows at a time change nothing but memory.
     """
     optimizer.zero_grad(set_to_none=True)

@@ -52,7 +52,7 @@ PREFIX_STRIDE = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenPredictions:
-    """Of responses ``(rows, time)``, before each token, zeros where there is none.
+    """Of responses ``(rows, time)``, before each token, zeros if there is none.
 
     states        of the base without adapter ``(rows, time, width)``
     ids           likely next tokens ``(rows, time, candidates)``, the one that follows among them
@@ -157,7 +157,7 @@ class LabelledSamples:
 
     The weights make up for the temperature that they were drawn at. A prompt's responses lie side by side.
     ``prefix_labels`` ``(rows, time)`` are what the oracle says of the response up to each token, as if it
-    ended there; nan where it was not asked.
+    ended there; nan if it was not asked.
     """
 
     prompts: Prompts
@@ -383,7 +383,7 @@ def _log_drawn_hot(
 class PrefixLabels:
     """The base's states before each token ``(rows, time, width)``, the tokens, and labels after each of them.
 
-    ``ids`` and ``labels`` are ``(rows, time)``; a label is nan where the oracle was not asked.
+    ``ids`` and ``labels`` are ``(rows, time)``; a label is nan if the oracle was not asked.
     """
 
     states: Tensor

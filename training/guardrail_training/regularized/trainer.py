@@ -189,8 +189,8 @@ def run(
             started = time.perf_counter()
             schedule.begin()
             seconds = round(time.perf_counter() - started, 3)
-            course.log({**parts.figures, "time/begin": seconds}, step=0)
-            _require_knowledge(parts.figures, settings)
+            course.log({**parts.metrics, "time/begin": seconds}, step=0)
+            _require_knowledge(parts.metrics, settings)
 
         parts.on_step = course.show
         for iteration in course.steps(settings.iterations, shown=settings.all_steps):
@@ -202,16 +202,16 @@ def run(
             if settings.draws:
                 schedule.run(iteration, is_last=iteration == settings.iterations)
                 # The first sequential iteration and the last parallel one draw nothing.
-                control.update(parts.figures.get("samples/failed", course.figures.get("samples/failed")))
+                control.update(parts.metrics.get("samples/failed", course.metrics.get("samples/failed")))
             else:
                 parts.tune(iteration, None)
             step = iteration * settings.steps
             seconds = (time.perf_counter() - started) / settings.steps
-            course.log({**parts.figures, "time/step": round(seconds, 3)}, step=step)
+            course.log({**parts.metrics, "time/step": round(seconds, 3)}, step=step)
 
             # 6. Now and then models to choose from.
             if iteration == settings.iterations or iteration % settings.keep_every == 0:
-                known = {name: course.figures[name] for name in IN_MANIFEST if name in course.figures}
+                known = {name: course.metrics[name] for name in IN_MANIFEST if name in course.metrics}
                 course.keep(write, step=step, metrics=known)
     return course.report("samples/failed")
 
@@ -238,17 +238,17 @@ class ModelParts:
         self._learner, self._auxiliary, self._optimizer = learner, auxiliary, optimizer
         self._mixture, self._reward, self._tokenizer = mixture, reward, tokenizer
         self._settings, self._control = settings, control
-        self._figures: dict[str, dict[str, float]] = {"collect": {}, "tune": {}, "fit": {}}
+        self._metrics: dict[str, dict[str, float]] = {"collect": {}, "tune": {}, "fit": {}}
         self.on_step: Callable[[int, float], object] = lambda step, loss: None
 
     @property
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What the branches last measured."""
-        return {name: value for part in self._figures.values() for name, value in part.items()}
+        return {name: value for part in self._metrics.values() for name, value in part.items()}
 
     def forget(self) -> None:
         """Empties the metrics for a new iteration."""
-        self._figures = {"collect": {}, "tune": {}, "fit": {}}
+        self._metrics = {"collect": {}, "tune": {}, "fit": {}}
 
     def collect(self, iteration: int) -> LabelledSamples:
         """Draws and labels, and asks the auxiliary model about samples that are new to it."""
@@ -261,7 +261,7 @@ class ModelParts:
             settings=settings,
             iteration=iteration,
         )
-        self._figures["collect"] = {
+        self._metrics["collect"] = {
             "samples/failed": 1 - samples.rate,
             "samples/length": float(samples.responses.lengths.float().mean()),
             "samples/tokens": float(samples.responses.lengths.sum()),
@@ -279,7 +279,7 @@ class ModelParts:
             self._auxiliary.start_at(samples.rate)
             samples, held_out = _held_out(samples, group=settings.samples_per_prompt)
             known = self._known_prefix_labels()
-        self._figures["fit"] = fit(
+        self._metrics["fit"] = fit(
             self._auxiliary,
             self._optimizer,
             samples,
@@ -289,7 +289,7 @@ class ModelParts:
             prefix_labels=known,
         )
         if held_out is not None:
-            self._figures["fit"] |= self._asked(held_out) | self._guided(held_out)
+            self._metrics["fit"] |= self._asked(held_out) | self._guided(held_out)
 
     def _queries(self, iteration: int) -> list[PromptQuery]:
         """The prompts that an iteration draws for."""
@@ -367,7 +367,7 @@ class ModelParts:
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / settings.steps
             self.on_step(step, metrics["loss/language_model"])
-        self._figures["tune"] = sums | {
+        self._metrics["tune"] = sums | {
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "multiplier": self._control.multiplier,
         }
@@ -378,17 +378,17 @@ class ModelParts:
         return (
             [parameter.detach() for parameter in parameters],
             [self._optimizer.state[parameter] for parameter in parameters],
-            self._figures[branch],
+            self._metrics[branch],
         )
 
     def adopt(self, branch: str, change: Any) -> None:
         """Takes over what another process changed."""
-        weights, states, figures = change
+        weights, states, metrics = change
         with torch.no_grad():
             for parameter, weight, state in zip(self._of(branch), weights, states, strict=True):
                 parameter.copy_(weight)
                 self._optimizer.state[parameter] = state
-        self._figures[branch] = figures
+        self._metrics[branch] = metrics
 
     def _of(self, branch: str) -> list[nn.Parameter]:
         models: dict[str, nn.Module] = {"tune": self._learner, "fit": self._auxiliary}

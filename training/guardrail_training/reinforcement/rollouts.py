@@ -73,7 +73,7 @@ def load_queries(
     """Every text of a JSON Lines file whose length is within the bounds.
 
     Raises TrainingRowError for an empty text, for a prompt of more than ``max_tokens`` ids, which is never
-    cut silently, and where no text is left.
+    cut silently, and if no text is left.
     """
     queries = []
     for text in read_texts(path, field=field):
@@ -96,11 +96,11 @@ def load_queries(
 
 def drawn(queries: Sequence[T], *, step: int, count: int, seed: int) -> list[T]:
     """The queries, or other texts, of a step, from 1: one random order after the other, each of all."""
-    chosen = []
+    items = []
     for position in range((step - 1) * count, step * count):
         order = _order(len(queries), seed=seed, turn=position // len(queries))
-        chosen.append(queries[order[position % len(queries)]])
-    return chosen
+        items.append(queries[order[position % len(queries)]])
+    return items
 
 
 def _order(count: int, *, seed: int, turn: int) -> list[int]:
@@ -113,7 +113,7 @@ def _order(count: int, *, seed: int, turn: int) -> list[int]:
 class Responses:
     """Drawn tokens: ``ids`` ``(rows, time)`` int64, padded on the right, and how many of them are real.
 
-    ``ended`` ``(rows,)`` is true where the last real token is the stop token, false where the limit came
+    ``ended`` ``(rows,)`` is true if the last real token is the stop token, false if the limit came
     first.
     """
 
@@ -159,7 +159,7 @@ def sample(
     The stop token cannot be among the first ``min_tokens``.
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
-    the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
+    the batch. ``is_pass_due`` gets whether another pass is wanted and says whether to make one: of a model
     that is sharded over processes, all of them make as many.
     """
     # Prompts of like lengths together: the less padding to read and to remember.
@@ -183,9 +183,10 @@ def sample(
             if not bool(going.any()):
                 break
             if not bool(going.all()):
-                kept = going.nonzero()[:, 0]
-                under_way.keep(kept)
-                alive, tokens = alive[kept], tokens[kept]
+                # Rows that ended leave the batch: later passes compute the others alone.
+                unfinished = going.nonzero()[:, 0]
+                under_way.keep(unfinished)
+                alive, tokens = alive[unfinished], tokens[unfinished]
             is_pass_due(True)
             under_way.advance(tokens)
         while is_pass_due(False):
@@ -280,7 +281,7 @@ def collect(
     """One rollout: ``samples_per_prompt`` responses to each query, side by side.
 
     Each process draws and scores its part of them; every process returns all. A function of weights, queries,
-    seed and step; no global random state is read. PluginError, in every process, where a score is no number.
+    seed and step; no global random state is read. PluginError, in every process, if a score is not finite.
     """
     every = [query for query in queries for _ in range(settings.samples_per_prompt)]
     rows = processes.own(every)
@@ -314,18 +315,18 @@ def collect(
 
 
 def _scored(answers: Sequence[Answer], *, reward: Reward, processes: Processes) -> Scored:
-    found: Scored | PluginError
+    result: Scored | PluginError
     try:
-        found = reward(answers)
+        result = reward(answers)
     except PluginError as error:
-        found = error
-    # The processes go on together or end together: one that ended alone would leave the others waiting.
-    has_failed = processes.any(isinstance(found, PluginError))
-    if isinstance(found, PluginError):
-        raise found
+        result = error
+    # The processes continue together or end together: one that ended alone would leave the others waiting.
+    has_failed = processes.any(isinstance(result, PluginError))
+    if isinstance(result, PluginError):
+        raise result
     if has_failed:
         raise PluginError("the reward failed in another process, which says how", reason="reward_invalid")
-    return found
+    return result
 
 
 def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:

@@ -15,7 +15,7 @@ __all__ = ["TITLES", "acceptance_table", "rewriting_figures", "rewriting_tables"
 
 TITLES = {
     "select": "Adapters that the run kept",
-    "gate": "Beside the adapter in use",
+    "gate": "Alongside the adapter in use",
     "rewriter": "All systems",
 }
 SETS = {

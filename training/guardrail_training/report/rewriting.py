@@ -58,7 +58,7 @@ class Rewriting:
 def find_rewriting(folder: Path, *, results: Sequence[str | Path] = ()) -> tuple[Rewriting, ...]:
     """The evaluations in a run's folder, then those in the named files.
 
-    Raises UsageError that names the file where one is missing, or no such evaluation wrote it.
+    Raises UsageError that names the file if one is missing, or no such evaluation wrote it.
     """
     own = [path for kind in KINDS if (path := folder / f"{kind}.json").is_file()]
     return tuple(_read(path) for path in [*own, *map(Path, results)])

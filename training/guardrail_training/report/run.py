@@ -95,7 +95,7 @@ class ReportedRun:
 
     @property
     def start_sha256(self) -> Mapping[str, str]:
-        """The files of the adapter that the run went on from."""
+        """The files of the adapter that the run continued from."""
         origin = self.manifest.settings.get("started_from") if self.manifest is not None else None
         return dict(origin["files"]) if isinstance(origin, Mapping) else {}
 
@@ -162,7 +162,7 @@ def _series(path: Path) -> dict[str, Series]:
                 raise TrainingRowError(f"{path} row {record.number}: {name!r} must be a number")
             found.setdefault(name, []).append((record["step"], float(value)))
     if not found:
-        raise TrainingRowError(f"{path} holds no figures beside the steps")
+        raise TrainingRowError(f"{path} holds no figures alongside the steps")
     return {
         name: Series(steps=tuple(step for step, _ in points), values=tuple(value for _, value in points))
         for name, points in found.items()
@@ -180,6 +180,6 @@ def _generation(folder: Path) -> Generation | None:
         kept = [sample.outputs.get(name) for name in comparison.pair]
         if not all(output is not None and judges == set(output.toxicity) for output in kept):
             raise UsageError(
-                f"{samples} does not belong to {measured.name} beside it: run 'evaluate generation' again"
+                f"{samples} does not belong to {measured.name} alongside it: run 'evaluate generation' again"
             )
     return Generation(comparison=comparison, samples=found)

@@ -84,7 +84,7 @@ def meaning(embedder: Embedder) -> Score:
 
 
 def fluency(model: Any, tokenizer: Any) -> Score:
-    """1 where a causal language model finds the response no more surprising per token than the query.
+    """1 if a causal language model finds the response no more surprising per token than the query.
 
     Otherwise the ratio of the two perplexities, 0..1; 0 for an empty response. Relative to the query, because
     perplexity depends more on the subject than on the writing.
@@ -140,7 +140,7 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
     It reads the response, or query or prompt and response joined as they stand; what is longer than it can
     read is cut at the start, so that the response stays. Probabilities are shares of a softmax, or sigmoids
     where the classifier says that its labels do not exclude each other or there is only one. Raises
-    ConfigError where the class is not there.
+    ConfigError if the class is not there.
     """
     _require_known(output, OUTPUTS, setting="output of a classifier")
     _require_known(over, OVER, setting="over of a classifier")

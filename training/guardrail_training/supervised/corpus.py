@@ -33,12 +33,12 @@ class Corpus:
 
 
 def load_corpus(settings: SftSettings) -> Corpus:
-    """Every row checked. Raises TrainingRowError for a bad row and where none is left, UsageError where the
+    """Every row checked. Raises TrainingRowError for a bad row and if none is left, UsageError if the
     settings name no data."""
     keep = _keeper(settings)
     train = _train(settings, keep)
     if settings.dev:
-        dev = [kept for row in _read(settings, "dev") if (kept := keep(row)) is not None]
+        dev = [usable for row in _read(settings, "dev") if (usable := keep(row)) is not None]
     else:
         held_out = _held_out(len(train), settings)
         dev = [train[index] for index in held_out]
@@ -77,7 +77,7 @@ def _train(settings: SftSettings, keep: Callable[[SourceRow], SourceRow | None])
         if folder is None:
             raise UsageError("streaming reads a file: name its folder with --data or GUARDRAIL_DATA")
         return FileRows.of(folder / settings.train, columns=settings.columns, keep=keep)
-    return [kept for row in _read(settings, "train") if (kept := keep(row)) is not None]
+    return [usable for row in _read(settings, "train") if (usable := keep(row)) is not None]
 
 
 def _read(settings: SftSettings, split: str) -> list[SourceRow]:

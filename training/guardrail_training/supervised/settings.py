@@ -19,7 +19,7 @@ class SftSettings(TrainingSettings):
     """Everything a run depends on; a recipe is this as TOML.
 
     One optimizer step sees ``batch_size`` examples, of which ``microbatch_size`` are in memory at a time; the
-    gradient is the same. An adapter that is gone on from keeps its rank, alpha and targets.
+    gradient is the same. An adapter that is continued from keeps its rank, alpha and targets.
     """
 
     trainer: ClassVar[str] = "sft"
@@ -105,7 +105,7 @@ class SftSettings(TrainingSettings):
 
     def _check_together(self) -> None:
         if self.adapter is not None and self.dropout:
-            raise ConfigError("dropout is for a new adapter: one that is gone on from has none")
+            raise ConfigError("dropout must be 0 when continuing from an existing adapter")
         if self.tuning != "full":
             return
         if self.quantisation != "none":

@@ -74,7 +74,7 @@ def connect(endpoint: str) -> Any:
 def endpoint_judge(client: Any, *, model: str) -> Judge:
     """A model behind an OpenAI-compatible endpoint as a judge; ``client`` is an ``openai.OpenAI``.
 
-    An answer without a letter of its own at its beginning is no opinion. Raises PluginError where the
+    An answer without a letter of its own at its beginning is no opinion. Raises PluginError if the
     endpoint fails.
     """
 

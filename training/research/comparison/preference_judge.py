@@ -1,4 +1,4 @@
-"""Finds out whether a model can judge continuations; where it can, it compares rows of the experiment.
+"""Finds out whether a model can judge continuations; if it can, it compares rows of the experiment.
 
     python -m research evaluate preference-judge --data DIR [--set judge=MODEL] [--set endpoint=URL]
         [--set rows='["regularized-adaptive-0", "rl-0"]']
@@ -118,7 +118,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
     """Qualifies the judge, compares the rows if there are any and it qualifies, writes the file.
 
     ``judge`` takes the place of the settings' model. Raises UsageError, ConfigError or ModelMissingError for
-    what cannot be read, PluginError where an endpoint fails.
+    what cannot be read, PluginError if an endpoint fails.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -155,7 +155,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
 def true_continuations(path: Path, settings: PreferenceJudgeSettings) -> list[tuple[str, str]]:
     """Beginnings of paragraphs and what follows them, drawn by the seed, in the text's order.
 
-    TrainingRowError where the text is missing or has too few paragraphs of that length.
+    TrainingRowError if the text is missing or has too few paragraphs of that length.
     """
     if not path.is_file():
         raise TrainingRowError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")

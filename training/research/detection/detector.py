@@ -112,7 +112,7 @@ def twin_loss(logits: Tensor, batch: DetectionBatch) -> Tensor:
     for label in RANKED:
         place = TRAINED.index(label)
         shares = batch.labels[:, place]
-        above = twins & (shares[:, None] - shares >= TWINS_APART)  # False where a label is masked
+        above = twins & (shares[:, None] - shares >= TWINS_APART)  # False if a label is masked
         higher, lower = above.nonzero(as_tuple=True)
         parts.append(nn.functional.softplus(logits[lower, place] - logits[higher, place]))
     every = torch.cat(parts)

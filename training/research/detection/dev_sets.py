@@ -132,7 +132,7 @@ def sentence_pairs(
 ) -> list[tuple[str, str]]:
     """Dev sentence pairs: the share ``related`` a toxic sentence and its neutral version, the rest random.
 
-    Random pairs alone are the harder test, since their cosines lie close together. Raises UsageError where
+    Random pairs alone are the harder test, since their cosines lie close together. Raises UsageError if
     there are fewer sentences than two.
     """
     generator = random.Random(f"pairs-{seed}")

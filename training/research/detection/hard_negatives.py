@@ -35,7 +35,7 @@ QUOTED_LENGTH = 140  # characters of a source sentence inside a template
 
 @dataclass(frozen=True, slots=True)
 class TemplateFamily:
-    """Templates that share labels; ``weight`` is how often it is drawn beside the others."""
+    """Templates that share labels; ``weight`` is how often it is drawn alongside the others."""
 
     name: str
     labels: Labels

@@ -48,7 +48,7 @@ class ModelOutputs:
 
 @dataclass(frozen=True, slots=True)
 class ExportCost:
-    """An 8-bit file beside the float32 one: both times in milliseconds on this machine, so ratios count."""
+    """An 8-bit file against the float32 one: times in milliseconds on this machine, so ratios count."""
 
     size_ratio: float
     alone_ms: float

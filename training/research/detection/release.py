@@ -289,7 +289,7 @@ def _onnxruntime_version() -> str:
 
 
 def _sources(settings: DetectorSettings, texts: Sequence[Labelled]) -> list[dict[str, Any]]:
-    """What it was trained on: name, distinct rows, licence, and the file's sha256 where there is a folder."""
+    """What it was trained on: name, distinct rows, licence, and the file's sha256 if there is a folder."""
     described = []
     for source, licence in corpora.LICENCES.items():
         family = "toxigen" if source.startswith("toxigen") else source

@@ -82,7 +82,7 @@ def _bare(text: str) -> str:
 def removed_spans(toxic: str, neutral: str) -> tuple[tuple[int, int], ...] | None:
     """The words of ``toxic`` that its neutral version dropped or replaced, as character ranges.
 
-    A weak mark of what was toxic; None where the rewrite changed more than four words in ten or nothing at
+    A weak mark of what was toxic; None if the rewrite changed more than four words in ten or nothing at
     all.
     """
     words = list(re.finditer(r"[\w*@$#']*\w[\w*@$#']*", toxic))

@@ -2,7 +2,7 @@
 
 References are those of ``everyday`` (train and dev), of this project's own pairs, and of a sample of
 ParaDetox train. Spoilt rewrites are made of ``everyday`` train and dev, one fault each. A verdict of the
-detector on a reference is counted beside the fixed checks: what it flags is its own matter.
+detector on a reference is counted alongside the fixed checks: what it flags is its own matter.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def operating_point(neutral_scores: Scores, *, share: float = OPERATING_POINT) -
 
 
 def report_judge(judge: Judge, *, toxic: Sequence[str], neutral: Sequence[str]) -> JudgeReport:
-    """AUC, shares at the fixed threshold and means of both sides; raises UsageError where one is empty."""
+    """AUC, shares at the fixed threshold and means of both sides; raises UsageError if one is empty."""
     from sklearn.metrics import roc_auc_score
 
     if not toxic or not neutral:

@@ -20,7 +20,7 @@ UNTAGGED = -100
 
 @dataclass(frozen=True, slots=True)
 class TaggedRow:
-    """A text as ids, and the number of each token's tag, ``UNTAGGED`` where a word goes on."""
+    """A text as ids, and the number of each token's tag, ``UNTAGGED`` where a word continues."""
 
     ids: list[int]
     tags: list[int]

@@ -4,7 +4,7 @@
 
 It learns from the pairs of a rewriter's adapter (``python -m research rewriter-data``), aligned word by word:
 the hand-written ones, ParaDetox cleaned, and texts in which all is kept. A share of the hand-written sources
-is held out. ``start`` goes on from a detector's encoder, which knows what is hostile.
+is held out. ``start`` continues from a detector's encoder, which knows what is hostile.
 
 Steps: 1. gather the pairs, hold sources out, count the phrases; 2. draw every pass; 3. AdamW with warm-up and
 linear decay on cross-entropy of the words' tags; 4. export as 8-bit ONNX with its manifest, and measure on

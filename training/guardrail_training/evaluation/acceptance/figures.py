@@ -20,7 +20,7 @@ class SetFigures:
     """What one system does with one set's sentences, all of which are hostile.
 
     ``flagged`` and ``missed`` are shares of the sentences; what follows is shares of the flagged ones, None
-    where nothing was flagged: ``accepted`` and ``wrong`` releases, ``turned`` and ``hostile`` among the wrong
+    if nothing was flagged: ``accepted`` and ``wrong`` releases, ``turned`` and ``hostile`` among the wrong
     ones, and ``actions`` for all that was not released as a rewrite. ``rewritable`` and ``lossy`` are the
     accepted among the flagged sentences that can be rewritten and that cannot. ``faults`` counts words.
     """
@@ -56,7 +56,7 @@ class RateDifference:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One system's treatment of one sentence; ``rating`` is None where nothing was released."""
+    """One system's treatment of one sentence; ``rating`` is None if nothing was released."""
 
     sentence: HostileSentence
     action: Action

@@ -39,7 +39,7 @@ class RaterAgreement:
     """Two readers on one sheet: shares that agree, and Cohen's kappa.
 
     ``verdict`` looks at accept or not alone, ``rating`` at all words. A share is None for a sheet without
-    rows, kappa also where both said one thing throughout.
+    rows, kappa also if both said one thing throughout.
     """
 
     rows: int

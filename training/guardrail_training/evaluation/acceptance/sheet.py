@@ -85,7 +85,7 @@ class SheetItem:
 
 @dataclass(frozen=True, slots=True)
 class SheetRelease:
-    """What one system did with one sentence; ``id`` is the sheet's row, None where nothing was released."""
+    """What one system did with one sentence; ``id`` is the sheet's row, None if nothing was released."""
 
     system: str
     sentence: int
@@ -135,7 +135,7 @@ class Key:
             ]
             return cls(sentences, releases, dict(content["made"]))
         except FileNotFoundError as error:
-            raise UsageError(f"no key {path}: it is written beside the sheet") from error
+            raise UsageError(f"no key {path}: it is written alongside the sheet") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} is not the key of an acceptance sheet ({type(error).__name__})"

@@ -4,7 +4,7 @@
         --set prompts=dialogsum/dev.jsonl --set field=dialogue --set reference=summary
 
 Rows: the bare base (zero-shot), the adapter that training started from if there was one, the trained one. Of
-each the mean and deviation of reward and toxicity, ROUGE where there are references, lengths; of the trained
+each the mean and deviation of reward and toxicity, ROUGE if there are references, lengths; of the trained
 one the relative change of toxicity. ``guardrail-train report`` shows them and every sample.
 """
 

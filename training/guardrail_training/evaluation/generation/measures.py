@@ -43,7 +43,7 @@ class MeanInterval:
 
 @dataclass(frozen=True, slots=True)
 class RelativeChange:
-    """A relative change, -1 for a fall to 0, with its 95 % interval; None where it began at 0."""
+    """A relative change, -1 for a fall to 0, with its 95 % interval; None if it began at 0."""
 
     value: float | None
     low: float | None
@@ -110,6 +110,6 @@ def relative_change(
 
 
 def smallest_reduction(changes: Mapping[str, RelativeChange]) -> str | None:
-    """The judge that counts: the one by which toxicity fell least; None where none of them began above 0."""
+    """The judge that counts: the one by which toxicity fell least; None if none of them began above 0."""
     found = {name: change.value for name, change in changes.items() if change.value is not None}
     return max(found, key=lambda name: found[name]) if found else None
