@@ -94,7 +94,7 @@ class LoraRewriter:
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
-        found: dict[str, list[str]] = {segment: [] for segment in segments}
+        rewrites: dict[str, list[str]] = {segment: [] for segment in segments}
         with self._base.applied(self._adapter) as model:
             # In here, because a tokenizer cannot be used by two threads at once.
             prompts = self._wording.prompts(segments)
@@ -107,12 +107,12 @@ class LoraRewriter:
                     decoding=self._decoding,
                 )
                 for segment, tokens in zip(batch, continuations, strict=True):
-                    found[segment] = self._wording.texts(tokens, source=segment)
+                    rewrites[segment] = self._wording.texts(tokens, source=segment)
             if n > 1:
                 for segment, shorter in self._deletions(model, prompts):
-                    if shorter not in found[segment]:
-                        found[segment].append(shorter)
-        return [list(found[segment]) for segment in segments]
+                    if shorter not in rewrites[segment]:
+                        rewrites[segment].append(shorter)
+        return [list(rewrites[segment]) for segment in segments]
 
     def rewrite_marked(
         self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int

@@ -43,8 +43,8 @@ class Wording:
 
     def prompts(self, segments: Sequence[str]) -> dict[str, Prompt]:
         """The prompt of each segment that can be rewritten."""
-        found = {segment: self._prompt(segment) for segment in dict.fromkeys(segments)}
-        return {segment: prompt for segment, prompt in found.items() if prompt is not None}
+        prompts = {segment: self._prompt(segment) for segment in dict.fromkeys(segments)}
+        return {segment: prompt for segment, prompt in prompts.items() if prompt is not None}
 
     def prompt_of(self, segment: str) -> Prompt:
         """The prompt of one segment; UsageError if it cannot be rewritten."""

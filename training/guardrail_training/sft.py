@@ -137,7 +137,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     with course:
         for step in course.steps(plan.steps):
             # 4. A step: the learning rate of its place in the schedule; the gradient of the mean -log p of
-            #    the target tokens given prompt and earlier target, over the whole batch; that gradient clipped
+            #    the target tokens given prompt and earlier target, over the batch; that gradient clipped
             #    to a norm, so that one odd batch cannot throw the weights far; AdamW's update.
             started = time.perf_counter()
             rate = learning_rate(

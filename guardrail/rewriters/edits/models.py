@@ -49,12 +49,12 @@ class SearchModel:
             for place, (prompt, group) in enumerate(zip(prompts, texts, strict=True))
             for part in _portions([tuple(self._encode(text)) for text in group])
         ]
-        found: Scores = [[] for _ in prompts]
+        scores: Scores = [[] for _ in prompts]
         for group in _groups(parts):
             answers = self._answers([question for _, question in group])
             for (place, _), answer in zip(group, answers, strict=True):
-                found[place] += answer.scores
-        return found
+                scores[place] += answer.scores
+        return scores
 
     def _answers(self, questions: Sequence[SearchRequest]) -> list[SearchResult]:
         with self._reader.runtime.held():

@@ -220,7 +220,7 @@ class _Segment:
 
     def _next_tokens(self, candidates: Sequence[_Candidate]) -> list[int]:
         logits = np.stack([_known(candidate.node.top_logits) for candidate in candidates])
-        chosen = choose(
+        tokens = choose(
             logits,
             np.stack([_known(candidate.node.top_ids) for candidate in candidates]),
             keys=np.array([candidate.key for candidate in candidates], dtype=np.uint64),
@@ -228,7 +228,7 @@ class _Segment:
             greedy=np.array([candidate.number == 0 for candidate in candidates]),
             decoding=self._decoding,
         )
-        return [int(token) for token in chosen]
+        return [int(token) for token in tokens]
 
     def _chain(self, text: Sequence[int]) -> list[_Node]:
         nodes, node = [], self.root
@@ -309,7 +309,7 @@ class _Search:
             seen[[before.slot or 0 for before in node.path()]] = 0
         unpicked = {id(node) for segment in segments for node in segment.prompt[:-1]}
         picked = [offset for offset, node in enumerate(nodes) if id(node) not in unpicked]
-        found = self._reader.read(
+        predictions = self._reader.read(
             self._slots,
             [node.token for node in nodes],
             positions=[node.position for node in nodes],
@@ -320,9 +320,9 @@ class _Search:
         scored = {identity for segment in segments for identity in segment.scored_nodes()}
         for row, offset in enumerate(picked):
             node = nodes[offset]
-            node.top_ids, node.top_logits = found.top_ids[row], found.top_logits[row]
+            node.top_ids, node.top_logits = predictions.top_ids[row], predictions.top_logits[row]
             if id(node) in scored:
-                node.keep_logprobs(found.logits[row], stop=self._stop)
+                node.keep_logprobs(predictions.logits[row], stop=self._stop)
 
     def _make_room(self, count: int, segments: Iterable[_Segment]) -> None:
         """Drops the slots that no open candidate stands behind, and makes more if these are not enough."""
@@ -337,11 +337,11 @@ class _Search:
         }
         ordered = sorted(live.values(), key=lambda node: node.slot or 0)
         head = len(self._reader.head)
-        kept = [*range(head), *(node.slot or 0 for node in ordered)]
-        self._slots.keep(np.array(kept, dtype=np.intp))
+        slots = [*range(head), *(node.slot or 0 for node in ordered)]
+        self._slots.keep(np.array(slots, dtype=np.intp))
         for slot, node in enumerate(ordered, start=head):
             node.slot = slot
-        if len(kept) + count > self._slots.count:
-            larger = Slots(self._reader.runtime.shape, 2 * (len(kept) + count))
+        if len(slots) + count > self._slots.count:
+            larger = Slots(self._reader.runtime.shape, 2 * (len(slots) + count))
             larger.copy_from(self._slots)
             self._slots = larger

@@ -210,8 +210,8 @@ _ABANDONED: list[object] = []
 
 
 def _abandon(runtime: weakref.ref[Runtime]) -> None:
-    if (found := runtime()) is not None:
-        found.abandon()
+    if (current := runtime()) is not None:
+        current.abandon()
 
 
 def _return_freed_memory() -> None:
