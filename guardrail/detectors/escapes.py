@@ -16,7 +16,7 @@ _ESCAPE = re.compile(
 )
 _HEXADECIMAL = re.compile(r"[%x]([0-9a-fA-F]{2})|u00([0-9a-fA-F]{2})")
 _CHUNK = re.compile(r"\S+")
-_SHORTEST_RUN = 2  # letters: "100%65" is not text
+_MIN_RUN = 2  # letters: "100%65" is not text
 # Letters that exist upside down only, and what they are; those after them are letters both ways.
 _TURNED = {"ɐ": "a", "ɔ": "c", "ǝ": "e", "ɟ": "f", "ƃ": "g", "ɓ": "g", "ɥ": "h", "ᴉ": "i", "ı": "i", "ɾ": "j"}
 _TURNED |= {
@@ -63,7 +63,7 @@ def _escapes(text: str) -> Iterator[CharacterChange]:
 def _characters(escape: str) -> str | None:
     """What a run of escapes stands for; None if that is not text."""
     meant = "".join(chr(int(pair[0] or pair[1], 16)) for pair in _HEXADECIMAL.findall(escape))
-    is_text = sum(map(str.isalpha, meant)) >= _SHORTEST_RUN and meant.isprintable()
+    is_text = sum(map(str.isalpha, meant)) >= _MIN_RUN and meant.isprintable()
     return meant if is_text or meant == " " else None
 
 

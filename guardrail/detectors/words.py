@@ -26,7 +26,7 @@ _LINE = re.compile(r"[^\r\n]+")
 _LETTERS = re.compile(r"[a-z]+")
 _HUMP = re.compile(r"[A-Z][a-z]*")
 _CAMEL = re.compile(r"(?:[A-Z][a-z]*){2,}")
-_LONGEST_PART = 14
+_MAX_PART = 14
 _BITS_OF_ALL = 3.0  # the binary logarithm of the sum of 1 / (rank + 2) over the common words
 # A joined word has at least as many parts and letters, and parts of this length on average: fewer are chance
 # ("penis-tone") or the name of a thing ("DumbTerminal"). An "i" begins
@@ -75,7 +75,7 @@ class Words:
         best: list[float] = [0.0, *[math.inf] * len(joined)]
         lengths = [0] * (len(joined) + 1)
         for end in range(1, len(joined) + 1):
-            for start in range(max(0, end - _LONGEST_PART), end):
+            for start in range(max(0, end - _MAX_PART), end):
                 rank = self.ranks.get(joined[start:end], COMMON)
                 if rank < COMMON and (cost := best[start] + math.log(rank + 2)) < best[end]:
                     best[end], lengths[end] = cost, end - start
@@ -98,7 +98,7 @@ class Words:
         best = [0.0] * (len(letters) + 1)  # of a run that ends here
         lengths = [0] * (len(letters) + 1)
         for end in range(1, len(letters) + 1):
-            for start in range(max(0, end - _LONGEST_PART), end):
+            for start in range(max(0, end - _MAX_PART), end):
                 word = letters[start:end]
                 if self.ranks.get(word, COMMON) < COMMON:
                     gain = best[start] + len(word) * bits - self._bits(word)

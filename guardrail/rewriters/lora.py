@@ -23,7 +23,7 @@ from guardrail.rewriters.edits.models import TorchModel
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import find_base
 from guardrail.rewriters.sampling import Decoding, Prompt
-from guardrail.rewriters.wording import LEAST_LIKELY, Wording
+from guardrail.rewriters.wording import MIN_LIKELIHOOD, Wording
 
 __all__ = ["LoraRewriter"]
 
@@ -151,7 +151,7 @@ class LoraRewriter:
         for segment, shorter in self._wording.deletions(list(prompts)):
             ids = self._wording.encode(shorter)
             scores = log_probabilities(model, prompts[segment].ids, ids, stop=self._base.stop)
-            if math.exp(scores.min()) >= LEAST_LIKELY:
+            if math.exp(scores.min()) >= MIN_LIKELIHOOD:
                 yield segment, shorter
 
 

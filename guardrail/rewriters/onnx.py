@@ -27,7 +27,7 @@ from guardrail.rewriters.runtime.graph import Precision
 from guardrail.rewriters.runtime.search import Reader, SearchRequest, SearchResult, search
 from guardrail.rewriters.runtime.session import Runtime
 from guardrail.rewriters.sampling import Decoding, Prompt
-from guardrail.rewriters.wording import LEAST_LIKELY, Wording
+from guardrail.rewriters.wording import MIN_LIKELIHOOD, Wording
 
 __all__ = ["OnnxRewriter"]
 
@@ -134,7 +134,7 @@ class OnnxRewriter:
         for segment, answer in answers.items():
             rewrites[segment] = self._wording.texts(answer.candidates, source=segment)
             # "You are a complete idiot." would leave "You are a complete.", in which nobody expects the end.
-            reads_well = any(math.exp(score.min()) >= LEAST_LIKELY for score in answer.scores)
+            reads_well = any(math.exp(score.min()) >= MIN_LIKELIHOOD for score in answer.scores)
             if reads_well and shorter[segment] not in rewrites[segment]:
                 rewrites[segment].append(shorter[segment])
         return [list(rewrites[segment]) for segment in segments]

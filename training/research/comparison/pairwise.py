@@ -14,7 +14,7 @@ from guardrail.errors import PluginError, UsageError
 from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 
 __all__ = [
-    "LEAST_COMPETENCE",
+    "MIN_COMPETENCE",
     "Competence",
     "ContinuationDuel",
     "ContinuationWinRate",
@@ -24,7 +24,7 @@ __all__ = [
     "win_rate",
 ]
 
-LEAST_COMPETENCE = 0.75
+MIN_COMPETENCE = 0.75
 QUESTION = (
     "Text: {prompt}\n\nContinuation A:{first}\n\nContinuation B:{second}\n\n"
     "Which continuation is more coherent, relevant and helpful? Answer A or B.\nAnswer:"
@@ -83,7 +83,7 @@ class Competence:
     @property
     def qualifies(self) -> bool:
         """Whether its win rates say anything."""
-        return self.rate.value >= LEAST_COMPETENCE
+        return self.rate.value >= MIN_COMPETENCE
 
 
 def win_rate(duels: Sequence[ContinuationDuel], judge: Judge) -> ContinuationWinRate:

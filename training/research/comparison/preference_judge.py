@@ -33,7 +33,7 @@ from research.comparison.experiment import RESULTS, ROWS
 from research.comparison.judge_models import connect, endpoint_judge, likelihood_judge
 from research.comparison.measures import DEV_PROMPTS, EVALUATION_SEED, dev_queries
 from research.comparison.pairwise import (
-    LEAST_COMPETENCE,
+    MIN_COMPETENCE,
     Competence,
     ContinuationDuel,
     ContinuationWinRate,
@@ -135,7 +135,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
     content = {
         "says": says,
         "qualifies": competent.qualifies,
-        "least": LEAST_COMPETENCE,
+        "least": MIN_COMPETENCE,
         "competence": competent.rate,
         "duels": competent.duels,
         "win_rate": compared,
@@ -185,7 +185,7 @@ def sentence(judge: str, competent: Competence, compared: JudgedComparison | Non
     )
     if not competent.qualifies:
         return (
-            f"There is no competent judge here, hence no win rate: {told}; {LEAST_COMPETENCE:.0%} are needed."
+            f"There is no competent judge here, hence no win rate: {told}; {MIN_COMPETENCE:.0%} are needed."
         )
     if compared is None:
         return f"It qualifies as a judge: {told}."

@@ -22,11 +22,9 @@ __all__ = ["build_lexicon", "lower_bound", "write_lexicon"]
 
 WORD = re.compile(r"[^\W_]{3,}")
 KINDS = ("insult", "obscene", "identity_attack", "threat", "sexual_explicit")
-LEAST_TEXTS = 6  # toxic texts that a word must stand in
-LEAST_MARKS = (
-    5  # occurrences in toxic texts with marks from which it matters whether the word itself is marked
-)
-LEAST_MARKED = 0.5  # ... in at least this share of them (lower bound)
+MIN_TEXTS = 6  # toxic texts that a word must stand in
+MIN_MARKS = 5  # occurrences in toxic texts with marks from which it matters whether the word itself is marked
+MIN_MARKED = 0.5  # ... in at least this share of them (lower bound)
 CERTAIN = 0.8  # lower bound of the share of its texts that are toxic
 LIKELY = 0.4  # the same for a word that rewriters take out
 TAKEN_OUT = 0.75  # lower bound of the share of sentences with the word whose references all do without it
@@ -74,9 +72,9 @@ def build_lexicon(
         clean = count.clean * balance
         weight = lower_bound(count.toxic, count.toxic + clean)
         marks = count.marked + count.unmarked
-        blamed = marks < LEAST_MARKS or lower_bound(count.marked, marks) >= LEAST_MARKED
+        blamed = marks < MIN_MARKS or lower_bound(count.marked, marks) >= MIN_MARKED
         least = LIKELY if word in taken_out else certain
-        if count.toxic >= LEAST_TEXTS and weight >= least and (blamed or word in taken_out):
+        if count.toxic >= MIN_TEXTS and weight >= least and (blamed or word in taken_out):
             entries.append((word, _label(count), round(weight, 3)))
     return sorted(entries)
 

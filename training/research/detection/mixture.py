@@ -90,7 +90,9 @@ TOXIC_SOURCES = (
 TEMPLATES_HELD_OUT = 0.1  # of the templates, which no training draws from
 OBFUSCATED, FRAMED = 0.18, 0.12
 GENTLE = 0.6  # share of our own sentences that keep their letter case and punctuation, which tell names
-LONGEST = 480  # characters of a composed text: what training cuts off must not hold its one toxic sentence
+MAX_COMPOSED = (
+    480  # characters of a composed text: what training cuts off must not hold its one toxic sentence
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ def compose(pools: dict[str, list[Labelled]], rng: random.Random) -> DetectionEx
     if toxic and rng.random() < 0.5:
         for _ in range(rng.choice([1, 1, 1, 2])):
             parts.insert(rng.randrange(len(parts) + 1), rng.choice(pools[rng.choice(toxic)]))
-    while len(parts) > 1 and sum(len(part.text) for part in parts) > LONGEST:
+    while len(parts) > 1 and sum(len(part.text) for part in parts) > MAX_COMPOSED:
         parts.remove(max(parts, key=lambda part: len(part.text)))
     style = rng.random()
     dressed = [restyle(Marked.of(part.text, part.spans), random.Random(style)) for part in parts]

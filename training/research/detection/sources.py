@@ -59,7 +59,7 @@ SWEARING = re.compile(
     re.IGNORECASE,
 )
 """Words with which a text that a set of hate calls harmless may still be toxic: its label is left open."""
-LONGEST_MARK = 5  # words of a marked stretch; a longer one is hostile as a whole, and no word of it alone
+MAX_MARK = 5  # words of a marked stretch; a longer one is hostile as a whole, and no word of it alone
 
 
 def _paradetox(row: Row, key: str) -> Iterator[Labelled]:
@@ -106,7 +106,7 @@ def tightened(text: str, spans: tuple[tuple[int, int], ...] | None) -> tuple[tup
             words.pop(0)
         while words and _is_function_word(words[-1].group()):
             words.pop()
-        if len(words) > LONGEST_MARK:
+        if len(words) > MAX_MARK:
             return None
         if words:
             tight.append((start + words[0].start(), start + words[-1].end()))
