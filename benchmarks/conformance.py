@@ -31,7 +31,7 @@ SIGNS = {"holds": "yes", "broken": "**no**", "not applicable": "\u2013", "not re
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerPackage:
     """A package, and the module in ``benchmarks/peers`` that makes its guard."""
 
     package: str
@@ -39,16 +39,16 @@ class Peer:
 
 
 PEERS = (
-    Peer("detox-guardrail", "ours"),
-    Peer("langchain", "langchain"),
-    Peer("gorget", "gorget"),
-    Peer("guardrails-ai", "guardrails_ai"),
-    Peer("nemoguardrails", "nemo"),
-    Peer("openai-guardrails", "openai_guardrails"),
+    PeerPackage("detox-guardrail", "ours"),
+    PeerPackage("langchain", "langchain"),
+    PeerPackage("gorget", "gorget"),
+    PeerPackage("guardrails-ai", "guardrails_ai"),
+    PeerPackage("nemoguardrails", "nemo"),
+    PeerPackage("openai-guardrails", "openai_guardrails"),
 )
 
 
-def python_for(peer: Peer, folder: Path) -> Path:
+def python_for(peer: PeerPackage, folder: Path) -> Path:
     """The interpreter of the peer's environment, made if it is not there."""
     home = folder / peer.package
     python = home / "bin" / "python"
@@ -61,7 +61,7 @@ def python_for(peer: Peer, folder: Path) -> Path:
     return python
 
 
-def version_of(peer: Peer, python: Path) -> str:
+def version_of(peer: PeerPackage, python: Path) -> str:
     """The version that is installed there."""
     if peer.module == "ours":
         code = "import guardrail; print(guardrail.__version__)"
@@ -71,8 +71,8 @@ def version_of(peer: Peer, python: Path) -> str:
     return done.stdout.strip()
 
 
-def examined(peer: Peer, folder: Path) -> dict[str, object]:
-    """Version and findings of one peer; where it takes too long, those that it had by then."""
+def examined(peer: PeerPackage, folder: Path) -> dict[str, object]:
+    """Version and findings of one peer; if it takes too long, those that it had by then."""
     python = python_for(peer, folder)
     out = folder / f"{peer.module}.json"
     out.unlink(missing_ok=True)

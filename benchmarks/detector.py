@@ -2,7 +2,7 @@
 
 Run: ``python -m benchmarks.detector``. Both go through ``OnnxDetector``, so tokenising, buckets and threads
 are the same. Speed does not depend on the values of weights, so the float32 twin has random ones. A model of
-BERT-base's shape, padded to 512 tokens as many guards do, stands beside them as context.
+BERT-base's shape, padded to 512 tokens as many guards do, stands alongside them as context.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class BreakingPlugin:
         return self._left <= 0
 
     def lift(self) -> None:
-        """Works again, and what hangs goes on."""
+        """Works again, and what hangs continues."""
         with self._lock:
             self._left = 0
         self._lifted.set()

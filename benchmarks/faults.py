@@ -341,7 +341,7 @@ def run(seed: int, *, kinds: Sequence[str], seconds: float) -> Campaign:
 
 
 def main() -> int:
-    """Prints what the oracle found, by kind of fault, and writes it; 1 where a promise does not hold."""
+    """Prints what the oracle found, by kind of fault, and writes it; 1 if a promise does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=600.0)

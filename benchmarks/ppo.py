@@ -21,16 +21,16 @@ from typing import Any
 
 from benchmarks.measure import Claim, report
 from benchmarks.ppo_workload import BATCH, MINIBATCH, SEED, SHAPE, Workload
-from benchmarks.side import Cost, Side
+from benchmarks.side import Side, TaskCost
 from guardrail_training.runlog import git_commit
 
 TASKS = ("generate", "learn")
 TRL_VERSIONS = {"trl": "0.11.3", "transformers": "4.45.2", "peft": "0.13.2", "accelerate": "1.0.1"}
 
 
-def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, dict[str, list[Cost]]]:
+def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, dict[str, list[TaskCost]]]:
     """The costs of each task of each side, by side and task; the first round is not counted."""
-    costs: dict[str, dict[str, list[Cost]]] = {name: {task: [] for task in TASKS} for name in sides}
+    costs: dict[str, dict[str, list[TaskCost]]] = {name: {task: [] for task in TASKS} for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
             for task in TASKS:
@@ -40,7 +40,7 @@ def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, dict[str, l
     return costs
 
 
-def medians(costs: Sequence[Cost]) -> tuple[float, float]:
+def medians(costs: Sequence[TaskCost]) -> tuple[float, float]:
     """Processor seconds and seconds on the clock."""
     return (
         statistics.median(cost.cpu_seconds for cost in costs),
@@ -48,7 +48,7 @@ def medians(costs: Sequence[Cost]) -> tuple[float, float]:
     )
 
 
-def row(name: str, costs: Mapping[str, Sequence[Cost]], *, peak: float) -> dict[str, Any]:
+def row(name: str, costs: Mapping[str, Sequence[TaskCost]], *, peak: float) -> dict[str, Any]:
     """One side's line of the table."""
     generation, learning = (medians(costs[task]) for task in TASKS)
     return {

@@ -13,7 +13,7 @@ from benchmarks.side import serve
 from guardrail_training import modeling
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.ppo import assess, rollout_figures, update
+from guardrail_training.reinforcement.ppo import assess, rollout_metrics, update
 from guardrail_training.reinforcement.rollouts import Responses, Rollout, noise_for, read_responses, sample
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, named
@@ -32,7 +32,7 @@ SETTINGS = PpoSettings(
 )
 
 
-class Training:
+class GuardrailPpo:
     """A learner and what it learns from."""
 
     def __init__(self, workload: Workload, *, layers: int, rows: int) -> None:
@@ -74,7 +74,7 @@ class Training:
         scored = named("score", lambda _: self._workload.scores)([Answer("", "", "")] * BATCH)
         rollout = Rollout(prompts, responses, policy, reference, scored)
         experience = assess(rollout, settings=self._settings, coefficient=SETTINGS.kl_coefficient)
-        rollout_figures(rollout, experience, coefficient=SETTINGS.kl_coefficient)
+        rollout_metrics(rollout, experience, coefficient=SETTINGS.kl_coefficient)
         moved = update(
             self._learner,
             self._optimizer,
@@ -98,7 +98,7 @@ def _padded(responses: Sequence[Sequence[int]]) -> Responses:
 def main() -> None:
     """Generates and learns when asked to."""
     arguments = read_arguments()
-    training = Training(Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows)
+    training = GuardrailPpo(Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows)
     serve({"generate": training.generate, "learn": training.learn})
 
 

@@ -26,7 +26,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-class Training:
+class TrlPpo:
     """A trainer and what it learns from; responses are drawn ``chunk`` at a time."""
 
     def __init__(self, workload: Workload, *, layers: int, rows: int, chunk: int) -> None:
@@ -88,7 +88,7 @@ class Training:
 def main() -> None:
     """Generates and learns when asked to."""
     arguments = read_arguments()
-    training = Training(
+    training = TrlPpo(
         Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows, chunk=arguments.chunk
     )
     serve({"generate": training.generate, "learn": training.learn})

@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from benchmarks.measure import Claim, report
-from benchmarks.proxy_client import Answer, ask_all
+from benchmarks.proxy_client import ProxyAnswer, ask_all
 from benchmarks.proxy_upstream import answer, tokens
 
 PACKAGES = ("detox-guardrail", "fastapi", "httpx", "numpy", "onnxruntime", "tokenizers", "uvicorn")
@@ -36,7 +36,7 @@ CORES = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Server:
+class ServerProcesses:
     """The processes of a running server."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
@@ -76,7 +76,7 @@ def upstream() -> Iterator[int]:
 
 
 @contextmanager
-def proxy(port: int, *, workers: int, **settings: str) -> Iterator[Server]:
+def proxy(port: int, *, workers: int, **settings: str) -> Iterator[ServerProcesses]:
     """The server before the upstream, once it is ready; ``settings`` are those of the section [server]."""
     address = f"http://127.0.0.1:{port}/v1"
     command = [*COMMAND, "--upstream", address, "--ladder", "mask,block", "--workers", str(workers)]
@@ -92,7 +92,7 @@ def proxy(port: int, *, workers: int, **settings: str) -> Iterator[Server]:
                 )
             ):
                 time.sleep(0.05)
-            server = Server(process, int(found[1]))
+            server = ServerProcesses(process, int(found[1]))
             for _ in range(4 * workers):  # each worker answers at least once
                 asyncio.run(ask_all(server.port, range(2), streams=2, ask=ask(stream=True)))
             yield server
@@ -105,12 +105,14 @@ def ask(*, stream: bool, pace: float = 0.0):  # type: ignore[no-untyped-def]  # 
     return lambda connection, seed: connection.ask(seed=seed, stream=stream, pace=pace)
 
 
-def p50(answers: list[Answer]) -> float:
+def p50(answers: list[ProxyAnswer]) -> float:
     """Milliseconds of the median answer."""
     return 1e3 * statistics.median(each.seconds for each in answers)
 
 
-def load(port: int, server: Server, *, streams: int, stream: bool, answers: int) -> dict[str, object]:
+def load(
+    port: int, server: ServerProcesses, *, streams: int, stream: bool, answers: int
+) -> dict[str, object]:
     """Times and CPU seconds at so many streams."""
     run = {"streams": streams, "ask": ask(stream=stream)}
     bare = asyncio.run(ask_all(port, range(answers), **run))  # type: ignore[arg-type]  # a dict of its arguments
@@ -130,7 +132,7 @@ def load(port: int, server: Server, *, streams: int, stream: bool, answers: int)
     }
 
 
-def first_text(port: int, server: Server, *, answers: int) -> float:
+def first_text(port: int, server: ServerProcesses, *, answers: int) -> float:
     """Milliseconds of the first text behind the upstream's first whole sentence, the median; one at a time.
 
     The upstream writes 50 tokens a second, and a sentence is known to be whole once the next token has begun,
@@ -157,7 +159,7 @@ def flood(port: int) -> tuple[float, float]:
     return len(refused) / len(answers), p50(refused)
 
 
-def growth(server: Server, answers: int) -> float:
+def growth(server: ServerProcesses, answers: int) -> float:
     """Megabytes that the server holds more after so many answers than after a tenth of them."""
     run = {"streams": 8, "ask": ask(stream=True)}
     asyncio.run(ask_all(server.port, range(answers // 10), **run))  # type: ignore[arg-type]  # a dict of its arguments

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
-__all__ = ["Answer", "Connection", "ask_all"]
+__all__ = ["Connection", "ProxyAnswer", "ask_all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProxyAnswer:
     """One answer: its status, ``retry-after``, text, and when what of it was there, in seconds since asking.
 
     ``arrived`` holds, for each piece of text, the number of characters that were there and the time.
@@ -40,7 +40,7 @@ class Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, *, seed: int, stream: bool, pace: float = 0.0) -> Answer:
+    async def ask(self, *, seed: int, stream: bool, pace: float = 0.0) -> ProxyAnswer:
         """The answer to one question."""
         asked = {"model": "fake-1", "seed": seed, "messages": [{"role": "user", "content": "Go on."}]}
         body = json.dumps(asked | ({"stream": True, "pace": pace} if stream else {})).encode()
@@ -66,7 +66,7 @@ class Connection:
             text = found["choices"][0]["message"]["content"] if status == 200 else ""
         if "connection: close" in answered:
             self.close()
-        return Answer(status, retry and retry[1], text, perf_counter() - started, arrived)
+        return ProxyAnswer(status, retry and retry[1], text, perf_counter() - started, arrived)
 
     def close(self) -> None:
         """Ends the connection; the next question opens another."""
@@ -89,10 +89,10 @@ async def _pieces(reader: asyncio.StreamReader):  # type: ignore[no-untyped-def]
 
 
 async def ask_all(
-    port: int, seeds: Iterable[int], *, streams: int, ask: Callable[[Connection, int], Awaitable[Answer]]
-) -> list[Answer]:
+    port: int, seeds: Iterable[int], *, streams: int, ask: Callable[[Connection, int], Awaitable[ProxyAnswer]]
+) -> list[ProxyAnswer]:
     """The answers to all seeds, so many at a time, each lane on a connection of its own."""
-    left, answers = iter(seeds), list[Answer]()
+    left, answers = iter(seeds), list[ProxyAnswer]()
 
     async def lane() -> None:
         connection = Connection(port)

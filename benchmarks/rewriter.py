@@ -8,7 +8,7 @@ Every way runs in a process of its own with the same number of threads. They tak
 so that what else the machine does hits all alike. Seconds hold on an idle machine only. On a busy one compare
 processor seconds with ``--threads 1``: torch's threads wait for each other in a loop, which costs more the
 busier the machine is.
-Beside the guard's whole path stand the candidates alone, by this package and by transformers' ``generate``,
+Alongside the whole path stand the candidates alone, by this package and by transformers' ``generate``,
 with and without prompt lookup. ``--install`` also installs the package into a fresh environment for its size.
 """
 
@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.measure import Claim, report
 from benchmarks.rewriter_side import GENERATE, TOGETHER, WAYS, WIDTHS
-from benchmarks.side import Cost, Side
+from benchmarks.side import Side, TaskCost
 from guardrail import Guard, models
 from guardrail_training.runlog import git_commit
 
@@ -45,12 +45,12 @@ ROUNDS = 3
 PROBE_BYTES = 1 << 29
 PROBES = 7
 
-Costs = dict[str, dict[str, list[Cost]]]
+Costs = dict[str, dict[str, list[TaskCost]]]
 """By task, then by way: one for each sentence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RewriterMeasurement:
     """What the ways took and wrote, by way where nothing else is said.
 
     ``served`` is memory after all checks, ``cold`` that of a process with one rewrite, with its seconds.
@@ -143,7 +143,7 @@ def share_equal(written: Mapping[str, Mapping[str, Any]], way: str, other: str) 
     return sum(written[way][key] == written[other][key] for key in asked) / len(asked)
 
 
-def line(way: str, task: str, costs: Sequence[Cost], than: Sequence[Cost]) -> dict[str, Any]:
+def line(way: str, task: str, costs: Sequence[TaskCost], than: Sequence[TaskCost]) -> dict[str, Any]:
     """One line of the table; ``than`` is what the same task costs with torch."""
     return {
         "task": task,
@@ -156,12 +156,12 @@ def line(way: str, task: str, costs: Sequence[Cost], than: Sequence[Cost]) -> di
     }
 
 
-def median_seconds_of(costs: Sequence[Cost]) -> float:
+def median_seconds_of(costs: Sequence[TaskCost]) -> float:
     """Seconds on the clock that half of the sentences took at most."""
     return statistics.median(cost.seconds for cost in costs)
 
 
-def late_seconds_of(costs: Sequence[Cost]) -> float:
+def late_seconds_of(costs: Sequence[TaskCost]) -> float:
     """Seconds on the clock that 19 in 20 sentences took at most."""
     return float(np.quantile([cost.seconds for cost in costs], 0.95))
 
@@ -180,7 +180,7 @@ def pass_lines(found: Mapping[str, Mapping[str, float]], rate: float) -> list[di
     ]
 
 
-def claims_of(found: Measured, *, sizes: Mapping[str, float]) -> list[Claim]:
+def claims_of(found: RewriterMeasurement, *, sizes: Mapping[str, float]) -> list[Claim]:
     """What the project promises, and what was measured; what this run could not measure is left out."""
     check = found.costs["check"]
     median, torch = median_seconds_of(check["onnx"]), median_seconds_of(check["torch"])
@@ -218,7 +218,7 @@ def read_arguments() -> argparse.Namespace:
     return asked
 
 
-def measure(sentences: Sequence[str], *, threads: int) -> Measured:
+def measure(sentences: Sequence[str], *, threads: int) -> RewriterMeasurement:
     """Everything that the ways are asked for."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -250,7 +250,7 @@ def measure(sentences: Sequence[str], *, threads: int) -> Measured:
         for side in sides.values():
             side.do("write")
         wrote = {way: written(way) for way in sides}
-        return Measured(
+        return RewriterMeasurement(
             costs=costs,
             served=served,
             cold=cold,

@@ -38,7 +38,7 @@ class Spent:
         self.calls: dict[str, int] = {}
 
     def watch(self, owner: Any, method: str, part: str, size: Callable[..., int] | None = None) -> None:
-        """Counts every call of a method from now on; ``size`` of its arguments is summed beside it."""
+        """Counts every call of a method from now on; ``size`` of its arguments is summed alongside it."""
         original = getattr(owner, method)
 
         def counted(*arguments: Any, **named: Any) -> Any:

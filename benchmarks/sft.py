@@ -16,15 +16,15 @@ from typing import Any
 
 from benchmarks.measure import Claim, report
 from benchmarks.sft_workload import SETTINGS
-from benchmarks.side import Cost, Side
+from benchmarks.side import Side, TaskCost
 from guardrail_training.runlog import git_commit
 
 SIDES = {"guardrail": "benchmarks.sft_guardrail", "Trainer": "benchmarks.sft_trainer"}
 
 
-def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, list[Cost]]:
+def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, list[TaskCost]]:
     """The cost of each round of each side; the first is not counted."""
-    costs: dict[str, list[Cost]] = {name: [] for name in sides}
+    costs: dict[str, list[TaskCost]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
             cost = side.do("train")
@@ -33,7 +33,7 @@ def measured(sides: Mapping[str, Side], *, rounds: int) -> dict[str, list[Cost]]
     return costs
 
 
-def row(name: str, dtype: str, costs: Sequence[Cost], *, peak: float) -> dict[str, Any]:
+def row(name: str, dtype: str, costs: Sequence[TaskCost], *, peak: float) -> dict[str, Any]:
     """One side's line of the table."""
     return {
         "side": name,

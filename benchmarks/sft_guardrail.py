@@ -12,10 +12,10 @@ from guardrail_training.modeling.quantised import make_optimizer
 from guardrail_training.processes import Processes
 from guardrail_training.sft import accumulate
 from guardrail_training.supervised.network import TargetLoss
-from guardrail_training.supervised.plan import Encoding, plan_passes
+from guardrail_training.supervised.plan import ExampleEncoder, plan_passes
 
 
-class Training:
+class GuardrailSft:
     """A model, and the plan of one pass over the rows: the steps of ``guardrail_training.sft.run``."""
 
     def __init__(self, *, dtype: str, batches: int) -> None:
@@ -32,7 +32,7 @@ class Training:
         template = Template(SETTINGS.template)
         self._plan = plan_passes(
             rows(batches),
-            encoding=Encoding(tokenizer, template, SETTINGS.max_tokens, seed=SETTINGS.seed),
+            encoding=ExampleEncoder(tokenizer, template, SETTINGS.max_tokens, seed=SETTINGS.seed),
             passes=1,
             batch_size=SETTINGS.batch_size,
             evaluations_per_pass=1,
@@ -54,7 +54,7 @@ class Training:
 def main() -> None:
     """Trains a pass when asked to."""
     arguments = read_arguments()
-    serve({"train": Training(dtype=arguments.dtype, batches=arguments.batches).train})
+    serve({"train": GuardrailSft(dtype=arguments.dtype, batches=arguments.batches).train})
 
 
 if __name__ == "__main__":

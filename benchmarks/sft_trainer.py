@@ -14,7 +14,7 @@ from guardrail_training.modeling import encode_example
 from guardrail_training.modeling.losses import IGNORED
 
 
-class Training:
+class TrainerSft:
     """A model, and the rows as examples that are encoded before the clock runs."""
 
     def __init__(self, *, dtype: str, batches: int) -> None:
@@ -52,7 +52,7 @@ class Training:
 def main() -> None:
     """Trains a pass when asked to."""
     arguments = read_arguments()
-    serve({"train": Training(dtype=arguments.dtype, batches=arguments.batches).train})
+    serve({"train": TrainerSft(dtype=arguments.dtype, batches=arguments.batches).train})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from guardrail_training import modeling
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from guardrail_training.provenance import model_folder
 from guardrail_training.supervised.settings import SftSettings
 
@@ -36,7 +36,7 @@ WORDS = [
 ]
 
 
-def rows(batches: int) -> list[Row]:
+def rows(batches: int) -> list[SourceRow]:
     """So many batches of pairs: sources of 3 to 25 words, 12 on average, and targets a little shorter."""
     generator = random.Random(SETTINGS.seed)
     made = []
@@ -44,7 +44,7 @@ def rows(batches: int) -> list[Row]:
         count = round(generator.triangular(3, 25, 8))
         source = generator.choices(WORDS, k=count)
         target = " ".join(word for word in source if generator.random() < 0.85) or source[0]
-        made.append(Row(number, " ".join(source), (target,)))
+        made.append(SourceRow(number, " ".join(source), (target,)))
     return made
 
 

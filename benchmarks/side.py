@@ -17,13 +17,13 @@ from pathlib import Path
 from time import perf_counter, process_time
 from types import TracebackType
 
-__all__ = ["Cost", "Side", "memory", "serve"]
+__all__ = ["Side", "TaskCost", "memory", "serve"]
 
 ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class TaskCost:
     """What a task took: seconds on the clock and on the processor, and the tokens that it says it handled."""
 
     seconds: float
@@ -92,8 +92,8 @@ class Side:
     ) -> None:
         self._process.communicate()
 
-    def do(self, task: str) -> Cost:
-        """Has one task done; RuntimeError where the side has ended."""
+    def do(self, task: str) -> TaskCost:
+        """Has one task done; RuntimeError if the side has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{task}\n")
@@ -104,4 +104,4 @@ class Side:
         answer = json.loads(line)
         self.peak_megabytes = answer.pop("peak_megabytes")
         self.resident_megabytes = answer.pop("resident_megabytes")
-        return Cost(**answer)
+        return TaskCost(**answer)

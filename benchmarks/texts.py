@@ -148,7 +148,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {kind: [] for kind in texts}
     ratios: dict[str, list[float]] = {kind: [] for kind in texts}
     for _ in range(ROUNDS):
-        for kind, text in texts.items():  # prose beside each: the machine is not equally fast all the time
+        for kind, text in texts.items():  # prose alongside each: the machine is not equally fast all the time
             unit = cpu_seconds(lambda: guard.check(prose)) / len(prose)
             each = cpu_seconds(lambda text=text: guard.check(text)) / len(text)  # type: ignore[misc]  # bound now
             seconds[kind].append(each)

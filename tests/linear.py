@@ -6,14 +6,14 @@ import time
 import timeit
 from collections.abc import Callable
 
-__all__ = ["least_seconds", "takes_linear_time"]
+__all__ = ["min_seconds", "takes_linear_time"]
 
 TIMES_AS_MUCH = 8
 FACTOR = 24
 """Between 8, which linear work takes for 8 times the input, and 64, which quadratic work takes."""
 
 
-def least_seconds(work: Callable[[], object], *, tries: int = 3) -> float:
+def min_seconds(work: Callable[[], object], *, tries: int = 3) -> float:
     """The least CPU seconds of this thread over some tries, the garbage collector held back."""
     return min(timeit.repeat(work, timer=time.thread_time, number=1, repeat=tries))
 
@@ -21,4 +21,4 @@ def least_seconds(work: Callable[[], object], *, tries: int = 3) -> float:
 def takes_linear_time(work: Callable[[int], Callable[[], object]], *, size: int) -> bool:
     """Whether ``work(8 * size)``, called, takes at most 24 times as long as ``work(size)``, called."""
     small, large = work(size), work(TIMES_AS_MUCH * size)
-    return least_seconds(large, tries=2) < FACTOR * max(least_seconds(small), 0.005)
+    return min_seconds(large, tries=2) < FACTOR * max(min_seconds(small), 0.005)

@@ -1,4 +1,4 @@
-"""Gives the training package the version of the runtime beside it, and pins the runtime to that version."""
+"""Gives the training package the version of the runtime next to it, and pins the runtime to that version."""
 
 from __future__ import annotations
 

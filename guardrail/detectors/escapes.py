@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from guardrail.detectors.reading import Change, Normalised, as_it_stands, changed
+from guardrail.detectors.reading import CharacterChange, Normalised, as_it_stands, changed
 
 __all__ = ["decoded"]
 
@@ -16,7 +16,7 @@ _ESCAPE = re.compile(
 )
 _HEXADECIMAL = re.compile(r"[%x]([0-9a-fA-F]{2})|u00([0-9a-fA-F]{2})")
 _CHUNK = re.compile(r"\S+")
-_SHORTEST_RUN = 2  # letters: "100%65" is not text
+_MIN_RUN = 2  # letters: "100%65" is not text
 # Letters that exist upside down only, and what they are; those after them are letters both ways.
 _TURNED = {"ɐ": "a", "ɔ": "c", "ǝ": "e", "ɟ": "f", "ƃ": "g", "ɓ": "g", "ɥ": "h", "ᴉ": "i", "ı": "i", "ɾ": "j"}
 _TURNED |= {
@@ -48,7 +48,7 @@ def decoded(text: str) -> Normalised:
     return reading
 
 
-def _escapes(text: str) -> Iterator[Change]:
+def _escapes(text: str) -> Iterator[CharacterChange]:
     for chunk in _CHUNK.finditer(text):
         if "://" in chunk[0] or chunk[0].startswith("www."):
             continue
@@ -57,17 +57,17 @@ def _escapes(text: str) -> Iterator[Change]:
             meant = html.unescape(escape) if escape[0] == "&" else _characters(escape)
             if meant is not None and meant.isascii() and meant.isprintable():
                 start = chunk.start() + match.start()
-                yield Change(start, start + len(escape), meant)
+                yield CharacterChange(start, start + len(escape), meant)
 
 
 def _characters(escape: str) -> str | None:
     """What a run of escapes stands for; None if that is not text."""
     meant = "".join(chr(int(pair[0] or pair[1], 16)) for pair in _HEXADECIMAL.findall(escape))
-    is_text = sum(map(str.isalpha, meant)) >= _SHORTEST_RUN and meant.isprintable()
+    is_text = sum(map(str.isalpha, meant)) >= _MIN_RUN and meant.isprintable()
     return meant if is_text or meant == " " else None
 
 
-def _turned_lines(text: str) -> Iterator[Change]:
+def _turned_lines(text: str) -> Iterator[CharacterChange]:
     if not _TURNED_SIGN.search(text):
         return
     for line in _LINE.finditer(text):
@@ -75,4 +75,4 @@ def _turned_lines(text: str) -> Iterator[Change]:
         turned = len(_TURNED_SIGN.findall(line[0]))
         if turned >= 2 and turned >= _TURNED_SHARE * letters and not _PHONETIC.search(line[0]):
             upright = "".join(_TURNED.get(c, c.translate(_BOTH_WAYS)) for c in reversed(line[0]))
-            yield Change(line.start(), line.end(), upright, backwards=True)
+            yield CharacterChange(line.start(), line.end(), upright, backwards=True)

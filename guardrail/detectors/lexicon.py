@@ -23,7 +23,7 @@ _RUN = re.compile(r"(.)\1+")
 _ENTRY = re.compile(r"[^\W_]+")
 # Bold italics open with three stars and close with three: the closing ones hide nothing.
 _EMPHASIS = re.compile(r"(?<!\S)\*{3,}(?=\w)")
-_SHORTEST_WILDCARD = 4  # "a*s" is as likely to be a product as a word
+_MIN_WILDCARD = 4  # "a*s" is as likely to be a product as a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Lexicon:
     def _starred(self, token: str, start: int, reading: Normalised) -> Iterator[_Hit]:
         """Hits of a word with stars: as letters that they hide, else as marks between whole words."""
         matching = []
-        if "*" in token and len(token) >= _SHORTEST_WILDCARD:
+        if "*" in token and len(token) >= _MIN_WILDCARD:
             candidates = self._by_shape.get((len(token), token[0]), ())
             matching = [w for w in candidates if all(t in ("*", c) for t, c in zip(token, w, strict=True))]
         for word in matching:

@@ -44,8 +44,8 @@ _LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "
 _COVERS = "#%•●·∗"
 _DISGUISED = re.compile(rf"[a-z{re.escape(''.join(_LEET) + _COVERS)}*]+")
 _DISGUISE = re.compile(rf"[{re.escape(''.join(_LEET) + _COVERS)}]")
-_LONGEST_DISGUISE = 32
-_SHORTEST_KEY, _DIGITS_OF_A_KEY = 20, 4
+_MAX_DISGUISE = 32
+_MIN_KEY, _DIGITS_OF_A_KEY = 20, 4
 _ORDINARY = re.compile(r"\$\d|^[a-z]+\d+s$")  # a price, the plural of a name: "a$5", "mp3s"
 _CLUSTER = re.compile(r"[bcfgps][aeiouy]")
 _STRETCHED = re.compile(r"([^\W\d_])\1{2,}")
@@ -180,7 +180,7 @@ def _is_address(chunk: str) -> bool:
 
 def _is_key(chunk: str) -> bool:
     """True for long runs with several digits: keys, hashes, identifiers."""
-    return len(chunk) >= _SHORTEST_KEY and sum(map(str.isdigit, chunk)) >= _DIGITS_OF_A_KEY
+    return len(chunk) >= _MIN_KEY and sum(map(str.isdigit, chunk)) >= _DIGITS_OF_A_KEY
 
 
 def _unmasked(token: str, *, is_upper: bool) -> str:
@@ -188,7 +188,7 @@ def _unmasked(token: str, *, is_upper: bool) -> str:
     letters = [i for i, c in enumerate(token) if "a" <= c <= "z"]
     if len(token) == 3 and token.endswith("$$") and letters == [0]:  # "a$$", too short for the rules below
         return token[0] + "ss"
-    if len(letters) < 2 or len(token) > _LONGEST_DISGUISE or _ORDINARY.search(token):
+    if len(letters) < 2 or len(token) > _MAX_DISGUISE or _ORDINARY.search(token):
         return token
     first, last = letters[0], letters[-1]
     inside, head, tail = token[first : last + 1], token[:first], token[last + 1 :].rstrip("!*#%")

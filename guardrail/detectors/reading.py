@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from guardrail.outcome import Span
 
-__all__ = ["Change", "Normalised", "as_it_stands", "changed", "within"]
+__all__ = ["CharacterChange", "Normalised", "as_it_stands", "changed", "within"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +24,7 @@ class Normalised:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CharacterChange:
     """What takes the place of ``start`` to ``end``: each of its characters stands for all of them.
 
     With ``backwards`` it has as many characters, and the last one stands for the first one replaced.
@@ -41,7 +41,7 @@ def as_it_stands(text: str) -> Normalised:
     return Normalised(text, range(len(text)), range(1, len(text) + 1))
 
 
-def changed(reading: Normalised, changes: Iterable[Change]) -> Normalised:
+def changed(reading: Normalised, changes: Iterable[CharacterChange]) -> Normalised:
     """The reading with changes made, which must be in order and apart."""
     pieces: list[str] = []
     starts: list[int] = []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TransformersDetector"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_LONGEST_WINDOW = 512
+_MAX_WINDOW = 512
 
 Scores = npt.NDArray[np.float32]
 
@@ -51,9 +51,9 @@ class TransformersDetector:
         self._is_multi_label = (
             model.config.problem_type == "multi_label_classification" or len(model.config.id2label) == 1
         )
-        positions = getattr(model.config, "max_position_embeddings", None) or _LONGEST_WINDOW
+        positions = getattr(model.config, "max_position_embeddings", None) or _MAX_WINDOW
         # Two fewer: the RoBERTa family counts positions from the padding index on.
-        self._window = min(tokenizer.model_max_length, positions - 2, _LONGEST_WINDOW)
+        self._window = min(tokenizer.model_max_length, positions - 2, _MAX_WINDOW)
 
     @classmethod
     def load(

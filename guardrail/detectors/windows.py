@@ -30,8 +30,8 @@ LETTER_CASES = 3
 """How a word is written: 0 lower case or no letter first, 1 capitalised, 2 two or more capitals."""
 
 # WordPiece gives up on a run of more than 100 characters and calls all of it unknown.
-_LONGEST_RUN = 100
-_RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{_LONGEST_RUN + 1},}}")
+_MAX_RUN = 100
+_RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{_MAX_RUN + 1},}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Padded tokens in one pass of a model: rows times the longest row. More of them no longer fit the caches of a
 # core: with 4096 a token of long rows costs 1.7 times as much.
@@ -39,7 +39,7 @@ _TOKENS_PER_PASS = 512
 # What another pass costs, in tokens that are read for padding's sake alone.
 _TOKENS_OF_A_PASS = 16
 # A window starts at a word, unless the word began this many tokens earlier.
-_LONGEST_STEP_BACK = 16
+_MAX_STEP_BACK = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +134,7 @@ def buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _word_start(encoding: Encoding, position: int, *, floor: int) -> int:
-    for start in range(position, max(floor, position - _LONGEST_STEP_BACK) - 1, -1):
+    for start in range(position, max(floor, position - _MAX_STEP_BACK) - 1, -1):
         if encoding.words[start] != encoding.words[start - 1]:
             return start
     return position
@@ -150,7 +150,7 @@ def split_runs(text: str) -> tuple[str, Integers]:
     pieces: list[str] = []
     done = 0
     for match in _RUN.finditer(text):
-        for cut in range(match.start() + _LONGEST_RUN, match.end(), _LONGEST_RUN):
+        for cut in range(match.start() + _MAX_RUN, match.end(), _MAX_RUN):
             pieces += (text[done:cut], " ")
             inserted.append(cut + len(inserted))
             done = cut

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from guardrail.detectors.reading import Change, Normalised, changed
+from guardrail.detectors.reading import CharacterChange, Normalised, changed
 
 __all__ = ["Words", "reworded"]
 
@@ -26,7 +26,7 @@ _LINE = re.compile(r"[^\r\n]+")
 _LETTERS = re.compile(r"[a-z]+")
 _HUMP = re.compile(r"[A-Z][a-z]*")
 _CAMEL = re.compile(r"(?:[A-Z][a-z]*){2,}")
-_LONGEST_PART = 14
+_MAX_PART = 14
 _BITS_OF_ALL = 3.0  # the binary logarithm of the sum of 1 / (rank + 2) over the common words
 # A joined word has at least as many parts and letters, and parts of this length on average: fewer are chance
 # ("penis-tone") or the name of a thing ("DumbTerminal"). An "i" begins
@@ -75,7 +75,7 @@ class Words:
         best: list[float] = [0.0, *[math.inf] * len(joined)]
         lengths = [0] * (len(joined) + 1)
         for end in range(1, len(joined) + 1):
-            for start in range(max(0, end - _LONGEST_PART), end):
+            for start in range(max(0, end - _MAX_PART), end):
                 rank = self.ranks.get(joined[start:end], COMMON)
                 if rank < COMMON and (cost := best[start] + math.log(rank + 2)) < best[end]:
                     best[end], lengths[end] = cost, end - start
@@ -98,7 +98,7 @@ class Words:
         best = [0.0] * (len(letters) + 1)  # of a run that ends here
         lengths = [0] * (len(letters) + 1)
         for end in range(1, len(letters) + 1):
-            for start in range(max(0, end - _LONGEST_PART), end):
+            for start in range(max(0, end - _MAX_PART), end):
                 word = letters[start:end]
                 if self.ranks.get(word, COMMON) < COMMON:
                     gain = best[start] + len(word) * bits - self._bits(word)
@@ -123,33 +123,33 @@ def reworded(reading: Normalised, original: str) -> Normalised:
     return changed(reading, _changes(reading, original, words))
 
 
-def _backwards(text: str, words: Words) -> Iterator[Change]:
+def _backwards(text: str, words: Words) -> Iterator[CharacterChange]:
     """Lines and words that are words only when read backwards."""
     for line in _LINE.finditer(text):
         found = [match for match in _LETTERS.finditer(line[0]) if match[0] not in words]
         turned = [match for match in found if match[0][::-1] in words]
         count = len(_LETTERS.findall(line[0])) if turned else 0
         if len(turned) >= 2 and len(turned) >= _BACKWARDS_SHARE * count:
-            yield Change(line.start(), line.end(), line[0][::-1], backwards=True)
+            yield CharacterChange(line.start(), line.end(), line[0][::-1], backwards=True)
             continue
         for match in turned:
             start, end = line.start() + match.start(), line.start() + match.end()
             if len(match[0]) >= _MIN_BACKWARDS and _WORD.fullmatch(text, start, end):
-                yield Change(start, end, match[0][::-1], backwards=True)
+                yield CharacterChange(start, end, match[0][::-1], backwards=True)
 
 
-def _changes(reading: Normalised, original: str, words: Words) -> Iterator[Change]:
+def _changes(reading: Normalised, original: str, words: Words) -> Iterator[CharacterChange]:
     """Abbreviations spelled out and joined words apart."""
     spots = {match.end() - 3 for match in _POS.finditer(reading.text)} if " pos" in reading.text else set()
     for match in _WORD.finditer(reading.text):
         word, start = match[0], match.start()
         if word in _SPELLED_OUT:
-            yield Change(start, match.end(), _SPELLED_OUT[word])
+            yield CharacterChange(start, match.end(), _SPELLED_OUT[word])
         elif start in spots:
-            yield Change(start, match.end(), "piece of shit")
+            yield CharacterChange(start, match.end(), "piece of shit")
         elif word not in words:
             for place in _places(word, reading, start, original, words):
-                yield Change(start + place, start + place + 1, f" {word[place]}")
+                yield CharacterChange(start + place, start + place + 1, f" {word[place]}")
 
 
 def _places(word: str, reading: Normalised, start: int, original: str, words: Words) -> list[int]:

@@ -27,9 +27,9 @@ from guardrail.policy import Policy
 __all__ = [
     "AsyncGuardAdapter",
     "GuardAdapter",
-    "Moderator",
     "PushedText",
     "SyncGuardAdapter",
+    "TextModerator",
     "as_async",
     "at_once",
     "passed_on",
@@ -39,7 +39,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Moderator(Protocol):
+class TextModerator(Protocol):
     """What moderates: a Guard."""
 
     @property
@@ -48,7 +48,7 @@ class Moderator(Protocol):
     def moderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     async def amoderate(self, value: T, *, paths: Sequence[str] = ()) -> T: ...
     def defer(self, work: Callable[[], object]) -> None: ...
-    def inline(self) -> Moderator: ...
+    def inline(self) -> TextModerator: ...
     def stream(self, chunks: Iterable[str]) -> Stream: ...
     def astream(self, chunks: AsyncIterable[str] | Iterable[str]) -> AsyncStream: ...
     def push_stream(self) -> PushStream: ...
@@ -92,7 +92,7 @@ Steps = Callable[[GuardAdapter], AsyncGenerator[Any, None]]
 class _Deferring:
     """Has an answer judged behind what was handed out, in monitor mode."""
 
-    def __init__(self, guard: Moderator) -> None:
+    def __init__(self, guard: TextModerator) -> None:
         self._guard = guard
         self.policy = guard.policy
 

@@ -136,27 +136,27 @@ class Plugin:
 
     def _probability(self, reply: Any) -> float:
         try:
-            found = float(_dense(reply))
+            probability = float(_dense(reply))
         except (TypeError, ValueError, RuntimeError):
             raise self._invalid(f"a {type(reply).__name__} in place of a probability") from None
-        if isinstance(reply, str) or not -ROUNDING <= found <= 1.0 + ROUNDING:  # so that NaN is refused
+        if isinstance(reply, str) or not -ROUNDING <= probability <= 1.0 + ROUNDING:  # so that NaN is refused
             raise self._invalid("a probability outside 0..1")
-        return min(max(found, 0.0), 1.0)
+        return min(max(probability, 0.0), 1.0)
 
     def _group(self, group: Any, n: int) -> list[str]:
-        found = list(islice(self._ordered(group, "a list of candidates"), n))
-        for candidate in found:
+        candidates = list(islice(self._ordered(group, "a list of candidates"), n))
+        for candidate in candidates:
             if not isinstance(candidate, str):
                 raise self._invalid(f"a {type(candidate).__name__} in place of a candidate, which is a str")
-        return [str.__str__(candidate) for candidate in found]  # a subclass may join in ways of its own
+        return [str.__str__(candidate) for candidate in candidates]  # a subclass may join in ways of its own
 
     def _listed(self, reply: Any, size: int, things: str, of: str) -> list[Any]:
         """The reply's elements, as many as there are texts; no more than one too many is ever taken."""
-        found = list(islice(self._ordered(reply, f"a list of {things}"), size + 1))
-        if len(found) != size:
-            number = f"more than {size}" if len(found) > size else str(len(found))
+        elements = list(islice(self._ordered(reply, f"a list of {things}"), size + 1))
+        if len(elements) != size:
+            number = f"more than {size}" if len(elements) > size else str(len(elements))
             raise self._invalid(f"{number} {things} for {size} {of}")
-        return found
+        return elements
 
     def _ordered(self, reply: Any, expected: str) -> Iterator[Any]:
         if type(reply) is list:  # nearly every reply
@@ -211,15 +211,15 @@ class Plugin:
     def _failure_of(self, error: BaseException) -> Failure:
         """Where the plug-in raised it: the innermost line of its own module, else of any that it called."""
         failure = self.failure(type(error).__name__)
-        found: tuple[str, int] | None = None
+        innermost: tuple[str, int] | None = None
         trace = error.__traceback__
         while trace is not None:
             module = trace.tb_frame.f_globals.get("__name__", "")
-            outside = module not in CALLERS and (found is None or found[0] != failure.module)
+            outside = module not in CALLERS and (innermost is None or innermost[0] != failure.module)
             if outside or module == failure.module:
-                found = module, trace.tb_lineno
+                innermost = module, trace.tb_lineno
             trace = trace.tb_next
-        return failure if found is None else replace(failure, module=found[0], line=found[1])
+        return failure if innermost is None else replace(failure, module=innermost[0], line=innermost[1])
 
 
 def _dense(value: Any) -> Any:

@@ -196,11 +196,11 @@ def _end_workers() -> None:
     so ``interrupt`` is needed (a test ends a program in the middle of one).
     """
     until = monotonic() + LAST_SECONDS
-    told: set[Worker] = set()
+    interrupted: set[Worker] = set()
     while workers := [thread for thread in threading.enumerate() if isinstance(thread, Worker)]:
         for worker in workers:
-            if worker not in told:
-                told.add(worker)
+            if worker not in interrupted:
+                interrupted.add(worker)
                 worker.interrupt()
         if (left := until - monotonic()) <= 0:
             return

@@ -38,14 +38,14 @@ from guardrail.protocols import Embeddings
 if TYPE_CHECKING:
     from guardrail.engine.batching import Batcher
 
-__all__ = ["WINDOW", "Run", "adrive", "complete", "detect_texts", "drive", "drive_many", "embed_texts"]
+__all__ = ["WINDOW", "FlowRun", "adrive", "complete", "detect_texts", "drive", "drive_many", "embed_texts"]
 
 T = TypeVar("T")
 WINDOW = 256
 """Flows advanced together by ``drive_many``: enough to fill model calls, few enough to bound memory."""
 
 
-class Run:
+class FlowRun:
     """One flow on its way from request to request, with the time that its model calls took.
 
     ``request`` is what it asks for now, None once it has returned its ``outcome`` or broken; ``call`` is that
@@ -109,7 +109,7 @@ class Run:
 
 def drive(flow: Flow, text: str | Iterable[str | Pause], ask: Ask) -> Outcome:
     """The outcome of one text, or of its pieces."""
-    run = Run(flow, whole=text)
+    run = FlowRun(flow, whole=text)
     while (call := run.call) is not None:
         started = perf_counter()
         run.reply(ask(call), perf_counter() - started)
@@ -119,7 +119,7 @@ def drive(flow: Flow, text: str | Iterable[str | Pause], ask: Ask) -> Outcome:
 async def adrive(flow: Flow, text: str, batcher: Batcher) -> Outcome:
     """The same without blocking the event loop; model calls are shared with other coroutines."""
     with batcher.text():
-        run = Run(flow, whole=text)
+        run = FlowRun(flow, whole=text)
         while (call := run.call) is not None:
             started = perf_counter()
             run.reply(await batcher.ask(call), perf_counter() - started)
@@ -128,7 +128,7 @@ async def adrive(flow: Flow, text: str, batcher: Batcher) -> Outcome:
 
 def drive_many(flows: Sequence[Flow], texts: Sequence[str], runner: Runner, *, batch: int) -> list[Outcome]:
     """Outcomes in order, all flows advanced in lock-step so that one model call serves many of them."""
-    runs = [Run(flow, whole=text) for flow, text in zip(flows, texts, strict=True)]
+    runs = [FlowRun(flow, whole=text) for flow, text in zip(flows, texts, strict=True)]
     while asked := [(run, run.call) for run in runs if run.call is not None]:
         for group in batches(asked, batch):
             started = perf_counter()

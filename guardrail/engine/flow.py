@@ -39,7 +39,7 @@ def moderate(policy: Policy, *, on_sentence: Callable[[Sentence], object] | None
     ``on_sentence`` is called with every sentence and all that was tried for it; by default no candidate is
     kept.
     """
-    record = Record(policy, on_sentence=on_sentence)
+    record = FlowRecord(policy, on_sentence=on_sentence)
     try:
         yield from _read(policy, record)
     except UnfinishedError:
@@ -47,7 +47,7 @@ def moderate(policy: Policy, *, on_sentence: Callable[[Sentence], object] | None
     return record.outcome()
 
 
-def _read(policy: Policy, record: Record) -> Steps[None]:
+def _read(policy: Policy, record: FlowRecord) -> Steps[None]:
     segmenter = Segmenter(segment_min=policy.segment_min, segment_max=policy.segment_max)
     while (chunk := (yield Read())) is not None:
         if chunk is PAUSE:
@@ -61,7 +61,7 @@ def _read(policy: Policy, record: Record) -> Steps[None]:
     yield from _settle(policy, segmenter.close(), record)
 
 
-def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Steps[bool]:
+def _settle(policy: Policy, segments: Sequence[Segment], record: FlowRecord) -> Steps[bool]:
     """Judges, rewrites and releases segments; True if nothing may follow."""
     group = max(1, policy.batch // 2)  # a segment is scored alone and with its context
     for start in range(0, len(segments), group):
@@ -83,7 +83,7 @@ def _settle(policy: Policy, segments: Sequence[Segment], record: Record) -> Step
     return False
 
 
-def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
+def _release(cases: Sequence[Case], record: FlowRecord) -> Steps[bool]:
     for case in cases:
         release = record.release(case)
         if release.text:
@@ -94,7 +94,7 @@ def _release(cases: Sequence[Case], record: Record) -> Steps[bool]:
     return False
 
 
-class Record:
+class FlowRecord:
     """One text's cases in order, its released pieces, and in the end its outcome.
 
     ``on_sentence`` is called with every sentence once it was released, and all that was tried; None keeps

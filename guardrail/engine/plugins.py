@@ -82,10 +82,10 @@ def _rewriter(part: Any) -> Plugin:
 def _verifier(part: Any) -> Plugin:
     if part is None:  # left out; the flow then asks for none
         return Plugin("verifier", lambda sources, candidates: [1.0 for _ in candidates], name="none")
-    chosen = None if part == "shipped" else part
+    plugin = None if part == "shipped" else part
     return _plugin(
         "verifier",
-        chosen,
+        plugin,
         "verify",
         lambda sources, candidates: _shipped_verifier().verify(sources, candidates),
     )
@@ -106,8 +106,8 @@ def chosen_verifier(part: Any, *, rewriter: Any) -> Any:
 def threshold_of(verifier: Any) -> float:
     """The probability from which this verifier's maker takes a rewrite."""
     part = Manifest.load(SHIPPED / "verifier", verify=False) if verifier == "shipped" else verifier
-    found = getattr(part, "threshold", None)
-    return ACCEPTABLE if found is None else float(found)
+    threshold = getattr(part, "threshold", None)
+    return ACCEPTABLE if threshold is None else float(threshold)
 
 
 def _plugin(place: str, part: Any, name: str, shipped: Callable[..., Any]) -> Plugin:

@@ -42,14 +42,14 @@ def portions(texts: Iterable[str], *, batch: int, characters: int = MAX_CHARACTE
 
 def pieces(text: str) -> list[Piece]:
     """Pieces that fit one call each and overlap, cut at white space if there is some."""
-    found = []
+    earlier = []
     start = 0
     while len(text) - start > MAX_CHARACTERS:
         cut = last_resort(text, start, start + MAX_CHARACTERS)
-        found.append(Piece(start, text[start:cut]))
+        earlier.append(Piece(start, text[start:cut]))
         blank = next((i for i in range(cut - OVERLAP, cut) if text[i].isspace()), cut - OVERLAP)
         start = blank
-    return [*found, Piece(start, text[start:])]
+    return [*earlier, Piece(start, text[start:])]
 
 
 def merged(parts: Sequence[tuple[Piece, Verdict]]) -> Verdict:

@@ -21,7 +21,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from guardrail.engine.drive import Run
+from guardrail.engine.drive import FlowRun
 from guardrail.engine.steps import PAUSE, Ask, Flow, ModelCall, Pause, Read, Release
 from guardrail.errors import FailureError, UsageError, without_frames
 from guardrail.outcome import Edit, Outcome
@@ -64,7 +64,7 @@ class _Pushed:
         settle: Callable[[Outcome], Any],
         note: Note | None = None,
     ) -> None:
-        self._run = Run(flow)
+        self._run = FlowRun(flow)
         self._ask = ask
         self._settle = settle
         self._note = note
@@ -138,7 +138,7 @@ class Stream(Iterator[str]):
         note: Note | None = None,
     ) -> None:
         self._source = iter(require_chunks(chunks))
-        self._run = Run(flow)
+        self._run = FlowRun(flow)
         # A generator that does not know the stream: a dropped stream then ends at once, without a cycle.
         self._pieces = _pieces(self._run, self._source, ask, settle, note)
 
@@ -194,7 +194,7 @@ class AsyncStream(AsyncIterator[str]):
         note: Note | None = None,
     ) -> None:
         self._source = AsyncSource(require_chunks(chunks))
-        self._run = Run(flow)
+        self._run = FlowRun(flow)
         self._pieces = _async_pieces(self._run, self._source, batcher, settle, note)
 
     @property
@@ -259,7 +259,9 @@ class RepetitionCheck:
             )
 
 
-def _released(run: Run, piece: str | Pause | None, ask: Ask, note: Note | None) -> Generator[str, None, None]:
+def _released(
+    run: FlowRun, piece: str | Pause | None, ask: Ask, note: Note | None
+) -> Generator[str, None, None]:
     """What may be shown of a flow once it has read this piece."""
     if isinstance(run.request, Read):
         run.send(piece)
@@ -278,7 +280,7 @@ def _released(run: Run, piece: str | Pause | None, ask: Ask, note: Note | None) 
 
 
 async def _areleased(
-    run: Run, piece: str | Pause | None, ask: AsyncAsk, note: Note | None
+    run: FlowRun, piece: str | Pause | None, ask: AsyncAsk, note: Note | None
 ) -> AsyncGenerator[str, None]:
     if isinstance(run.request, Read):
         run.send(piece)
@@ -299,7 +301,7 @@ async def _areleased(
 
 
 def _pieces(
-    run: Run,
+    run: FlowRun,
     source: Iterator[object],
     ask: Ask,
     settle: Callable[[Outcome], object],
@@ -318,7 +320,7 @@ def _pieces(
 
 
 async def _async_pieces(
-    run: Run,
+    run: FlowRun,
     source: AsyncSource,
     batcher: Batcher,
     settle: Callable[[Outcome], Awaitable[object]],

@@ -12,7 +12,7 @@ from guardrail.guard import Guard
 from guardrail.integrations.client_answers import Refused, guard_resource
 from guardrail.integrations.completions.event_stream import EventStream
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.messages.message import Asked, moderate_message
+from guardrail.integrations.messages.message import MessageContext, moderate_message
 from guardrail.integrations.messages.stream import MessageStream
 from guardrail.integrations.strict_json import JsonObject
 
@@ -32,16 +32,22 @@ class MessagesApi:
         return answer.get("type") == "message"
 
     async def whole(
-        self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
+        self,
+        answer: JsonObject,
+        asked: JsonObject,
+        moderator: Moderator,
+        on_blocked: Callable[[], object],
     ) -> JsonObject:
         return await moderate_message(
-            answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
+            answer, moderator=moderator, asked=MessageContext.read(asked), on_blocked=on_blocked
         )
 
     def stream(
         self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
     ) -> EventStream:
-        return MessageStream(moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked)
+        return MessageStream(
+            moderator=moderator, write=write, asked=MessageContext.read(asked), on_blocked=on_blocked
+        )
 
 
 def guarded_client(client: C, *, guard: Guard) -> C:

@@ -32,7 +32,7 @@ def _asking(
     asks: Callable[..., Any], guard: Guard, api: AnswerApi, streams: tuple[type, ...]
 ) -> Callable[..., Any]:
     def ask(*args: Any, **kwargs: Any) -> Any:
-        turn = _Turn(guard, api, kwargs, PlainModerator)
+        turn = _ClientTurn(guard, api, kwargs, PlainModerator)
         if kwargs.get("stream"):
             guard.stream(())  # a policy that no stream can keep is refused here and now
         result = asks(*args, **kwargs)
@@ -47,7 +47,7 @@ def _asking_async(
     asks: Callable[..., Any], guard: Guard, api: AnswerApi, streams: tuple[type, ...]
 ) -> Callable[..., Any]:
     async def ask(*args: Any, **kwargs: Any) -> Any:
-        turn = _Turn(guard, api, kwargs, Moderator)
+        turn = _ClientTurn(guard, api, kwargs, Moderator)
         if kwargs.get("stream"):
             guard.stream(())
         result = await asks(*args, **kwargs)
@@ -58,7 +58,7 @@ def _asking_async(
     return ask
 
 
-class _Turn:
+class _ClientTurn:
     """One request of a client and its answer. What parses the answer is taken out of the request's options,
     for it must see the moderated one.
     """

@@ -12,7 +12,7 @@ from guardrail.guard import Guard
 from guardrail.integrations.client_answers import Refused, guard_resource
 from guardrail.integrations.completions.event_stream import EventStream
 from guardrail.integrations.completions.moderator import Moderator
-from guardrail.integrations.responses.response import Asked, moderate_response
+from guardrail.integrations.responses.response import ResponseContext, moderate_response
 from guardrail.integrations.responses.stream import ResponseStream
 from guardrail.integrations.strict_json import JsonObject
 
@@ -78,17 +78,21 @@ class ResponsesApi:
         return answer.get("object") == "response"
 
     async def whole(
-        self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
+        self,
+        answer: JsonObject,
+        asked: JsonObject,
+        moderator: Moderator,
+        on_blocked: Callable[[], object],
     ) -> JsonObject:
         return await moderate_response(
-            answer, moderator=moderator, asked=Asked.read(asked), on_blocked=on_blocked
+            answer, moderator=moderator, asked=ResponseContext.read(asked), on_blocked=on_blocked
         )
 
     def stream(
         self, asked: JsonObject, moderator: Moderator, write: Any, on_blocked: Callable[[], object]
     ) -> EventStream:
         return ResponseStream(
-            moderator=moderator, write=write, asked=Asked.read(asked), on_blocked=on_blocked
+            moderator=moderator, write=write, asked=ResponseContext.read(asked), on_blocked=on_blocked
         )
 
 

@@ -59,7 +59,7 @@ def share_of(config: Config, workers: int) -> Config:
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
+class WorkerProcess:
     """One process; ``line`` brings its word that it is ready, and ends with either of the two."""
 
     process: SpawnProcess
@@ -68,7 +68,7 @@ class Worker:
     ready: bool = False
 
     @classmethod
-    def start(cls, config: Config, listener: socket.socket) -> Worker:
+    def start(cls, config: Config, listener: socket.socket) -> WorkerProcess:
         """A new process that serves from the listener once its models are loaded."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -94,11 +94,11 @@ class Supervisor:
     count: int
     _listener: socket.socket = field(init=False)
     _config: Config = field(init=False)
-    _slots: list[Worker | None] = field(init=False, default_factory=list)
+    _slots: list[WorkerProcess | None] = field(init=False, default_factory=list)
     _retry_at: dict[int, float] = field(init=False, default_factory=dict)
     _outdated: deque[int] = field(init=False, default_factory=deque)
-    _successor: Worker | None = field(init=False, default=None)
-    _leaving: list[Worker] = field(init=False, default_factory=list)
+    _successor: WorkerProcess | None = field(init=False, default=None)
+    _leaving: list[WorkerProcess] = field(init=False, default_factory=list)
     _failed: bool = field(init=False, default=False)
 
     def run(self) -> int:
@@ -122,8 +122,8 @@ class Supervisor:
                 self._stop()
         return int(self._failed)
 
-    def _start(self) -> Worker:
-        return Worker.start(self._config, self._listener)
+    def _start(self) -> WorkerProcess:
+        return WorkerProcess.start(self._config, self._listener)
 
     def _watch(self, signals: Connection) -> None:
         """Until a signal says stop, or the first workers cannot start."""
@@ -141,7 +141,7 @@ class Supervisor:
             self._bury()
             self._advance()
 
-    def _workers(self) -> Iterator[Worker]:
+    def _workers(self) -> Iterator[WorkerProcess]:
         yield from (worker for worker in self._slots if worker is not None)
         yield from self._leaving
         if self._successor is not None:
@@ -170,7 +170,7 @@ class Supervisor:
             else:
                 self._lost(self._slots.index(worker), worker)
 
-    def _lost(self, slot: int, worker: Worker) -> None:
+    def _lost(self, slot: int, worker: WorkerProcess) -> None:
         if not worker.ready and not any(each.ready for each in self._workers()):
             logger.error("a worker ended before it was ready, with status %s", worker.process.exitcode)
             self._failed = True

@@ -32,7 +32,7 @@ __all__ = ["Circuit", "Endpoint", "RequestError", "Session", "malformed", "requi
 
 T = TypeVar("T")
 CONNECT_SECONDS = 10.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+FIRST_PAUSE, MAX_PAUSE = 0.5, 8.0
 """Seconds before the first retry, doubled for each further one, if the server names no time."""
 MAX_FAILURES = 3
 OPEN_SECONDS = 10.0
@@ -451,7 +451,7 @@ def _pause(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     if isinstance(error, RequestError) and error.pause is not None:
         return error.pause
-    return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (state.attempt_number - 1)))
+    return float(min(MAX_PAUSE, FIRST_PAUSE * 2 ** (state.attempt_number - 1)))
 
 
 def require_variable_name(name: object, *, place: str) -> None:

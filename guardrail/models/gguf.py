@@ -57,12 +57,12 @@ def parse_gguf(content: memoryview, *, where: str) -> Gguf:
     that is stored in another form than those of ``_LAYOUTS``.
     """
     try:
-        return _Reader(content).read(where)
+        return _FileReader(content).read(where)
     except (struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:
         raise ModelFileError(f"{where} is not a GGUF file, or not all of one; fetch it again") from error
 
 
-class _Reader:
+class _FileReader:
     """A place in the file that moves on with what is read."""
 
     def __init__(self, content: memoryview) -> None:

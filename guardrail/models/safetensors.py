@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from guardrail.errors import ModelFileError
 
-__all__ = ["Entry", "parse_safetensors", "safetensors_entries", "write_safetensors"]
+__all__ = ["TensorEntry", "parse_safetensors", "safetensors_entries", "write_safetensors"]
 
 MAX_HEADER = 100_000_000
 _TYPES = {
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class TensorEntry:
     """One tensor of a file, not yet read; ``kind`` is the format's name of its type, such as BF16."""
 
     kind: str
@@ -47,7 +47,7 @@ def parse_safetensors(content: bytes | memoryview, *, where: str) -> dict[str, A
     return {name: entry.array() for name, entry in safetensors_entries(content, where=where).items()}
 
 
-def safetensors_entries(content: bytes | memoryview, *, where: str) -> dict[str, Entry]:
+def safetensors_entries(content: bytes | memoryview, *, where: str) -> dict[str, TensorEntry]:
     """What a safetensors file holds, by name.
 
     Raises ModelFileError, naming ``where``, for anything that is not a whole safetensors file, and for a
@@ -73,7 +73,7 @@ def _parts(content: memoryview) -> tuple[dict[str, Any], memoryview]:
     return json.loads(bytes(content[8 : 8 + size]).decode()), content[8 + size :]
 
 
-def _entry(numbers: memoryview, entry: dict[str, Any]) -> Entry:
+def _entry(numbers: memoryview, entry: dict[str, Any]) -> TensorEntry:
     kind, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if any(type(n) is not int or n < 0 for n in (*shape, start, end)):
         raise ValueError("a shape or an offset that is not a whole number")
@@ -81,7 +81,7 @@ def _entry(numbers: memoryview, entry: dict[str, Any]) -> Entry:
         start <= end <= len(numbers) and end - start == math.prod(shape) * np.dtype(_TYPES[kind]).itemsize
     ):
         raise ValueError("offsets beyond the file, or of another size than the shape's")
-    return Entry(kind, tuple(shape), numbers[start:end])
+    return TensorEntry(kind, tuple(shape), numbers[start:end])
 
 
 def write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Iterable[Array]) -> None:

@@ -14,7 +14,7 @@ from guardrail.errors import ModelFileError
 from guardrail.models.blocks import Matrix, as_floats, decoded
 from guardrail.models.files import forget, mapped, read_object
 from guardrail.models.gguf import Gguf, Stored, parse_gguf
-from guardrail.models.safetensors import Entry, safetensors_entries
+from guardrail.models.safetensors import TensorEntry, safetensors_entries
 
 __all__ = [
     "ARCHITECTURES",
@@ -256,7 +256,7 @@ def _from_folder(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise ModelFileError(f"{folder} has *.safetensors and no config.json; fetch the model again")
     shape = _config_shape(folder / "config.json")
-    tensors: dict[str, Entry] = {}
+    tensors: dict[str, TensorEntry] = {}
     files = {file: mapped(file) for file in sorted(folder.glob("*.safetensors"))}
     for file, content in files.items():
         for name, entry in safetensors_entries(content, where=str(file)).items():
@@ -276,7 +276,7 @@ def _from_folder(folder: Path) -> Weights:
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def _entry_reader(entry: Entry) -> Callable[[], Matrix]:
+def _entry_reader(entry: TensorEntry) -> Callable[[], Matrix]:
     return lambda: np.ascontiguousarray(entry.array(), dtype=np.float32)
 
 

@@ -119,9 +119,9 @@ class Base:
         return self._model.get_submodule(name).register_forward_hook(add)
 
 
-def open_base(found: BaseFolder) -> Base:
+def open_base(base_folder: BaseFolder) -> Base:
     """The base of a verified folder."""
-    folder = found.path
+    folder = base_folder.path
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -140,7 +140,7 @@ def open_base(found: BaseFolder) -> Base:
                 f"{folder} is not a causal language model that can be opened: {error}"
             ) from error
     model.requires_grad_(False).train(False)
-    return Base(model=model, tokenizer=tokenizer, identity=found.identity, folder=folder)
+    return Base(model=model, tokenizer=tokenizer, identity=base_folder.identity, folder=folder)
 
 
 def _stored_names(folder: Path) -> Iterator[str]:

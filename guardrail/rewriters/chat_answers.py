@@ -128,8 +128,8 @@ def _without_preface(answer: str, text: str) -> str:
 def _without_comments(answer: str) -> str:
     """The first lines of the answer, up to one that speaks about it."""
     first, *rest = answer.strip().split("\n")
-    kept = itertools.takewhile(lambda line: not _COMMENT.match(line), rest)
-    return "\n".join((first, *kept))
+    code_lines = itertools.takewhile(lambda line: not _COMMENT.match(line), rest)
+    return "\n".join((first, *code_lines))
 
 
 def _unquoted(answer: str, text: str) -> str:

@@ -48,11 +48,11 @@ class ChatPrompt:
         for message in self.messages:
             if message.role not in ROLES:
                 raise ConfigError(f"a prompt's role must be one of {', '.join(ROLES)}, got {message.role!r}")
-        found = [message.role for message in self.messages for _ in range(message.content.count(SLOT))]
-        if found != ["user"]:
+        roles = [message.role for message in self.messages for _ in range(message.content.count(SLOT))]
+        if roles != ["user"]:
             raise ConfigError(
                 f"a prompt needs {SLOT} exactly once, in a message of the user; this one has it "
-                f"{len(found)} times{f', in messages of {sorted(set(found))}' if found else ''}"
+                f"{len(roles)} times{f', in messages of {sorted(set(roles))}' if roles else ''}"
             )
 
     @classmethod
@@ -65,8 +65,8 @@ class ChatPrompt:
         try:
             return cls.of(_read_json(path) if path.suffix == ".json" else read_toml(path))
         except ConfigError as error:
-            told = str(error)
-            raise ConfigError(told if str(path) in told else f"{path}: {told}") from None
+            message = str(error)
+            raise ConfigError(message if str(path) in message else f"{path}: {message}") from None
 
     @classmethod
     def of(cls, content: object) -> ChatPrompt:

@@ -45,18 +45,18 @@ def decode(
     with torch.inference_mode():
         state = _State.after_prompts(model, [prompt.ids for prompt in prompts], n)
         while rows:
-            kept = []
-            chosen = _choose(state.logits, rows, decoding)
-            for index, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+            unfinished = []
+            tokens = _choose(state.logits, rows, decoding)
+            for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
                 if token in stop:
                     finished.append(row)
                     continue
                 row.tokens.append(token)
                 if len(row.tokens) < row.limit:
-                    kept.append(index)
-            rows = [rows[index] for index in kept]
+                    unfinished.append(index)
+            rows = [rows[index] for index in unfinished]
             if rows:
-                state.advance(model, kept, [row.tokens[-1] for row in rows])
+                state.advance(model, unfinished, [row.tokens[-1] for row in rows])
     finished.sort(key=lambda row: (row.prompt, row.candidate))
     return [[row.tokens for row in finished if row.prompt == index] for index in range(len(prompts))]
 
@@ -115,18 +115,18 @@ class _State:
             positions=(lengths - 1).repeat_interleave(n),
         )
 
-    def advance(self, model: Any, kept: Sequence[int], tokens: Sequence[int]) -> None:
-        """Drops all rows but ``kept`` and reads one more token in each of those."""
+    def advance(self, model: Any, unfinished: Sequence[int], tokens: Sequence[int]) -> None:
+        """Drops all rows but the ``unfinished`` ones and reads one more token in each of those."""
         import torch
 
-        if len(kept) < len(self.positions):
-            index = torch.tensor(kept)
+        if len(unfinished) < len(self.positions):
+            index = torch.tensor(unfinished)
             self.cache.batch_select_indices(index)
             self.positions = self.positions[index]
             self.mask = None if self.mask is None else self.mask[index]
         self.positions = self.positions + 1
         if self.mask is not None:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(len(kept), 1)], dim=1)
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(unfinished), 1)], dim=1)
         out = model(
             input_ids=torch.tensor(tokens)[:, None],
             attention_mask=self.mask,
@@ -140,7 +140,7 @@ class _State:
 
 def _choose(logits: Tensor, rows: Sequence[_Row], decoding: Decoding) -> list[int]:
     best = logits.topk(min(decoding.top_k, logits.shape[-1]), dim=-1)
-    chosen = choose(
+    tokens = choose(
         best.values.numpy(),
         best.indices.numpy(),
         keys=np.array([row.key for row in rows], dtype=np.uint64),
@@ -148,4 +148,4 @@ def _choose(logits: Tensor, rows: Sequence[_Row], decoding: Decoding) -> list[in
         greedy=np.array([row.candidate == 0 for row in rows]),
         decoding=decoding,
     )
-    return [int(token) for token in chosen]
+    return [int(token) for token in tokens]

@@ -17,13 +17,13 @@ def delete_spans(text: str, spans: Sequence[Span]) -> str:
 
     A word that opens its line takes the blanks behind it along. Marks and line breaks stay.
     """
-    kept = ""
+    result = ""
     done = 0
     for word in words_under(text, spans):
-        kept += text[done : word.start]
+        result += text[done : word.start]
         done = word.end
         if text[done : done + 1] in ("", *_BLANKS) or not text[done].isalnum():
-            kept = kept.rstrip(_BLANKS)
-        if not kept or kept[-1] in "\r\n":
+            result = result.rstrip(_BLANKS)
+        if not result or result[-1] in "\r\n":
             done += len(text[done:]) - len(text[done:].lstrip(_BLANKS))
-    return kept + text[done:]
+    return result + text[done:]

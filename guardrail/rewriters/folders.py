@@ -20,13 +20,13 @@ class BaseFolder:
     identity: str
 
 
-def find_base(adapter: Manifest, chosen: str | Path | None) -> BaseFolder:
+def find_base(adapter: Manifest, folder_or_name: str | Path | None) -> BaseFolder:
     """The chosen base, else the one that the adapter's manifest names.
 
     Raises ModelMissingError if it is not on this machine, ManifestError if it is altered, holds files that
     its manifest does not list, or is not a base for this adapter.
     """
-    folder = models.require(chosen if chosen is not None else _known(adapter))
+    folder = models.require(folder_or_name if folder_or_name is not None else _known(adapter))
     manifest = Manifest.load(folder, verify=False)
     if manifest.kind != "base" or manifest.trained_on is None:
         raise ManifestError(f"{folder} holds a {manifest.kind}, expected a base model with its identity")

@@ -23,7 +23,7 @@ from guardrail.rewriters.edits.models import TorchModel
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import find_base
 from guardrail.rewriters.sampling import Decoding, Prompt
-from guardrail.rewriters.wording import LEAST_LIKELY, Wording
+from guardrail.rewriters.wording import MIN_LIKELIHOOD, Wording
 
 __all__ = ["LoraRewriter"]
 
@@ -94,7 +94,7 @@ class LoraRewriter:
         """
         if n < 1:
             raise UsageError(f"the number of candidates must be 1 or more, got {n}")
-        found: dict[str, list[str]] = {segment: [] for segment in segments}
+        rewrites: dict[str, list[str]] = {segment: [] for segment in segments}
         with self._base.applied(self._adapter) as model:
             # In here, because a tokenizer cannot be used by two threads at once.
             prompts = self._wording.prompts(segments)
@@ -107,12 +107,12 @@ class LoraRewriter:
                     decoding=self._decoding,
                 )
                 for segment, tokens in zip(batch, continuations, strict=True):
-                    found[segment] = self._wording.texts(tokens, source=segment)
+                    rewrites[segment] = self._wording.texts(tokens, source=segment)
             if n > 1:
                 for segment, shorter in self._deletions(model, prompts):
-                    if shorter not in found[segment]:
-                        found[segment].append(shorter)
-        return [list(found[segment]) for segment in segments]
+                    if shorter not in rewrites[segment]:
+                        rewrites[segment].append(shorter)
+        return [list(rewrites[segment]) for segment in segments]
 
     def rewrite_marked(
         self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
@@ -151,7 +151,7 @@ class LoraRewriter:
         for segment, shorter in self._wording.deletions(list(prompts)):
             ids = self._wording.encode(shorter)
             scores = log_probabilities(model, prompts[segment].ids, ids, stop=self._base.stop)
-            if math.exp(scores.min()) >= LEAST_LIKELY:
+            if math.exp(scores.min()) >= MIN_LIKELIHOOD:
                 yield segment, shorter
 
 

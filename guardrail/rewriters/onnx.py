@@ -24,10 +24,10 @@ from guardrail.rewriters.edits.substitutions import SubstitutionTable
 from guardrail.rewriters.folders import BaseFolder, find_base
 from guardrail.rewriters.runtime.factors import factors_of
 from guardrail.rewriters.runtime.graph import Precision
-from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
+from guardrail.rewriters.runtime.search import Reader, SearchRequest, SearchResult, search
 from guardrail.rewriters.runtime.session import Runtime
 from guardrail.rewriters.sampling import Decoding, Prompt
-from guardrail.rewriters.wording import LEAST_LIKELY, Wording
+from guardrail.rewriters.wording import MIN_LIKELIHOOD, Wording
 
 __all__ = ["OnnxRewriter"]
 
@@ -38,14 +38,14 @@ class _Base:
     """A base that any number of rewriters share."""
 
     def __init__(
-        self, found: BaseFolder, *, decoding: Decoding, precision: Precision, threads: int | None
+        self, folder: BaseFolder, *, decoding: Decoding, precision: Precision, threads: int | None
     ) -> None:
-        self.identity = found.identity
-        self.tokenizer = read_tokenizer(found.path)
+        self.identity = folder.identity
+        self.tokenizer = read_tokenizer(folder.path)
         self.stop = self.tokenizer.control
         longest = math.ceil((1 + decoding.length_ratio) * decoding.prompt_tokens) + decoding.spare_tokens
         self.runtime = Runtime(
-            partial(read_weights, found.path),
+            partial(read_weights, folder.path),
             positions=max(longest, MIN_POSITIONS),
             precision=precision,
             threads=threads,
@@ -103,8 +103,8 @@ class OnnxRewriter:
                 a plain Qwen2.
         """
         adapter = read_adapter(adapter_folder)
-        found = find_base(adapter.manifest, base_folder)
-        base = _Base(found, decoding=decoding or Decoding(), precision=precision, threads=threads)
+        folder = find_base(adapter.manifest, base_folder)
+        base = _Base(folder, decoding=decoding or Decoding(), precision=precision, threads=threads)
         return cls(base, adapter, decoding=decoding, lexicon=lexicon or Lexicon.shipped())
 
     def with_adapter(self, adapter_folder: str | Path) -> OnnxRewriter:
@@ -130,14 +130,14 @@ class OnnxRewriter:
         prompts = self._wording.prompts(segments)
         shorter = dict(self._wording.deletions(list(prompts))) if n > 1 else {}
         answers = self._search(prompts, n=max(1, n - 1), texts=shorter)
-        found: dict[str, list[str]] = {segment: [] for segment in segments}
+        rewrites: dict[str, list[str]] = {segment: [] for segment in segments}
         for segment, answer in answers.items():
-            found[segment] = self._wording.texts(answer.candidates, source=segment)
+            rewrites[segment] = self._wording.texts(answer.candidates, source=segment)
             # "You are a complete idiot." would leave "You are a complete.", in which nobody expects the end.
-            reads_well = any(math.exp(score.min()) >= LEAST_LIKELY for score in answer.scores)
-            if reads_well and shorter[segment] not in found[segment]:
-                found[segment].append(shorter[segment])
-        return [list(found[segment]) for segment in segments]
+            reads_well = any(math.exp(score.min()) >= MIN_LIKELIHOOD for score in answer.scores)
+            if reads_well and shorter[segment] not in rewrites[segment]:
+                rewrites[segment].append(shorter[segment])
+        return [list(rewrites[segment]) for segment in segments]
 
     def rewrite_marked(
         self, segments: Sequence[str], spans: Sequence[Sequence[Span]], n: int
@@ -170,7 +170,7 @@ class OnnxRewriter:
 
     def _search(
         self, prompts: Mapping[str, Prompt], *, n: int, texts: Mapping[str, str]
-    ) -> dict[str, Answer]:
+    ) -> dict[str, SearchResult]:
         questions = [
             self._question(segment, prompt, n=n, texts=[texts[segment]] if segment in texts else [])
             for segment, prompt in prompts.items()
@@ -179,8 +179,8 @@ class OnnxRewriter:
             answers = search(self._reader, questions, stop=self._base.stop, decoding=self._decoding)
         return dict(zip(prompts, answers, strict=True))
 
-    def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> Question:
-        return Question(
+    def _question(self, segment: str, prompt: Prompt, *, n: int, texts: Sequence[str]) -> SearchRequest:
+        return SearchRequest(
             prompt,
             tuple(self._wording.encode(segment)),
             n,

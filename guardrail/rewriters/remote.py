@@ -98,8 +98,8 @@ class RemoteRewriter:
 
     def _rewritten(self, segments: Sequence[str], n: int) -> list[list[str]]:
         asked = [segment for segment in dict.fromkeys(segments) if _is_rewritable(segment)]
-        found = self._endpoint.run(partial(self._all, asked, n)) if asked else []
-        candidates = dict(zip(asked, found, strict=True))
+        rewrites = self._endpoint.run(partial(self._all, asked, n)) if asked else []
+        candidates = dict(zip(asked, rewrites, strict=True))
         return [list(candidates.get(segment, ())) for segment in segments]
 
     def with_adapter(self, name: str) -> RemoteRewriter:
@@ -136,8 +136,8 @@ class RemoteRewriter:
             if error.code not in FILTERED:
                 raise
             return []  # the server does not work on such a text: that is an answer, too
-        found = (candidate_of(answer, text=segment) for answer in answers[:n])
-        candidates = (self._prompt.restored(each, text=segment) for each in found if each is not None)
+        texts = (candidate_of(answer, text=segment) for answer in answers[:n])
+        candidates = (self._prompt.restored(each, text=segment) for each in texts if each is not None)
         return list(dict.fromkeys(candidates))
 
     async def _first(self, segment: str, n: int, session: Session) -> list[str]:
@@ -191,12 +191,12 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if taken := sorted(OURS & set(given)):
         raise ConfigError(f"rewriter parameters cannot set {', '.join(taken)}: the rewriter does that itself")
     try:
-        found = json.loads(json.dumps(dict(given), allow_nan=False))
+        parameters = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError):
         raise ConfigError(
             "rewriter parameters must hold what JSON can: strings, numbers, lists, tables"
         ) from None
-    return dict(found)
+    return dict(parameters)
 
 
 def _is_rewritable(segment: str) -> bool:

@@ -89,8 +89,8 @@ def choose(
     noisy = np.where(outside, -np.inf, scores + gumbel(keys, steps, tokens.astype(np.uint64)))
     choice = noisy.argmax(axis=1)
     choice[greedy] = 0
-    chosen: npt.NDArray[np.int64] = tokens[np.arange(len(tokens)), choice]
-    return chosen
+    ids: npt.NDArray[np.int64] = tokens[np.arange(len(tokens)), choice]
+    return ids
 
 
 def gumbel(

@@ -54,13 +54,13 @@ class OnnxVerifier:
         """For each candidate the probability, 0..1, that it is acceptable; each pair is judged alone."""
         logits = self.logits(sources, candidates)
         shown = np.where(np.isfinite(logits), logits, np.float32(0.0))
-        found = sigmoid(np.float32(self._slope) * shown + np.float32(self._offset))
-        probabilities: list[float] = np.where(np.isfinite(logits), found, np.float32(0.0)).tolist()
+        calibrated = sigmoid(np.float32(self._slope) * shown + np.float32(self._offset))
+        probabilities: list[float] = np.where(np.isfinite(logits), calibrated, np.float32(0.0)).tolist()
         return probabilities
 
     def logits(self, sources: Sequence[str], candidates: Sequence[str]) -> Floats:
         """Shape (n,), float32: what the model says before calibration; minus infinity of what is too long."""
-        found = np.full(len(candidates), -np.inf, dtype=np.float32)
+        logits = np.full(len(candidates), -np.inf, dtype=np.float32)
         rows: dict[int, PairTokens] = {}
         for place, (source, candidate) in enumerate(zip(sources, candidates, strict=True)):
             row = tokens_of_pair(self._tokenizer, source, candidate, max_tokens=self._max_tokens)
@@ -68,9 +68,9 @@ class OnnxVerifier:
                 rows[place] = row
         places = list(rows)
         for bucket in buckets([len(row) for row in rows.values()]):
-            chosen = [places[each] for each in bucket]
-            found[chosen] = self._pass([rows[place] for place in chosen])
-        return found
+            bucket_places = [places[each] for each in bucket]
+            logits[bucket_places] = self._pass([rows[place] for place in bucket_places])
+        return logits
 
     def _pass(self, rows: Sequence[PairTokens]) -> Floats:
         """The logits of rows of similar length, (batch,), in one call of the model."""

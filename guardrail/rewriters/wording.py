@@ -12,10 +12,10 @@ from guardrail.protocols import Detector
 from guardrail.rewriters.deletion import delete_spans
 from guardrail.rewriters.sampling import Decoding, Prompt
 
-__all__ = ["LEAST_LIKELY", "Coder", "Wording"]
+__all__ = ["MIN_LIKELIHOOD", "Coder", "Wording"]
 
 MAX_CHARACTERS = 4000
-LEAST_LIKELY = 0.15
+MIN_LIKELIHOOD = 0.15
 """Probability of its least likely token below which a segment without its listed words is not a candidate.
 
 Read off 151 sentences of ParaDetox train: above it nearly all read well, below it most lack a word.
@@ -43,8 +43,8 @@ class Wording:
 
     def prompts(self, segments: Sequence[str]) -> dict[str, Prompt]:
         """The prompt of each segment that can be rewritten."""
-        found = {segment: self._prompt(segment) for segment in dict.fromkeys(segments)}
-        return {segment: prompt for segment, prompt in found.items() if prompt is not None}
+        prompts = {segment: self._prompt(segment) for segment in dict.fromkeys(segments)}
+        return {segment: prompt for segment, prompt in prompts.items() if prompt is not None}
 
     def prompt_of(self, segment: str) -> Prompt:
         """The prompt of one segment; UsageError if it cannot be rewritten."""

@@ -13,7 +13,7 @@ __all__ = ["FACTOR", "TIMES_AS_MUCH", "long_texts", "min_ratio"]
 TIMES_AS_MUCH = 8
 FACTOR = 24
 """Between 8, which linear work takes for 8 times the input, and 64, which quadratic work takes."""
-SHORTEST = 0.005
+MIN_SECONDS = 0.005
 TRIES = 3
 
 
@@ -28,7 +28,7 @@ def min_ratio(work: Callable[[str], object], text: str) -> float:
 
     least = math.inf
     for _ in range(TRIES):  # a busy machine makes single measurements slow
-        ratio = seconds(text * TIMES_AS_MUCH) / max(SHORTEST, seconds(text), seconds(text))
+        ratio = seconds(text * TIMES_AS_MUCH) / max(MIN_SECONDS, seconds(text), seconds(text))
         if (least := min(least, ratio)) < FACTOR:
             break
     return least

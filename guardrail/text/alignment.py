@@ -15,7 +15,7 @@ from functools import lru_cache
 from guardrail.outcome import Span
 from guardrail.text.wordlists import word_set
 
-__all__ = ["NEGATION", "Stretch", "Word", "aligned", "common_prefix", "key_of", "words_of"]
+__all__ = ["NEGATION", "AlignedWord", "Stretch", "aligned", "common_prefix", "key_of", "words_of"]
 
 NEGATION = "<not>"
 """The key of every negation."""
@@ -185,7 +185,7 @@ _ANSWER = re.compile(r"\s?[,.!?;:]|\s?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class AlignedWord:
     """A word of a text: where it stands, its stem in lower case, and whether it carries content.
 
     ``clause`` counts the marks before it that part clauses.
@@ -214,32 +214,36 @@ class Stretch:
 
 
 @lru_cache(maxsize=256)
-def words_of(text: str) -> tuple[Word, ...]:
+def words_of(text: str) -> tuple[AlignedWord, ...]:
     """All words of a text in order."""
-    found: list[Word] = []
+    found: list[AlignedWord] = []
     clause = end = 0
     for match in _TOKEN.finditer(text):
         clause += bool(_PARTING.search(text, end, match.start()))
         end = match.end()
         if match["negated"]:
             found.append(_word(match["negated"], Span(*match.span("negated")), clause))
-            found.append(Word(match["nt"], NEGATION, Span(*match.span("nt")), content=False, clause=clause))
+            found.append(
+                AlignedWord(match["nt"], NEGATION, Span(*match.span("nt")), content=False, clause=clause)
+            )
             continue
         word = _word(match["word"], Span(*match.span("word")), clause)
         if word.text.casefold() == "no" and _ANSWER.match(text, match.end()):
             # an answer, and denies nothing that follows
-            word = Word(word.text, "no", word.span, content=False, clause=clause)
+            word = AlignedWord(word.text, "no", word.span, content=False, clause=clause)
         found.append(word)
     return tuple(found)
 
 
-def _word(text: str, span: Span, clause: int) -> Word:
+def _word(text: str, span: Span, clause: int) -> AlignedWord:
     folded = text.casefold().replace("’", "'").replace("´", "'").replace("`", "'")
     if folded in _NEGATIONS:
-        return Word(text, NEGATION, span, content=False, clause=clause)
+        return AlignedWord(text, NEGATION, span, content=False, clause=clause)
     plain = folded.replace("'", "")
     is_content = plain not in FUNCTION and folded.partition("'")[0] not in FUNCTION and len(plain) > 1
-    return Word(text, key_of(folded), span, content=is_content and not plain.isdecimal(), clause=clause)
+    return AlignedWord(
+        text, key_of(folded), span, content=is_content and not plain.isdecimal(), clause=clause
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -259,7 +263,7 @@ def key_of(word: str) -> str:
     return word.replace("our", "or").replace("z", "s").replace("ph", "f")[:_STEM]
 
 
-def aligned(source: Sequence[Word], candidate: Sequence[Word]) -> list[Stretch]:
+def aligned(source: Sequence[AlignedWord], candidate: Sequence[AlignedWord]) -> list[Stretch]:
     """The stretches in which a candidate differs, in order; what lies between them is the same.
 
     A word or two of grammar that two stretches share does not part them.

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from guardrail.outcome import Span
-from guardrail.text.alignment import Stretch, Word, aligned, key_of, words_of
+from guardrail.text.alignment import AlignedWord, Stretch, aligned, key_of, words_of
 from guardrail.text.wordlists import word_set
 
 __all__ = ["Comparison", "compared"]
@@ -45,13 +45,13 @@ class Opinions:
 class Comparison:
     """A source and its candidate, word by word; ``toxic`` are positions of source words under a span."""
 
-    source: tuple[Word, ...]
-    candidate: tuple[Word, ...]
+    source: tuple[AlignedWord, ...]
+    candidate: tuple[AlignedWord, ...]
     stretches: tuple[Stretch, ...]
     toxic: frozenset[int]
 
     @property
-    def kept(self) -> list[Word]:
+    def kept(self) -> list[AlignedWord]:
         """Content words of the source that have to survive."""
         return [word for i, word in enumerate(self.source) if word.content and i not in self.toxic]
 
@@ -61,22 +61,22 @@ class Comparison:
         return any(self.source[i].content for i in self.toxic)
 
     @property
-    def lost(self) -> list[Word]:
+    def lost(self) -> list[AlignedWord]:
         """Those of them that did not."""
         found = {word.key for word in self.candidate}
         return [word for word in self.kept if word.key not in found]
 
     @property
-    def gained(self) -> list[Word]:
+    def gained(self) -> list[AlignedWord]:
         """Content words of the candidate that the source has not."""
         known = {word.key for word in self.source}
         return [word for word in self.candidate if word.content and word.key not in known]
 
-    def old(self, stretch: Stretch) -> tuple[Word, ...]:
+    def old(self, stretch: Stretch) -> tuple[AlignedWord, ...]:
         """What a stretch replaces."""
         return self.source[stretch.start : stretch.end]
 
-    def new(self, stretch: Stretch) -> tuple[Word, ...]:
+    def new(self, stretch: Stretch) -> tuple[AlignedWord, ...]:
         """What it puts there."""
         return self.candidate[stretch.new_start : stretch.new_end]
 
@@ -157,7 +157,7 @@ def negations_changed(comparison: Comparison) -> int:
 _SIMILE_REACH = 4
 
 
-def _is_simile(old: tuple[Word, ...]) -> bool:
+def _is_simile(old: tuple[AlignedWord, ...]) -> bool:
     """True for "as a chocolate teapot", "like a fox", "of a wasp": what comes before it may be denied."""
     return any(
         one.text.casefold() in ("as", "like", "of") and two.text.casefold() in ("a", "an", "the")
@@ -165,7 +165,7 @@ def _is_simile(old: tuple[Word, ...]) -> bool:
     )
 
 
-def _is_counterfactual(words: tuple[Word, ...]) -> bool:
+def _is_counterfactual(words: tuple[AlignedWord, ...]) -> bool:
     folded = [word.text.casefold() for word in words if not word.negates]
     perfect = any(pair in _UNREAL for pair in pairwise(folded))
     return "if" in folded and perfect
@@ -187,7 +187,9 @@ def _is_insult(comparison: Comparison, stretch: Stretch) -> bool:
     return any(not _EXPLETIVES.fullmatch(word.text.casefold()) and word.content for word in words)
 
 
-def _newly_denied(before: tuple[Word, ...], after: tuple[Word, ...], free: Set[int]) -> set[str]:
+def _newly_denied(
+    before: tuple[AlignedWord, ...], after: tuple[AlignedWord, ...], free: Set[int]
+) -> set[str]:
     """Stems that a negation denies in ``after``, and that stand in ``before`` with no negation near."""
     standing = {word.key for word in before}
     positive = {word.text.casefold() for word in before}
@@ -212,7 +214,7 @@ _JUDGING = word_set(
 )
 
 
-def _is_judgement(words: tuple[Word, ...], i: int) -> bool:
+def _is_judgement(words: tuple[AlignedWord, ...], i: int) -> bool:
     return bool(_folded(words[max(0, i - 2) : i + 3]) & _JUDGING)
 
 
@@ -225,12 +227,12 @@ _NEARLY_NEGATIONS = re.compile(
 """What denies without a negation, and what a negation may be traded for."""
 
 
-def _is_near_negation(words: tuple[Word, ...], i: int) -> bool:
+def _is_near_negation(words: tuple[AlignedWord, ...], i: int) -> bool:
     around = words[max(0, i - _REACH) : i + _BEHIND + 1]
     return any(word.negates or _NEARLY_NEGATIONS.fullmatch(word.text.casefold()) for word in around)
 
 
-def _denied(words: tuple[Word, ...], i: int) -> Iterator[str]:
+def _denied(words: tuple[AlignedWord, ...], i: int) -> Iterator[str]:
     """The stem of what the negation at ``i`` denies: the next content word, behind verbs that lead to it.
 
     It lies in the same clause: "nothing here: do your homework" and "nothing but a poem" deny nothing.
@@ -267,7 +269,7 @@ def is_turned(comparison: Comparison) -> bool:
     return False
 
 
-def _has_opposites(comparison: Comparison, old: Sequence[Word], new: Sequence[Word]) -> bool:
+def _has_opposites(comparison: Comparison, old: Sequence[AlignedWord], new: Sequence[AlignedWord]) -> bool:
     """True if a stem of ``new`` that the source lacks is the opposite of one that the candidate lacks."""
     stems = opinions().stems
     lost = {word.key for word in old} - {word.key for word in comparison.candidate}
@@ -326,7 +328,7 @@ def is_blamed(comparison: Comparison) -> bool:
     return bool((_folded(comparison.candidate) - said) & table.blame)
 
 
-def _folded(words: Iterable[Word]) -> set[str]:
+def _folded(words: Iterable[AlignedWord]) -> set[str]:
     return {word.text.casefold() for word in words}
 
 
@@ -408,7 +410,7 @@ def person_changed(comparison: Comparison) -> bool:
     return any(key in before and not before[key] & after[key] for key in after)
 
 
-def _owned(words: tuple[Word, ...]) -> dict[str, set[int]]:
+def _owned(words: tuple[AlignedWord, ...]) -> dict[str, set[int]]:
     owned: dict[str, set[int]] = {}
     person: int | None = None
     clause = 0
@@ -451,7 +453,7 @@ _COUNTS = word_set(
 )
 
 
-def _is_fact(word: Word) -> bool:
+def _is_fact(word: AlignedWord) -> bool:
     """True for numbers in words, days and months."""
     return word.text.casefold() in _COUNTS
 

@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from typing import Any, TypeVar
 
-from guardrail.engine.adapters import Moderator
+from guardrail.engine.adapters import TextModerator
 from guardrail.engine.stream import AsyncStream, Stream
 from guardrail.errors import UsageError
 from guardrail.structured.paths import parse_paths
@@ -27,7 +27,7 @@ __all__ = ["wrap"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def wrap(function: F, *, by: Moderator, paths: Sequence[str] = ()) -> F:
+def wrap(function: F, *, by: TextModerator, paths: Sequence[str] = ()) -> F:
     """A function of the same kind as the one given, whose result is moderated.
 
     Plain, coroutine, generator and asynchronous generator functions, methods, partials and callable objects
@@ -53,7 +53,7 @@ def wrap(function: F, *, by: Moderator, paths: Sequence[str] = ()) -> F:
 
 
 def _guarded(
-    function: Callable[..., Any], target: Callable[..., Any], by: Moderator, paths: Sequence[str]
+    function: Callable[..., Any], target: Callable[..., Any], by: TextModerator, paths: Sequence[str]
 ) -> Callable[..., Any]:
     """The function, moderated; ``target`` shows of which kind it is."""
     if inspect.isasyncgenfunction(target):
@@ -84,7 +84,7 @@ def _guarded(
     return plain
 
 
-def _moderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
+def _moderated(result: Any, by: TextModerator, paths: Sequence[str]) -> Any:
     """What a plain function returned, moderated."""
     try:
         if inspect.isawaitable(result):
@@ -95,7 +95,7 @@ def _moderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
         del result  # this frame is part of the traceback
 
 
-async def _amoderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
+async def _amoderated(result: Any, by: TextModerator, paths: Sequence[str]) -> Any:
     """What a coroutine function returned, moderated."""
     try:
         chunks = _chunks_of(result, by)
@@ -104,12 +104,12 @@ async def _amoderated(result: Any, by: Moderator, paths: Sequence[str]) -> Any:
         del result
 
 
-async def _awaited(result: Awaitable[Any], by: Moderator, paths: Sequence[str]) -> Any:
+async def _awaited(result: Awaitable[Any], by: TextModerator, paths: Sequence[str]) -> Any:
     """What comes of an awaitable that a plain function returned, moderated."""
     return await _amoderated(await result, by, paths)
 
 
-def _chunks_of(result: Any, by: Moderator) -> Stream | AsyncStream | None:
+def _chunks_of(result: Any, by: TextModerator) -> Stream | AsyncStream | None:
     """The moderated chunks of what can be iterated and is not a value itself; None for a value."""
     if is_value(result):
         return None

@@ -8,7 +8,7 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, cast
 
-from guardrail.engine.adapters import Moderator
+from guardrail.engine.adapters import TextModerator
 from guardrail.engine.stream import AsyncStream, RepetitionCheck, Stream
 from guardrail.outcome import Outcome
 
@@ -18,7 +18,7 @@ __all__ = ["AsyncChunks", "Chunks", "EitherChunks"]
 class Chunks(Stream):
     """What may be shown of an iterable of chunks. The first one tells whether they are text or objects."""
 
-    def __init__(self, chunks: Iterable[Any], *, by: Moderator) -> None:
+    def __init__(self, chunks: Iterable[Any], *, by: TextModerator) -> None:
         by.stream(())  # a policy that no stream can keep is refused here and now
         self._given = chunks
         self._chunks = iter(chunks)
@@ -63,7 +63,7 @@ class Chunks(Stream):
 class AsyncChunks(AsyncStream):
     """The same for ``async for``."""
 
-    def __init__(self, chunks: AsyncIterable[Any], *, by: Moderator) -> None:
+    def __init__(self, chunks: AsyncIterable[Any], *, by: TextModerator) -> None:
         by.stream(())
         self._given = chunks
         self._achunks = aiter(chunks)
@@ -108,7 +108,7 @@ class AsyncChunks(AsyncStream):
 class EitherChunks(Chunks, AsyncIterator[Any]):
     """The same for a source that can be read in both ways: it is read in the way that is asked for."""
 
-    def __init__(self, chunks: Any, *, by: Moderator) -> None:
+    def __init__(self, chunks: Any, *, by: TextModerator) -> None:
         by.stream(())
         self._given = chunks
         self._chunks = iter(())
@@ -170,7 +170,7 @@ async def _aonly_new(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, N
             del chunk
 
 
-def _objects(chunks: Generator[Any, None, None], by: Moderator) -> Generator[Any, None, None]:
+def _objects(chunks: Generator[Any, None, None], by: TextModerator) -> Generator[Any, None, None]:
     from guardrail.engine.adapters import SyncGuardAdapter, as_async, run_sync
     from guardrail.errors import WithoutFrames
     from guardrail.structured.chunks import moderated_chunks
@@ -182,7 +182,7 @@ def _objects(chunks: Generator[Any, None, None], by: Moderator) -> Generator[Any
         chunks.close()
 
 
-async def _aobjects(chunks: AsyncGenerator[Any, None], by: Moderator) -> AsyncGenerator[Any, None]:
+async def _aobjects(chunks: AsyncGenerator[Any, None], by: TextModerator) -> AsyncGenerator[Any, None]:
     from guardrail.engine.adapters import AsyncGuardAdapter
     from guardrail.errors import WithoutFrames
     from guardrail.structured.chunks import moderated_chunks

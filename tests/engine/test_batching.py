@@ -20,7 +20,7 @@ from guardrail.engine.deadline import Worker
 from guardrail.errors import ConfigError, ManifestError, PluginError
 from guardrail.outcome import Timings
 from tests.fakes import BagEmbedder, WordDetector, WordRewriter
-from tests.linear import least_seconds
+from tests.linear import min_seconds
 from tests.waiting import PATIENCE, until
 
 CLEAN = "The weather in the valley is fine today."
@@ -52,14 +52,14 @@ class Gate:
         self.open = threading.Event()
         self.entered: list[tuple[str, ...]] = []
         self.inside = 0
-        self.most_inside = 0
+        self.max_inside = 0
         self._lock = threading.Lock()
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
         with self._lock:
             self.entered.append(tuple(texts))
             self.inside += 1
-            self.most_inside = max(self.inside, self.most_inside)
+            self.max_inside = max(self.inside, self.max_inside)
         assert self.open.wait(PATIENCE)
         with self._lock:
             self.inside -= 1
@@ -153,7 +153,7 @@ def test_calls_that_come_while_models_run_go_together_when_one_is_free() -> None
         gate.open.set()
         await asyncio.gather(*tasks)
         assert [len(call) for call in gate.entered] == [1] * MAX_CONCURRENT_CALLS + [20]
-        assert gate.most_inside == MAX_CONCURRENT_CALLS
+        assert gate.max_inside == MAX_CONCURRENT_CALLS
 
     asyncio.run(run())
 
@@ -195,7 +195,7 @@ def test_a_long_text_does_not_hold_up_the_event_loop() -> None:
     inline = guard(Policy(detect_timeout=None), rewriter=None)
     gc.disable()  # it would hold up anything, for as long as the tests before this one make it
     try:
-        at_once = least_seconds(partial(inline.check, text), tries=1)
+        at_once = min_seconds(partial(inline.check, text), tries=1)
         assert min(asyncio.run(longest()) for _ in range(3)) < at_once / 5, "it is about a fiftieth"
     finally:
         gc.enable()

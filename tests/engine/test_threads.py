@@ -30,12 +30,12 @@ class Crowded(WordDetector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.most_alone = 0
+        self.max_alone = 0
         self.waiting: Callable[[], int] | None = None
 
     def await_crowd(self, shared: Guard, policy: Policy) -> None:
         """From now on for the threads that ask this guard."""
-        self.most_alone = most_alone(policy)
+        self.max_alone = max_alone(policy)
         self.waiting = lambda: sum(queue.waiting_texts for queue in shared.statistics().queues.values())
 
     def detect(self, texts: Sequence[str]) -> list[Verdict]:
@@ -46,7 +46,7 @@ class Crowded(WordDetector):
     def is_crowded(self, texts: Sequence[str]) -> bool:
         """Whether many have asked."""
         waiting = self.waiting
-        return waiting is None or max(len(texts), waiting()) > self.most_alone
+        return waiting is None or max(len(texts), waiting()) > self.max_alone
 
 
 def crowded(policy: Policy = INLINE, *, detector: Crowded | None = None) -> tuple[Guard, Crowded]:
@@ -69,7 +69,7 @@ def together(check: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
         return list(pool.map(one, texts))
 
 
-def most_alone(policy: Policy) -> int:
+def max_alone(policy: Policy) -> int:
     """Texts in the largest call of the detector that one text needs."""
     detector = WordDetector()
     guard(policy, detector=detector).check(TEXTS[0])
@@ -100,14 +100,14 @@ def test_threads_that_ask_together_share_model_calls_and_get_their_own_outcomes(
     shared, detector = crowded(policy)
     outcomes: list[Outcome] = together(shared.check, TEXTS)
     assert [timeless(outcome) for outcome in outcomes] == alone
-    assert max(map(len, detector.calls)) > most_alone(policy), "one call for several of them"
+    assert max(map(len, detector.calls)) > max_alone(policy), "one call for several of them"
 
 
 def test_streams_in_threads_share_them_too() -> None:
     shared, detector = crowded()
     streamed = together(lambda text: "".join(shared.stream([text])), TEXTS)
     assert streamed == [text.replace(TOXIC, NEUTRAL) for text in TEXTS]
-    assert max(map(len, detector.calls)) > most_alone(INLINE)
+    assert max(map(len, detector.calls)) > max_alone(INLINE)
 
 
 def test_a_model_that_hangs_keeps_no_thread_beyond_its_deadline() -> None:

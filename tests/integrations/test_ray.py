@@ -31,8 +31,8 @@ import pyarrow as pa  # noqa: E402  # there is no Ray Data without it
 import pyarrow.parquet as pq  # noqa: E402
 
 from guardrail.integrations.ray import RayJob, moderate  # noqa: E402
-from guardrail.integrations.ray.folder import Entry, Folder  # noqa: E402
-from guardrail.integrations.ray.parts import Part, Places, Worker, parts_of  # noqa: E402
+from guardrail.integrations.ray.folder import Folder, FolderEntry  # noqa: E402
+from guardrail.integrations.ray.parts import FilePart, PartWorker, Places, parts_of  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 100 << 20
@@ -226,8 +226,8 @@ def test_a_dataset_of_ray_data_is_moderated_row_by_row(cluster: str) -> None:
 # ---- without a cluster
 
 
-def worker(folder: str, *, run: str = "first", key: str = "job", **parts: Any) -> Worker:
-    return Worker(template(), guard(**parts), places(folder), key=key, run=run)
+def worker(folder: str, *, run: str = "first", key: str = "job", **parts: Any) -> PartWorker:
+    return PartWorker(template(), guard(**parts), places(folder), key=key, run=run)
 
 
 def template() -> Job:
@@ -243,7 +243,7 @@ def places(folder: str) -> Places:
     )
 
 
-def parts(folder: str, *, rows: int) -> list[Part]:
+def parts(folder: str, *, rows: int) -> list[FilePart]:
     source = Folder(f"{folder}/in")
     return [part for entry in source.entries() for part in parts_of(source, entry, template(), rows=rows)]
 
@@ -312,7 +312,7 @@ def test_notes_of_other_programs_are_no_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jsonl", "below/a.csv.gz", "a.b.parquet", "no suffix", "a-000001.jsonl"])
 def test_outputs_of_different_parts_have_different_names(name: str) -> None:
     where: Any = {"start": None, "end": None, "size": 0}
-    names = {Part(file=name, number=number, **where).name for number in (0, 1, 10**6)}
+    names = {FilePart(file=name, number=number, **where).name for number in (0, 1, 10**6)}
     assert len(names) == 3
     assert all(Path(one).suffixes[-1:] == Path(name).suffixes[-1:] for one in names)
 
@@ -388,6 +388,6 @@ def test_the_parts_of_an_empty_file_are_one_that_keeps_its_header(tmp_path: Path
 def test_an_entry_changes_with_its_file(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.put("a", b"one")
-    before: list[Entry] = folder.entries()
+    before: list[FolderEntry] = folder.entries()
     folder.put("a", b"two")
     assert folder.entries() != before

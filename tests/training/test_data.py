@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from guardrail.errors import UsageError
 from guardrail_training.data import (
-    Columns,
-    Row,
+    SourceColumns,
+    SourceRow,
     bucketed_batches,
     draw_reference,
     drop_copies,
@@ -30,9 +30,11 @@ def written(folder: Path, *rows: Any) -> Path:
     return path
 
 
-def rows_with(*counts: int) -> list[Row]:
+def rows_with(*counts: int) -> list[SourceRow]:
     return [
-        Row(number=number, source=f"toxic {number}", references=tuple(f"{number}.{n}" for n in range(count)))
+        SourceRow(
+            number=number, source=f"toxic {number}", references=tuple(f"{number}.{n}" for n in range(count))
+        )
         for number, count in enumerate(counts, 1)
     ]
 
@@ -41,16 +43,16 @@ def test_rows_come_back_in_order_without_surrounding_white_space(tmp_path: Path)
     path = written(tmp_path, {"toxic": " a ", "neutral": ["b\n", "c"]}, {"toxic": "d", "neutral": ["e"]})
 
     assert read_rows(path) == [
-        Row(number=1, source="a", references=("b", "c")),
-        Row(number=2, source="d", references=("e",)),
+        SourceRow(number=1, source="a", references=("b", "c")),
+        SourceRow(number=2, source="d", references=("e",)),
     ]
 
 
 def test_columns_may_be_paths_into_rows(tmp_path: Path) -> None:
     path = written(tmp_path, {"turns": [{"text": "a"}], "answer": {"text": "b"}})
 
-    columns = Columns(source="turns.0.text", target="answer.text")
-    assert read_rows(path, columns=columns) == [Row(number=1, source="a", references=("b",))]
+    columns = SourceColumns(source="turns.0.text", target="answer.text")
+    assert read_rows(path, columns=columns) == [SourceRow(number=1, source="a", references=("b",))]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,11 @@ def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: p
 
 def test_references_that_copy_their_source_are_dropped_and_rows_left_without_one_too() -> None:
     rows = [
-        Row(number=1, source="what a mess !", references=("What a mess.", "it is untidy")),
-        Row(number=2, source="fine", references=("Fine!",)),
+        SourceRow(number=1, source="what a mess !", references=("What a mess.", "it is untidy")),
+        SourceRow(number=2, source="fine", references=("Fine!",)),
     ]
 
-    assert drop_copies(rows) == [Row(number=1, source="what a mess !", references=("it is untidy",))]
+    assert drop_copies(rows) == [SourceRow(number=1, source="what a mess !", references=("it is untidy",))]
 
 
 @given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=8), seed=st.integers(0, 9))

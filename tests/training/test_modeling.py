@@ -13,7 +13,7 @@ from guardrail.errors import ConfigError, ModelMissingError
 from guardrail.manifest import Manifest, Template, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training import modeling
-from guardrail_training.modeling import Batch, Example, collate, encode_example, target_logits
+from guardrail_training.modeling import EncodedExample, ExampleBatch, collate, encode_example, target_logits
 from guardrail_training.modeling.losses import IGNORED, token_cross_entropy
 from guardrail_training.settings import ALL_LINEAR
 
@@ -33,7 +33,7 @@ def model(tiny_base: Path) -> Any:
 
 
 @pytest.fixture
-def batch(tokenizer: Any) -> Batch:
+def batch(tokenizer: Any) -> ExampleBatch:
     pairs = [("the rude cat", "the cat"), ("rude words of nothing", "words"), ("sat", "the user sat on it")]
     examples = [encode_example(tokenizer, TEMPLATE, source=s, target=t) for s, t in pairs]
     return collate(examples, pad_id=tokenizer.pad_token_id)
@@ -46,7 +46,7 @@ def stir(model: Any) -> None:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
 
 
-def slow_target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def slow_target_logits(model: Any, batch: ExampleBatch) -> tuple[Tensor, Tensor]:
     """Each row alone, without padding, all logits, then the labelled ones one by one."""
     logits, targets = [], []
     for ids, labels in zip(batch.input_ids, batch.labels, strict=True):
@@ -77,7 +77,7 @@ def test_control_tokens_in_source_and_target_are_ordinary_pieces(tokenizer: Any)
 
 
 def test_labels_lie_on_the_target_and_nowhere_else() -> None:
-    batch = collate([Example((5, 6, 7), (8, 2)), Example((5, 9), (3, 4, 2))], pad_id=0)
+    batch = collate([EncodedExample((5, 6, 7), (8, 2)), EncodedExample((5, 9), (3, 4, 2))], pad_id=0)
 
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 2], [5, 9, 3, 4, 2]]
     assert batch.labels.tolist() == [[IGNORED, IGNORED, IGNORED, 8, 2], [IGNORED, IGNORED, 3, 4, 2]]
@@ -90,10 +90,10 @@ def test_labels_lie_on_the_target_and_nowhere_else() -> None:
 def test_the_shared_opening_stops_before_the_last_id_of_any_prompt(
     prompts: tuple[tuple[int, ...], ...], shared: int
 ) -> None:
-    assert collate([Example(prompt, (9, 2)) for prompt in prompts], pad_id=0).shared == shared
+    assert collate([EncodedExample(prompt, (9, 2)) for prompt in prompts], pad_id=0).shared == shared
 
 
-def test_logits_and_gradients_equal_those_of_each_row_alone(model: Any, batch: Batch) -> None:
+def test_logits_and_gradients_equal_those_of_each_row_alone(model: Any, batch: ExampleBatch) -> None:
     stir(model)
     assert batch.shared > 3
 
@@ -110,7 +110,7 @@ def test_logits_and_gradients_equal_those_of_each_row_alone(model: Any, batch: B
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)
 
 
-def test_sharing_the_opening_changes_nothing(model: Any, batch: Batch) -> None:
+def test_sharing_the_opening_changes_nothing(model: Any, batch: ExampleBatch) -> None:
     stir(model)
 
     shared, _ = target_logits(model, batch)
@@ -120,7 +120,7 @@ def test_sharing_the_opening_changes_nothing(model: Any, batch: Batch) -> None:
 
 
 def test_a_fresh_adapter_is_a_no_op_and_a_disabled_one_is_the_base(
-    tiny_base: Path, model: Any, batch: Batch
+    tiny_base: Path, model: Any, batch: ExampleBatch
 ) -> None:
     base, _ = target_logits(modeling.load_base(tiny_base, dtype=torch.float32), batch)
 

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from guardrail.errors import ConfigError, UsageError
 from guardrail.models.files import read_toml
+from guardrail_training.evaluation.generation.settings import GenerationSettings
+from guardrail_training.options import with_settings
 from guardrail_training.recipe import (
     copy_recipe,
     parse_changes,
@@ -17,8 +21,11 @@ from guardrail_training.recipe import (
     recipe_file,
     shipped_recipes,
 )
+from guardrail_training.regularized.settings import RegularizedSettings
+from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Reward, named
 from guardrail_training.rewards.formula import TERMS, read_formula
+from guardrail_training.settings import former_names
 from guardrail_training.sft import SftSettings
 from tests.training.preference import test_tuning as preference
 from tests.training.regularized import test_recipes as regularized
@@ -61,6 +68,67 @@ def test_an_unknown_key_is_an_error_that_names_it_and_the_known_ones(tmp_path: P
         ConfigError, match=r"recipe\.toml: unknown key 'learning_rat'; known are base, layers"
     ):
         read_recipe(path, settings=Run, overrides={})
+
+
+FORMER = [
+    (kind, former, present)
+    for kind in (SftSettings, PpoSettings, RegularizedSettings, GenerationSettings)
+    for former, present in former_names(kind).items()
+]
+
+
+@pytest.mark.parametrize(("kind", "former", "present"), FORMER)
+def test_a_former_name_of_a_key_is_read_with_a_warning_that_gives_the_present_one(
+    tmp_path: Path, kind: type[Any], former: str, present: str
+) -> None:
+    path = recipe(tmp_path, f"{former} = 1")
+    required = {"run": "r", "prompts": "p", "field": "f"} if kind is GenerationSettings else {}
+
+    with pytest.warns(FutureWarning, match=rf"recipe\.toml: {former} is now called {present}"):
+        settings = read_recipe(path, settings=kind, overrides=required)
+
+    assert getattr(settings, present) == 1
+
+
+def test_an_override_lies_over_a_recipe_under_either_name(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "least_characters = 1")
+
+    with pytest.warns(FutureWarning, match="least_characters"):
+        settings = read_recipe(path, settings=SftSettings, overrides={"min_characters": 5})
+    assert settings.min_characters == 5
+    path.write_text("min_characters = 1", encoding="utf-8")
+    with pytest.warns(FutureWarning, match="command line: least_characters"):
+        settings = read_recipe(path, settings=SftSettings, overrides={"least_characters": 7})
+    assert settings.min_characters == 7
+
+
+def test_a_key_under_both_of_its_names_is_an_error(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "least_characters = 1\nmin_characters = 1")
+
+    with pytest.raises(ConfigError, match="least_characters is the former name of min_characters"):
+        read_recipe(path, settings=SftSettings, overrides={})
+
+
+def test_the_option_by_a_former_name_is_understood_and_not_shown() -> None:
+    seen: list[PpoSettings] = []
+    app = typer.Typer()
+    app.command()(with_settings(PpoSettings)(seen.append))
+
+    with pytest.warns(FutureWarning, match="shortest_limit is now called min_limit"):
+        done = CliRunner().invoke(app, ["--shortest-limit", "9"], catch_exceptions=False)
+    assert (done.exit_code, [settings.min_limit for settings in seen]) == (0, [9])
+    assert "shortest" not in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_no_shipped_recipe_uses_a_former_name() -> None:
+    formers = {former for _, former, _ in FORMER}
+
+    assert not [name for name in EVERY if formers & read_toml(recipe_file(name)).keys()]
+
+
+def test_a_new_name_leaves_the_fingerprint_of_a_run_as_it_was() -> None:
+    assert SftSettings(min_characters=3).decisive()["least_characters"] == 3
+    assert SftSettings(min_characters=3).described()["min_characters"] == 3
 
 
 def test_a_missing_key_is_an_error_that_names_it() -> None:

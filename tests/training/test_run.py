@@ -36,10 +36,10 @@ class Notes(Callback):
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
 
-    def on_step(self, step: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         self.told.append(("step", step))
 
-    def on_evaluate(self, step: int, figures: Mapping[str, float]) -> None:
+    def on_evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
         self.told.append(("evaluate", step))
 
     def on_save(self, step: int, folder: Path) -> None:
@@ -233,7 +233,7 @@ def test_what_the_start_was_padded_with_goes_on_and_stands_in_the_manifest(tmp_p
 def test_the_last_figures_are_known_when_a_run_goes_on(settings: Settings) -> None:
     taken(settings, [3.0, 1.0], until=2)
 
-    assert taken(settings, [3.0, 1.0]).figures == {"dev_loss": 1.0}
+    assert taken(settings, [3.0, 1.0]).metrics == {"dev_loss": 1.0}
 
 
 class Notebook:

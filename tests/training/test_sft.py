@@ -81,7 +81,7 @@ def test_a_run_leaves_adapters_metrics_and_its_circumstances(settings: SftSettin
     assert (report.step, report.steps, report.stopped_by, report.finished) == (6, 6, None, True)
     assert [row["step"] for row in metrics(settings) if "dev_loss" in row] == [2, 3, 5, 6]
     assert [row["step"] for row in metrics(settings) if "loss" in row] == [1, 2, 3, 4, 5, 6]
-    assert metrics(settings)[-1]["dev_loss"] == report.figures["dev_loss"]
+    assert metrics(settings)[-1]["dev_loss"] == report.metrics["dev_loss"]
     assert sorted(path.name for path in out.glob("step-*")) == ["step-2", "step-3", "step-5", "step-6"]
     facts = json.loads((out / "run.json").read_text())
     assert facts["settings"]["seed"] == 0
@@ -205,7 +205,7 @@ def test_bfloat16_trains_close_to_float32(settings: SftSettings, tmp_path: Path)
 
     exact, close = sft.run(settings), sft.run(half)
 
-    assert close.figures["dev_loss"] == pytest.approx(exact.figures["dev_loss"], rel=0.05)
+    assert close.metrics["dev_loss"] == pytest.approx(exact.metrics["dev_loss"], rel=0.05)
     assert checkpoint(half)["weights"].popitem()[1].dtype is torch.float32
 
 

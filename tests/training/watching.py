@@ -36,7 +36,7 @@ def metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def checkpoint(run: Run) -> dict[str, Any]:
-    """The state that a run goes on from."""
+    """The state that a run continues from."""
     state: dict[str, Any] = torch.load(Path(run.out) / FILENAME, weights_only=True)
     return state
 

@@ -1,4 +1,4 @@
-"""Who is told of a run while it goes on."""
+"""Who is told of a run while it continues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Callback"]
 class Callback:
     """What is told of a run; each method does nothing until a subclass says otherwise."""
 
-    def on_step(self, step: int, figures: Mapping[str, float]) -> None:
-        """A step was taken; ``figures`` are those of the log."""
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step was taken; ``metrics`` are those of the log."""
 
-    def on_evaluate(self, step: int, figures: Mapping[str, float]) -> None:
+    def on_evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
         """The model was measured after a step."""
 
     def on_save(self, step: int, folder: Path) -> None:

@@ -72,9 +72,9 @@ def load_checkpoint(
     control: Stateful | None = None,
     kept: Stateful | None = None,
 ) -> int:
-    """Puts the saved state back and returns the step it was taken after; 0 where there is no checkpoint.
+    """Puts the saved state back and returns the step it was taken after; 0 if there is no checkpoint.
 
-    Raises ConfigError where the checkpoint belongs to other settings or data.
+    Raises ConfigError if the checkpoint belongs to other settings or data.
     """
     path = Path(folder) / FILENAME
     if not path.is_file():

@@ -244,7 +244,7 @@ def evaluate(
     """Measures what models write, and writes the tables as JSON and Markdown.
 
     rewriter puts models of any architecture side by side: BLEU, ROUGE and chrF of their likeliest rewrites
-    against references, beside the untouched input, as tables and bars. Fields of the file with --set
+    against references, alongside the untouched input, as tables and bars. Fields of the file with --set
     source=NAME and target=NAME, the prompt of a model without an adapter with --set template=PROMPT.
 
     generation compares what a run's adapter writes with what the model wrote before; it leaves its figures

@@ -85,10 +85,10 @@ def targets(
 ) -> None:
     """Says how many targets the guard's checks would refuse, which, and why."""
     from guardrail import Guard
-    from guardrail_training.data import Columns, read_rows
+    from guardrail_training.data import SourceColumns, read_rows
     from guardrail_training.evaluation.targets import check_targets
 
-    rows = read_rows(file, columns=Columns(source=source, target=target))
+    rows = read_rows(file, columns=SourceColumns(source=source, target=target))
     found = check_targets(rows, guard=Guard.from_config(config) if config else None)
     typer.echo(str(found))
     if refused is not None:

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from guardrail.errors import MissingExtraError, UsageError
 from guardrail.integrations.rows.record import RowError
 from guardrail_training.records import (
-    Place,
-    Record,
+    FileRecord,
     RecordFile,
+    RowPosition,
     TrainingRowError,
     data_folder,
     read_records,
@@ -24,12 +24,12 @@ from guardrail_training.records import (
 __all__ = [
     "HUB_PARADETOX",
     "PARADETOX",
-    "Columns",
+    "DrawnPair",
     "FileRows",
-    "Pair",
-    "Row",
     "Rows",
-    "Text",
+    "SourceColumns",
+    "SourceRow",
+    "TextRow",
     "bucketed_batches",
     "draw_reference",
     "drop_copies",
@@ -46,7 +46,7 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class SourceColumns:
     """Which fields of a file's rows hold the source, its references (a text or a list of texts), and an
     instruction that comes before the source; empty if there is none."""
 
@@ -55,11 +55,11 @@ class Columns:
     instruction: str = ""
 
 
-PARADETOX = Columns(source="toxic", target="neutral")
+PARADETOX = SourceColumns(source="toxic", target="neutral")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """One source with its references; ``number`` is its row in the file, from 1."""
 
     number: int
@@ -71,12 +71,12 @@ class Rows(Protocol):
     """Rows by their index from 0, in memory or on disk."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Row: ...
-    def __iter__(self) -> Iterator[Row]: ...
+    def __getitem__(self, index: int, /) -> SourceRow: ...
+    def __iter__(self) -> Iterator[SourceRow]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextRow:
     """One text of a file; ``number`` is its row, from 1."""
 
     number: int
@@ -84,7 +84,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class DrawnPair:
     """One source and the reference that a pass drew for it."""
 
     number: int
@@ -92,7 +92,7 @@ class Pair:
     target: str
 
 
-def load_paradetox(folder: str | Path | None, *, split: str) -> list[Row]:
+def load_paradetox(folder: str | Path | None, *, split: str) -> list[SourceRow]:
     """Rows of one split, from ``folder/paradetox/<split>.jsonl``, else ``GUARDRAIL_DATA``, else the hub.
 
     The hub's copy has only a train split: its last twentieth stands in for ``dev`` there.
@@ -101,7 +101,7 @@ def load_paradetox(folder: str | Path | None, *, split: str) -> list[Row]:
     return read_rows(found / "paradetox" / f"{split}.jsonl") if found else _from_hub(split)
 
 
-def read_rows(path: str | Path, *, columns: Columns = PARADETOX) -> list[Row]:
+def read_rows(path: str | Path, *, columns: SourceColumns = PARADETOX) -> list[SourceRow]:
     """Every row of a file that has these columns: JSON Lines, CSV, TSV, Parquet or Arrow.
 
     Raises TrainingRowError for the first row that cannot be used, and for a file that is missing or empty.
@@ -119,7 +119,7 @@ class FileRows:
     def __init__(
         self,
         file: RecordFile,
-        read: Callable[[Record], Row | None],
+        read: Callable[[FileRecord], SourceRow | None],
         *,
         numbers: array[int],
         offsets: array[int],
@@ -128,10 +128,12 @@ class FileRows:
         self._numbers, self._offsets = numbers, offsets
 
     @classmethod
-    def of(cls, path: str | Path, *, columns: Columns, keep: Callable[[Row], Row | None]) -> FileRows:
+    def of(
+        cls, path: str | Path, *, columns: SourceColumns, keep: Callable[[SourceRow], SourceRow | None]
+    ) -> FileRows:
         """All rows of a file as ``keep`` gives them back, without those that it gives None for."""
 
-        def read(record: Record) -> Row | None:
+        def read(record: FileRecord) -> SourceRow | None:
             return keep(_row(record, str(path), columns))
 
         numbers, offsets, file = array("q"), array("q"), RecordFile(path)
@@ -144,13 +146,13 @@ class FileRows:
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def __getitem__(self, index: int, /) -> Row:
-        return next(self._rows([Place(self._numbers[index], self._offsets[index])]))
+    def __getitem__(self, index: int, /) -> SourceRow:
+        return next(self._rows([RowPosition(self._numbers[index], self._offsets[index])]))
 
-    def __iter__(self) -> Iterator[Row]:
-        return self._rows(map(Place, self._numbers, self._offsets))
+    def __iter__(self) -> Iterator[SourceRow]:
+        return self._rows(map(RowPosition, self._numbers, self._offsets))
 
-    def _rows(self, places: Iterable[Place]) -> Iterator[Row]:
+    def _rows(self, places: Iterable[RowPosition]) -> Iterator[SourceRow]:
         for record in self._file.read(places):
             row = self._read(record)
             if row is None:
@@ -165,17 +167,17 @@ class FileRows:
         return FileRows(self._file, self._read, numbers=numbers, offsets=offsets)
 
 
-def read_texts(path: str | Path, *, field: str) -> list[Text]:
+def read_texts(path: str | Path, *, field: str) -> list[TextRow]:
     """One field of every row of a file; TrainingRowError for a row in which it is not a text."""
     texts = []
     for row in read_records(path, fields={field: str}):
         if not row[field].strip():
             raise TrainingRowError(f"{path} row {row.number}: field {field!r} must be a text, not empty")
-        texts.append(Text(number=row.number, content=row[field].strip()))
+        texts.append(TextRow(number=row.number, content=row[field].strip()))
     return texts
 
 
-def _row(record: Record, path: str, columns: Columns) -> Row:
+def _row(record: FileRecord, path: str, columns: SourceColumns) -> SourceRow:
     where = f"{path} row {record.number}"
     values = {
         name: _value(record, name) for name in {columns.source, columns.target, columns.instruction} - {""}
@@ -194,10 +196,10 @@ def _row(record: Record, path: str, columns: Columns) -> Row:
     for position, reference in enumerate(references, 1):
         if not isinstance(reference, str) or not reference.strip():
             raise TrainingRowError(f"{where}: reference {position} of field {columns.target} is empty")
-    return Row(record.number, source, tuple(reference.strip() for reference in references))
+    return SourceRow(record.number, source, tuple(reference.strip() for reference in references))
 
 
-def _value(record: Record, name: str) -> Any:
+def _value(record: FileRecord, name: str) -> Any:
     try:
         return record[name]
     except RowError:
@@ -211,7 +213,7 @@ def _filled(values: Mapping[str, Any], field: str, where: str) -> str:
     return value.strip()
 
 
-def _from_hub(split: str) -> list[Row]:
+def _from_hub(split: str) -> list[SourceRow]:
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -220,7 +222,7 @@ def _from_hub(split: str) -> list[Row]:
     for record in load_dataset(HUB_PARADETOX, split="train"):
         references.setdefault(record["en_toxic_comment"], []).append(record["en_neutral_comment"])
     rows = [
-        _row(Record(number, {"toxic": toxic, "neutral": neutral}), HUB_PARADETOX, PARADETOX)
+        _row(FileRecord(number, {"toxic": toxic, "neutral": neutral}), HUB_PARADETOX, PARADETOX)
         for number, (toxic, neutral) in enumerate(references.items(), 1)
     ]
     held_out = len(rows) // 20
@@ -232,7 +234,7 @@ def normalised(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
 
 
-def drop_copies(rows: Iterable[Row]) -> list[Row]:
+def drop_copies(rows: Iterable[SourceRow]) -> list[SourceRow]:
     """The rows without references that only copy their source; a row with no other reference is left out.
 
     A copied reference teaches the model that copying a toxic sentence is an answer.
@@ -240,11 +242,11 @@ def drop_copies(rows: Iterable[Row]) -> list[Row]:
     return [kept for row in rows if (kept := without_copies(row)) is not None]
 
 
-def without_copies(row: Row) -> Row | None:
-    """The row without references that only copy its source; None where no other is left."""
+def without_copies(row: SourceRow) -> SourceRow | None:
+    """The row without references that only copy its source; None if no other is left."""
     copied = normalised(row.source)
     kept = tuple(reference for reference in row.references if normalised(reference) != copied)
-    return Row(row.number, row.source, kept) if kept else None
+    return SourceRow(row.number, row.source, kept) if kept else None
 
 
 def share_indices(count: int, share: float, *, seed: int) -> Sequence[int]:
@@ -256,14 +258,14 @@ def share_indices(count: int, share: float, *, seed: int) -> Sequence[int]:
     return sorted(random.Random(f"share-{seed}").sample(range(count), max(1, round(count * share))))
 
 
-def draw_reference(row: Row, *, seed: int, pass_index: int) -> Pair:
+def draw_reference(row: SourceRow, *, seed: int, pass_index: int) -> DrawnPair:
     """The row's source with one reference, drawn by seed, row and pass alone.
 
     References are drawn without replacement from pass to pass and start over when they are used up.
     """
     order = list(range(len(row.references)))
     random.Random(f"reference-{seed}-{row.number}").shuffle(order)
-    return Pair(row.number, row.source, row.references[order[pass_index % len(order)]])
+    return DrawnPair(row.number, row.source, row.references[order[pass_index % len(order)]])
 
 
 def bucketed_batches(

@@ -80,7 +80,7 @@ def import_adapter(
 
 
 def _require_fit(adapter: Adapter, base: Path) -> None:
-    """ModelFileError where a layer is not in the base in that shape; no weights of the base are read."""
+    """ModelFileError if a layer is not in the base in that shape; no weights of the base are read."""
     import torch
 
     from guardrail_training.modeling.bases import empty_base

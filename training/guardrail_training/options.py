@@ -13,7 +13,7 @@ import typer
 from guardrail.config.settings import hints_of
 from guardrail_training.outputs import require_writable
 from guardrail_training.recipe import parse_changes, read_recipe
-from guardrail_training.settings import Setting
+from guardrail_training.settings import Setting, former_names
 
 if TYPE_CHECKING:
     from guardrail_training.run import Report
@@ -51,7 +51,7 @@ def _writable(settings: Kind) -> Kind:
 
 
 def end(report: Report) -> None:
-    """Prints how a run ended; status 130 where a signal stopped it."""
+    """Prints how a run ended; status 130 if a signal stopped it."""
     typer.echo(str(report), err=True)
     if not report.finished:
         typer.echo(f"stopped by {report.stopped_by}; the same command continues", err=True)
@@ -69,11 +69,13 @@ def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[.
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         hints = hints_of(kind)
         options = [_option(one, hints[one.name]) for one in fields(kind)]
-        names = [one.name for one in fields(kind)]
+        present = former_names(kind)
+        options += [_former(name, hints[present[name]]) for name in present]
+        names = [*hints, *present]
 
         def run(**given: Any) -> None:
-            chosen = {name: given.pop(name) for name in names}
-            overrides = {name: value for name, value in chosen.items() if value not in (None, [])}
+            values = {name: given.pop(name) for name in names}
+            overrides = {name: value for name, value in values.items() if value not in (None, [])}
             overrides = parse_changes(given.pop("changes") or []) | overrides
             settings = read_recipe(given.pop("recipe"), settings=kind, overrides=overrides)
             command(_writable(settings), **given)
@@ -89,7 +91,7 @@ def with_settings(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _option(one: Field[Any], hint: Any) -> inspect.Parameter:
-    """The option of a setting; None where it is not given, so that the recipe's value holds."""
+    """The option of a setting; None if it is not given, so that the recipe's value holds."""
     known: Setting | None = one.metadata.get("setting")
     bounds = f" Range: {known.bounds}." if known is not None and known.bounds else ""
     kind = _plain(hint)
@@ -104,6 +106,12 @@ def _option(one: Field[Any], hint: Any) -> inspect.Parameter:
     return _parameter(
         one.name, Annotated[(list[str] if get_origin(kind) is tuple else kind) | None, described]
     )
+
+
+def _former(name: str, hint: Any) -> inspect.Parameter:
+    """The option by a setting's former name: it is understood, and not shown."""
+    hidden = typer.Option(f"--{name.replace('_', '-')}", hidden=True)
+    return _parameter(name, Annotated[_plain(hint) | None, hidden])
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:

@@ -29,7 +29,7 @@ class Processes:
     def __init__(self, *, device: torch.device = CPU, can_shard: bool = False) -> None:
         """``device`` is where this process computes; ``can_shard``, whether its trainer shards a base.
 
-        Raises ConfigError where accelerate's configuration asks for what the trainer does not do.
+        Raises ConfigError if accelerate's configuration asks for what the trainer does not do.
         """
         self.index, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
         asked = is_sharding_asked_for()

@@ -83,7 +83,7 @@ def provenance(settings: Described) -> dict[str, Any]:
 
 
 def _models(settings: Described) -> dict[str, dict[str, str]]:
-    """Per model the sha256 of its files; empty where it is not on this machine."""
+    """Per model the sha256 of its files; empty if it is not on this machine."""
     known = {Path(name).name: _pinned(name) for name in (settings.base, settings.encoder, settings.original)}
     return known | {
         "detector": model_hashes(Path(settings.detector) if settings.detector else SHIPPED / "detector"),
@@ -120,7 +120,7 @@ def model_hashes(folder: Path) -> dict[str, str]:
 
 
 def _pinned(name: str) -> dict[str, str]:
-    """The hashes in the manifest of a known model or a folder; empty where it is not on this machine."""
+    """The hashes in the manifest of a known model or a folder; empty if it is not on this machine."""
     folder = Path(name) if Path(name).is_dir() else models.locate(name)
     if folder is None or not (folder / FILENAME).is_file():
         return {}

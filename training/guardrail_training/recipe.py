@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from guardrail.config.settings import key_error, toml_or_text, typed
 from guardrail.errors import ConfigError, UsageError
 from guardrail.models.files import read_toml
 from guardrail_training.outputs import require_writable
+from guardrail_training.settings import former_names
 
 __all__ = [
     "SHIPPED",
@@ -82,18 +84,33 @@ def read_recipe(
 ) -> Settings:
     """Settings from a recipe (a name or a file) under the overrides that are not None; or from these alone.
 
-    Raises ConfigError for an unreadable file, and for an unknown, missing or wrongly typed key.
+    A key's former name is read too, with a FutureWarning that gives the present one. Raises ConfigError for
+    an unreadable file, and for an unknown, missing or wrongly typed key.
     """
     where = str(path) if path else "command line"
-    where = str(path) if path else "command line"
-    values = read_toml(recipe_file(path)) if path else {}
-    values |= {key: value for key, value in overrides.items() if value is not None}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    values = _renamed(read_toml(recipe_file(path)), settings, where=where) if path else {}
+    values |= _renamed(given, settings, where="command line")
     fitted = typed(settings, values, where=where, folder=Path())
     known = fields(settings)  # type: ignore[arg-type]  # a TypeVar cannot say that it is a dataclass
     required = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(required - set(values)):
         raise ConfigError(f"{where}: missing key {', '.join(missing)}")
     return settings(**fitted)
+
+
+def _renamed(values: Mapping[str, Any], settings: type[Any], *, where: str) -> dict[str, Any]:
+    """The values by the present names of the settings; ConfigError if one is given under both names."""
+    present = former_names(settings)
+    for key in values.keys() & present.keys():
+        if present[key] in values:
+            raise ConfigError(f"{where}: {key} is the former name of {present[key]}; keep one of the two")
+        warnings.warn(
+            f"{where}: {key} is now called {present[key]}; the next release no longer reads the former name",
+            FutureWarning,
+            stacklevel=3,
+        )
+    return {present.get(key, key): value for key, value in values.items()}
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:

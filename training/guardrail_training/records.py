@@ -18,12 +18,12 @@ from guardrail.integrations.rows.compression import compression_of, decompressed
 from guardrail.integrations.rows.csv_rows import CsvRows
 from guardrail.integrations.rows.formats import TableKind, kind_of, require_pyarrow
 from guardrail.integrations.rows.json_lines import JsonLines
-from guardrail.integrations.rows.record import Position, Row, RowError, value_of
+from guardrail.integrations.rows.record import FileRow, Position, RowError, value_of
 
 __all__ = [
-    "Place",
-    "Record",
+    "FileRecord",
     "RecordFile",
+    "RowPosition",
     "TrainingRowError",
     "data_folder",
     "read_records",
@@ -38,7 +38,7 @@ class TrainingRowError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FileRecord:
     """One row of a file; ``number`` counts from 1: lines of JSON Lines, rows of CSV with its header.
 
     It is asked for a field by its name, or by a path such as ``comments.0.body``.
@@ -52,7 +52,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPosition:
     """Where a row stands: its number, and the byte that it begins at."""
 
     number: int
@@ -75,7 +75,7 @@ def required_folder(folder: str | Path | None) -> Path:
     return chosen
 
 
-def read_records(path: str | Path, *, fields: Kinds | None = None) -> list[Record]:
+def read_records(path: str | Path, *, fields: Kinds | None = None) -> list[FileRecord]:
     """Every row of a file, each with the named fields of the named types; blank lines are skipped.
 
     Raises TrainingRowError for a missing or empty file and for the first bad row: file, row number, field;
@@ -104,7 +104,7 @@ class RecordFile:
         elif compression_of(self.path) is not None:
             self._unpack(lambda file, out: shutil.copyfileobj(decompressed(file, self.path), out))
 
-    def scan(self) -> Iterator[tuple[Place, Record]]:
+    def scan(self) -> Iterator[tuple[RowPosition, FileRecord]]:
         """Every row with its place, in order; none at all is an error."""
         place = None
         with self._opened() as (file, rows):
@@ -114,18 +114,18 @@ class RecordFile:
                 number = row.number
                 if self._is_csv:
                     number = place.number + 1 if place else 2  # as spreadsheets count: the header is row 1
-                place = Place(number, row.end.offset - len(row.raw))
+                place = RowPosition(number, row.end.offset - len(row.raw))
                 yield place, self._record(row, number)
         if place is None:
             raise TrainingRowError(f"{self.path} holds no rows")
 
-    def read(self, places: Iterable[Place]) -> Iterator[Record]:
+    def read(self, places: Iterable[RowPosition]) -> Iterator[FileRecord]:
         """The rows at places that ``scan`` gave; TrainingRowError if the file has become shorter."""
         with self._opened() as (file, rows):
             for place in places:
                 file.seek(place.offset)
                 start = Position(place.offset, place.number - 1)
-                row = next(rows.rows(file, start), Row(place.number, b"", start))
+                row = next(rows.rows(file, start), FileRow(place.number, b"", start))
                 yield self._record(row, place.number)
 
     def _unpack(self, write: Callable[[BinaryIO, BinaryIO], object]) -> None:
@@ -159,14 +159,14 @@ class RecordFile:
         except UsageError as error:
             raise TrainingRowError(f"{self.path}: {error}") from None
 
-    def _record(self, row: Row, number: int) -> Record:
+    def _record(self, row: FileRow, number: int) -> FileRecord:
         """The row with its fields checked."""
         if row.content is None:
             problem = row.error or "no row is there any more: the file has changed"
             raise TrainingRowError(f"{self.path} row {number}: {problem}") from None
         if self._is_csv:
             self._require_utf8(row.raw, number)
-        record = Record(number, row.content)
+        record = FileRecord(number, row.content)
         for name, kind in self._fields.items():
             try:
                 value = record[name]

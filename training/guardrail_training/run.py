@@ -78,19 +78,19 @@ UNSTATED = "NOASSERTION"
 
 
 class DivergedError(FailureError):
-    """A run cannot go on: its loss is no number any more, or the policy has left its reference behind."""
+    """A run cannot continue: its loss is not finite any more, or the policy is too far from its reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How a run ended: steps taken of all, its last figures by name, and what ended it before its last step.
+    """How a run ended: steps taken of all, its last metrics by name, and what ended it before its last step.
 
     ``stopped_by`` is a signal's name; ``ended_early`` says that no evaluation was better for ``patience``.
     """
 
     step: int
     steps: int
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     stopped_by: str | None = None
     ended_early: bool = False
 
@@ -100,11 +100,11 @@ class Report:
         return self.steps > 0 and (self.step == self.steps or self.ended_early)
 
     def __str__(self) -> str:
-        figures = "".join(
-            f", {name} {f'{value:.4f}'.removesuffix('.0000')}" for name, value in self.figures.items()
+        metrics = "".join(
+            f", {name} {f'{value:.4f}'.removesuffix('.0000')}" for name, value in self.metrics.items()
         )
         early = "; no evaluation was better for long enough" if self.ended_early else ""
-        return f"step {self.step} of {self.steps}{figures}{early}"
+        return f"step {self.step} of {self.steps}{metrics}{early}"
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class Kept:
 class Run:
     """One run of a trainer in its folder ``settings.out``.
 
-    ``best`` names the figure by which a model is the best one; with None it is the last. ``figure`` is what
+    ``best`` names the metric by which a model is the best one; with None it is the last. ``metric`` is what
     the progress bar shows.
     """
 
@@ -146,16 +146,16 @@ class Run:
         manifest: Manifest,
         fingerprint: str,
         processes: Processes,
-        figure: str = "loss",
+        metric: str = "loss",
         best: str | None = None,
         lower_is_better: bool = True,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.settings, self.out, self.writes = settings, Path(settings.out), processes.is_first
         self.step, self.total = 0, 0
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._manifest, self._fingerprint, self._processes = manifest, fingerprint, processes
-        self._figure, self._best, self._kept = figure, best, Kept(lower_is_better)
+        self._metric, self._best, self._kept = metric, best, Kept(lower_is_better)
         self._callbacks: tuple[Callback, ...] = tuple(callbacks)
         self._log: MetricLog | None = None
         self._signal, self._ended_early = StopRequest(), False
@@ -194,7 +194,7 @@ class Run:
             self.out.mkdir(parents=True, exist_ok=True)
             # Step 0 is that of what comes before the first one, which a run without a state does again.
             self._log = MetricLog(self.out, resumed_from=self.step * steps_logged or -1)
-            self.figures = self._log.last()
+            self.metrics = self._log.last()
             self._seconds_before = noted_seconds(self.out) if self.step else 0.0
             count = count_parameters(model)
             known = {
@@ -209,14 +209,14 @@ class Run:
             }
             write_run(self.out, settings=self.settings, facts={**known, **facts})
             if self.settings.track:
-                chosen = Trackers(self.settings.track, folder=self.out, settings=self.settings.described())
-                self._callbacks = (*self._callbacks, chosen)
+                trackers = Trackers(self.settings.track, folder=self.out, settings=self.settings.described())
+                self._callbacks = (*self._callbacks, trackers)
         return self.step
 
     def __enter__(self) -> Run:
         self._started = time.perf_counter()
         self._signal = self._stack.enter_context(stop_on_signals())
-        self._bar = self._stack.enter_context(progress_bar(self._figure, shown=self.writes))
+        self._bar = self._stack.enter_context(progress_bar(self._metric, shown=self.writes))
         if self.writes:
             self._bar.console.print(str(count_parameters(self._model)), highlight=False)
         return self
@@ -239,7 +239,7 @@ class Run:
         """The steps still to be taken, from 1 on. After each of them the state is written if it is due, and
         the run ends if it was asked to or is no better for ``patience`` evaluations."""
         self.total = total
-        fields: dict[str, Any] = {self._figure: float("nan")}
+        fields: dict[str, Any] = {self._metric: float("nan")}
         self._task = self._bar.add_task(
             self.settings.trainer,
             total=shown or total,
@@ -257,26 +257,26 @@ class Run:
             if is_over:
                 break
 
-    def log(self, figures: Mapping[str, float], *, step: int) -> None:
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Notes what a step came to."""
-        self.figures |= figures
+        self.metrics |= metrics
         if self._log is not None:
-            self._log.add(figures, step=step)
-        self.show(step, figures.get(self._figure))
-        self._tell(lambda callback: callback.on_step(step, figures))
+            self._log.add(metrics, step=step)
+        self.show(step, metrics.get(self._metric))
+        self._tell(lambda callback: callback.on_step(step, metrics))
 
     def show(self, step: int, value: float | None) -> None:
         """Moves the progress bar."""
         if self._task is not None:
-            shown: dict[str, Any] = {} if value is None else {self._figure: value}
+            shown: dict[str, Any] = {} if value is None else {self._metric: value}
             self._bar.update(self._task, completed=step, **shown)
 
-    def evaluated(self, figures: Mapping[str, float], *, step: int) -> None:
-        """Notes what the model was measured at; by the figure ``best`` it is the best so far or not."""
-        self.figures |= figures
+    def evaluated(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Notes what the model was measured at; by the metric ``best`` it is the best so far or not."""
+        self.metrics |= metrics
         if self._log is not None:
-            self._log.add(figures, step=step)
-        self._tell(lambda callback: callback.on_evaluate(step, figures))
+            self._log.add(metrics, step=step)
+        self._tell(lambda callback: callback.on_evaluate(step, metrics))
 
     def keep(
         self,
@@ -313,11 +313,11 @@ class Run:
         return folder
 
     def report(self, *names: str) -> Report:
-        """How the run ended, with the last of the figures named."""
+        """How the run ended, with the last values of the metrics named."""
         return Report(
             step=self.step,
             steps=self.total,
-            figures={name: self.figures[name] for name in names if name in self.figures},
+            metrics={name: self.metrics[name] for name in names if name in self.metrics},
             stopped_by=self.stopped_by,
             ended_early=self._ended_early,
         )
@@ -375,7 +375,7 @@ def clip_gradients(
 
 
 def starting_adapter(place: str | Path | None, *, base: Path) -> Adapter | None:
-    """The adapter that a run goes on from, None for none; ManifestError if it is for another base."""
+    """The adapter that a run continues from, None for none; ManifestError if it is for another base."""
     if place is None:
         return None
     start = read_adapter(place)
@@ -429,8 +429,8 @@ def manifest_of(
     """
     origin: dict[str, Any] = {}
     if start is not None:
-        kept = ("name", "version", "licence", "files")
-        origin["started_from"] = {name: getattr(start.manifest, name) for name in kept}
+        identity = ("name", "version", "licence", "files")
+        origin["started_from"] = {name: getattr(start.manifest, name) for name in identity}
     known = [dict(each) for each in (start.manifest.data if start is not None else ())]
     own = [{**each, "licence": settings.licence or UNSTATED} for each in data]
     of_base = Manifest.load(base, verify=False).licence if (base / FILENAME).is_file() else UNSTATED

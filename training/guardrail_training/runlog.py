@@ -40,16 +40,16 @@ CPUINFO, CPU_NAME = Path("/proc/cpuinfo"), re.compile(r"^model name\s*: (.+)$", 
 
 
 class MetricLog:
-    """Appends metrics to ``metrics.jsonl`` and, where it is installed, to TensorBoard.
+    """Appends metrics to ``metrics.jsonl`` and, if it is installed, to TensorBoard.
 
     A resumed run passes the step it continues from: later rows of the interrupted run are dropped first.
     """
 
     def __init__(self, folder: str | Path, *, resumed_from: int = 0) -> None:
         self.path = Path(folder) / "metrics.jsonl"
-        kept = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= resumed_from]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        lines = [line for line in lines if json.loads(line)["step"] <= resumed_from]
+        self.path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         self._writer = _tensorboard(folder, purge_step=resumed_from + 1)
 
     def add(self, values: Mapping[str, float], *, step: int) -> None:
@@ -62,11 +62,11 @@ class MetricLog:
 
     def last(self) -> dict[str, float]:
         """The last value of each metric."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines():
-            found |= json.loads(line)
-        found.pop("step", None)
-        return found
+            values |= json.loads(line)
+        values.pop("step", None)
+        return values
 
     def close(self) -> None:
         """Flushes the TensorBoard events."""
@@ -123,17 +123,17 @@ def processor() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that decide a run's numbers."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_commit() -> str | None:
-    """The commit of the sources, with ``-dirty`` where tracked files differ; None outside a repository."""
+    """The commit of the sources, with ``-dirty`` if tracked files differ; None outside a repository."""
     here = Path(__file__).parent
     try:
         commit = _git("rev-parse", "HEAD", folder=here)
@@ -148,13 +148,13 @@ def _git(*arguments: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
-def progress_bar(figure: str = "loss", *, shown: bool = True) -> Progress:
+def progress_bar(metric: str = "loss", *, shown: bool = True) -> Progress:
     """A bar on standard error with steps, elapsed and remaining time; its tasks carry the field named."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{figure} {{task.fields[{figure}]:.3f}}"),
+        TextColumn(f"{metric} {{task.fields[{metric}]:.3f}}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),

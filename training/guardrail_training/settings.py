@@ -21,6 +21,7 @@ __all__ = [
     "STEPS",
     "Setting",
     "TrainingSettings",
+    "former_names",
     "setting",
     "setting_of",
 ]
@@ -32,10 +33,10 @@ MODEL, DATA, STEPS, OUTPUT = "Model", "Data", "Optimizer steps", "Machine and fo
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known of a setting beside its type and default.
+    """What is known of a setting apart from its type and default.
 
-    ``is_place`` marks a path of this machine, ``is_free`` what changes no number of a run: neither belongs to
-    the run's fingerprint, and a place to no manifest.
+    ``formerly`` is a name that recipes may still use. ``is_place`` marks a path of this machine, ``is_free``
+    what changes no number of a run: neither belongs to the run's fingerprint, and a place to no manifest.
     """
 
     help: str
@@ -47,10 +48,11 @@ class Setting:
     choices: tuple[str, ...] = ()
     is_free: bool = False
     is_place: bool = False
+    formerly: str = ""
 
     @property
     def bounds(self) -> str:
-        """The range in words, empty where any value will do."""
+        """The range in words, empty if any value will do."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.min is not None and self.max is not None:
@@ -95,6 +97,12 @@ def setting_of(kind: type, name: str) -> Setting:
     """What is known of a setting by its name."""
     known: Setting = next(one for one in fields(kind) if one.name == name).metadata["setting"]
     return known
+
+
+def former_names(kind: type) -> dict[str, str]:
+    """The present name of each setting by the one that it had before."""
+    known = {one.name: one.metadata.get("setting") for one in fields(kind)}
+    return {each.formerly: name for name, each in known.items() if each is not None and each.formerly}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +156,7 @@ class TrainingSettings:
 
     track: tuple[str, ...] = setting(
         (),
-        "accelerate's trackers that get the figures too, such as wandb or mlflow.",
+        "accelerate's trackers that get the metrics too, such as wandb or mlflow.",
         group=OUTPUT,
         is_free=True,
     )
@@ -176,11 +184,15 @@ class TrainingSettings:
         """Raises ConfigError for settings that exclude each other."""
 
     def decisive(self) -> dict[str, Any]:
-        """The settings that decide a run's numbers."""
+        """The settings that decide a run's numbers, under the names by which a checkpoint knows them.
+
+        A former name stays in the fingerprint while recipes may use it, so that earlier runs can continue.
+        """
+        known = {name: setting_of(type(self), name) for name in self.described()}
         return {
-            name: value
+            known[name].formerly or name: value
             for name, value in self.described().items()
-            if not setting_of(type(self), name).is_free
+            if not known[name].is_free
         }
 
     def described(self) -> dict[str, Any]:

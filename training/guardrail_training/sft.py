@@ -40,7 +40,7 @@ from guardrail_training.run import (
 )
 from guardrail_training.supervised.corpus import load_corpus, sources_sha256
 from guardrail_training.supervised.network import TargetLoss, target_tokens
-from guardrail_training.supervised.plan import Encoding, plan_passes
+from guardrail_training.supervised.plan import ExampleEncoder, plan_passes
 from guardrail_training.supervised.settings import SftSettings
 
 __all__ = ["SftSettings", "learning_rate", "run"]
@@ -61,21 +61,21 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
     """Trains, or continues, the run in ``settings.out`` and returns how it ended.
 
     Bad rows, settings and missing files are errors before the first step. SIGINT and SIGTERM finish the step,
-    write a checkpoint and return. A gradient that is no finite number raises FailureError; the last
+    write a checkpoint and return. A gradient that is not a finite number raises FailureError; the last
     checkpoint stays.
     """
     # 1. Everything that can be wrong, before anything is expensive. The plan holds every batch of every pass:
-    #    what a step sees is a function of rows and seed, so that a run can go on at any step.
+    #    what a step sees is a function of rows and seed, so that a run can continue at any step.
     base, device = model_folder(settings.base), modeling.resolve_device(settings.device)
     processes = Processes(device=device, can_shard=True)
     _check_shardable(settings, processes)
     dtype = modeling.resolve_dtype(settings.dtype, device)
     start = starting_adapter(settings.adapter, base=base)
     if start is not None and start.template != Template(settings.template):
-        raise ConfigError("template differs from the adapter's: go on with the prompt it was trained on")
+        raise ConfigError("template differs from the adapter's: continue with the prompt it was trained on")
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=pad_token_of(settings, start))
     corpus = load_corpus(settings)
-    encoding = Encoding(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
+    encoding = ExampleEncoder(tokenizer, Template(settings.template), settings.max_tokens, seed=settings.seed)
     plan = plan_passes(
         corpus.train,
         encoding=encoding,
@@ -136,8 +136,9 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
 
     with course:
         for step in course.steps(plan.steps):
-            # 4. A step: the rate of its place in the schedule, the gradient of the mean loss per target token
-            #    over the whole batch, clipped to a norm, and AdamW's update.
+            # 4. A step: the learning rate of its place in the schedule; the gradient of the mean -log p of
+            #    the target tokens given prompt and earlier target, over the batch; that gradient clipped
+            #    to a norm, so that one odd batch cannot throw the weights far; AdamW's update.
             started = time.perf_counter()
             rate = learning_rate(
                 step - 1, steps=plan.steps, warmup=settings.warmup, peak=settings.learning_rate
@@ -157,8 +158,8 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
             optimizer.zero_grad(set_to_none=True)
             seconds = round(time.perf_counter() - started, 3)
             read = sum(map(len, batch))
-            figures = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": read, "seconds": seconds}
-            course.log(figures, step=step)
+            metrics = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": read, "seconds": seconds}
+            course.log(metrics, step=step)
 
             # 5. Several times in a pass: the loss on rows that are not trained on, and a model to keep.
             if step in plan.evaluate_after:
@@ -176,7 +177,7 @@ def run(settings: SftSettings, *, callbacks: Sequence[Callback] = ()) -> Report:
 
 def accumulate(
     network: TargetLoss,
-    examples: Sequence[modeling.Example],
+    examples: Sequence[modeling.EncodedExample],
     *,
     microbatch_size: int | None,
     processes: Processes,
@@ -206,7 +207,9 @@ class MeanLoss:
     error: float
 
 
-def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, processes: Processes) -> MeanLoss:
+def mean_loss(
+    network: TargetLoss, examples: Sequence[modeling.EncodedExample], *, processes: Processes
+) -> MeanLoss:
     """Mean negative log-likelihood over all target tokens of the examples, without dropout.
 
     The interval is that of a ratio of sums, by linearisation: examples are drawn, and
@@ -231,7 +234,7 @@ def mean_loss(network: TargetLoss, examples: Sequence[modeling.Example], *, proc
 
 
 def _error(measured: MeanLoss) -> dict[str, float]:
-    """The interval as a logged figure; a single example has none."""
+    """The interval as a logged metric; a single example has none."""
     return {} if math.isnan(measured.error) else {"dev_loss_error": measured.error}
 
 

@@ -60,7 +60,7 @@ def shard_blocks(model: Any, *, processes: int, device: torch.device) -> None:
 
     Every process must call it, and afterwards make the same passes: a block is fetched from all of them when
     it is entered, in the backward pass too. Blocks go to the device one by one, so a model on the CPU may be
-    larger than the device. Raises ConfigError where the model does not say what its blocks are.
+    larger than the device. Raises ConfigError if the model does not say what its blocks are.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -1,4 +1,4 @@
-"""Weights & Biases, MLflow and the other trackers of accelerate, told of a run's figures."""
+"""Weights & Biases, MLflow and the other trackers of accelerate, which receive a run's metrics."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Trackers(Callback):
             tracker.store_init_configuration(plain)
             self._trackers.append(tracker)
 
-    def on_step(self, step: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         for tracker in self._trackers:
-            tracker.log(dict(figures), step=step)
+            tracker.log(dict(metrics), step=step)
 
-    def on_evaluate(self, step: int, figures: Mapping[str, float]) -> None:
-        self.on_step(step, figures)
+    def on_evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.on_step(step, metrics)
 
     def on_end(self) -> None:
         for tracker in self._trackers:

@@ -25,7 +25,7 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.edits.substitutions import DELETED, FILENAME, context_of
 from guardrail.text.wordlists import word_set
 
-__all__ = ["Pair", "Substitution", "build", "read_pairs", "write"]
+__all__ = ["RewritePair", "Substitution", "build", "read_pairs", "write"]
 
 _TOKEN = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*|[^\w\s]")
 _WORD = re.compile(r"[^\W_]")
@@ -64,7 +64,7 @@ _IRREGULAR = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RewritePair:
     """A sentence and one rewrite of it."""
 
     toxic: str
@@ -81,7 +81,7 @@ class Substitution:
     count: int
 
 
-def read_pairs(path: str | Path) -> Iterator[Pair]:
+def read_pairs(path: str | Path) -> Iterator[RewritePair]:
     """The pairs of a file that can teach a substitution."""
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)
@@ -89,10 +89,10 @@ def read_pairs(path: str | Path) -> Iterator[Pair]:
             continue
         for neutral in row["neutral"]:
             if neutral != row["toxic"]:
-                yield Pair(row["toxic"], neutral)
+                yield RewritePair(row["toxic"], neutral)
 
 
-def build(pairs: Sequence[Pair], *, lexicon: Lexicon) -> list[Substitution]:
+def build(pairs: Sequence[RewritePair], *, lexicon: Lexicon) -> list[Substitution]:
     """The table in order: the most frequent phrases, each with the most frequent things written instead."""
     toxic = _toxic_words(pairs, lexicon)
     counts: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
@@ -122,7 +122,7 @@ def _likeliest(counter: Counter[tuple[str, str]]) -> Iterable[tuple[tuple[str, s
     return ((key, count) for key, count in counter.items() if key[1] in best)
 
 
-def _toxic_words(pairs: Sequence[Pair], lexicon: Lexicon) -> set[str]:
+def _toxic_words(pairs: Sequence[RewritePair], lexicon: Lexicon) -> set[str]:
     taken_out: Counter[str] = Counter()
     present: Counter[str] = Counter()
     for pair in pairs:
@@ -150,7 +150,7 @@ _GRAMMAR = word_set(
 )
 
 
-def _blocks(pair: Pair) -> Iterator[tuple[str, str, str]]:
+def _blocks(pair: RewritePair) -> Iterator[tuple[str, str, str]]:
     source, rewrite = _tokens(pair.toxic), _tokens(pair.neutral)
     codes = difflib.SequenceMatcher(None, source, rewrite, autojunk=False).get_opcodes()
     changed = [code for code in codes if code[0] != "equal"]
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="+", metavar="NAME=LICENCE=FILE")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    pairs: list[Pair] = []
+    pairs: list[RewritePair] = []
     described = []
     for one in given.sets:
         if one.count("=") < 2:

@@ -12,11 +12,11 @@ from guardrail.integrations.completions.surroundings import Surroundings
 from guardrail.integrations.completions.voice import Voice
 from guardrail.integrations.strict_json import JsonObject
 
-__all__ = ["Asked", "ModeratedAnswer"]
+__all__ = ["CompletionContext", "ModeratedAnswer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CompletionContext:
     """What the client asked for, as far as it matters: the request itself, and whether the text is JSON."""
 
     content: JsonObject = field(default_factory=dict, repr=False)
@@ -31,7 +31,7 @@ class ModeratedAnswer:
 
     document_kind: ClassVar[str]
 
-    def __init__(self, moderator: Moderator, asked: Asked) -> None:
+    def __init__(self, moderator: Moderator, asked: CompletionContext) -> None:
         self.blocked = False
         self.surroundings = Surroundings(moderator, asked=asked.content)
         self._moderator = moderator

@@ -21,7 +21,7 @@ from guardrail.outcome.explanation import Explanation, Sentence
 from guardrail.policy import Policy
 from guardrail.structured.identifiers import is_identifier, texts_of
 
-__all__ = ["Moderator", "PlainModerator", "PushedText"]
+__all__ = ["CompletionText", "Moderator", "PlainModerator"]
 
 _MEDIA = re.compile(r"data:(?:audio|image|video)/[\w.+-]+;base64,[A-Za-z0-9+/=_-]*", re.ASCII)
 """Pictures and sounds: what they show is not a text that could be read here."""
@@ -35,7 +35,7 @@ class Passages:
     blocked_at: int | None = None
 
 
-class PushedText(Protocol):
+class CompletionText(Protocol):
     """A text on its way through the guard; ``outcome`` is None until it is over."""
 
     @property
@@ -117,9 +117,9 @@ class Moderator:
             return Passages([self.refusal] + [""] * (len(texts) - 1), 0)
         return Passages(released, here)
 
-    def pushed(self) -> PushedText:
+    def pushed(self) -> CompletionText:
         """A text that is handed in piece by piece; ``settled`` wants its outcome."""
-        return cast("PushedText", AsyncGuardAdapter(self._segmentwise).push_stream())
+        return cast("CompletionText", AsyncGuardAdapter(self._segmentwise).push_stream())
 
     def stream(self, chunks: AsyncIterable[str | Pause]) -> AsyncStream:
         """The text as it is released; ``settled`` wants its outcome."""
@@ -186,8 +186,8 @@ class PlainModerator(Moderator):
         super().__init__(guard, on_outcome=on_outcome)
         self._adapter = SyncGuardAdapter(self.guard)
 
-    def pushed(self) -> PushedText:
-        return cast("PushedText", SyncGuardAdapter(self._segmentwise).push_stream())
+    def pushed(self) -> CompletionText:
+        return cast("CompletionText", SyncGuardAdapter(self._segmentwise).push_stream())
 
     async def _judged(self, text: str) -> Outcome:
         return self._strict.check(text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from guardrail.engine.steps import PAUSE, Pause
 from guardrail.guard import Guard
-from guardrail.integrations.completions.answer import Asked, ModeratedAnswer
+from guardrail.integrations.completions.answer import CompletionContext, ModeratedAnswer
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.turn import Blocking
 
@@ -33,7 +33,7 @@ class Speech(ModeratedAnswer):
 
     def __init__(self, guard: Guard, *, document: bool = False, kind: type[Moderator] = Moderator) -> None:
         self._blocking = Blocking(guard, kind=kind)
-        super().__init__(self._blocking.moderator, Asked(document=document))
+        super().__init__(self._blocking.moderator, CompletionContext(document=document))
         self._refused: set[str] = set()
         self._keys: dict[str, Hashable] = {}  # the text of each kind that is not all judged
 

@@ -26,7 +26,11 @@ class AnswerApi(Protocol):
         ...
 
     async def whole(
-        self, answer: JsonObject, asked: JsonObject, moderator: Moderator, on_blocked: Callable[[], object]
+        self,
+        answer: JsonObject,
+        asked: JsonObject,
+        moderator: Moderator,
+        on_blocked: Callable[[], object],
     ) -> JsonObject:
         """A whole answer, moderated."""
         ...
@@ -65,7 +69,12 @@ class Turn(Blocking):
     """One answer of an API. ``asked`` is the request, as JSON."""
 
     def __init__(
-        self, guard: Guard, api: AnswerApi, asked: JsonObject, *, kind: type[Moderator] = Moderator
+        self,
+        guard: Guard,
+        api: AnswerApi,
+        asked: JsonObject,
+        *,
+        kind: type[Moderator] = Moderator,
     ) -> None:
         super().__init__(guard, kind=kind)
         self._guard = guard

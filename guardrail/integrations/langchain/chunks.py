@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessageChunk
 from guardrail.structured.nodes import Kind
 from guardrail.structured.shapes import prose_field
 
-__all__ = ["METADATA", "Held", "Metadata", "Piece", "Words", "blank", "filled", "pieces_of"]
+__all__ = ["METADATA", "Held", "Metadata", "Piece", "StreamedProse", "blank", "filled", "pieces_of"]
 
 Block = str | dict[Any, Any]
 EMPTY: dict[str, Any] = {
@@ -30,7 +30,7 @@ HELD = ("additional_kwargs", "tool_calls", "invalid_tool_calls", "tool_call_chun
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class StreamedProse:
     """Prose that continues as a stream.
 
     ``key`` tells blocks apart. ``chunk`` is what the words came in, emptied; ``block`` and ``slot`` are the
@@ -68,7 +68,7 @@ class Held:
     chunk: BaseMessageChunk = field(repr=False)
 
 
-Piece = Words | Metadata | Held
+Piece = StreamedProse | Metadata | Held
 
 
 def blank(chunk: BaseMessageChunk) -> BaseMessageChunk:
@@ -89,7 +89,7 @@ def pieces_of(chunk: BaseMessageChunk) -> Iterator[Piece]:
     content = list(_content(chunk, bare))
     metadata = {name: getattr(chunk, name) for name in METADATA if getattr(chunk, name, None)}
     held = {name: getattr(chunk, name) for name in HELD if getattr(chunk, name, None)}
-    beside = any(isinstance(part, Words) for part in content)
+    beside = any(isinstance(part, StreamedProse) for part in content)
     shown = bool(metadata) or not (content or held)
     yield Metadata(bare.model_copy(update=metadata), beside=beside, shown=shown)
     yield from content
@@ -97,24 +97,24 @@ def pieces_of(chunk: BaseMessageChunk) -> Iterator[Piece]:
         yield Held(bare.model_copy(update=held))
 
 
-def _content(chunk: BaseMessageChunk, bare: BaseMessageChunk) -> Iterator[Words | Held]:
+def _content(chunk: BaseMessageChunk, bare: BaseMessageChunk) -> Iterator[StreamedProse | Held]:
     if isinstance(chunk.content, str):
         if chunk.content:
-            yield Words(chunk.content, "", bare)
+            yield StreamedProse(chunk.content, "", bare)
         return
     for position, block in enumerate(chunk.content):
         yield from _block(block, position, bare)
 
 
-def _block(block: Block, position: int, bare: BaseMessageChunk) -> Iterator[Words | Held]:
+def _block(block: Block, position: int, bare: BaseMessageChunk) -> Iterator[StreamedProse | Held]:
     if isinstance(block, str):
-        yield Words(block, "", bare.model_copy(update={"content": ""}))
+        yield StreamedProse(block, "", bare.model_copy(update={"content": ""}))
         return
     name = prose_field(Kind.BLOCK, block)
     if name is None:
         yield Held(bare.model_copy(update={"content": [block]}))
         return
     identity = {key: block[key] for key in ("type", "index", "id") if key in block}
-    yield Words(block[name], (block["type"], block.get("index", position)), bare, identity, name)
+    yield StreamedProse(block[name], (block["type"], block.get("index", position)), bare, identity, name)
     if len(block) > len(identity) + 1:  # annotations and the like
         yield Held(bare.model_copy(update={"content": [{**block, name: ""}]}))

@@ -18,7 +18,7 @@ from guardrail.integrations.langchain.chunks import (
     Held,
     Metadata,
     Piece,
-    Words,
+    StreamedProse,
     blank,
     filled,
     pieces_of,
@@ -112,7 +112,7 @@ class _MessageStream:
     async def released(self) -> AsyncGenerator[BaseMessageChunk, None]:
         """The chunks to hand out."""
         while (piece := await self._next()) is not None:
-            if isinstance(piece, Words) and not self._refused:
+            if isinstance(piece, StreamedProse) and not self._refused:
                 self._pieces.appendleft(piece)
                 async with aclosing(self._spoken(piece)) as spoken:
                     async for chunk in spoken:
@@ -157,7 +157,7 @@ class _MessageStream:
         self._judged.append((chunk, allowed))
         return allowed
 
-    async def _spoken(self, first: Words) -> AsyncGenerator[BaseMessageChunk, None]:
+    async def _spoken(self, first: StreamedProse) -> AsyncGenerator[BaseMessageChunk, None]:
         """The block of prose that begins with these words."""
         texts = self._texts(first)
         lead = ""
@@ -181,10 +181,10 @@ class _MessageStream:
         if stream.outcome is not None and stream.outcome.action is Action.BLOCKED:
             self._refused = self._refusal_emitted = True
 
-    async def _texts(self, first: Words) -> AsyncGenerator[str, None]:
+    async def _texts(self, first: StreamedProse) -> AsyncGenerator[str, None]:
         """The texts of one block, while other pieces are taken note of."""
         while not self._refused and (piece := await self._next()) is not None:
-            if not isinstance(piece, Words):
+            if not isinstance(piece, StreamedProse):
                 await self._note(piece)
             elif piece.key == first.key:
                 yield piece.text

@@ -12,7 +12,7 @@ from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.sanitize import strings_in_json
 from guardrail.integrations.strict_json import JsonObject, MalformedError, string_in
 
-__all__ = ["PROSE", "Answer", "Asked", "moderate_message", "refusal_block", "refused"]
+__all__ = ["PROSE", "MessageContext", "ModeratedMessage", "moderate_message", "refusal_block", "refused"]
 
 PROSE = {"text": "text", "thinking": "thinking"}
 """Kinds of blocks that people read, and the field that holds their text."""
@@ -22,13 +22,13 @@ RESULT = "_tool_result"
 REFUSAL = "refusal"
 
 
-class Asked(answers.Asked):
+class MessageContext(answers.CompletionContext):
     """The same for messages."""
 
     __slots__ = ()
 
     @classmethod
-    def read(cls, content: JsonObject) -> Asked:
+    def read(cls, content: JsonObject) -> MessageContext:
         config = content.get("output_config")
         wanted = (config.get("format") if isinstance(config, dict) else None) or content.get("output_format")
         return cls(content, isinstance(wanted, dict) and wanted.get("type") == "json_schema")
@@ -38,7 +38,7 @@ async def moderate_message(
     message: JsonObject,
     *,
     moderator: Moderator,
-    asked: Asked | None = None,
+    asked: MessageContext | None = None,
     on_blocked: OnBlocked | None = None,
 ) -> JsonObject:
     """The message with its texts moderated; MalformedError if it has another shape.
@@ -47,7 +47,7 @@ async def moderate_message(
     follows: the message stops with the reason "refusal". ``on_blocked`` is called there; what it raises comes
     in place of the answer.
     """
-    answer = Answer(moderator, asked or Asked())
+    answer = ModeratedMessage(moderator, asked or MessageContext())
     try:
         content: list[JsonObject] = []
         for block in _blocks_in(message):
@@ -67,7 +67,7 @@ async def moderate_message(
         await answer.close()
 
 
-class Answer(ModeratedAnswer):
+class ModeratedMessage(ModeratedAnswer):
     """One message while it is moderated."""
 
     document_kind = "text"

@@ -8,7 +8,13 @@ from guardrail.integrations.completions.event_stream import EventStream, OnBlock
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
-from guardrail.integrations.messages.message import PROSE, Answer, Asked, refusal_block, refused
+from guardrail.integrations.messages.message import (
+    PROSE,
+    MessageContext,
+    ModeratedMessage,
+    refusal_block,
+    refused,
+)
 from guardrail.integrations.strict_json import JsonObject, MalformedError, object_in, string_in
 
 __all__ = ["MessageStream"]
@@ -59,12 +65,12 @@ class MessageStream(EventStream):
         *,
         moderator: Moderator,
         write: Emit,
-        asked: Asked | None = None,
+        asked: MessageContext | None = None,
         on_blocked: OnBlocked | None = None,
     ) -> None:
         super().__init__(write, on_blocked=on_blocked)
         self._moderator = moderator
-        self._answer = Answer(moderator, asked or Asked())
+        self._answer = ModeratedMessage(moderator, asked or MessageContext())
         self._blocks: dict[int, Block] = {}
         self._is_refused = False
 

@@ -34,7 +34,7 @@ REJECTED = 403
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ModeratedValue:
     """A value with its texts moderated; ``action`` is the strongest that was taken."""
 
     value: Any = field(repr=False)
@@ -116,67 +116,67 @@ async def _portkey(moderator: Moderator, content: JsonObject) -> JsonObject:
     return verdict
 
 
-async def _request(moderator: Moderator, body: JsonObject) -> Judged:
+async def _request(moderator: Moderator, body: JsonObject) -> ModeratedValue:
     """A request for a completion: its messages, or its prompt."""
     for name in ("prompt", "input"):
         if isinstance(body.get(name), str):
             return _within(body, name, await _text(moderator, body[name]))
     if "messages" not in body:
-        return Judged(body)
+        return ModeratedValue(body)
     messages = _listed(body, "messages", where="request.json.messages")
     return _within(body, "messages", await _messages(moderator, messages))
 
 
-async def _answer(moderator: Moderator, body: JsonObject) -> Judged:
+async def _answer(moderator: Moderator, body: JsonObject) -> ModeratedValue:
     if "choices" not in body:
-        return Judged(body)
+        return ModeratedValue(body)
     choices = _listed(body, "choices", where="response.json.choices")
     return _within(body, "choices", await _choices(moderator, choices))
 
 
-async def _messages(moderator: Moderator, messages: Sequence[JsonObject]) -> Judged:
-    async def judged(message: JsonObject) -> Judged:
+async def _messages(moderator: Moderator, messages: Sequence[JsonObject]) -> ModeratedValue:
+    async def judged(message: JsonObject) -> ModeratedValue:
         if message.get("role") in OPERATORS_ROLES:
-            return Judged(message)
+            return ModeratedValue(message)
         return _within(message, "content", await _content(moderator, message.get("content")))
 
     return _joined(await asyncio.gather(*map(judged, messages)))
 
 
-async def _choices(moderator: Moderator, choices: Sequence[JsonObject]) -> Judged:
-    async def judged(choice: JsonObject) -> Judged:
+async def _choices(moderator: Moderator, choices: Sequence[JsonObject]) -> ModeratedValue:
+    async def judged(choice: JsonObject) -> ModeratedValue:
         message = choice.get("message")
         if not isinstance(message, dict):
             return _within(choice, "text", await _content(moderator, choice.get("text")))
         if not await _calls_are_clean(moderator, message.get("tool_calls") or []):
-            return Judged(choice, Action.BLOCKED)
+            return ModeratedValue(choice, Action.BLOCKED)
         content = await _content(moderator, message.get("content"))
         return _within(choice, "message", _within(message, "content", content))
 
     return _joined(await asyncio.gather(*map(judged, choices)))
 
 
-async def _content(moderator: Moderator, content: object) -> Judged:
+async def _content(moderator: Moderator, content: object) -> ModeratedValue:
     """A string, or a list of parts of which those with text are moderated."""
     if isinstance(content, str):
         return await _text(moderator, content)
     if not isinstance(content, list):
-        return Judged(content)
+        return ModeratedValue(content)
 
-    async def judged(part: Any) -> Judged:
+    async def judged(part: Any) -> ModeratedValue:
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             return _within(part, "text", await _text(moderator, part["text"]))
-        return Judged(part)
+        return ModeratedValue(part)
 
     return _joined(await asyncio.gather(*map(judged, content)))
 
 
-async def _text(moderator: Moderator, text: str) -> Judged:
+async def _text(moderator: Moderator, text: str) -> ModeratedValue:
     outcome = await moderator.prose(text)
-    return Judged(outcome.text, outcome.action)
+    return ModeratedValue(outcome.text, outcome.action)
 
 
-async def _all(moderator: Moderator, texts: Sequence[str]) -> Judged:
+async def _all(moderator: Moderator, texts: Sequence[str]) -> ModeratedValue:
     return _joined(await asyncio.gather(*(_text(moderator, text) for text in texts)))
 
 
@@ -191,14 +191,14 @@ async def _calls_are_clean(moderator: Moderator, calls: object) -> bool:
     return await found.are_clean(moderator)
 
 
-def _joined(parts: Sequence[Judged]) -> Judged:
+def _joined(parts: Sequence[ModeratedValue]) -> ModeratedValue:
     action = max((part.action for part in parts), key=lambda one: one.rank, default=Action.PASSED)
-    return Judged([part.value for part in parts], action)
+    return ModeratedValue([part.value for part in parts], action)
 
 
-def _within(whole: JsonObject, name: str, part: Judged) -> Judged:
+def _within(whole: JsonObject, name: str, part: ModeratedValue) -> ModeratedValue:
     """The object with one field moderated, all others as they were."""
-    return Judged(whole | {name: part.value} if name in whole else whole, part.action)
+    return ModeratedValue(whole | {name: part.value} if name in whole else whole, part.action)
 
 
 def _object(content: JsonObject, name: str) -> JsonObject:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.integrations.completions.completion import error_in
-from guardrail.integrations.messages.message import Asked, moderate_message
+from guardrail.integrations.messages.message import MessageContext, moderate_message
 from guardrail.integrations.messages.stream import MessageStream
 from guardrail.integrations.openai_server.proxy import Proxy
 from guardrail.integrations.openai_server.request import AnswerStream, Exchange, Write, read_json
@@ -39,7 +39,7 @@ class MessageExchange(Exchange):
         moderator = proxy.moderator_of(request, content)
         streamed = content.get("stream") is True
         super().__init__(PATH, request.headers.raw, body, moderator=moderator, streamed=streamed)
-        self._asked = Asked.read(content)
+        self._asked = MessageContext.read(content)
 
     def error_in(self, content: JsonObject) -> object:
         return error_in(content)

@@ -11,7 +11,7 @@ from guardrail.integrations.completions.completion import error_in
 from guardrail.integrations.openai_server.proxy import Proxy
 from guardrail.integrations.openai_server.request import AnswerStream, Exchange, Write, read_json
 from guardrail.integrations.openai_server.sse import event
-from guardrail.integrations.responses.response import Asked, moderate_response
+from guardrail.integrations.responses.response import ResponseContext, moderate_response
 from guardrail.integrations.responses.stream import ResponseStream
 from guardrail.integrations.strict_json import JsonObject
 from guardrail.integrations.web.errors import ApiError
@@ -37,7 +37,7 @@ class ResponseExchange(Exchange):
             streamed=streamed,
             method=request.method,
         )
-        self._asked = Asked.read(content)
+        self._asked = ResponseContext.read(content)
         self._stream: ResponseStream | None = None
 
     def error_in(self, content: JsonObject) -> object:

@@ -15,14 +15,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from guardrail.errors import FailureError, UsageError
 
-__all__ = ["Entry", "Folder"]
+__all__ = ["Folder", "FolderEntry"]
 
 STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
 """What file systems call that which changes with a file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FolderEntry:
     """A file in a folder: its name from there on, its bytes, and what changes when it does."""
 
     name: str
@@ -50,7 +50,7 @@ class Folder:
         if self.is_file:
             self.path = self.path.rpartition("/")[0]
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[FolderEntry]:
         """All files in it, and in the folders in it, in the order of their names.
 
         Those whose name, or whose folder's, begins with a dot or an underscore are none: other programs
@@ -58,7 +58,7 @@ class Folder:
         """
         found: Mapping[str, Mapping[str, Any]] = self._files.find(self._only, detail=True)
         entries = [
-            Entry(path[len(self.path) + 1 :], int(details["size"] or 0), _stamp(details))
+            FolderEntry(path[len(self.path) + 1 :], int(details["size"] or 0), _stamp(details))
             for path, details in found.items()
             if details["type"] == "file"
         ]

@@ -22,8 +22,8 @@ from ray.exceptions import RayError
 
 from guardrail.errors import FailureError, GuardrailError, UsageError
 from guardrail.guard import Guard
-from guardrail.integrations.ray.folder import Entry, Folder
-from guardrail.integrations.ray.parts import NO_COUNTS, Done, Part, Places, Worker, parts_of
+from guardrail.integrations.ray.folder import Folder, FolderEntry
+from guardrail.integrations.ray.parts import NO_COUNTS, Done, FilePart, PartWorker, Places, parts_of
 from guardrail.integrations.rows.formats import Kind, kind_of, require_alike
 from guardrail.integrations.rows.job import Job, Report, Summary
 from guardrail.integrations.rows.output import Journal
@@ -126,7 +126,7 @@ class RayJob:
     def _places(self) -> Places:
         return Places(source=self.source, target=self.target, bad=self.bad_rows, journal=self.journal)
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[FolderEntry]:
         """The files to judge; UsageError if there are none, or if one has a name that says no format."""
         source, target = Folder(self.source), Folder(self.target)
         if target.is_file or _names_a_file(self.target):
@@ -141,7 +141,7 @@ class RayJob:
             require_alike(Path(entry.name), Path("-"), kind_of(Path(entry.name), self.kind))
         return entries
 
-    def _journal(self, entries: Sequence[Entry], guard: Guard) -> Journal:
+    def _journal(self, entries: Sequence[FolderEntry], guard: Guard) -> Journal:
         """The journal of this job, found or begun."""
         listed = [asdict(entry) for entry in entries]
         described = {
@@ -166,16 +166,16 @@ class RayJob:
         folder.put(NOTE, json.dumps({"job": described, "key": journal.key}).encode())
         return journal
 
-    def _planned(self, entries: Sequence[Entry]) -> list[Part]:
+    def _planned(self, entries: Sequence[FolderEntry]) -> list[FilePart]:
         """The parts of all files, which are read for it on the cluster."""
         items = [{"entry": json.dumps(asdict(entry))} for entry in entries]
         with _ray_data():
             dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS))
             rows = dataset.flat_map(_planned, fn_args=(self.source, self._template, self.part_rows))
-            parts = [Part.of(found) for found in _contents(rows.iter_rows())]
+            parts = [FilePart.of(found) for found in _contents(rows.iter_rows())]
         return sorted(parts, key=lambda part: (part.file, part.number))
 
-    def _judged(self, parts: Sequence[Part], guard: Guard, *, key: str, run: str) -> Iterator[Done]:
+    def _judged(self, parts: Sequence[FilePart], guard: Guard, *, key: str, run: str) -> Iterator[Done]:
         items = [{"part": json.dumps(asdict(part))} for part in parts]
         with _ray_data():
             dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS))
@@ -193,7 +193,7 @@ class RayJob:
 
 def _planned(row: dict[str, str], source: str, template: Job, part_rows: int) -> list[dict[str, str]]:
     """The parts of a file, as rows; or one row with what is wrong with it."""
-    entry = Entry(**json.loads(row["entry"]))
+    entry = FolderEntry(**json.loads(row["entry"]))
     try:
         return [_content(part) for part in parts_of(Folder(source), entry, template, rows=part_rows)]
     except GuardrailError as error:
@@ -204,11 +204,11 @@ class _Parts:
     """An actor of the pool."""
 
     def __init__(self, template: Job, guard: Guard, places: Places, key: str, run: str) -> None:
-        self._worker = Worker(template, guard, places, key=key, run=run)
+        self._worker = PartWorker(template, guard, places, key=key, run=run)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         for content in batch["part"]:
-            part = Part.of(json.loads(content))
+            part = FilePart.of(json.loads(content))
             try:
                 row = _content(self._worker.done(part))
             except GuardrailError as error:
@@ -232,7 +232,7 @@ def _require_portable(guard: Guard) -> None:
         raise UsageError(str(error)) from None
 
 
-def _content(found: Part | Done) -> dict[str, str]:
+def _content(found: FilePart | Done) -> dict[str, str]:
     return {"content": json.dumps(asdict(found)), "error": "", "kind": ""}
 
 

@@ -13,17 +13,17 @@ from typing import Any, BinaryIO, cast
 
 from guardrail.errors import FailureError
 from guardrail.guard import Guard
-from guardrail.integrations.ray.folder import Entry, Folder
+from guardrail.integrations.ray.folder import Folder, FolderEntry
 from guardrail.integrations.rows.compression import compression_of, decompressed, name_inside
 from guardrail.integrations.rows.formats import TABLES, TableKind, kind_of
 from guardrail.integrations.rows.job import Job
-from guardrail.integrations.rows.judging import Judge, assembled, batches
+from guardrail.integrations.rows.judging import RowJudge, assembled, batches
 from guardrail.integrations.rows.output import Counts, Output
-from guardrail.integrations.rows.record import Assembled, Format, Position, Record, lines_from
+from guardrail.integrations.rows.record import Assembled, Format, Position, RowToJudge, lines_from
 from guardrail.integrations.rows.table_files import TableFile
 from guardrail.outcome import Action
 
-__all__ = ["NO_COUNTS", "Done", "Part", "Places", "Worker", "parts_of"]
+__all__ = ["NO_COUNTS", "Done", "FilePart", "PartWorker", "Places", "parts_of"]
 
 MAX_TRIES = 3
 """Of a part, in one run; more workers are not given up for it."""
@@ -31,7 +31,7 @@ NO_COUNTS = Counts(dict.fromkeys(map(str, Action), 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class FilePart:
     """Rows of a file between two positions; ``end`` is None if nobody knows before it is read.
 
     ``size`` is its share of the file's bytes.
@@ -51,7 +51,7 @@ class Part:
         return path.with_name(f"{inner.stem}-{self.number:06}{path.name[len(inner.stem) :]}").as_posix()
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> Part:
+    def of(cls, content: dict[str, Any]) -> FilePart:
         """The part that was made into a dict by ``asdict``."""
         end = content["end"]
         start = Position(**content["start"])
@@ -72,7 +72,7 @@ class Done:
         return cls(**content | {"counts": Counts(**content["counts"])})
 
 
-def parts_of(source: Folder, entry: Entry, job: Job, *, rows: int) -> Iterator[Part]:
+def parts_of(source: Folder, entry: FolderEntry, job: Job, *, rows: int) -> Iterator[FilePart]:
     """The parts of a file of the folder, in order, of so many rows each; an empty file is one part, too.
 
     A compressed file is one part, because it can be read from its beginning only.
@@ -82,7 +82,7 @@ def parts_of(source: Folder, entry: Entry, job: Job, *, rows: int) -> Iterator[P
     with source.opened(entry.name) as raw:
         form = replace(job, source=path).opened(decompressed(raw, path))
         if compression_of(path) is not None:
-            yield Part(file=entry.name, number=0, start=form.start, end=None, size=entry.size)
+            yield FilePart(file=entry.name, number=0, start=form.start, end=None, size=entry.size)
             return
         every = _table_ends(raw, kind) if kind in TABLES else _line_ends(form, raw, kind)
         ends = list(_last_of_each(every, rows)) or [form.start]
@@ -90,7 +90,7 @@ def parts_of(source: Folder, entry: Entry, job: Job, *, rows: int) -> Iterator[P
         whole = max(1, ends[-1].offset - form.start.offset)  # bytes, or a table's rows
         for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
             before, after = (entry.size * (at.offset - form.start.offset) // whole for at in (start, end))
-            yield Part(file=entry.name, number=number, start=start, end=end, size=after - before)
+            yield FilePart(file=entry.name, number=number, start=start, end=end, size=after - before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class Places:
     journal: str
 
 
-class Worker:
+class PartWorker:
     """One of the processes that judge parts, with a guard of its own.
 
     ``job`` says how rows are read and written, ``key`` names it in an audit, ``run`` the run in the journal.
@@ -114,7 +114,7 @@ class Worker:
         self._source, self._target = Folder(places.source), Folder(places.target)
         self._bad, self._journal = Folder(places.bad), Folder(places.journal)
 
-    def done(self, part: Part) -> Done:
+    def done(self, part: FilePart) -> Done:
         """What became of the part; judges it if no run has finished it.
 
         Its outputs are put in place first, the note of it last: whoever dies between leaves a part that is
@@ -128,7 +128,7 @@ class Worker:
         self._journal.put(note, json.dumps(asdict(done)).encode())
         return done
 
-    def _begin(self, part: Part) -> None:
+    def _begin(self, part: FilePart) -> None:
         """Notes that a worker tries the part; FailureError if too many have died of it."""
         note = f"{part.name}.tried"
         tried = json.loads(self._journal.read(note) or "{}")
@@ -137,7 +137,7 @@ class Worker:
             raise FailureError(f"part {part.number} killed {MAX_TRIES} workers one after the other")
         self._journal.put(note, json.dumps({self._run: deaths + 1}).encode())
 
-    def _judged(self, part: Part) -> Counts:
+    def _judged(self, part: FilePart) -> Counts:
         path = Path(part.file)
         job = replace(self._job, source=path)
         with (
@@ -149,7 +149,7 @@ class Worker:
             file = decompressed(raw, path)
             form = job.opened(file)
             rows.write(form.head)
-            judge = Judge(
+            judge = RowJudge(
                 self._guard,
                 form,
                 rows=rows,
@@ -164,7 +164,7 @@ class Worker:
             self._put(part, form, rows, bad)
             return counts
 
-    def _put(self, part: Part, form: Format, rows: Output, bad: Output) -> None:
+    def _put(self, part: FilePart, form: Format, rows: Output, bad: Output) -> None:
         with TemporaryFile() as made, rows.written() as kept:
             assembled(form, kept, made, name=Path(part.name), start=part.start, end=part.end)
             made.seek(0)
@@ -177,7 +177,7 @@ class Worker:
             self._bad.put(name, refused)
 
 
-def _records(form: Format, file: BinaryIO, part: Part) -> Iterator[Record]:
+def _records(form: Format, file: BinaryIO, part: FilePart) -> Iterator[RowToJudge]:
     """The records of a part; a table finds them by their numbers."""
     if part.start != form.start and not isinstance(form, Assembled):
         file.seek(part.start.offset)

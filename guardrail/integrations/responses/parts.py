@@ -9,7 +9,7 @@ from guardrail.integrations.completions.voice import EventText
 from guardrail.integrations.responses.response import LISTS, PROSE, is_prose_item, list_in, refusal_part
 from guardrail.integrations.strict_json import JsonObject
 
-__all__ = ["ADDED", "DONE", "Item", "Part", "empty_part", "refusal_events"]
+__all__ = ["ADDED", "DONE", "Part", "ResponseItem", "empty_part", "refusal_events"]
 
 ADDED, DONE = "response.output_item.added", "response.output_item.done"
 
@@ -63,7 +63,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Item:
+class ResponseItem:
     """One item. ``held`` are a tool's events until its item is whole, ``done`` is what was shown of it."""
 
     index: int
@@ -115,7 +115,7 @@ def empty_part(kind: str) -> JsonObject:
     return {"type": kind, PROSE[kind]: ""} | ({"annotations": []} if kind == "output_text" else {})
 
 
-def refusal_events(item: Item, position: int, refusal: str) -> list[JsonObject]:
+def refusal_events(item: ResponseItem, position: int, refusal: str) -> list[JsonObject]:
     """The events in which a message refuses."""
     place = {"item_id": item.frame.get("id"), "output_index": item.index, "content_index": position}
     part = refusal_part(refusal)

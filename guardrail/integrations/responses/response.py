@@ -17,8 +17,8 @@ from guardrail.integrations.strict_json import JsonObject, MalformedError, strin
 __all__ = [
     "LISTS",
     "PROSE",
-    "Answer",
-    "Asked",
+    "ModeratedResponse",
+    "ResponseContext",
     "is_prose_item",
     "list_in",
     "moderate_response",
@@ -35,13 +35,13 @@ THIRD_PARTIES = ("results", "output", "outputs", "tools", "error")
 JSON_FORMATS = ("json_object", "json_schema")
 
 
-class Asked(answers.Asked):
+class ResponseContext(answers.CompletionContext):
     """The same for responses."""
 
     __slots__ = ()
 
     @classmethod
-    def read(cls, content: JsonObject) -> Asked:
+    def read(cls, content: JsonObject) -> ResponseContext:
         text = content.get("text")
         wanted = text.get("format") if isinstance(text, dict) else None
         return cls(content, isinstance(wanted, dict) and wanted.get("type") in JSON_FORMATS)
@@ -51,7 +51,7 @@ async def moderate_response(
     response: JsonObject,
     *,
     moderator: Moderator,
-    asked: Asked | None = None,
+    asked: ResponseContext | None = None,
     on_blocked: OnBlocked | None = None,
 ) -> JsonObject:
     """The response with its texts moderated; MalformedError if it has another shape.
@@ -59,7 +59,7 @@ async def moderate_response(
     Where a segment is blocked, what stands before it stays, a refusal stands in its place, and nothing
     follows. ``on_blocked`` is called there; what it raises comes in place of the answer.
     """
-    answer = Answer(moderator, asked or Asked())
+    answer = ModeratedResponse(moderator, asked or ResponseContext())
     try:
         output: list[JsonObject] = []
         for item in items_in(response):
@@ -78,7 +78,7 @@ async def moderate_response(
         await answer.close()
 
 
-class Answer(ModeratedAnswer):
+class ModeratedResponse(ModeratedAnswer):
     """One response while it is moderated."""
 
     document_kind = "output_text"

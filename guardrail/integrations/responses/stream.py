@@ -6,12 +6,12 @@ from guardrail.integrations.completions.event_stream import EventStream, OnBlock
 from guardrail.integrations.completions.moderator import Moderator
 from guardrail.integrations.completions.report import with_report
 from guardrail.integrations.completions.voice import Emit, EventText, HeldDocument, ProseEvents
-from guardrail.integrations.responses.parts import ADDED, DONE, Item, Part, empty_part, refusal_events
+from guardrail.integrations.responses.parts import ADDED, DONE, Part, ResponseItem, empty_part, refusal_events
 from guardrail.integrations.responses.response import (
     LISTS,
     PROSE,
-    Answer,
-    Asked,
+    ModeratedResponse,
+    ResponseContext,
     is_prose_item,
     list_in,
     refusal_message,
@@ -42,13 +42,13 @@ class ResponseStream(EventStream):
         *,
         moderator: Moderator,
         write: Emit,
-        asked: Asked | None = None,
+        asked: ResponseContext | None = None,
         on_blocked: OnBlocked | None = None,
     ) -> None:
         super().__init__(write, on_blocked=on_blocked)
         self._moderator = moderator
-        self._answer = Answer(moderator, asked or Asked())
-        self._items: dict[int, Item] = {}
+        self._answer = ModeratedResponse(moderator, asked or ResponseContext())
+        self._items: dict[int, ResponseItem] = {}
         self._number: int | None = None
         self._is_refused = False
 
@@ -107,7 +107,7 @@ class ResponseStream(EventStream):
         frame = object_in(event, "item")
         if not frame:
             return  # some servers announce an item twice, at first without it
-        item = self._items[_index(event, "output_index")] = Item(event["output_index"], frame)
+        item = self._items[_index(event, "output_index")] = ResponseItem(event["output_index"], frame)
         if not item.is_prose:
             item.held.append({"type": ADDED, "output_index": item.index, "item": frame})
             return
@@ -131,7 +131,7 @@ class ResponseStream(EventStream):
         else:
             item.held.append(event)
 
-    async def _take_of_part(self, event: JsonObject, item: Item) -> None:
+    async def _take_of_part(self, event: JsonObject, item: ResponseItem) -> None:
         begins, _, step = event["type"].rpartition(".")
         name = "summary" if begins.startswith("response.reasoning_summary") else "content"
         position = _index(event, f"{name}_index")
@@ -155,7 +155,7 @@ class ResponseStream(EventStream):
         else:
             await self._take_other(event)
 
-    async def _take_part(self, item: Item, name: str, position: int, frame: JsonObject) -> None:
+    async def _take_part(self, item: ResponseItem, name: str, position: int, frame: JsonObject) -> None:
         """A part as it begins, or one of which no events came."""
         if (name, position) in item.parts or self._answer.blocked:
             return
@@ -166,7 +166,7 @@ class ResponseStream(EventStream):
         if text := string_in(frame, PROSE[part.kind]):
             await self._feed(part, text)
 
-    async def _open(self, item: Item, name: str, position: int, frame: JsonObject) -> Part:
+    async def _open(self, item: ResponseItem, name: str, position: int, frame: JsonObject) -> Part:
         place = {"item_id": item.frame.get("id"), "output_index": item.index, f"{name}_index": position}
         kind = frame["type"]
         text: EventText
@@ -234,7 +234,7 @@ class ResponseStream(EventStream):
                 part.annotations = await self._annotations(part, frame["annotations"])
         await self._emit(part.closed())
 
-    async def _end_prose(self, item: Item, frame: JsonObject) -> None:
+    async def _end_prose(self, item: ResponseItem, frame: JsonObject) -> None:
         if frame.get("type") != item.frame["type"]:
             frame = {}
         for name, position, came in _parts_in(frame):
@@ -250,7 +250,7 @@ class ResponseStream(EventStream):
         done |= {"id": item.frame["id"]} if "id" in item.frame else {}
         await self._emit(item.closed(item.with_parts(done, frame)))
 
-    async def _end_tool(self, item: Item, frame: JsonObject) -> None:
+    async def _end_tool(self, item: ResponseItem, frame: JsonObject) -> None:
         """A tool's item is whole: all of its events are shown, or none."""
         held, item.held = item.held, []
         done = await self._answer.tool_item(frame or item.frame, held)
@@ -286,13 +286,13 @@ class ResponseStream(EventStream):
             return
         index = max([index for index, item in self._items.items() if item.done], default=-1) + 1
         message = refusal_message(refusal)
-        item = self._items[index] = Item(index, message | {"status": "in_progress", "content": []})
+        item = self._items[index] = ResponseItem(index, message | {"status": "in_progress", "content": []})
         await self._emit(item.added())
         for event in refusal_events(item, 0, refusal):
             await self._emit(event)
         await self._emit(item.closed(message))
 
-    async def _cut_off(self, item: Item, refusal: str | None) -> None:
+    async def _cut_off(self, item: ResponseItem, refusal: str | None) -> None:
         """Closes an item in the middle; a message says why."""
         for place, part in list(item.parts.items()):
             if isinstance(part.text, HeldDocument) and not part.text.text:

@@ -14,11 +14,11 @@ from guardrail.errors import UsageError
 from guardrail.integrations.rows.formats import require_utf8
 from guardrail.integrations.rows.record import (
     Columns,
+    FileRow,
     Line,
     Position,
-    Record,
     Result,
-    Row,
+    RowToJudge,
     lines_from,
     to_json,
 )
@@ -73,7 +73,7 @@ class CsvRows:
                 raise UsageError(f"there is a column {taken[0]!r} already: choose another --into")
             self.head = before + self._with_cells(header.raw.decode("utf-8", "surrogateescape"), added)
 
-    def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
+    def rows(self, file: BinaryIO, start: Position) -> Iterator[FileRow]:
         """One row per record, from ``start`` on, where the file stands; bytes that are not UTF-8 are kept as
         lone surrogates."""
         for row, cells in _split(lines_from(file, start), delimiter=self.delimiter, strict=True):
@@ -82,23 +82,23 @@ class CsvRows:
             elif len(cells) != len(self.names):
                 yield replace(row, error=f"{len(cells)} columns, and the header has {len(self.names)}")
             else:
-                yield Row(row.number, row.raw, row.end, dict(zip(self.names, cells, strict=True)))
+                yield FileRow(row.number, row.raw, row.end, dict(zip(self.names, cells, strict=True)))
 
-    def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
+    def records(self, file: BinaryIO, start: Position) -> Iterator[RowToJudge]:
         """One record per row; blank lines have no text."""
         column = self.names.index(self._columns.text)
         for row in self.rows(file, start):
             if row.content is None:
-                yield Record(row.number, row.raw, row.end, error=row.error)
+                yield RowToJudge(row.number, row.raw, row.end, error=row.error)
                 continue
             text = row.content[self._columns.text]
             if any("\udc80" <= character <= "\udcff" for character in text):
-                yield Record(row.number, row.raw, row.end, error="the text is not UTF-8")
+                yield RowToJudge(row.number, row.raw, row.end, error="the text is not UTF-8")
             else:
                 cell = _cell(row.raw.decode("utf-8", "surrogateescape"), column, self.delimiter)
-                yield Record(row.number, row.raw, row.end, text, cell=cell)
+                yield RowToJudge(row.number, row.raw, row.end, text, cell=cell)
 
-    def written(self, record: Record, result: Result) -> bytes:
+    def written(self, record: RowToJudge, result: Result) -> bytes:
         """The row with a new cell in the text's place, quoted where it was or where it must be."""
         if result.text is None and self._columns.into is None:
             return record.raw
@@ -124,7 +124,7 @@ class CsvRows:
         return text
 
 
-def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[tuple[Row, list[str]]]:
+def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[tuple[FileRow, list[str]]]:
     """The rows that the lines make up, and their cells; a cell with line breaks joins several lines."""
     taken: list[Line] = []
 
@@ -143,7 +143,7 @@ def _split(lines: Iterable[Line], *, delimiter: str, strict: bool) -> Iterator[t
         except csv.Error as problem:
             error = _reason(str(problem), lines=len(taken))
         number, raw = taken[-1].end.lines - len(taken) + 1, b"".join(line.raw for line in taken)
-        yield Row(number, raw, taken[-1].end, error=error), cells
+        yield FileRow(number, raw, taken[-1].end, error=error), cells
         taken.clear()
 
 

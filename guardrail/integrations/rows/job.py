@@ -26,7 +26,7 @@ from guardrail.integrations.rows.formats import (
     require_pyarrow,
 )
 from guardrail.integrations.rows.json_lines import JsonLines
-from guardrail.integrations.rows.judging import OUTCOME_FIELDS, VERDICT_FIELDS, Judge, assembled, batches
+from guardrail.integrations.rows.judging import OUTCOME_FIELDS, VERDICT_FIELDS, RowJudge, assembled, batches
 from guardrail.integrations.rows.output import Counts, Journal, Output, replacing
 from guardrail.integrations.rows.record import Assembled, Columns, Format, Position
 from guardrail.outcome import Action
@@ -191,7 +191,7 @@ class _Run:
         """Reads to the end of the input."""
         started = saved = monotonic()
         before = self._journal.counts
-        judge = Judge(
+        judge = RowJudge(
             self._guard,
             self._format,
             rows=self._rows,

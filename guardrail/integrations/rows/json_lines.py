@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 from guardrail.integrations.rows.formats import require_json_lines
 from guardrail.integrations.rows.record import (
     Columns,
+    FileRow,
     Line,
     Position,
-    Record,
     Result,
-    Row,
     RowError,
+    RowToJudge,
     index_of,
     lines_from,
     require_free,
@@ -57,7 +57,7 @@ class JsonLines:
         self._columns = columns or Columns()
         self._is_plain = _PLAIN_KEY.fullmatch(self._columns.text) is not None
 
-    def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
+    def rows(self, file: BinaryIO, start: Position) -> Iterator[FileRow]:
         """One row per line, from ``start`` on, where the file stands; at the first, as opening it left it."""
         lines: Iterable[Line] = lines_from(file, start)
         if start == self.start and self._first:
@@ -66,18 +66,18 @@ class JsonLines:
             number, raw = line.end.lines, line.raw
             content = (raw.removeprefix(BOM_UTF8) if number == 1 else raw).strip()
             if not content:
-                yield Row(number, raw, line.end)
+                yield FileRow(number, raw, line.end)
                 continue
             try:
-                yield Row(number, raw, line.end, _object(content))
+                yield FileRow(number, raw, line.end, _object(content))
             except RowError as problem:
-                yield Row(number, raw, line.end, error=str(problem))
+                yield FileRow(number, raw, line.end, error=str(problem))
 
-    def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
+    def records(self, file: BinaryIO, start: Position) -> Iterator[RowToJudge]:
         """One record per line; blank lines have no text."""
         for row in self.rows(file, start):
             if row.content is None:
-                yield Record(row.number, row.raw, row.end, error=row.error)
+                yield RowToJudge(row.number, row.raw, row.end, error=row.error)
                 continue
             try:
                 text = text_of(row.content, self._columns.text)
@@ -85,11 +85,11 @@ class JsonLines:
                     require_free(row.content, self._columns.into)
                 cell = self._cell(row)
             except RowError as problem:
-                yield Record(row.number, row.raw, row.end, error=str(problem))
+                yield RowToJudge(row.number, row.raw, row.end, error=str(problem))
             else:
-                yield Record(row.number, row.raw, row.end, text, cell=cell)
+                yield RowToJudge(row.number, row.raw, row.end, text, cell=cell)
 
-    def written(self, record: Record, result: Result) -> bytes:
+    def written(self, record: RowToJudge, result: Result) -> bytes:
         """The line with a new string in the text's place, in the line's own manner of escaping."""
         into = self._columns.into
         if result.text is None and into is None:
@@ -104,7 +104,7 @@ class JsonLines:
         text = json.dumps(result.text) if line.isascii() else to_json(result.text)
         return f"{line[: record.cell.start]}{text}{tail}".encode()
 
-    def _cell(self, row: Row) -> Span:
+    def _cell(self, row: FileRow) -> Span:
         assert row.content is not None, "only a row that was read has a text"
         source, field = row.raw.decode(), self._columns.text
         is_written_plainly = self._is_plain and field in row.content and not _ESCAPED_ASCII.search(source)

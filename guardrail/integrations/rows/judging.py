@@ -12,18 +12,26 @@ from guardrail.errors import PluginError
 from guardrail.guard import Guard
 from guardrail.integrations.rows.compression import compressed
 from guardrail.integrations.rows.output import Output
-from guardrail.integrations.rows.record import Assembled, Columns, Format, Position, Record, Result, to_json
+from guardrail.integrations.rows.record import (
+    Assembled,
+    Columns,
+    Format,
+    Position,
+    Result,
+    RowToJudge,
+    to_json,
+)
 from guardrail.outcome import Outcome, Verdict
 from guardrail.outcome.rows import verdict_row
 
-__all__ = ["OUTCOME_FIELDS", "VERDICT_FIELDS", "Judge", "assembled", "batches", "moderated"]
+__all__ = ["OUTCOME_FIELDS", "VERDICT_FIELDS", "RowJudge", "assembled", "batches", "moderated"]
 
 MAX_BATCH_BYTES = 1 << 22
 OUTCOME_FIELDS = ("action", "degraded", "scores")
 VERDICT_FIELDS = ("scores", "flagged", "spans", "unsupported")
 
 
-class Judge:
+class RowJudge:
     """Judges the rows of one file.
 
     ``rows`` receives what is kept of them, ``bad`` those that cannot be judged. ``key`` and a row's number
@@ -44,7 +52,7 @@ class Judge:
         self._guard, self._format, self._rows, self._bad = guard, form, rows, bad
         self._columns, self._scores_only, self._key = columns, scores_only, key
 
-    def settle(self, batch: Sequence[Record]) -> list[Result]:
+    def settle(self, batch: Sequence[RowToJudge]) -> list[Result]:
         """Judges and writes the rows of a batch; what became of those that are not blank."""
         judged = [record for record in batch if record.text is not None]
         results = dict(zip((record.number for record in judged), self._results(judged), strict=True))
@@ -59,7 +67,7 @@ class Judge:
                 self._set_aside(record, result.error)
         return list(results.values())
 
-    def _results(self, judged: Sequence[Record]) -> list[Result]:
+    def _results(self, judged: Sequence[RowToJudge]) -> list[Result]:
         texts = [record.text or "" for record in judged]
         if self._scores_only:
             return [_scored(verdict) for verdict in _verdicts(self._guard, texts)]
@@ -67,7 +75,7 @@ class Judge:
         has_fields = self._columns.into is not None
         return [moderated(one, has_fields=has_fields) for one in self._guard.check_many(texts, keys=keys)]
 
-    def _set_aside(self, record: Record, error: str) -> None:
+    def _set_aside(self, record: RowToJudge, error: str) -> None:
         source = record.raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
         row = {"line": record.number, "error": error, "source": source}
         self._bad.write(f"{to_json(row)}\n".encode())
@@ -95,9 +103,9 @@ def assembled(
         shutil.copyfileobj(rows, out)
 
 
-def batches(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+def batches(records: Iterator[RowToJudge], size: int) -> Iterator[list[RowToJudge]]:
     """Groups of at most ``size`` rows, and of not many more than MAX_BATCH_BYTES."""
-    batch: list[Record] = []
+    batch: list[RowToJudge] = []
     length = 0
     for record in records:
         batch.append(record)

@@ -13,13 +13,13 @@ from guardrail.outcome import Span
 __all__ = [
     "Assembled",
     "Columns",
+    "FileRow",
     "Format",
     "Line",
     "Position",
-    "Record",
     "Result",
-    "Row",
     "RowError",
+    "RowToJudge",
     "index_of",
     "lines_from",
     "require_free",
@@ -67,7 +67,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FileRow:
     """One row as it was read. ``content`` is None for a blank line, and for a row with an ``error``.
 
     ``number`` is the line it begins on, or the row of a table, from 1. ``raw`` is the row as it was.
@@ -81,7 +81,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RowToJudge:
     """One row to judge. ``text`` is None for a blank line, and for a row with an ``error``.
 
     ``number`` and ``raw`` are those of the row; of a table's row, ``raw`` is the text alone, or all of it as
@@ -123,11 +123,11 @@ class Format(Protocol):
         """What separates the cells of CSV."""
         ...
 
-    def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
+    def records(self, file: BinaryIO, start: Position) -> Iterator[RowToJudge]:
         """The records from ``start`` on, where the file stands; at the first one, as opening it left it."""
         ...
 
-    def written(self, record: Record, result: Result) -> bytes:
+    def written(self, record: RowToJudge, result: Result) -> bytes:
         """The record with its result; as it was if nothing changed and nothing is added."""
         ...
 
@@ -136,7 +136,7 @@ class Format(Protocol):
 class Assembled(Format, Protocol):
     """A format that cannot be written before all is judged; what is ``written`` is kept apart."""
 
-    def set_aside(self, record: Record) -> bytes:
+    def set_aside(self, record: RowToJudge) -> bytes:
         """What is kept of a record that is not in the output."""
         ...
 

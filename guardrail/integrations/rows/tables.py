@@ -16,11 +16,11 @@ from guardrail.errors import UsageError
 from guardrail.integrations.rows.formats import TableKind
 from guardrail.integrations.rows.record import (
     Columns,
+    FileRow,
     Position,
-    Record,
     Result,
-    Row,
     RowError,
+    RowToJudge,
     index_of,
     to_json,
 )
@@ -64,30 +64,30 @@ class TableRows:
             )
         schema_with(self._table.schema, columns)
 
-    def rows(self, file: BinaryIO, start: Position) -> Iterator[Row]:
+    def rows(self, file: BinaryIO, start: Position) -> Iterator[FileRow]:
         """All cells of every row, as Python has them, from ``start`` on; positions count rows."""
         for portion in self._table.portions(start.offset):
             for index in range(portion.batch.num_rows):
                 number = portion.first + index + 1
-                yield Row(number, b"", Position(number, number), _cells(portion.batch, index))
+                yield FileRow(number, b"", Position(number, number), _cells(portion.batch, index))
 
-    def records(self, file: BinaryIO, start: Position) -> Iterator[Record]:
+    def records(self, file: BinaryIO, start: Position) -> Iterator[RowToJudge]:
         """One record per row; positions count rows."""
         for portion in self._table.portions(start.offset):
             for index, text in enumerate(self._texts(portion.batch)):
                 number = portion.first + index + 1
                 end = Position(number, number)
                 if isinstance(text, RowError):
-                    yield Record(number, _as_json(portion.batch, index), end, error=str(text))
+                    yield RowToJudge(number, _as_json(portion.batch, index), end, error=str(text))
                 else:
-                    yield Record(number, text.encode(), end, text)
+                    yield RowToJudge(number, text.encode(), end, text)
 
     def _texts(self, batch: pa.RecordBatch) -> Iterator[Text]:
         """The texts of a batch, which may be a whole file, as Python's strings a portion at a time."""
         for first in range(0, batch.num_rows, PORTION_ROWS):
             yield from self._column.texts(batch.slice(first, PORTION_ROWS))
 
-    def written(self, record: Record, result: Result) -> bytes:
+    def written(self, record: RowToJudge, result: Result) -> bytes:
         """What changes in the row; nothing if nothing does."""
         if result.text is None and self._columns.into is None:
             return b""
@@ -95,7 +95,7 @@ class TableRows:
         added = None if self._columns.into is None else result.added
         return f"{to_json([record.number, text, added])}\n".encode()
 
-    def set_aside(self, record: Record) -> bytes:
+    def set_aside(self, record: RowToJudge) -> bytes:
         """Says that the row is not in the output."""
         return f"[{record.number}]\n".encode()
 

@@ -15,24 +15,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 if TYPE_CHECKING:
     from guardrail.integrations.web.telemetry import Telemetry
 
-__all__ = ["Trace", "TraceMiddleware", "current_trace"]
+__all__ = ["TraceIds", "TraceMiddleware", "current_trace"]
 
 NAME = "traceparent"
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TraceIds:
     """Ids as hexadecimal digits: of the trace, and of the span that is its latest here."""
 
     trace_id: str
     span_id: str
 
 
-_current: ContextVar[Trace | None] = ContextVar("guardrail_trace", default=None)
+_current: ContextVar[TraceIds | None] = ContextVar("guardrail_trace", default=None)
 
 
-def current_trace() -> Trace | None:
+def current_trace() -> TraceIds | None:
     """The trace of the request that is being answered here; None if it belongs to none."""
     return _current.get()
 
@@ -56,7 +56,7 @@ class TraceMiddleware:
         shown = Headers(scope=scope).get(NAME, "")
         found = _TRACEPARENT.fullmatch(shown)
         if self._telemetry is None:
-            with _taken_up(Trace(*found.groups()) if found else None):
+            with _taken_up(TraceIds(*found.groups()) if found else None):
                 await self.app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in self._paths else "other"
@@ -69,12 +69,12 @@ class TraceMiddleware:
 
             others = [pair for pair in scope["headers"] if pair[0] != NAME.encode()]
             scope["headers"] = [*others, (NAME.encode(), span.traceparent.encode())]
-            with _taken_up(Trace(span.trace_id, span.span_id)):
+            with _taken_up(TraceIds(span.trace_id, span.span_id)):
                 await self.app(scope, receive, noting)
 
 
 @contextmanager
-def _taken_up(trace: Trace | None) -> Iterator[None]:
+def _taken_up(trace: TraceIds | None) -> Iterator[None]:
     token = _current.set(trace)
     try:
         yield

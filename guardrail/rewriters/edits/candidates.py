@@ -68,29 +68,29 @@ def marked_candidates(
     prompts = wording.prompts([text for text, _ in segments])
     todo = [(text, spans) for text, spans in dict.fromkeys(segments) if text in prompts]
     continued = model.continued([Ask(prompts[text], tuple(wording.encode(text))) for text, _ in todo])
-    kept = []
+    affordable = []
     for (text, spans), tokens in zip(todo, continued, strict=True):
         free = wording.texts([tokens], source=text)
         others = _different([text, *free], [*edits(text, spans, table), *_partly(text, spans, free)])
-        kept.append(_affordable(wording, free, others))
-    scores = model.scored([prompts[text] for text, _ in todo], kept)
-    found = {
+        affordable.append(_affordable(wording, free, others))
+    scores = model.scored([prompts[text] for text, _ in todo], affordable)
+    rewrites = {
         asked: ranked(dict(zip(texts, scored, strict=True)), source=asked[0], toxic=_toxic(*asked), n=n)
-        for asked, texts, scored in zip(todo, kept, scores, strict=True)
+        for asked, texts, scored in zip(todo, affordable, scores, strict=True)
     }
-    return [list(found.get(asked, ())) for asked in segments]
+    return [list(rewrites.get(asked, ())) for asked in segments]
 
 
 def _affordable(wording: Wording, free: Sequence[str], others: Sequence[str]) -> list[str]:
     """The free rewrites and as many others, in order, as ``MAX_SCORED`` tokens allow."""
-    found = list(free)
+    affordable = list(free)
     left = MAX_SCORED
     for text in others:
         left -= len(wording.encode(text))
         if left < 0:
             break
-        found.append(text)
-    return found
+        affordable.append(text)
+    return affordable
 
 
 def _different(known: Sequence[str], candidates: Sequence[str]) -> list[str]:
@@ -112,7 +112,7 @@ def _partly(text: str, spans: Sequence[Span], rewrites: Sequence[str]) -> list[s
     toxic = [
         i for i in range(len(pieces)) if any(s.start < starts[i + 1] and starts[i] < s.end for s in spans)
     ]
-    found = []
+    mixtures = []
     for rewrite in rewrites:
         other = [match.group() for match in _PIECE.finditer(rewrite)]
         codes = difflib.SequenceMatcher(None, pieces, other, autojunk=False).get_opcodes()
@@ -120,8 +120,8 @@ def _partly(text: str, spans: Sequence[Span], rewrites: Sequence[str]) -> list[s
             "".join(other[c:d] if kind == "equal" or _near(a, b, toxic) else pieces[a:b])
             for kind, a, b, c, d in codes
         ]
-        found.append("".join(taken))
-    return [one for one in dict.fromkeys(found) if one != text and one.strip() and one not in rewrites]
+        mixtures.append("".join(taken))
+    return [one for one in dict.fromkeys(mixtures) if one != text and one.strip() and one not in rewrites]
 
 
 def _near(start: int, end: int, toxic: Sequence[int]) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from guardrail.rewriters.decode import decode, log_probabilities
 from guardrail.rewriters.edits.candidates import Ask
-from guardrail.rewriters.runtime.search import Answer, Question, Reader, search
+from guardrail.rewriters.runtime.search import Reader, SearchRequest, SearchResult, search
 from guardrail.rewriters.sampling import Decoding, Prompt
 
 __all__ = ["SearchModel", "TorchModel"]
@@ -39,24 +39,24 @@ class SearchModel:
 
     def continued(self, asks: Sequence[Ask]) -> list[list[int]]:
         """See ``Model.continued``; all prompts share passes."""
-        answers = self._answers([Question(ask.prompt, ask.source, 1) for ask in asks])
+        answers = self._answers([SearchRequest(ask.prompt, ask.source, 1) for ask in asks])
         return [_first(answer.candidates) for answer in answers]
 
     def scored(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> Scores:
         """See ``Model.scored``; texts that begin alike are read once as far as they do."""
         parts = [
-            (place, Question(prompt, (), 0, part))
+            (place, SearchRequest(prompt, (), 0, part))
             for place, (prompt, group) in enumerate(zip(prompts, texts, strict=True))
             for part in _portions([tuple(self._encode(text)) for text in group])
         ]
-        found: Scores = [[] for _ in prompts]
+        scores: Scores = [[] for _ in prompts]
         for group in _groups(parts):
             answers = self._answers([question for _, question in group])
             for (place, _), answer in zip(group, answers, strict=True):
-                found[place] += answer.scores
-        return found
+                scores[place] += answer.scores
+        return scores
 
-    def _answers(self, questions: Sequence[Question]) -> list[Answer]:
+    def _answers(self, questions: Sequence[SearchRequest]) -> list[SearchResult]:
         with self._reader.runtime.held():
             return search(self._reader, questions, stop=self._stop, decoding=self._decoding)
 
@@ -73,9 +73,9 @@ def _portions(texts: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...
         yield tuple(portion)
 
 
-def _groups(parts: Sequence[tuple[int, Question]]) -> Iterator[list[tuple[int, Question]]]:
+def _groups(parts: Sequence[tuple[int, SearchRequest]]) -> Iterator[list[tuple[int, SearchRequest]]]:
     """The questions, each with its place, in groups of ``PASS_TOKENS`` tokens in all, or alone."""
-    group: list[tuple[int, Question]] = []
+    group: list[tuple[int, SearchRequest]] = []
     size = 0
     for place, question in parts:
         own = sum(map(len, question.texts))

@@ -67,7 +67,7 @@ def phrases(text: str, spans: Sequence[Span]) -> list[Phrase]:
             groups[-1].append(word)
         else:
             groups.append([word])
-    found = []
+    result = []
     for group in groups:
         while group and text[group[0].start : group[0].end].casefold() in _FUNCTION:
             group = group[1:]
@@ -75,8 +75,8 @@ def phrases(text: str, spans: Sequence[Span]) -> list[Phrase]:
             group = group[:-1]
         if group:
             start, end = group[0].start, group[-1].end
-            found.append(Phrase(start, end, _head(text, start)))
-    return found
+            result.append(Phrase(start, end, _head(text, start)))
+    return result
 
 
 def _head(text: str, start: int) -> int:
@@ -110,7 +110,7 @@ def _head(text: str, start: int) -> int:
 
 def cuts(text: str, phrase: Phrase) -> list[Change]:
     """Stretches whose deletion takes the phrase away, the smallest first, none of them the whole text."""
-    found: dict[tuple[int, int], None] = {}
+    stretches: dict[tuple[int, int], None] = {}
     size = len(text.strip())
     for start, end in _stretches(text, phrase):
         start, end = max(0, start), min(len(text), end)
@@ -119,8 +119,8 @@ def cuts(text: str, phrase: Phrase) -> list[Change]:
             and len(text[start:end].strip()) < size
             and (text[:start] + text[end:]).strip(" \t.,;:!?\"'")
         ):
-            found[start, end] = None
-    ordered = list(found)[:_MAX_CUTS]
+            stretches[start, end] = None
+    ordered = list(stretches)[:_MAX_CUTS]
     return [Change(start, end) for start, end in ordered]
 
 

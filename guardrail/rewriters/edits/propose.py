@@ -28,22 +28,22 @@ _WORD = re.compile(r"[^\W_]+(?:['’*@$!#-]+[^\W_]+)*\$*")
 def edits(text: str, spans: Sequence[Span], table: SubstitutionTable) -> list[str]:
     """Different texts without the toxic words of ``spans``, the smallest changes first; none has a hole."""
     options = [_options(text, phrase, table)[:MAX_OPTIONS] for phrase in _open_phrases(text, spans)]
-    found: dict[str, None] = {}
-    for chosen in _combined(options):
+    results: dict[str, None] = {}
+    for changes in _combined(options):
         for both_commas in (False, True):
-            edited = apply(text, chosen, both_commas=both_commas)
+            edited = apply(text, changes, both_commas=both_commas)
             if edited is not None and _WORD.search(edited) and edited != text:
-                found[edited] = None
-        if len(found) >= MAX_EDITS:
+                results[edited] = None
+        if len(results) >= MAX_EDITS:
             break
-    return list(found)[:MAX_EDITS]
+    return list(results)[:MAX_EDITS]
 
 
 def _open_phrases(text: str, spans: Sequence[Span]) -> list[Phrase]:
     """The toxic phrases outside what must not be touched: code, addresses, quotations."""
     closed = protected_spans(text)
-    found = phrases(text, spans)
-    return [p for p in found if not any(c.start < p.end and p.start < c.end for c in closed)][:MAX_PHRASES]
+    toxic = phrases(text, spans)
+    return [p for p in toxic if not any(c.start < p.end and p.start < c.end for c in closed)][:MAX_PHRASES]
 
 
 def _options(text: str, phrase: Phrase, table: SubstitutionTable) -> list[Change]:
@@ -55,11 +55,11 @@ def _options(text: str, phrase: Phrase, table: SubstitutionTable) -> list[Change
     turned = list(turns(text, phrase))
     # One of each kind in turn: what is likely is for the model to say.
     mixed = itertools.chain.from_iterable(itertools.zip_longest(cut, turned, substituted))
-    kept = [item.span for kind in KEPT for item in find(kind, text)]
+    untouchable = [item.span for kind in KEPT for item in find(kind, text)]
     return [
         change
         for change in dict.fromkeys(mixed)
-        if change is not None and not any(change.start < k.end and k.start < change.end for k in kept)
+        if change is not None and not any(change.start < k.end and k.start < change.end for k in untouchable)
     ]
 
 
@@ -98,18 +98,18 @@ def _combined(options: Sequence[Sequence[Change]]) -> Iterator[tuple[Change, ...
     if not options or not all(options):
         return
     ranks = itertools.product(*(range(len(changes)) for changes in options))
-    for chosen in sorted(ranks, key=lambda numbers: (sum(numbers), numbers)):
-        picked = [options[i][number] for i, number in enumerate(chosen)]
+    for numbers_of_options in sorted(ranks, key=lambda numbers: (sum(numbers), numbers)):
+        picked = [options[i][number] for i, number in enumerate(numbers_of_options)]
         if (merged := _disjoint(picked)) is not None:
             yield merged
 
 
 def _disjoint(changes: Sequence[Change]) -> tuple[Change, ...] | None:
-    kept: list[Change] = []
+    disjoint: list[Change] = []
     for change in sorted(changes, key=lambda c: (c.start, -c.end)):
-        if kept and change.start < kept[-1].end:
-            if change.end > kept[-1].end:
+        if disjoint and change.start < disjoint[-1].end:
+            if change.end > disjoint[-1].end:
                 return None
             continue  # it lies within what is changed already
-        kept.append(change)
-    return tuple(kept)
+        disjoint.append(change)
+    return tuple(disjoint)

@@ -172,9 +172,9 @@ def _ended(left: str) -> str:
     """The left side of a mark, without marks of its own and without words that led to what is gone."""
     while left:
         left = left.rstrip(_BLANKS + _PAUSES + "–—")
-        found = _LAST_WORD.search(left)
+        last_word = _LAST_WORD.search(left)
         word = _last_word(left)
-        before = left[: found.start()].rstrip(_BLANKS) if found else ""
+        before = left[: last_word.start()].rstrip(_BLANKS) if last_word else ""
         is_address = word in ("you", "u") and (not before or before[-1] in _CLOSING + "–—")
         if word not in _DANGLING and not is_address:
             break
@@ -192,8 +192,8 @@ def _is_hole(left: str, right: str, *, source: str) -> bool:
 
 
 def _last_word(left: str) -> str:
-    found = _LAST_WORD.search(left)
-    return _plain(found["word"]) if found else ""
+    last_word = _LAST_WORD.search(left)
+    return _plain(last_word["word"]) if last_word else ""
 
 
 def _plain(word: str) -> str:
@@ -201,20 +201,20 @@ def _plain(word: str) -> str:
 
 
 def _first_word(right: str) -> str:
-    found = _FIRST_WORD.match(right)
-    return found["word"].casefold() if found else ""
+    first_word = _FIRST_WORD.match(right)
+    return first_word["word"].casefold() if first_word else ""
 
 
 def with_article(left: str, right: str) -> str:
     """The left side; if it ends in a or an, as the first word of the right side needs it."""
-    found = _ARTICLE.search(left)
+    match = _ARTICLE.search(left)
     word = _first_word(right)
-    if not found or not word:
+    if not match or not word:
         return left
-    article = found["article"][0]
+    article = match["article"][0]
     if _VOWEL.match(word) and not _CONSONANT.match(word):
-        article += "N" if found["article"].isupper() and right.isupper() else "n"
-    return left[: found.start()] + article + found["blanks"]
+        article += "N" if match["article"].isupper() and right.isupper() else "n"
+    return left[: match.start()] + article + match["blanks"]
 
 
 def _closed(result: str, source: str) -> str:

@@ -80,12 +80,12 @@ class SubstitutionTable:
 
     def instead_of(self, phrase: str, *, before: str, limit: int) -> Iterator[str]:
         """Up to ``limit`` replacements, "" if the phrase was left out; the word ``before`` ranks them."""
-        found = self._entries.get(phrase.casefold().replace("’", "'"))
-        if not found:
+        counts = self._entries.get(phrase.casefold().replace("’", "'"))
+        if not counts:
             return
         wanted = context_of(before)
         scores: dict[str, float] = defaultdict(float)
-        for context, counted in found.items():
+        for context, counted in counts.items():
             weight = FITTING if context in (wanted, "any") else 1
             for instead, count in counted.items():
                 scores[instead] += weight * count

@@ -56,15 +56,15 @@ class TaggedWords:
 def tokens_of_words(tokenizer: Tokenizer, text: str) -> TaggedWords:
     """``[CLS] text [SEP]``; a word that the tokenizer does not show has no token, and keeps as it is."""
     encoding = encode(tokenizer, text)
-    found, firsts, place = [], [], 0
+    tagged, firsts, place = [], [], 0
     for word in words(text):
         while place < len(encoding) and encoding.starts[place] < word.start:
             place += 1
         if place < len(encoding) and encoding.starts[place] < word.end:
-            found.append(word)
+            tagged.append(word)
             firsts.append(place + 1)
     cls, sep = (cast("int", tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
-    return TaggedWords([cls, *encoding.ids.tolist(), sep], found, firsts)
+    return TaggedWords([cls, *encoding.ids.tolist(), sep], tagged, firsts)
 
 
 class Tagger:
@@ -107,14 +107,16 @@ class Tagger:
         return [None if read is None else read[1] for read in self._read(texts)]
 
     def _read(self, texts: Sequence[str]) -> list[tuple[list[Span], Floats] | None]:
-        found: list[tuple[list[Span], Floats] | None] = [None] * len(texts)
+        results: list[tuple[list[Span], Floats] | None] = [None] * len(texts)
         rows = {place: tokens_of_words(self._tokenizer, text) for place, text in enumerate(texts)}
         places = [place for place, row in rows.items() if row.words and len(row) <= self._max_tokens]
         for bucket in buckets([len(rows[place]) for place in places]):
-            chosen = [places[each] for each in bucket]
-            for place, chances in zip(chosen, self._pass([rows[place] for place in chosen]), strict=True):
-                found[place] = rows[place].words, chances
-        return found
+            bucket_places = [places[each] for each in bucket]
+            for place, chances in zip(
+                bucket_places, self._pass([rows[place] for place in bucket_places]), strict=True
+            ):
+                results[place] = rows[place].words, chances
+        return results
 
     def _pass(self, rows: Sequence[TaggedWords]) -> Iterator[Floats]:
         """The log-probabilities of rows of similar length, (words, tags) each, in one call of the model."""
@@ -135,17 +137,17 @@ class Tagger:
         top, next_ = chances.max(axis=1), others.max(axis=1)
         if all(best == self._keep) or any(self.tags[tag].kind == "unknown" for tag in best):
             return []
-        chosen = [(best, float(top.sum()))]
+        taggings = [(best, float(top.sum()))]
         for word in np.argsort(top - next_, kind="stable")[:MAX_VARIANTS]:
             variant = best.copy()
             variant[word] = second[word]
-            chosen.append((variant, float(top.sum() - top[word] + next_[word])))
-        found: dict[str, float] = {}
-        for numbers, confidence in chosen:
+            taggings.append((variant, float(top.sum() - top[word] + next_[word])))
+        edits: dict[str, float] = {}
+        for numbers, confidence in taggings:
             edited = realised(text, tagged, [self.tags[number] for number in numbers])
             if edited is not None:
-                found.setdefault(edited, confidence)
-        return [TaggedEdit(edited, confidence) for edited, confidence in found.items()]
+                edits.setdefault(edited, confidence)
+        return [TaggedEdit(edited, confidence) for edited, confidence in edits.items()]
 
 
 def _tags(manifest: Manifest, folder: str | Path) -> tuple[Tag, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 __all__ = ["draft"]
 
-LONGEST_MATCH = 4
+MAX_MATCH = 4
 MAX_REPLACED = 4
 
 
@@ -34,7 +34,7 @@ def _place_after(source: Sequence[int], written: Sequence[int]) -> int | None:
     for end in range(1, len(source) + 1):
         length = 0
         while (
-            length < min(LONGEST_MATCH, end, len(written))
+            length < min(MAX_MATCH, end, len(written))
             and source[end - 1 - length] == written[len(written) - 1 - length]
         ):
             length += 1

@@ -26,13 +26,13 @@ def factors_of(adapter: Adapter, shape: LlamaShape) -> Mapping[str, Floats]:
     expected = expected_shapes(shape)
     for name, layer in adapter.layers.items():
         _check_fit(name, (layer.up.shape[0], layer.down.shape[1]), expected)
-    found: dict[str, Floats] = {}
+    factors: dict[str, Floats] = {}
     for number in range(shape.layers):
         for group, parts in GROUPS.items():
             names = [f"model.layers.{number}.{part}" for part in parts]
             pair = _side_by_side(adapter, [(name, expected[f"{name}.weight"]) for name in names])
-            found.update(zip(factor_names(number, group), pair, strict=True))
-    return found
+            factors.update(zip(factor_names(number, group), pair, strict=True))
+    return factors
 
 
 def _check_fit(name: str, size: tuple[int, ...], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -22,7 +22,7 @@ from guardrail.models.blocks import Matrix, as_floats
 from guardrail.models.weights import LlamaShape, OtherModelError, Weights, expected_shapes
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
-__all__ = ["GROUPS", "Graph", "factor_names", "rotation", "write_graph"]
+__all__ = ["GROUPS", "SessionGraph", "factor_names", "rotation", "write_graph"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -44,7 +44,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Graph:
+class SessionGraph:
     """What a session is made of: the model as bytes, and the arrays it names without holding them.
 
     ``packed`` are the arrays that onnxruntime may bring into an order of its own when it opens the model.
@@ -63,7 +63,7 @@ def factor_names(layer: int, group: str) -> tuple[str, str]:
 Precision = Literal["float32", "int8"]
 
 
-def write_graph(weights: Weights, *, precision: Precision) -> Graph:
+def write_graph(weights: Weights, *, precision: Precision) -> SessionGraph:
     """The graph of these weights.
 
     In ``int8`` weights are rounded to 8 bits, one scale for each output. What they are multiplied with is
@@ -91,7 +91,7 @@ class _Llama:
         kind = np.int8 if precision == "int8" else np.float32
         self._room = np.empty(sum(math.prod(size) for size in _matrices(weights)), dtype=kind)
 
-    def graph(self) -> Graph:
+    def graph(self) -> SessionGraph:
         shape, writer = self._shape, self._writer
         skip = writer.input("embedded", "float32", ["S", shape.width])
         writer.input("positions", "int64", [1, "S"])
@@ -116,7 +116,7 @@ class _Llama:
         for layer in range(shape.layers):
             state, skip = self._layer(layer, state, skip)
         self._head(state)
-        return Graph(writer.serialized(), self._arrays, self._packed)
+        return SessionGraph(writer.serialized(), self._arrays, self._packed)
 
     def _layer(self, layer: int, state: str, skip: str) -> tuple[str, str]:
         """The normalised state for the next layer, and the sum it comes from."""

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.rewriters.runtime.draft import draft
-from guardrail.rewriters.runtime.session import MASKED, MIN_SLOTS, Factors, Read, Runtime, Slots
+from guardrail.rewriters.runtime.session import MASKED, MIN_SLOTS, Factors, PassResult, Runtime, Slots
 from guardrail.rewriters.sampling import Decoding, Prompt, choose, noise_key
 
-__all__ = ["Answer", "Question", "Reader", "search"]
+__all__ = ["Reader", "SearchRequest", "SearchResult", "search"]
 
 GREEDY_DRAFT = 4
 SAMPLE_DRAFT = 2
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchRequest:
     """What is asked about one segment: ``n`` candidates, and how likely each of the given ``texts`` is."""
 
     prompt: Prompt
@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class SearchResult:
     """Candidates in order, each without its stop token, the greedy one first; those cut off are left out.
 
     ``scores`` has for each given text the log-probability of each of its tokens, and of its end.
@@ -82,7 +82,7 @@ class Reader:
         bias: Floats,
         picked: Sequence[int],
         likeliest: int,
-    ) -> Read:
+    ) -> PassResult:
         """One pass; see ``Runtime.read``."""
         return self.runtime.read(
             self.factors, slots, ids, positions=positions, bias=bias, picked=picked, likeliest=likeliest
@@ -142,7 +142,9 @@ class _Candidate:
 class _Segment:
     """One question on its way to its answer."""
 
-    def __init__(self, question: Question, *, head: int, stop: frozenset[int], decoding: Decoding) -> None:
+    def __init__(
+        self, question: SearchRequest, *, head: int, stop: frozenset[int], decoding: Decoding
+    ) -> None:
         self.question = question
         self._stop = stop
         self._decoding = decoding
@@ -165,10 +167,10 @@ class _Segment:
         """Whether nothing has to be read for it any more."""
         return not self.open and (self._scored or not self._chains)
 
-    def answer(self) -> Answer:
+    def answer(self) -> SearchResult:
         """What was asked for."""
         ordered = sorted(self._stopped, key=lambda candidate: candidate.number)
-        return Answer(
+        return SearchResult(
             [candidate.tokens for candidate in ordered], [self._score(chain) for chain in self._chains]
         )
 
@@ -218,7 +220,7 @@ class _Segment:
 
     def _next_tokens(self, candidates: Sequence[_Candidate]) -> list[int]:
         logits = np.stack([_known(candidate.node.top_logits) for candidate in candidates])
-        chosen = choose(
+        tokens = choose(
             logits,
             np.stack([_known(candidate.node.top_ids) for candidate in candidates]),
             keys=np.array([candidate.key for candidate in candidates], dtype=np.uint64),
@@ -226,7 +228,7 @@ class _Segment:
             greedy=np.array([candidate.number == 0 for candidate in candidates]),
             decoding=self._decoding,
         )
-        return [int(token) for token in chosen]
+        return [int(token) for token in tokens]
 
     def _chain(self, text: Sequence[int]) -> list[_Node]:
         nodes, node = [], self.root
@@ -247,8 +249,8 @@ def _known(array: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic]:
 
 
 def search(
-    reader: Reader, questions: Sequence[Question], *, stop: frozenset[int], decoding: Decoding
-) -> list[Answer]:
+    reader: Reader, questions: Sequence[SearchRequest], *, stop: frozenset[int], decoding: Decoding
+) -> list[SearchResult]:
     """The answer to each question; how many are read together changes none of them."""
     count = MIN_SLOTS * min(len(questions), 2)
     return _Search(reader, stop=stop, decoding=decoding, count=count).run(questions)
@@ -263,11 +265,11 @@ class _Search:
         self._decoding = decoding
         self._slots = reader.begin(count)
 
-    def run(self, questions: Sequence[Question]) -> list[Answer]:
+    def run(self, questions: Sequence[SearchRequest]) -> list[SearchResult]:
         head = len(self._reader.head)
         waiting = [(index, question) for index, question in enumerate(questions)][::-1]
         active: list[tuple[int, _Segment]] = []
-        answers: dict[int, Answer] = {}
+        answers: dict[int, SearchResult] = {}
         while waiting or active:
             while waiting and self._has_room([segment for _, segment in active], waiting[-1][1]):
                 index, question = waiting.pop()
@@ -281,7 +283,7 @@ class _Search:
             active = [(index, segment) for index, segment in active if not segment.done]
         return [answers[index] for index in range(len(questions))]
 
-    def _has_room(self, active: Sequence[_Segment], question: Question) -> bool:
+    def _has_room(self, active: Sequence[_Segment], question: SearchRequest) -> bool:
         if not active:
             return True
         questions = [question, *(segment.question for segment in active)]
@@ -307,7 +309,7 @@ class _Search:
             seen[[before.slot or 0 for before in node.path()]] = 0
         unpicked = {id(node) for segment in segments for node in segment.prompt[:-1]}
         picked = [offset for offset, node in enumerate(nodes) if id(node) not in unpicked]
-        found = self._reader.read(
+        predictions = self._reader.read(
             self._slots,
             [node.token for node in nodes],
             positions=[node.position for node in nodes],
@@ -318,9 +320,9 @@ class _Search:
         scored = {identity for segment in segments for identity in segment.scored_nodes()}
         for row, offset in enumerate(picked):
             node = nodes[offset]
-            node.top_ids, node.top_logits = found.top_ids[row], found.top_logits[row]
+            node.top_ids, node.top_logits = predictions.top_ids[row], predictions.top_logits[row]
             if id(node) in scored:
-                node.keep_logprobs(found.logits[row], stop=self._stop)
+                node.keep_logprobs(predictions.logits[row], stop=self._stop)
 
     def _make_room(self, count: int, segments: Iterable[_Segment]) -> None:
         """Drops the slots that no open candidate stands behind, and makes more if these are not enough."""
@@ -335,11 +337,11 @@ class _Search:
         }
         ordered = sorted(live.values(), key=lambda node: node.slot or 0)
         head = len(self._reader.head)
-        kept = [*range(head), *(node.slot or 0 for node in ordered)]
-        self._slots.keep(np.array(kept, dtype=np.intp))
+        slots = [*range(head), *(node.slot or 0 for node in ordered)]
+        self._slots.keep(np.array(slots, dtype=np.intp))
         for slot, node in enumerate(ordered, start=head):
             node.slot = slot
-        if len(kept) + count > self._slots.count:
-            larger = Slots(self._reader.runtime.shape, 2 * (len(kept) + count))
+        if len(slots) + count > self._slots.count:
+            larger = Slots(self._reader.runtime.shape, 2 * (len(slots) + count))
             larger.copy_from(self._slots)
             self._slots = larger

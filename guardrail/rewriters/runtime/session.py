@@ -22,7 +22,7 @@ from guardrail.models.weights import LlamaShape, Weights
 from guardrail.rewriters.runtime.graph import Precision, rotation, write_graph
 from guardrail.rewriters.runtime.protobuf import GraphWriter
 
-__all__ = ["Read", "Runtime", "Slots"]
+__all__ = ["PassResult", "Runtime", "Slots"]
 
 MIN_SLOTS = 256
 EMBEDDING = "model.embed_tokens.weight"
@@ -35,7 +35,7 @@ Factors = Mapping[str, Floats]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Read:
+class PassResult:
     """What a pass says of the tokens that were picked: their likeliest followers, the likeliest first.
 
     ``top_logits`` and ``top_ids`` are (picked, likeliest). ``logits`` are (picked, vocabulary) and hold until
@@ -149,7 +149,7 @@ class Runtime:
         bias: Floats,
         picked: Sequence[int],
         likeliest: int,
-    ) -> Read:
+    ) -> PassResult:
         """Reads new tokens into the next free slots. ``bias`` is (tokens, slots in use afterwards): 0 where a
         token sees a slot, MASKED where it does not. ``picked`` are places among the new tokens.
         """
@@ -176,7 +176,7 @@ class Runtime:
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._session.run_with_iobinding(binding)
         slots.used = end
-        return Read(taken["top_logits"], taken["top_ids"], taken["head.product"])
+        return PassResult(taken["top_logits"], taken["top_ids"], taken["head.product"])
 
     def _bind(self, factors: Factors, slots: Slots) -> None:
         """Binds what stays from pass to pass; an adapter is swapped by binding its matrices."""
@@ -210,8 +210,8 @@ _ABANDONED: list[object] = []
 
 
 def _abandon(runtime: weakref.ref[Runtime]) -> None:
-    if (found := runtime()) is not None:
-        found.abandon()
+    if (current := runtime()) is not None:
+        current.abandon()
 
 
 def _return_freed_memory() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from guardrail import Policy
 from guardrail.integrations.completions.stream import AnsweredError
-from guardrail.integrations.messages.message import Asked, moderate_message
+from guardrail.integrations.messages.message import MessageContext, moderate_message
 from guardrail.integrations.messages.stream import MessageStream
 from guardrail.integrations.strict_json import MalformedError
 from tests.integrations.messages.recorded import (
@@ -48,7 +48,7 @@ class Run(StreamRun):
     def __init__(
         self, events: Iterable[Any], policy: Policy | None = None, request: Event | None = None
     ) -> None:
-        asked = Asked.read(REQUEST | (request or {}))
+        asked = MessageContext.read(REQUEST | (request or {}))
         super().__init__(
             events, lambda write: MessageStream(moderator=moderator(policy), write=write, asked=asked)
         )
@@ -89,7 +89,7 @@ def accumulated(events: Sequence[Event]) -> Event:
 
 
 def whole(answer: Event, policy: Policy | None = None, request: Event | None = None) -> Event:
-    asked = Asked.read(REQUEST | (request or {}))
+    asked = MessageContext.read(REQUEST | (request or {}))
     return asyncio.run(moderate_message(copy.deepcopy(answer), moderator=moderator(policy), asked=asked))
 
 

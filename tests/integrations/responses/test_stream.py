@@ -22,7 +22,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 
 from guardrail import Policy
 from guardrail.integrations.completions.stream import AnsweredError
-from guardrail.integrations.responses.response import Asked, moderate_response
+from guardrail.integrations.responses.response import ResponseContext, moderate_response
 from guardrail.integrations.responses.stream import ResponseStream
 from guardrail.integrations.strict_json import MalformedError
 from tests.integrations.mutated import changed, mutated
@@ -55,7 +55,7 @@ class Run(StreamRun):
     def __init__(
         self, events: Iterable[Any], policy: Policy | None = None, request: Event | None = None
     ) -> None:
-        asked = Asked.read(REQUEST | (request or {}))
+        asked = ResponseContext.read(REQUEST | (request or {}))
         super().__init__(
             events, lambda write: ResponseStream(moderator=moderator(policy), write=write, asked=asked)
         )
@@ -72,7 +72,7 @@ class Run(StreamRun):
 
 
 def whole(answer: Event, policy: Policy | None = None, request: Event | None = None) -> Event:
-    asked = Asked.read(REQUEST | (request or {}))
+    asked = ResponseContext.read(REQUEST | (request or {}))
     return asyncio.run(moderate_response(copy.deepcopy(answer), moderator=moderator(policy), asked=asked))
 
 

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from guardrail import Guard
 from guardrail.errors import ConfigError, UsageError
 from guardrail.outcome import Action, Span, Verdict
-from guardrail_training.evaluation.acceptance.answers import Answers, guarded
+from guardrail_training.evaluation.acceptance.answers import SystemAnswers, guarded
 from guardrail_training.evaluation.acceptance.figures import differences_of, figures_of
 from guardrail_training.evaluation.acceptance.ratings import (
-    Reading,
+    ReaderRatings,
     agreement_of,
     read_ratings,
     settle,
 )
 from guardrail_training.evaluation.acceptance.run import run
-from guardrail_training.evaluation.acceptance.sentences import Sentence, draw
+from guardrail_training.evaluation.acceptance.sentences import HostileSentence, draw
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
-from guardrail_training.evaluation.acceptance.sheet import RATINGS, Item, Key, items_of, write_items
-from guardrail_training.evaluation.generation.samples import Output, Sample, write_samples
+from guardrail_training.evaluation.acceptance.sheet import RATINGS, Key, SheetItem, items_of, write_items
+from guardrail_training.evaluation.generation.samples import Sample, SampledResponse, write_samples
 
 REGISTERS = {"daily": 6, "social": 3}
 PASSED, REWRITTEN, MASKED = Action.PASSED, Action.REWRITTEN, Action.MASKED
@@ -151,12 +151,12 @@ def test_no_byte_of_a_sheet_depends_on_which_system_said_what(
     data: st.DataObject,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    sentences = [Sentence(text, ("everyday",)) for text in ("a b", "c d", "e f")]
+    sentences = [HostileSentence(text, ("everyday",)) for text in ("a b", "c d", "e f")]
     folder = tmp_path_factory.mktemp("sheets")
 
     def sheet(order: Sequence[int], called: Sequence[str], suffix: str) -> bytes:
         answers = [
-            Answers(called[place], *(tuple(side) for side in zip(*systems[place], strict=True)), {})
+            SystemAnswers(called[place], *(tuple(side) for side in zip(*systems[place], strict=True)), {})
             for place in order
         ]
         items, _ = items_of(sentences, answers, seed=5)
@@ -171,9 +171,9 @@ def test_no_byte_of_a_sheet_depends_on_which_system_said_what(
 
 @given(systems=st.lists(ANSWERS, min_size=1, max_size=4))
 def test_every_rewrite_is_in_the_sheet_once_and_nothing_else(systems: list[list[tuple[str, Action]]]) -> None:
-    sentences = [Sentence(text, ("everyday",)) for text in ("a b", "c d", "e f")]
+    sentences = [HostileSentence(text, ("everyday",)) for text in ("a b", "c d", "e f")]
     answers = [
-        Answers(str(place), *(tuple(side) for side in zip(*said, strict=True)), {})
+        SystemAnswers(str(place), *(tuple(side) for side in zip(*said, strict=True)), {})
         for place, said in enumerate(systems)
     ]
     items, releases = items_of(sentences, answers, seed=5)
@@ -198,7 +198,7 @@ def test_a_sheet_opens_with_the_rule_and_names_no_system(data: Path, tmp_path: P
 
 
 def test_a_formula_in_an_output_does_not_run_in_a_spreadsheet(tmp_path: Path) -> None:
-    write_items(tmp_path / "sheet.csv", [Item("1", "=A1", "@b")])
+    write_items(tmp_path / "sheet.csv", [SheetItem("1", "=A1", "@b")])
     assert "1,'=A1,'@b,," in (tmp_path / "sheet.csv").read_text(encoding="utf-8")
 
 
@@ -241,10 +241,10 @@ def test_ratings_come_back_as_shares_of_each_system_and_set(data: Path, tmp_path
 
 
 def test_a_difference_is_paired_over_the_sentences_of_a_set() -> None:
-    sentences = [Sentence(str(n), ("everyday",)) for n in range(4)]
+    sentences = [HostileSentence(str(n), ("everyday",)) for n in range(4)]
     answers = [
-        Answers("one", ("a", "b", "c", "d"), (REWRITTEN,) * 4, {}),
-        Answers("two", ("a", "x", "y", "z"), (REWRITTEN, REWRITTEN, MASKED, PASSED), {}),
+        SystemAnswers("one", ("a", "b", "c", "d"), (REWRITTEN,) * 4, {}),
+        SystemAnswers("two", ("a", "x", "y", "z"), (REWRITTEN, REWRITTEN, MASKED, PASSED), {}),
     ]
     items, releases = items_of(sentences, answers, seed=1)
     ratings = {item.id: "form" if item.output == "x" else "accept" for item in items}
@@ -254,8 +254,8 @@ def test_a_difference_is_paired_over_the_sentences_of_a_set() -> None:
 
 
 def test_what_is_not_flagged_is_missed_and_in_no_share_of_the_flagged() -> None:
-    sentences = [Sentence(str(n), ("everyday",)) for n in range(4)]
-    answers = [Answers("one", ("a", "b", "c", "d"), (REWRITTEN, PASSED, PASSED, MASKED), {})]
+    sentences = [HostileSentence(str(n), ("everyday",)) for n in range(4)]
+    answers = [SystemAnswers("one", ("a", "b", "c", "d"), (REWRITTEN, PASSED, PASSED, MASKED), {})]
     items, releases = items_of(sentences, answers, seed=1)
     (found,) = figures_of(Key(sentences, releases, {}), {item.id: "accept" for item in items})
     assert (found.flagged.value, found.missed.value) == (0.5, 0.5)
@@ -283,15 +283,15 @@ def test_readers_who_differ_leave_a_sheet_for_a_third_who_settles(data: Path, tm
 
 
 def test_agreement_beyond_chance_is_cohens_kappa() -> None:
-    first = Reading(dict(zip("abcd", ["accept", "accept", "form", "form"], strict=True)), {})
-    second = Reading(dict(zip("abcd", ["accept", "form", "form", "form"], strict=True)), {})
+    first = ReaderRatings(dict(zip("abcd", ["accept", "accept", "form", "form"], strict=True)), {})
+    second = ReaderRatings(dict(zip("abcd", ["accept", "form", "form", "form"], strict=True)), {})
     found = agreement_of(first, second)
     assert found.verdict == found.rating == 0.75
     assert found.rating_kappa == pytest.approx((0.75 - 0.5) / (1 - 0.5))
 
 
 def test_agreement_of_readers_who_say_one_thing_throughout_has_no_kappa() -> None:
-    reading = Reading({"a": "accept", "b": "accept"}, {})
+    reading = ReaderRatings({"a": "accept", "b": "accept"}, {})
     assert agreement_of(reading, reading).rating_kappa is None
 
 
@@ -310,7 +310,7 @@ def test_a_sheet_without_a_release_is_read_without_agreement(data: Path, tmp_pat
 @pytest.mark.parametrize("order", [1, -1])
 def test_without_a_third_the_worse_rating_counts(order: int) -> None:
     said = ["accept", "dropped"][::order]
-    found = settle(Reading({"a": said[0]}, {}), Reading({"a": said[1]}, {}), None)
+    found = settle(ReaderRatings({"a": said[0]}, {}), ReaderRatings({"a": said[1]}, {}), None)
     assert found.ratings == {"a": "dropped"}
     assert found.open == ("a",)
 
@@ -424,7 +424,7 @@ def test_summaries_have_a_rule_of_their_own_and_come_from_generated_samples(tmp_
             place + 1,
             text,
             (),
-            {name: Output(f"{name} {place}", 3, True, 0.0, {}) for name in ("zero-shot", "trained")},
+            {name: SampledResponse(f"{name} {place}", 3, True, 0.0, {}) for name in ("zero-shot", "trained")},
         )
         for place, text in enumerate(dialogues)
     ]

@@ -19,11 +19,15 @@ from guardrail.errors import ConfigError, ManifestError, UsageError
 from guardrail.manifest import Manifest
 from guardrail_training.cli import app
 from guardrail_training.evaluation.generation import compare
-from guardrail_training.evaluation.generation.comparison import Comparison, read_comparison
-from guardrail_training.evaluation.generation.measures import Change, least_reduced, relative_change
+from guardrail_training.evaluation.generation.comparison import GenerationComparison, read_comparison
+from guardrail_training.evaluation.generation.measures import (
+    RelativeChange,
+    relative_change,
+    smallest_reduction,
+)
 from guardrail_training.evaluation.generation.samples import (
-    Output,
     Sample,
+    SampledResponse,
     read_samples,
     write_samples,
 )
@@ -77,7 +81,7 @@ def write_run(folder: Path, *, base: Path, start: Path | None) -> None:
     (folder / "run.json").write_text(json.dumps(content))
 
 
-def compared(settings: GenerationSettings) -> tuple[Comparison, list[Sample]]:
+def compared(settings: GenerationSettings) -> tuple[GenerationComparison, list[Sample]]:
     path = compare.run(settings, reward=REWARD, toxicity={"vowels": vowels})
     return read_comparison(path), read_samples(path.with_name("samples.jsonl"))
 
@@ -155,7 +159,7 @@ def test_an_adapter_without_effect_writes_what_the_bare_base_writes(
 
     assert comparison.pair == ("zero-shot", "trained")
     assert all(sample.outputs["zero-shot"] == sample.outputs["trained"] for sample in samples)
-    assert comparison.changes["vowels"].mean == Change(value=0.0, low=0.0, high=0.0)
+    assert comparison.changes["vowels"].mean == RelativeChange(value=0.0, low=0.0, high=0.0)
     assert all(system.rouge == {} for system in comparison.systems)
 
 
@@ -252,15 +256,18 @@ def test_a_relative_change_is_paired_and_the_same_for_the_same_seed() -> None:
 def test_a_change_from_nothing_is_none_and_counts_for_no_judge() -> None:
     nothing = relative_change([0.0, 0.0], [0.1, 0.0], figure=np.mean, seed=0)
 
-    assert nothing == Change(value=None, low=None, high=None)
-    assert least_reduced({"a": nothing}) is None
-    small, large = Change(value=-0.1, low=-0.2, high=0.0), Change(value=-0.5, low=-0.6, high=-0.4)
-    assert least_reduced({"a": nothing, "b": large, "c": small}) == "c"
+    assert nothing == RelativeChange(value=None, low=None, high=None)
+    assert smallest_reduction({"a": nothing}) is None
+    small, large = (
+        RelativeChange(value=-0.1, low=-0.2, high=0.0),
+        RelativeChange(value=-0.5, low=-0.6, high=-0.4),
+    )
+    assert smallest_reduction({"a": nothing, "b": large, "c": small}) == "c"
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)
 outputs = st.builds(
-    Output,
+    SampledResponse,
     response=st.text(),
     tokens=st.integers(0, 500),
     ended=st.booleans(),
@@ -288,6 +295,6 @@ def test_samples_are_read_as_they_were_written(
 
 
 def test_a_repr_shows_no_text() -> None:
-    output = Output(response="zebra", tokens=1, ended=True, reward=0.0, toxicity={})
+    output = SampledResponse(response="zebra", tokens=1, ended=True, reward=0.0, toxicity={})
 
     assert "zebra" not in repr(Sample(row=1, query="zebra", references=("zebra",), outputs={"a": output}))

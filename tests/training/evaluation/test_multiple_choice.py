@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from guardrail.errors import ConfigError
 from guardrail_training import modeling
 from guardrail_training.cli import app
-from guardrail_training.evaluation.multiple_choice import Question, ask, prompts_of, read_questions
+from guardrail_training.evaluation.multiple_choice import ChoiceQuestion, ask, prompts_of, read_questions
 from guardrail_training.records import TrainingRowError
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -62,8 +62,8 @@ def test_mmlu_s_own_csv_has_no_header(tmp_path: Path) -> None:
     path.write_text('"2, or 3?",a,b,c,d,C\n1?,e,f,g,h,A\n')
 
     assert read_questions(path) == [
-        Question("2, or 3?", ("a", "b", "c", "d"), 2),
-        Question("1?", ("e", "f", "g", "h"), 0),
+        ChoiceQuestion("2, or 3?", ("a", "b", "c", "d"), 2),
+        ChoiceQuestion("1?", ("e", "f", "g", "h"), 0),
     ]
 
 
@@ -78,10 +78,10 @@ def test_a_row_of_no_known_form_is_named_and_not_quoted(row: dict[str, Any], tmp
 
 
 def test_five_shots_are_asked_as_mmlu_is() -> None:
-    shown = [Question(f"q{place}?", ("x", "y"), place % 2) for place in range(5)]
+    shown = [ChoiceQuestion(f"q{place}?", ("x", "y"), place % 2) for place in range(5)]
 
     (prompt, answer), (_, other) = prompts_of(
-        Question("new?", ("u", "v"), 0), style="letters", examples=shown, subject="sums"
+        ChoiceQuestion("new?", ("u", "v"), 0), style="letters", examples=shown, subject="sums"
     )
 
     assert prompt.startswith("The following are multiple choice questions (with answers) about sums.\n\nq0?")
@@ -94,7 +94,8 @@ def test_the_likeliest_answer_is_the_one_that_a_slow_loop_finds(tiny_base: Path)
     model = modeling.load_base(tiny_base, dtype=torch.float32)
     tokenizer = modeling.load_ending_tokenizer(tiny_base, pad_token="")
     asked = [
-        Question(f"{word} is", ("a cat", "the long mat"), place % 2) for place, word in enumerate("abcd")
+        ChoiceQuestion(f"{word} is", ("a cat", "the long mat"), place % 2)
+        for place, word in enumerate("abcd")
     ]
 
     found = ask(model, tokenizer, asked)
@@ -120,7 +121,7 @@ def test_the_likeliest_answer_is_the_one_that_a_slow_loop_finds(tiny_base: Path)
 
 def test_shots_without_examples_and_unknown_styles_are_refused(tiny_base: Path) -> None:
     with pytest.raises(ConfigError, match="5 shots need as many examples, got 0"):
-        ask(None, None, [Question("a?", ("b", "c"), 0)], shots=5)
+        ask(None, None, [ChoiceQuestion("a?", ("b", "c"), 0)], shots=5)
     with pytest.raises(ConfigError, match="style must be one of texts, letters"):
         ask(None, None, [], style="essay")
 

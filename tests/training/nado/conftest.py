@@ -38,4 +38,4 @@ def base_of(learner: Learner) -> Any:
 
 
 def guidance_of(auxiliary: Auxiliary, *, candidates: int = 8) -> Guidance:
-    return Guidance(auxiliary, strength=1.0, most_log_ratio=5.0, candidates=candidates)
+    return Guidance(auxiliary, strength=1.0, max_log_ratio=5.0, candidates=candidates)

@@ -35,7 +35,7 @@ def model(llama_base: Path) -> Any:
 
 def guidance(model: Any, kind: type[Auxiliary] = Auxiliary) -> Guidance:
     auxiliary = kind(model.get_input_embeddings().weight, hidden=16, blocks=1, rank=4)
-    return Guidance(auxiliary, strength=1.0, most_log_ratio=12.0, candidates=35)
+    return Guidance(auxiliary, strength=1.0, max_log_ratio=12.0, candidates=35)
 
 
 def generated(model: Any, processor: GuardedDecoding | None = None, **how: Any) -> torch.Tensor:

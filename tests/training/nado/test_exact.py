@@ -137,7 +137,7 @@ def test_the_gradient_of_the_regularizer_equals_that_of_the_sum_over_responses(t
 def test_equal_success_everywhere_gives_the_language_model_back_to_the_bit() -> None:
     log_p = over_candidates(torch.randn(50, 300), torch.arange(20).expand(50, -1))
 
-    q = posterior(log_p, torch.full((50, 20), -0.25), strength=2.0, most_log_ratio=5.0)
+    q = posterior(log_p, torch.full((50, 20), -0.25), strength=2.0, max_log_ratio=5.0)
 
     torch.testing.assert_close(q, log_p, atol=1e-6, rtol=0)
     assert token_kl(q, log_p).abs().max() < 1e-6
@@ -159,7 +159,7 @@ def test_a_bounded_ratio_bounds_what_one_token_can_lose() -> None:
     log_p = over_candidates(torch.zeros(1, 4), torch.arange(4)[None])
     log_success = torch.tensor([[0.0, 0.0, 0.0, -15.0]])
 
-    free, held = posterior(log_p, log_success), posterior(log_p, log_success, most_log_ratio=2.0)
+    free, held = posterior(log_p, log_success), posterior(log_p, log_success, max_log_ratio=2.0)
 
     assert (free - log_p)[0, 3] < -14
     assert -2.2 < (held - log_p)[0, 3] < -1.9
@@ -216,7 +216,7 @@ def test_importance_weights_undo_a_temperature() -> None:
     wanted, drawn = toy.response_logprobs(table), toy.response_logprobs(table * 0.5)
     labels = toy.labels()
 
-    weights = importance_weights(wanted, drawn, least=0.0, most=math.inf)
+    weights = importance_weights(wanted, drawn, min_weight=0.0, max_weight=math.inf)
 
     chance = drawn.exp()
     rate = float((chance * weights * labels).sum() / (chance * weights).sum())
@@ -234,7 +234,7 @@ def test_a_prefix_is_weighed_by_its_own_tokens_alone() -> None:
     ratios = torch.tensor([[0.3, -0.2, 9.0], [-0.1, 0.4, 0.0], [0.2, 5.0, 0.0]])
     mask = torch.tensor([[True, True, True], [True, True, True], [True, False, False]])
 
-    weights = prefix_importance(ratios, mask, least=0.0, most=math.inf)
+    weights = prefix_importance(ratios, mask, min_weight=0.0, max_weight=math.inf)
 
     def share(*log_ratios: float) -> list[float]:
         odds = [math.exp(ratio) for ratio in log_ratios]

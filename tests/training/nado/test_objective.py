@@ -9,7 +9,7 @@ import torch
 
 from guardrail_training.nado.balance import balanced
 from guardrail_training.nado.candidates import over_candidates
-from guardrail_training.nado.objective import opinion_losses, prefix_losses
+from guardrail_training.nado.objective import prefix_label_losses, prefix_losses
 from guardrail_training.nado.posterior import expected_success
 from guardrail_training.nado.success import from_logits, logit_of
 from tests.training.nado import toy
@@ -148,11 +148,11 @@ def test_padding_has_no_part_in_the_losses() -> None:
     assert other.grad[~mask].abs().max() == 0
 
 
-def test_an_opinion_is_learned_where_there_is_one() -> None:
+def test_a_prefix_label_is_learned_if_there_is_one() -> None:
     logits = torch.tensor([[0.5, -1.0, 2.0]], requires_grad=True)
-    opinions = torch.tensor([[1.0, math.nan, 0.25]])
+    labels = torch.tensor([[1.0, math.nan, 0.25]])
 
-    losses = opinion_losses(logits, opinions)
+    losses = prefix_label_losses(logits, labels)
     losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
 
     def slow(logit: float, label: float) -> float:

@@ -11,11 +11,11 @@ import torch
 
 from guardrail.errors import ConfigError
 from guardrail.manifest import Template
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from guardrail_training.preference.candidates import (
     COLD,
-    Comparison,
-    Sentence,
+    CandidateComparison,
+    ParallelSentence,
     append_comparisons,
     compare,
     distinct,
@@ -30,10 +30,10 @@ from guardrail_training.rewards.algebra import Answer, named
 from tests.training.preference.conftest import REWARD, words
 from tests.training.reinforcement.conftest import load_learner, word_tokenizer
 
-ROWS = [Row(number, f"a{number % 8} b{number % 7}", (f"c{number % 8}",)) for number in range(1, 21)]
+ROWS = [SourceRow(number, f"a{number % 8} b{number % 7}", (f"c{number % 8}",)) for number in range(1, 21)]
 
 
-def sentences_of(settings: PreferenceSettings) -> tuple[Sentence, ...]:
+def sentences_of(settings: PreferenceSettings) -> tuple[ParallelSentence, ...]:
     return draw_sentences(
         ROWS, tokenizer=word_tokenizer(), template=Template("a0 {text} a1"), settings=settings
     )
@@ -152,8 +152,8 @@ def test_a_prompt_that_is_too_long_is_an_error_before_sampling(settings: Prefere
         sentences_of(replace(settings, max_tokens=19))
 
 
-def comparison(row: int, *, best: float = 0.9, worst: float = 0.1) -> Comparison:
-    return Comparison(
+def comparison(row: int, *, best: float = 0.9, worst: float = 0.1) -> CandidateComparison:
+    return CandidateComparison(
         row=row,
         query="zebra \ud83d",  # half a surrogate pair
         candidates=3,
@@ -166,7 +166,7 @@ def comparison(row: int, *, best: float = 0.9, worst: float = 0.1) -> Comparison
 
 def test_comparisons_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    alone = Comparison(row=3, query="q", candidates=1)
+    alone = CandidateComparison(row=3, query="q", candidates=1)
 
     append_comparisons(path, [comparison(1)], fingerprint="f")
     append_comparisons(path, [comparison(2), alone], fingerprint="f")
@@ -222,7 +222,7 @@ def test_only_comparisons_that_are_decided_make_pairs() -> None:
     known = {
         1: comparison(1),
         2: comparison(2, best=0.15),
-        3: Comparison(row=3, query="q", candidates=1),
+        3: CandidateComparison(row=3, query="q", candidates=1),
         4: comparison(4),
     }
 

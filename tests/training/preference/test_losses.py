@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guardrail_training.modeling import Example
+from guardrail_training.modeling import EncodedExample
 from guardrail_training.preference.losses import (
     PairLogprobs,
     dpo_losses,
@@ -20,7 +20,7 @@ from guardrail_training.preference.losses import (
     orpo_losses,
     orpo_objective,
 )
-from guardrail_training.preference.tuning import Pair, plan_batches, read_pairs
+from guardrail_training.preference.tuning import PreferencePair, plan_batches, read_pairs
 from tests.training.reinforcement.conftest import load_learner
 
 logprob = st.floats(-200, 0, width=32)
@@ -152,8 +152,8 @@ def test_the_orpo_objective_shows_means_per_token() -> None:
 
 
 PAIRS = (
-    Pair(chosen=Example((3, 4, 5), (6, 7, 1)), rejected=Example((3, 4, 5), (8, 1))),
-    Pair(chosen=Example((9,), (10, 1)), rejected=Example((9,), (11, 12, 13, 14, 1))),
+    PreferencePair(chosen=EncodedExample((3, 4, 5), (6, 7, 1)), rejected=EncodedExample((3, 4, 5), (8, 1))),
+    PreferencePair(chosen=EncodedExample((9,), (10, 1)), rejected=EncodedExample((9,), (11, 12, 13, 14, 1))),
 )
 
 
@@ -169,7 +169,7 @@ def test_log_probabilities_of_pairs_equal_a_slow_loop(base: Path) -> None:
             assert found[row].item() == pytest.approx(slow_logprob(learner, example), abs=1e-4)
 
 
-def slow_logprob(learner: object, example: Example) -> float:
+def slow_logprob(learner: object, example: EncodedExample) -> float:
     """One token after the other from the whole model's own logits."""
     model = learner.model.get_base_model()  # type: ignore[attr-defined]
     total = 0.0

@@ -66,12 +66,12 @@ def test_a_run_leaves_pairs_adapters_and_metrics_under_known_names(
     report = tuning.run(settings, reward=REWARD)
 
     out = Path(settings.out)
-    assert (report.figures["sentences"], report.stopped_by) == (8, None)
+    assert (report.metrics["sentences"], report.stopped_by) == (8, None)
     assert report.finished
     assert len((out / "pairs.jsonl").read_text().splitlines()) == 8
     assert [row["step"] for row in metrics(settings)] == list(range(1, report.steps + 1))
     assert set(metrics(settings)[0]) >= KNOWN_NAMES
-    assert metrics(settings)[-1]["loss"] == report.figures["loss"]
+    assert metrics(settings)[-1]["loss"] == report.metrics["loss"]
     folders = step_folders(out)
     assert folders[0].name == "step-2"
     assert folders[-1].name == f"step-{report.steps}"
@@ -82,7 +82,7 @@ def test_a_run_leaves_pairs_adapters_and_metrics_under_known_names(
     assert manifest.metrics["step"] == report.steps
     assert manifest.settings["reward"] == "words"
     assert str(base) not in (folders[-1] / "manifest.json").read_text()
-    assert json.loads((out / "run.json").read_text())["pairs"] == report.figures["pairs"]
+    assert json.loads((out / "run.json").read_text())["pairs"] == report.metrics["pairs"]
     assert list(out.glob("events.out.tfevents.*"))
 
 
@@ -168,7 +168,7 @@ def test_a_run_that_was_stopped_while_it_drew_candidates_continues_to_the_bit(
         patch.setattr(candidates, "append_comparisons", append_and_stop)
         report = tuning.run(broken, reward=REWARD)
 
-    assert report.figures == {"sentences": 3, "pairs": 0}
+    assert report.metrics == {"sentences": 3, "pairs": 0}
     assert (report.step, report.finished) == (0, False)
     assert report.stopped_by == "SIGTERM"
     assert not (Path(broken.out) / FILENAME).exists()
@@ -223,7 +223,7 @@ def test_the_pairs_of_one_run_serve_another_method(
     monkeypatch.setattr(candidates, "compare", unexpected)
     report = tuning.run(other, reward=REWARD)
 
-    assert (report.figures["sentences"], report.finished) == (6, True)
+    assert (report.metrics["sentences"], report.finished) == (6, True)
 
 
 def test_more_sentences_are_added_to_those_that_are_there(
@@ -235,7 +235,7 @@ def test_more_sentences_are_added_to_those_that_are_there(
     Path(larger.out).mkdir()
     (Path(larger.out) / "pairs.jsonl").write_bytes(before)
 
-    assert tuning.run(larger, reward=REWARD).figures["sentences"] == 8
+    assert tuning.run(larger, reward=REWARD).metrics["sentences"] == 8
 
     after = (Path(larger.out) / "pairs.jsonl").read_bytes()
     assert after.startswith(before)
@@ -258,8 +258,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_its_step(
     objective = tuning.dpo_objective
 
     def broken(*arguments: Any, **options: Any) -> Any:
-        loss, figures = objective(*arguments, **options)
-        return loss * float("nan"), figures
+        loss, metrics = objective(*arguments, **options)
+        return loss * float("nan"), metrics
 
     monkeypatch.setattr(tuning, "dpo_objective", broken)
     with pytest.raises(DivergedError, match=r"step 1: the gradient is not finite; lower learning_rate"):
@@ -429,7 +429,7 @@ def test_own_pairs_are_learned_without_candidates_or_reward(
     report = tuning.run(own)
 
     assert report.finished
-    assert report.figures["pairs"] == 2
+    assert report.metrics["pairs"] == 2
     assert not (Path(own.out) / "pairs.jsonl").exists()
     step = max(Path(own.out).glob("step-*"))
     (data,) = json.loads((step / "manifest.json").read_text())["data"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from guardrail_training.regularized.samples import Samples, collect
+from guardrail_training.regularized.samples import LabelledSamples, collect
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.rollouts import Query
+from guardrail_training.reinforcement.rollouts import PromptQuery
 from guardrail_training.rewards.algebra import Answer, named
 from tests.training.nado.conftest import learner  # noqa: F401  # fixtures are shared by importing them
 from tests.training.reinforcement.conftest import (  # noqa: F401
@@ -54,7 +54,7 @@ def small_settings(base: Path, folder: Path, **changes: Any) -> RegularizedSetti
         "auxiliary_rank": 8,
         "auxiliary_steps": 5,
         "first_auxiliary_steps": 40,
-        "least_auc": 0.0,
+        "min_auc": 0.0,
         "learning_rate": 1e-2,
         "auxiliary_learning_rate": 1e-2,
         "rank": 4,
@@ -71,12 +71,12 @@ def settings(llama_base: Path, tmp_path: Path) -> RegularizedSettings:  # noqa: 
     return small_settings(llama_base, tmp_path)
 
 
-def queries(count: int = 12) -> list[Query]:
+def queries(count: int = 12) -> list[PromptQuery]:
     tokenizer = word_tokenizer()
     texts = [
         " ".join(WORDS[(5 * row + word) % len(WORDS)] for word in range(1 + row % 3)) for row in range(count)
     ]
-    return [Query(text=text, prompt=text, ids=tuple(tokenizer.encode(text))) for text in texts]
+    return [PromptQuery(text=text, prompt=text, ids=tuple(tokenizer.encode(text))) for text in texts]
 
 
 def samples_of(
@@ -84,7 +84,7 @@ def samples_of(
     settings: RegularizedSettings,  # not the fixture
     *,
     iteration: int = 0,
-) -> Samples:
+) -> LabelledSamples:
     """Responses to twelve prompts."""
     return collect(
         model,

@@ -9,7 +9,7 @@ import torch
 
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.regularized.fitting import beliefs, fit, quality, ranking_quality
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.samples import LabelledSamples
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, guidance_of
@@ -17,7 +17,7 @@ from tests.training.regularized.conftest import samples_of
 from tests.training.reinforcement.conftest import WORDS
 
 
-def fitted(learner: Learner, settings: RegularizedSettings, samples: Samples) -> Auxiliary:
+def fitted(learner: Learner, settings: RegularizedSettings, samples: LabelledSamples) -> Auxiliary:
     auxiliary = auxiliary_of(learner)
     auxiliary.start_at(samples.rate)
     optimizer = torch.optim.AdamW(auxiliary.parameters(), lr=1e-2, weight_decay=0.0)
@@ -103,9 +103,7 @@ def test_ranking_quality_counts_pairs_and_ties() -> None:
     assert ranking_quality(scores, torch.ones(4, dtype=torch.bool)) is None
 
 
-def test_opinions_of_prefixes_teach_which_token_mattered(
-    learner: Learner, settings: RegularizedSettings
-) -> None:
+def test_prefix_labels_teach_which_token_mattered(learner: Learner, settings: RegularizedSettings) -> None:
     told = replace(settings, prefix_weight=3.0, samples_per_prompt=8)
     samples, fresh = samples_of(learner, told), samples_of(learner, told, iteration=1)
     bad = torch.tensor([[word.startswith("d") for word in ("", "", "", *WORDS)]])

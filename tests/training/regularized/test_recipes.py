@@ -57,7 +57,7 @@ def test_a_recipe_finishes_an_iteration(
         "auxiliary_steps": 1,
         "first_auxiliary_steps": 1,
         "auxiliary_batch": 2,
-        "least_auc": 0.0,
+        "min_auc": 0.0,
         "dtype": "float32",
     }
     settings = read_recipe(recipe, settings=RegularizedSettings, overrides=small)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guardrail.errors import ConfigError
-from guardrail_training.regularized.samples import Samples, opinions, read
+from guardrail_training.regularized.samples import LabelledSamples, oracle_labels, read
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.rewards.algebra import Answer, named
@@ -30,7 +30,7 @@ def test_samples_come_back_from_their_tensors(learner: Learner, settings: Regula
     samples = samples_of(learner, settings)
 
     torch.testing.assert_close(
-        Samples.of(samples.state_dict()).state_dict(), samples.state_dict(), equal_nan=True
+        LabelledSamples.of(samples.state_dict()).state_dict(), samples.state_dict(), equal_nan=True
     )
 
 
@@ -76,14 +76,14 @@ def test_soft_labels_must_lie_between_0_and_1(settings: RegularizedSettings) -> 
     answers = [Answer(query="", prompt="", response=response) for response in ("a0", "a1 a2 a3")]
     length = named("length", lambda answers: [len(answer.response.split()) for answer in answers])
 
-    assert opinions(
+    assert oracle_labels(
         length, answers, settings=replace(settings, labels="hard", success_from=1.0)
     ).tolist() == [
         1.0,
         1.0,
     ]
     with pytest.raises(ConfigError, match=r"must lie in 0\.\.1; length gave 1 to 3; set labels to hard"):
-        opinions(length, answers, settings=settings)
+        oracle_labels(length, answers, settings=settings)
 
 
 def test_the_oracle_is_asked_about_every_other_prefix_and_the_whole(
@@ -119,7 +119,7 @@ def test_samples_of_several_iterations_stand_one_below_the_other(
         samples_of(learner, short, iteration=1).select(torch.arange(4)),  # shorter prompts, too
     ]
 
-    joined = Samples.joined(parts)
+    joined = LabelledSamples.joined(parts)
 
     whole = joined.select(torch.arange(48)), joined.select(torch.arange(48, 52))
     for part, found in zip(parts, whole, strict=True):

@@ -134,7 +134,7 @@ def test_more_processes_than_branches_are_an_error() -> None:
 
 
 def test_dual_ascent_presses_harder_while_too_much_fails_and_stays_in_bounds() -> None:
-    control = DualAscent(rate=2.0, target=0.1, memory=0.0, most=3.0)
+    control = DualAscent(rate=2.0, target=0.1, memory=0.0, max_multiplier=3.0)
 
     control.update(0.3)
     assert control.multiplier == pytest.approx(math.exp(0.4))
@@ -147,11 +147,11 @@ def test_dual_ascent_presses_harder_while_too_much_fails_and_stays_in_bounds() -
 
 
 def test_dual_ascent_remembers_and_comes_back_from_a_checkpoint() -> None:
-    control = DualAscent(rate=1.0, target=0.1, memory=0.5, most=9.0)
+    control = DualAscent(rate=1.0, target=0.1, memory=0.5, max_multiplier=9.0)
     control.update(0.4)
     control.update(0.0)
 
-    back = DualAscent(rate=1.0, target=0.1, memory=0.5, most=9.0)
+    back = DualAscent(rate=1.0, target=0.1, memory=0.5, max_multiplier=9.0)
     back.load_state_dict(control.state_dict())
 
     assert back == control
@@ -159,7 +159,7 @@ def test_dual_ascent_remembers_and_comes_back_from_a_checkpoint() -> None:
 
 
 def test_without_a_rate_nothing_is_steered() -> None:
-    control = DualAscent(rate=0.0, target=0.1, memory=0.5, most=9.0)
+    control = DualAscent(rate=0.0, target=0.1, memory=0.5, max_multiplier=9.0)
 
     control.update(1.0)
 

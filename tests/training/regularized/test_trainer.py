@@ -51,7 +51,7 @@ def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
     first, middle, last = metrics(settings)
     assert [row["step"] for row in (first, middle, last)] == [0, 3, 6]
     assert first["auxiliary/guided_label"] > first["auxiliary/label"]
-    assert middle["samples/failed"] == report.figures["samples/failed"]
+    assert middle["samples/failed"] == report.metrics["samples/failed"]
     assert "samples/failed" not in last  # nothing would learn from them
     assert last["loss/corpus_kl"] > 0
     assert last["loss/samples_kl"] > 0
@@ -62,7 +62,7 @@ def test_a_run_leaves_adapter_auxiliary_model_metrics_and_its_circumstances(
     assert [part["name"] for part in adapter.manifest.data] == ["lists.jsonl", "plain.txt"]
     base = modeling.load_base(llama_base, dtype=torch.float32)
     load_auxiliary(out / "step-6", model=base, base_sha256=sha256_of(llama_base / "model.safetensors"))
-    assert adapter.manifest.metrics["samples/failed"] == round(report.figures["samples/failed"], 4)
+    assert adapter.manifest.metrics["samples/failed"] == round(report.metrics["samples/failed"], 4)
     assert [path.name for path in out.glob("samples-*")] == ["samples-1.safetensors"]
     assert str(llama_base) not in (out / "step-6" / "manifest.json").read_text()
 
@@ -178,13 +178,13 @@ def test_an_oracle_without_failures_stops_the_run_before_it_teaches(settings: Re
     always = named("always", lambda answers: [1.0] * len(answers))
 
     with pytest.raises(FailureError, match="calls all held-out responses successes"):
-        trainer.run(replace(settings, least_auc=0.55), reward=always)
+        trainer.run(replace(settings, min_auc=0.55), reward=always)
     assert not list(Path(settings.out).glob("step-*"))
 
 
 def test_an_auxiliary_model_that_knows_nothing_stops_the_run(settings: RegularizedSettings) -> None:
-    with pytest.raises(FailureError, match=r"below least_auc = 1.*teach noise.*first_auxiliary_steps"):
-        trainer.run(replace(settings, least_auc=1.0, first_auxiliary_steps=1), reward=ORACLE)
+    with pytest.raises(FailureError, match=r"below min_auc = 1.*teach noise.*first_auxiliary_steps"):
+        trainer.run(replace(settings, min_auc=1.0, first_auxiliary_steps=1), reward=ORACLE)
 
 
 def test_other_settings_do_not_continue_a_run(settings: RegularizedSettings) -> None:
@@ -200,11 +200,11 @@ def test_other_settings_do_not_continue_a_run(settings: RegularizedSettings) -> 
         ({"steps": 0}, "steps must be at least 1"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"corpus_weight": -1.0}, "corpus_weight must not be negative"),
-        ({"least_success": 2.0}, "least_success must be between 0 and 1"),
+        ({"min_success": 2.0}, "min_success must be between 0 and 1"),
         ({"schedule": "later"}, "schedule must be one of sequential, parallel, got 'later'"),
         ({"context": 64}, "context 64 must be less than window 64"),
-        ({"least_weight": 9.0}, "least_weight 9.0 is more than most_weight 5.0"),
-        ({"most_multiplier": 0.5}, "most_multiplier must be at least 1"),
+        ({"min_weight": 9.0}, "min_weight 9.0 is more than max_weight 5.0"),
+        ({"max_multiplier": 0.5}, "max_multiplier must be at least 1"),
         ({"guided_share": 0.0}, "leaves one part empty"),
         ({"guided_share": 1.0}, "leaves one part empty"),
     ],
@@ -240,7 +240,7 @@ def test_the_command_trains_from_a_recipe(llama_base: Path, tmp_path: Path) -> N
         "response_tokens",
         "auxiliary_hidden",
         "first_auxiliary_steps",
-        "least_auc",
+        "min_auc",
         "dtype",
     )
     lines = [f"{name} = {json.dumps(getattr(small, name))}" for name in (*names, *more)]

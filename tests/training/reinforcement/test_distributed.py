@@ -36,7 +36,7 @@ def test_two_processes_train_to_the_losses_and_weights_of_one(
     launcher: str, settings: PpoSettings, tmp_path: Path
 ) -> None:
     # Responses have limits of their own, so that one process is done with sampling before the other.
-    alone = replace(settings, steps=2, shortest_limit=2, out=str(tmp_path / "alone"), reward=REWARD)
+    alone = replace(settings, steps=2, min_limit=2, out=str(tmp_path / "alone"), reward=REWARD)
     shared = replace(alone, out=str(tmp_path / "shared"))
 
     ppo.run(alone)

@@ -1,4 +1,4 @@
-"""Runs that cannot go on: what they say, and the adapter that they leave."""
+"""Runs that cannot continue: what they say, and the adapter that they leave."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guardrail.manifest import Manifest, sha256_of
 from guardrail.rewriters.adapter import read_adapter
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo
-from guardrail_training.reinforcement.rollouts import Query, collect
+from guardrail_training.reinforcement.rollouts import PromptQuery, collect
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, named
 from guardrail_training.run import DivergedError
@@ -83,7 +83,7 @@ def test_figures_that_are_no_numbers_stop_the_run(
         return replace(found, advantages=found.advantages * float("nan"))
 
     monkeypatch.setattr(ppo, "assess", broken)
-    with pytest.raises(DivergedError, match=r"step 1: ppo/policy/advantages_mean is no finite number"):
+    with pytest.raises(DivergedError, match=r"step 1: non-finite metrics: ppo/policy/advantages_mean"):
         ppo.run(settings, reward=REWARD)
 
 
@@ -111,7 +111,7 @@ def test_a_reward_that_fails_in_another_process_ends_this_one_too(settings: PpoS
     with pytest.raises(PluginError, match="the reward failed in another process"):
         collect(
             load_learner(Path(settings.base)),
-            [Query(text="a1", prompt="a0 a1", ids=(3, 4))],
+            [PromptQuery(text="a1", prompt="a0 a1", ids=(3, 4))],
             reward=REWARD,
             tokenizer=word_tokenizer(),
             settings=settings,

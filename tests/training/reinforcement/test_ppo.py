@@ -82,7 +82,7 @@ def test_a_run_leaves_adapters_metrics_under_known_names_and_its_circumstances(
     assert [row["step"] for row in metrics(settings)] == [1, 2, 3, 4]
     assert set(metrics(settings)[0]) >= KNOWN_NAMES
     assert metrics(settings)[0]["objective/kl"] == 0
-    assert metrics(settings)[-1]["ppo/mean_scores"] == report.figures["ppo/mean_scores"]
+    assert metrics(settings)[-1]["ppo/mean_scores"] == report.metrics["ppo/mean_scores"]
     assert sorted(path.name for path in out.glob("step-*")) == ["step-2", "step-4"]
     facts = json.loads((out / "run.json").read_text())
     assert facts["reward"] == "words"
@@ -205,7 +205,7 @@ def test_a_bad_row_is_an_error_with_its_number_before_the_first_step(
         ({"targets": ("q_projection",)}, "targets q_projection: .* has no layers of that name"),
         ({"template": None}, "template must be given"),
         ({"max_prompt_tokens": 4}, "row 3: its prompt has 5 tokens, more than max_prompt_tokens = 4"),
-        ({"least_characters": 500}, "no text has between 500 and 4000 characters"),
+        ({"min_characters": 500}, "no text has between 500 and 4000 characters"),
         ({"prompts": "absent.jsonl"}, "absent.jsonl not found"),
         ({"reward": "clan"}, "unknown term 'clan'; known are acceptable, classifier, clean, copy"),
         ({"reward": "classifier('hub/name', label='x')"}, "'hub/name' is not a folder; .*pin revision="),
@@ -251,7 +251,7 @@ def test_an_adapter_for_another_base_is_refused(t5_base: Path, llama_base: Path,
         ({"kl_control": "none"}, "kl_control must be one of adaptive, fixed"),
         ({"estimator": "rloo"}, "rloo compares responses to one prompt: samples_per_prompt"),
         ({"minibatch_size": 99}, "minibatch_size 99 is more than the 16 responses of a step"),
-        ({"shortest_limit": 99}, "shortest_limit 99 is more than response_tokens 48"),
+        ({"min_limit": 99}, "min_limit 99 is more than response_tokens 48"),
         ({"kl_target": 0.0}, "kl_target must be above 0"),
         ({"whiten_rewards": True, "batch_size": 4, "minibatch_size": 4}, "needs at least 8 responses"),
     ],

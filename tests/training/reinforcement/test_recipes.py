@@ -50,8 +50,8 @@ def test_a_recipe_takes_a_step(recipe: Path, t5_base: Path, llama_base: Path, tm
         "dtype": "float32",
         "template": whole.template or "a0 {text} a1",
     }
-    if whole.shortest_limit:
-        small["shortest_limit"] = 2
+    if whole.min_limit:
+        small["min_limit"] = 2
     settings = read_recipe(recipe, settings=PpoSettings, overrides=small)
 
     reward = read_formula(settings.reward, terms={name: stand_in(name) for name in TERMS})

@@ -12,7 +12,7 @@ from guardrail.manifest import Template
 from guardrail_training import modeling
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.ppo import Experience, assess, minibatches, rollout_figures, update
+from guardrail_training.reinforcement.ppo import Experience, assess, minibatches, rollout_metrics, update
 from guardrail_training.reinforcement.rollouts import (
     Rollout,
     chunks_by_length,
@@ -39,8 +39,8 @@ def rollout_of(learner: Learner, settings: PpoSettings) -> Rollout:
         field=settings.field,
         template=Template(settings.template or ""),
         tokenizer=tokenizer,
-        least_characters=1,
-        most_characters=4000,
+        min_characters=1,
+        max_characters=4000,
         max_tokens=512,
     )
     return collect(
@@ -75,11 +75,11 @@ def test_before_the_first_update_kl_is_0_and_the_whitened_advantages_have_mean_0
 ) -> None:
     _, rollout, experience, _ = experience_of(settings)
 
-    figures = rollout_figures(rollout, experience, coefficient=0.2)
+    metrics = rollout_metrics(rollout, experience, coefficient=0.2)
 
-    assert figures["objective/kl"] == 0
-    assert abs(figures["ppo/policy/advantages_mean"]) < 1e-6
-    assert figures["ppo/returns/mean"] != 0
+    assert metrics["objective/kl"] == 0
+    assert abs(metrics["ppo/policy/advantages_mean"]) < 1e-6
+    assert metrics["ppo/returns/mean"] != 0
     assert not experience.kl.any()
 
 
@@ -89,10 +89,10 @@ def test_in_the_first_minibatch_the_ratio_is_1_and_nothing_is_clipped(settings: 
 
     moved = update(learner, optimizer, rollout, experience, settings=one_batch, step=1, processes=ALONE)
 
-    assert moved.figures["ppo/policy/ratio"] == pytest.approx(1, abs=1e-5)
-    assert moved.figures["ppo/policy/approxkl"] < 1e-10
-    assert moved.figures["ppo/policy/clipfrac"] == 0
-    assert moved.figures["ppo/val/clipfrac"] == 0
+    assert moved.metrics["ppo/policy/ratio"] == pytest.approx(1, abs=1e-5)
+    assert moved.metrics["ppo/policy/approxkl"] < 1e-10
+    assert moved.metrics["ppo/policy/clipfrac"] == 0
+    assert moved.metrics["ppo/val/clipfrac"] == 0
     assert (moved.taken, moved.planned) == (1, 1)
 
 
@@ -200,7 +200,7 @@ def test_without_a_value_function_all_tokens_of_a_response_share_its_advantage(
         assert len(set(experience.advantages[row][mask[row]].tolist())) == 1
     whole = experience.advantages[:, 0].view(2, 4)
     torch.testing.assert_close(whole.sum(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
-    assert "ppo/loss/value" not in moved.figures
+    assert "ppo/loss/value" not in moved.metrics
     assert torch.equal(rollout.prompts.ids[0], rollout.prompts.ids[3])
 
 
@@ -241,7 +241,7 @@ def test_chunks_hold_every_row_once_and_similar_lengths_together(settings: PpoSe
 
 
 def test_limits_are_drawn_between_their_bounds(settings: PpoSettings) -> None:
-    several = replace(settings, shortest_limit=2, batch_size=40, microbatch_size=40)
+    several = replace(settings, min_limit=2, batch_size=40, microbatch_size=40)
 
     rollout = rollout_of(load_learner(Path(settings.base)), several)
 

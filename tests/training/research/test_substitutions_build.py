@@ -9,19 +9,19 @@ import pytest
 
 from guardrail.detectors.lexicon import Entry, Lexicon
 from guardrail.rewriters.edits.substitutions import SubstitutionTable
-from research.substitutions_build import Pair, Substitution, _forms, build, read_pairs, write
+from research.substitutions_build import RewritePair, Substitution, _forms, build, read_pairs, write
 
 LEXICON = Lexicon([Entry("crap", "obscene", 0.9), Entry("bloody", "obscene", 0.9)])
 PAIRS = [
-    Pair("This crap is late again today.", "This stuff is late again today."),
-    Pair("I sold that crap to Tom on Monday.", "I sold that stuff to Tom on Monday."),
-    Pair("The train was crap on Monday.", "The train was bad on Monday."),
-    Pair("The bloody train is late again.", "The train is late again."),
-    Pair("My bloody bus is late again.", "My bus is late again."),
+    RewritePair("This crap is late again today.", "This stuff is late again today."),
+    RewritePair("I sold that crap to Tom on Monday.", "I sold that stuff to Tom on Monday."),
+    RewritePair("The train was crap on Monday.", "The train was bad on Monday."),
+    RewritePair("The bloody train is late again.", "The train is late again."),
+    RewritePair("My bloody bus is late again.", "My bus is late again."),
 ]
 
 
-def found(pairs: list[Pair]) -> set[tuple[str, str, str, int]]:
+def found(pairs: list[RewritePair]) -> set[tuple[str, str, str, int]]:
     entries = build(pairs, lexicon=LEXICON)
     return {(e.phrase, e.context, e.instead, e.count) for e in entries if e.context != "any"}
 
@@ -43,14 +43,14 @@ def test_what_stands_in_a_toxic_words_place_is_counted_by_its_context() -> None:
     ],
 )
 def test_stand_ins_toxic_words_and_pairs_that_do_not_align_teach_nothing(neutral: str) -> None:
-    pairs = [Pair("The train was run by crap on Monday.", neutral)] * 3
-    assert not any(phrase == "crap" for phrase, *_ in found([*pairs, Pair("a bloody bus", "a bus")]))
+    pairs = [RewritePair("The train was run by crap on Monday.", neutral)] * 3
+    assert not any(phrase == "crap" for phrase, *_ in found([*pairs, RewritePair("a bloody bus", "a bus")]))
 
 
 def test_a_harmless_word_that_was_changed_is_no_substitution() -> None:
     pairs = [
-        Pair("The old train is late.", "The new train is late."),
-        Pair("An old train.", "An old train, yes."),
+        RewritePair("The old train is late.", "The new train is late."),
+        RewritePair("An old train.", "An old train, yes."),
     ]
     assert found(pairs * 2) == set()
 
@@ -78,7 +78,7 @@ def test_lossy_rows_and_copies_are_left_out(tmp_path: Path) -> None:
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert list(read_pairs(path)) == [Pair("a", "b"), Pair("e", "f")]
+    assert list(read_pairs(path)) == [RewritePair("a", "b"), RewritePair("e", "f")]
 
 
 def test_a_table_that_was_written_is_read_back(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_a_formula_means_what_it_says(formula: str, value: float | None) -> None
 @pytest.mark.parametrize(
     ("formula", "said"),
     [
-        ("", "is no formula"),
-        ("clean *", "is no formula: invalid syntax at column"),
+        ("", "is not a formula"),
+        ("clean *", "is not a formula: invalid syntax at column"),
         ("1.5", "is a number; name at least one of"),
         ("cleen", "unknown term 'cleen'; known are acceptable, classifier, clean, copy, fluency"),
         ("clean / 2", "only numbers, .* can stand at column 1"),

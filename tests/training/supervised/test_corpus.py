@@ -93,7 +93,7 @@ def test_bounds_copies_and_shares_hold_wherever_the_rows_are(tmp_path: Path, str
     write(tmp_path, {"q": "source", "a": "z"}, name="dev.jsonl")
 
     rows = load_corpus(
-        settings(tmp_path, dev="dev.jsonl", streaming=streaming, least_characters=3, most_characters=20)
+        settings(tmp_path, dev="dev.jsonl", streaming=streaming, min_characters=3, max_characters=20)
     ).train
 
     assert isinstance(rows, FileRows) is streaming

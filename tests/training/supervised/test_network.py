@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guardrail_training import modeling
-from guardrail_training.modeling import Example
+from guardrail_training.modeling import EncodedExample
 from guardrail_training.modeling.bases import _remove_dropout
 from guardrail_training.processes import Processes
 from guardrail_training.sft import accumulate, mean_loss
@@ -19,10 +19,10 @@ from guardrail_training.supervised.network import TargetLoss, target_tokens
 from tests.training.reinforcement.test_families import MODELS, alone
 
 EXAMPLES = [
-    Example((5, 6, 7, 8, 9), (20, 21, 22, 1)),
-    Example((5, 6, 11), (23, 24, 1)),
-    Example((5, 6, 12, 13), (25, 1)),
-    Example((5, 6), (26, 27, 28, 29, 1)),
+    EncodedExample((5, 6, 7, 8, 9), (20, 21, 22, 1)),
+    EncodedExample((5, 6, 11), (23, 24, 1)),
+    EncodedExample((5, 6, 12, 13), (25, 1)),
+    EncodedExample((5, 6), (26, 27, 28, 29, 1)),
 ]
 
 
@@ -88,7 +88,7 @@ def test_a_few_examples_at_a_time_give_the_gradient_of_all(
 
 def test_the_prompt_carries_no_loss(model: Any) -> None:
     network = TargetLoss(model, pad_id=0, dtype=torch.float32)
-    one, other = Example((5, 6), (20, 1)), Example((5, 6), (20, 21, 22, 1))
+    one, other = EncodedExample((5, 6), (20, 1)), EncodedExample((5, 6), (20, 21, 22, 1))
 
     assert target_tokens([one, other]) == 6
     uniform = mean_loss(network, [one], processes=Processes()).value

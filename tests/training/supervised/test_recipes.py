@@ -40,7 +40,7 @@ def test_a_recipe_takes_two_steps(
 ) -> None:
     whole = read_recipe(RECIPES / f"{name}.toml", settings=SftSettings, overrides={})
     rows = [
-        {whole.source: " ".join(["a0", f"b{row}"] * (whole.least_characters // 6 + 2)), whole.target: "c1 c2"}
+        {whole.source: " ".join(["a0", f"b{row}"] * (whole.min_characters // 6 + 2)), whole.target: "c1 c2"}
         for row in range(4)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -33,7 +33,7 @@ def test_both_families_learn_with_an_adapter(name: str, bases: dict[str, Path], 
     report = sft.run(settings)
 
     assert report.finished
-    assert report.figures["dev_loss"] < 0.5 * metrics(settings)[0]["loss"]
+    assert report.metrics["dev_loss"] < 0.5 * metrics(settings)[0]["loss"]
     assert read_adapter(Path(settings.out) / "step-40").layers
 
 
@@ -47,7 +47,7 @@ def test_full_tuning_learns_and_leaves_a_base(name: str, bases: dict[str, Path],
     before, after = load_file(bases[name] / "model.safetensors"), load_file(folder / "model.safetensors")
     assert before.keys() == after.keys()
     assert not any(torch.equal(before[key], after[key]) for key in before if key != "final_logits_bias")
-    assert report.figures["dev_loss"] < 0.5 * metrics(settings)[0]["loss"]
+    assert report.metrics["dev_loss"] < 0.5 * metrics(settings)[0]["loss"]
     manifest = Manifest.load(folder)
     assert (manifest.kind, manifest.template) == ("base", settings.template)
     assert manifest.trained_on == sha256_of(folder / "model.safetensors")
@@ -61,7 +61,7 @@ def test_a_model_that_was_tuned_in_full_is_a_base_again(bases: dict[str, Path], 
     folder = Path(settings.out) / f"step-{report.step}"
     again = replace(settings, base=str(folder), out=str(tmp_path / "again"), passes=1, learning_rate=1e-9)
 
-    assert sft.run(again).figures["dev_loss"] == pytest.approx(report.figures["dev_loss"], abs=1e-3)
+    assert sft.run(again).metrics["dev_loss"] == pytest.approx(report.metrics["dev_loss"], abs=1e-3)
 
 
 @pytest.mark.parametrize("quantisation", ["int8", "nf4"])
@@ -76,7 +76,7 @@ def test_a_frozen_base_in_few_bits_carries_a_trained_adapter(
 
     report = sft.run(settings)
 
-    assert report.figures["dev_loss"] < 0.8 * metrics(settings)[0]["loss"]
+    assert report.metrics["dev_loss"] < 0.8 * metrics(settings)[0]["loss"]
     assert sha256_of(bases[name] / "model.safetensors") == before
     manifest = Manifest.load(Path(settings.out) / f"step-{report.step}")
     manifest.check_base(before)
@@ -145,8 +145,8 @@ def test_a_run_goes_on_from_an_adapter(bases: dict[str, Path], tmp_path: Path) -
 
     on = replace(first, adapter=str(adapter), out=str(tmp_path / "on"), passes=1, learning_rate=1e-9)
 
-    assert sft.run(on).figures["dev_loss"] == pytest.approx(
-        report.figures["dev_loss"], abs=2e-3
+    assert sft.run(on).metrics["dev_loss"] == pytest.approx(
+        report.metrics["dev_loss"], abs=2e-3
     )  # stored in float16
 
 

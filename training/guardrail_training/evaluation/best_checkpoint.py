@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guardrail.errors import UsageError
 from guardrail.protocols import Rewriter
-from guardrail_training.evaluation.rewriting_report import Block, Instruments, measure, summarise
+from guardrail_training.evaluation.rewriting_report import Instruments, SystemBlock, measure, summarise
 from guardrail_training.evaluation.systems import Sentences, greedy
 
 __all__ = ["Choice", "choose", "step_folders"]
@@ -23,11 +23,11 @@ class Choice:
 
     step: int
     folder: Path
-    blocks: tuple[Block, ...]
+    blocks: tuple[SystemBlock, ...]
 
 
 def step_folders(run: str | Path) -> list[Path]:
-    """The ``step-N`` adapter folders of a run by N; UsageError where there are none."""
+    """The ``step-N`` adapter folders of a run by N; UsageError if there are none."""
     found = {int(match[1]): path for path in Path(run).glob("step-*") if (match := STEP.fullmatch(path.name))}
     if not found:
         raise UsageError(f"no step-N folders in {run}: is it the folder of an sft run?")

@@ -22,14 +22,22 @@ from guardrail.errors import FailureError, UsageError
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.outcome import Action, Outcome
 from guardrail_training.evaluation.gate_settings import GateSettings
-from guardrail_training.evaluation.systems import Moderator, faults_of
+from guardrail_training.evaluation.systems import EvaluatedGuard, faults_of
 from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 from guardrail_training.outputs import require_writable
 from guardrail_training.provenance import SHIPPED, model_folder, plain, weights_sha256
 from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.runlog import git_commit, package_versions
 
-__all__ = ["MEASURED", "AdapterRefusedError", "Comparison", "GateSettings", "Released", "compare", "run"]
+__all__ = [
+    "MEASURED",
+    "AdapterComparison",
+    "AdapterRefusedError",
+    "GateSettings",
+    "Released",
+    "compare",
+    "run",
+]
 
 MEASURED = "guarded.json"
 NO_DEADLINE: dict[str, Any] = {"detect_timeout": None, "rewrite_timeout": None}
@@ -50,7 +58,7 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AdapterComparison:
     """Both adapters' figures over ``flagged`` of ``n`` sentences, and the paired difference."""
 
     n: int
@@ -75,11 +83,11 @@ class Comparison:
         )
 
 
-def run(settings: GateSettings, *, guard: Callable[[Path], Moderator] | None = None) -> Path:
+def run(settings: GateSettings, *, guard: Callable[[Path], EvaluatedGuard] | None = None) -> Path:
     """Compares, writes ``guarded.json`` and returns its path.
 
     ``guard`` makes a guard of an adapter's folder in place of the default guard on ``base``. Raises
-    AdapterRefusedError, with everything written, where the gate is closed; UsageError where no sentence is
+    AdapterRefusedError, with everything written, if the gate is closed; UsageError if no sentence is
     flagged, or a model failed.
     """
     out = require_writable(settings.out or settings.adapter, folder=True)
@@ -111,7 +119,9 @@ def run(settings: GateSettings, *, guard: Callable[[Path], Moderator] | None = N
     return path
 
 
-def compare(guards: Mapping[str, Moderator], sentences: Sequence[str], *, seed: int) -> Comparison:
+def compare(
+    guards: Mapping[str, EvaluatedGuard], sentences: Sequence[str], *, seed: int
+) -> AdapterComparison:
     """What guards ``new`` and ``current``, which share a detector, do with the same sentences."""
     outcomes = {name: guard.check_many(list(sentences)) for name, guard in guards.items()}
     for name, found in outcomes.items():
@@ -137,7 +147,7 @@ def compare(guards: Mapping[str, Moderator], sentences: Sequence[str], *, seed: 
         )
         for name, found in kept.items()
     }
-    return Comparison(
+    return AdapterComparison(
         n=len(sentences),
         flagged=len(flagged),
         new=figures["new"],
@@ -174,7 +184,7 @@ def _sentences(settings: GateSettings) -> list[str]:
     return found
 
 
-def _guard_on(base: Path) -> Callable[[Path], Moderator]:
+def _guard_on(base: Path) -> Callable[[Path], EvaluatedGuard]:
     """Guards with the shipped detector, word list and verifier, and an adapter on the base."""
     from guardrail import Guard, Policy
     from guardrail.rewriters.lora import LoraRewriter

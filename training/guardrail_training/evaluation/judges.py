@@ -26,5 +26,5 @@ class Judge:
         return self.score(texts) if texts else np.zeros(0)
 
     def finds_clean(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Shape (n,), true where the score is below the threshold."""
+        """Shape (n,), true if the score is below the threshold."""
         return self.scores(texts) < self.threshold

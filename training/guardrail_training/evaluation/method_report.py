@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from guardrail_training.evaluation.rewriting_report import Measured, differences
+from guardrail_training.evaluation.rewriting_report import SystemMeasurements, differences
 from guardrail_training.metrics.fluency import Surprise, perplexity
 from guardrail_training.metrics.statistics import RESAMPLES, Mean, bootstrap_mean
 
-__all__ = ["Difference", "MethodFigures", "Ratio", "compare_methods"]
+__all__ = ["MethodDifference", "MethodFigures", "Ratio", "compare_methods"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MethodDifference:
     """How much higher a method's J (first reference) is than another's, paired by sentence, by judge.
 
     ``lower`` names the judge that favours the method least, which counts.
@@ -42,7 +42,7 @@ class MethodFigures:
     """One method's figures with intervals, where the block of its row ``system`` has none.
 
     ``similarity`` is by the encoder that counts, ``chrf`` against the first reference, both in 0..1;
-    ``perplexity_ratio`` is the outputs' over their sources', None where it was not measured or an infinite
+    ``perplexity_ratio`` is the outputs' over their sources', None if it was not measured or an infinite
     one. ``difference`` is None for the method that the others are compared with.
     """
 
@@ -51,10 +51,10 @@ class MethodFigures:
     similarity: Mean
     chrf: Mean
     perplexity_ratio: Ratio | None
-    difference: Difference | None
+    difference: MethodDifference | None
 
 
-def compare_methods(rows: Mapping[str, Measured], *, seed: int) -> tuple[MethodFigures, ...]:
+def compare_methods(rows: Mapping[str, SystemMeasurements], *, seed: int) -> tuple[MethodFigures, ...]:
     """The figures of every method by name; the others are compared with the first."""
     first = next(iter(rows))
     return tuple(
@@ -70,12 +70,14 @@ def compare_methods(rows: Mapping[str, Measured], *, seed: int) -> tuple[MethodF
     )
 
 
-def _difference(method: Measured, first: Measured, *, over: str, seed: int) -> Difference:
+def _difference(
+    method: SystemMeasurements, first: SystemMeasurements, *, over: str, seed: int
+) -> MethodDifference:
     found = differences(method, first, seed=seed)
-    return Difference(over=over, j=found, lower=min(found, key=lambda judge: found[judge].value))
+    return MethodDifference(over=over, j=found, lower=min(found, key=lambda judge: found[judge].value))
 
 
-def _perplexity_ratio(measured: Measured, *, seed: int) -> Ratio | None:
+def _perplexity_ratio(measured: SystemMeasurements, *, seed: int) -> Ratio | None:
     outputs, sources = measured.surprise, measured.source_surprise
     if outputs is None or sources is None:
         return None

@@ -1,4 +1,4 @@
-"""Adapters of other methods that the rewriting table puts beside the one that it is about."""
+"""Adapters of other methods that the rewriting table puts alongside the one that it is about."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     guardrail-train evaluate rewriter --dev FILE --model T5=FOLDER --model Phi-2=BASE,ADAPTER
 
 Decoder-only and encoder-decoder models, with an adapter or without. Overlap alone says nothing about
-detoxification, so the input as it is, and the shipped word list's deletions, stand beside the models.
+detoxification, so the input as it is, and the shipped word list's deletions, stand alongside the models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from guardrail.errors import ConfigError, MissingExtraError
 from guardrail.manifest import Template, sha256_of
 from guardrail.rewriters.adapter import Adapter, read_adapter
-from guardrail_training.data import Columns, read_rows
+from guardrail_training.data import SourceColumns, read_rows
 from guardrail_training.evaluation.systems import COPY, DELETE, Sentences, copied, deleted
 from guardrail_training.evaluation.tables import interval, table
 from guardrail_training.metrics.overlap import corpus_bleu, overlap
@@ -29,7 +29,7 @@ from guardrail_training.records import TrainingRowError
 from guardrail_training.runlog import git_commit, package_versions, progress_bar
 from guardrail_training.settings import DATA, MODEL, OUTPUT, setting
 
-__all__ = ["FIGURE", "MEASURED", "TABLES", "ModelsSettings", "Scores", "run"]
+__all__ = ["FIGURE", "MEASURED", "TABLES", "ModelScores", "ModelsSettings", "run"]
 
 MEASURED, TABLES, FIGURE, OUTPUTS = "overlap.json", "overlap.md", "overlap.png", "overlap.jsonl"
 COLD = 1e-4  # the temperature at which the likeliest token has all the probability
@@ -79,14 +79,14 @@ class ModelsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class _OpenedModel:
     name: str
     base: Path
     adapter: Adapter | None
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class ModelScores:
     """One row of the table; ``corpus_bleu`` has no interval."""
 
     system: str
@@ -105,7 +105,7 @@ def run(settings: ModelsSettings) -> Path:
     Whatever can be wrong with models, adapters or rows is an error before the first rewrite.
     """
     models = [_model(entry) for entry in settings.model]
-    rows = read_rows(settings.dev, columns=Columns(source=settings.source, target=settings.target))
+    rows = read_rows(settings.dev, columns=SourceColumns(source=settings.source, target=settings.target))
     sentences = Sentences.of(rows[: settings.limit] if settings.limit else rows)
     if not all(sentences.references):
         raise TrainingRowError(f"{settings.dev}: a row has no reference")
@@ -137,27 +137,27 @@ def run(settings: ModelsSettings) -> Path:
     return out / MEASURED
 
 
-def _model(entry: str) -> _Model:
+def _model(entry: str) -> _OpenedModel:
     name, _, places = (part.strip() for part in entry.partition("="))
     base, _, adapter = (part.strip() for part in places.partition(","))
     folder = model_folder(base)
     found = read_adapter(adapter) if adapter else None
     if found is not None:
         found.manifest.check_base(weights_sha256(folder))
-    return _Model(name, folder, found)
+    return _OpenedModel(name, folder, found)
 
 
-def _identity(model: _Model) -> dict[str, str]:
+def _identity(model: _OpenedModel) -> dict[str, str]:
     files = dict(model.adapter.manifest.files) if model.adapter is not None else {}
     return {"base": weights_sha256(model.base), **files}
 
 
-def _rewrites(model: _Model, sentences: Sentences, *, settings: ModelsSettings) -> tuple[str, ...]:
+def _rewrites(model: _OpenedModel, sentences: Sentences, *, settings: ModelsSettings) -> tuple[str, ...]:
     """The likeliest rewrites, in the order of the sentences."""
     from guardrail_training import modeling
     from guardrail_training.evaluation.generation.responses import respond
     from guardrail_training.modeling.stacked import merge
-    from guardrail_training.reinforcement.rollouts import Query
+    from guardrail_training.reinforcement.rollouts import PromptQuery
 
     device = modeling.resolve_device(settings.device)
     loaded = modeling.load_base(
@@ -170,7 +170,7 @@ def _rewrites(model: _Model, sentences: Sentences, *, settings: ModelsSettings) 
         pad_token = pad_token or str(model.adapter.manifest.settings.get("pad_token", ""))
     tokenizer = modeling.load_ending_tokenizer(model.base, pad_token=pad_token)
     queries = [
-        Query(text, template.literal.replace("{text}", text), tuple(template.encode(tokenizer, text)))
+        PromptQuery(text, template.literal.replace("{text}", text), tuple(template.encode(tokenizer, text)))
         for text in sentences.sources
     ]
     with progress_bar("rewrites") as progress:
@@ -188,7 +188,7 @@ def _rewrites(model: _Model, sentences: Sentences, *, settings: ModelsSettings) 
     return tuple(response.text for response in responses)
 
 
-def _scores(name: str, outputs: Sequence[str], sentences: Sentences, *, seed: int) -> Scores:
+def _scores(name: str, outputs: Sequence[str], sentences: Sentences, *, seed: int) -> ModelScores:
     found = overlap(outputs, sentences.references)
     means = {
         "bleu": found.bleu,
@@ -197,7 +197,7 @@ def _scores(name: str, outputs: Sequence[str], sentences: Sentences, *, seed: in
         "rougeL": found.rougeL,
         "chrf": found.chrf_first,
     }
-    return Scores(
+    return ModelScores(
         system=name,
         n=len(outputs),
         corpus_bleu=corpus_bleu(outputs, sentences.references),
@@ -205,7 +205,7 @@ def _scores(name: str, outputs: Sequence[str], sentences: Sentences, *, seed: in
     )
 
 
-def _table(scores: Sequence[Scores]) -> str:
+def _table(scores: Sequence[ModelScores]) -> str:
     rows = [
         [each.system, each.n, *(_shown(plain(asdict(each))[measure]) for measure in MEASURES)]
         for each in scores
@@ -217,7 +217,7 @@ def _shown(value: Any) -> str:
     return interval(value) if isinstance(value, dict) else f"{value:.3f}"
 
 
-def _draw(scores: Sequence[Scores], path: Path) -> None:
+def _draw(scores: Sequence[ModelScores], path: Path) -> None:
     """A group of bars for each measure, a bar for each system, intervals as whiskers."""
     try:
         from matplotlib.figure import Figure

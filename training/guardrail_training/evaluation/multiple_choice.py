@@ -21,11 +21,11 @@ import torch
 
 from guardrail.errors import ConfigError
 from guardrail_training.metrics.statistics import Rate, wilson_rate
-from guardrail_training.modeling import Example
+from guardrail_training.modeling import EncodedExample
 from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.supervised.network import TargetLoss
 
-__all__ = ["STYLES", "Choices", "Question", "ask", "prompts_of", "read_questions"]
+__all__ = ["STYLES", "ChoiceAccuracy", "ChoiceQuestion", "ask", "prompts_of", "read_questions"]
 
 STYLES = ("texts", "letters")
 LETTERS = "ABCDEFGHIJ"
@@ -33,7 +33,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ChoiceQuestion:
     """A question with its choices, of which ``right`` is the place.
 
     ``begin`` holds what comes before each choice where that differs (WinoGrande: the sentence up to the blank
@@ -47,10 +47,10 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class ChoiceAccuracy:
     """The shares of right answers over ``accuracy.n`` questions, and how many examples came before each.
 
-    ``per_character`` divides by the length of the answer; None where the answers are letters.
+    ``per_character`` divides by the length of the answer; None if the answers are letters.
     """
 
     accuracy: Rate
@@ -59,7 +59,7 @@ class Choices:
     style: str
 
 
-def read_questions(path: str | Path) -> list[Question]:
+def read_questions(path: str | Path) -> list[ChoiceQuestion]:
     """Every question of a file; TrainingRowError names the first row that has none of the known forms."""
     path = Path(path)
     if path.suffix == ".csv" and (rows := _headerless(path)):
@@ -79,40 +79,42 @@ def read_questions(path: str | Path) -> list[Question]:
     return found
 
 
-def _headerless(path: Path) -> list[Question]:
+def _headerless(path: Path) -> list[ChoiceQuestion]:
     """MMLU's own CSV: question, four choices, a letter, and no header; empty for a file with one."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows or not all(len(row) == 6 and row[5].strip() in tuple("ABCD") for row in rows):
         return []
-    return [Question(row[0], tuple(row[1:5]), "ABCD".index(row[5].strip())) for row in rows]
+    return [ChoiceQuestion(row[0], tuple(row[1:5]), "ABCD".index(row[5].strip())) for row in rows]
 
 
-def _question(row: Mapping[str, Any]) -> Question | None:
+def _question(row: Mapping[str, Any]) -> ChoiceQuestion | None:
     if "goal" in row:
-        return Question(f"Question: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), int(row["label"]))
+        return ChoiceQuestion(
+            f"Question: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), int(row["label"])
+        )
     if "endings" in row:
-        return Question(row["ctx"], tuple(row["endings"]), int(row["label"]))
+        return ChoiceQuestion(row["ctx"], tuple(row["endings"]), int(row["label"]))
     if "sentence" in row:
         before, blank, after = row["sentence"].partition("_")
         if not blank:
             return None
         options = (row["option1"], row["option2"])
         begin = tuple(f"{before}{option}" for option in options)
-        return Question("", (after.strip(),) * 2, int(row["answer"]) - 1, begin)
+        return ChoiceQuestion("", (after.strip(),) * 2, int(row["answer"]) - 1, begin)
     if "passage" in row:
         asked = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
         right = (
             row["answer"] if isinstance(row["answer"], bool) else str(row["answer"]).lower() in ("true", "1")
         )
-        return Question(asked, ("no", "yes"), int(right))
+        return ChoiceQuestion(asked, ("no", "yes"), int(right))
     if "answerA" in row:
         asked = f"{row['context']}\nQuestion: {row['question']}\nAnswer:"
-        return Question(asked, tuple(row[f"answer{each}"] for each in "ABC"), int(row["label"]) - 1)
+        return ChoiceQuestion(asked, tuple(row[f"answer{each}"] for each in "ABC"), int(row["label"]) - 1)
     return _listed(row)
 
 
-def _listed(row: Mapping[str, Any]) -> Question:
+def _listed(row: Mapping[str, Any]) -> ChoiceQuestion:
     """MMLU, ARC, CommonsenseQA and OpenBookQA: a question, a list of choices, and which is right."""
     asked: Any = row.get("question_stem", row.get("question"))
     choices: Any = row.get("choices")
@@ -127,14 +129,14 @@ def _listed(row: Mapping[str, Any]) -> Question:
     if isinstance(choices[0], Mapping):
         labels = [str(each["label"]) for each in choices]
         texts = tuple(str(each["text"]) for each in choices)
-        return Question(str(asked), texts, labels.index(str(answer)))
+        return ChoiceQuestion(str(asked), texts, labels.index(str(answer)))
     texts = tuple(map(str, choices))
     place = LETTERS.index(answer) if isinstance(answer, str) and answer in LETTERS else int(answer)
-    return Question(str(asked), texts, place)
+    return ChoiceQuestion(str(asked), texts, place)
 
 
 def prompts_of(
-    question: Question, *, style: str, examples: Sequence[Question] = (), subject: str = ""
+    question: ChoiceQuestion, *, style: str, examples: Sequence[ChoiceQuestion] = (), subject: str = ""
 ) -> list[tuple[str, str]]:
     """For each choice the prompt and the answer whose likelihood is asked for."""
     if style == "letters":
@@ -152,7 +154,7 @@ def prompts_of(
     ]
 
 
-def _beginning(question: Question, place: int) -> str:
+def _beginning(question: ChoiceQuestion, place: int) -> str:
     if question.begin:
         return question.begin[place]
     text = question.text.rstrip()
@@ -160,7 +162,7 @@ def _beginning(question: Question, place: int) -> str:
     return f"Question: {text}\nAnswer:" if is_bare else text
 
 
-def _listing(question: Question) -> str:
+def _listing(question: ChoiceQuestion) -> str:
     lines = [f"{LETTERS[place]}. {choice}" for place, choice in enumerate(question.choices)]
     return "\n".join([question.text.strip(), *lines, "Answer:"])
 
@@ -168,13 +170,13 @@ def _listing(question: Question) -> str:
 def ask(
     model: Any,
     tokenizer: Any,
-    questions: Sequence[Question],
+    questions: Sequence[ChoiceQuestion],
     *,
     style: str = "texts",
-    examples: Sequence[Question] = (),
+    examples: Sequence[ChoiceQuestion] = (),
     shots: int = 0,
     subject: str = "",
-) -> Choices:
+) -> ChoiceAccuracy:
     """Asks a causal or encoder-decoder model; each question comes after the first ``shots`` of the examples.
 
     Raises ConfigError for an unknown style and for fewer examples than shots.
@@ -194,7 +196,7 @@ def ask(
         right_by_length += _best(by_length) == question.right
     n = len(questions)
     per_character = wilson_rate(right_by_length, n) if style == "texts" else None
-    return Choices(wilson_rate(right, n), per_character, shots, style)
+    return ChoiceAccuracy(wilson_rate(right, n), per_character, shots, style)
 
 
 def _best(scores: Sequence[float]) -> int:
@@ -213,7 +215,9 @@ def _log_likelihoods(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]
         return found
 
     read = [
-        Example(prompt=tuple([*start, *ids(prompt)] or [tokenizer.eos_token_id]), target=tuple(ids(answer)))
+        EncodedExample(
+            prompt=tuple([*start, *ids(prompt)] or [tokenizer.eos_token_id]), target=tuple(ids(answer))
+        )
         for prompt, answer in pairs
     ]
     found = [0.0] * len(read)

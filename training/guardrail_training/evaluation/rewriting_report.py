@@ -28,10 +28,10 @@ from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 
 __all__ = [
     "Advantage",
-    "Block",
     "Instruments",
-    "Measured",
     "Spread",
+    "SystemBlock",
+    "SystemMeasurements",
     "SystemOutputs",
     "advantage",
     "differences",
@@ -70,7 +70,7 @@ class SystemOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What systems are measured with; ``encoders[0]`` gives the SIM that counts, others stand beside it."""
+    """What systems are measured with; ``encoders[0]`` gives the SIM that counts, others are also shown."""
 
     judges: tuple[Judge, ...]
     encoders: tuple[tuple[str, Embedder], ...]
@@ -79,7 +79,7 @@ class Instruments:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class SystemMeasurements:
     """Per sentence figures of one system, each array of shape (n,); mappings by judge or encoder name."""
 
     system: SystemOutputs
@@ -107,7 +107,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SystemBlock:
     """One system's figures on one set of its sentences.
 
     ``sta``, ``j_first`` and ``j_best`` are by judge, with bootstrap intervals, and ``lower`` names the judge
@@ -150,7 +150,7 @@ class Advantage:
     j: Mean
 
 
-def measure(system: SystemOutputs, instruments: Instruments) -> Measured:
+def measure(system: SystemOutputs, instruments: Instruments) -> SystemMeasurements:
     """Every per sentence figure of a system; blank outputs are measured as they are."""
     outputs, sources = list(system.outputs), list(system.sources)
     firsts = [several[0] for several in system.references]
@@ -158,7 +158,7 @@ def measure(system: SystemOutputs, instruments: Instruments) -> Measured:
     clean = {judge.name: toxicity[judge.name] < judge.threshold for judge in instruments.judges}
     if instruments.detector is not None:
         toxicity["detector"] = np.array([verdict.score for verdict in instruments.detector.detect(outputs)])
-    return Measured(
+    return SystemMeasurements(
         system=system,
         toxicity=toxicity,
         clean=clean,
@@ -172,12 +172,12 @@ def measure(system: SystemOutputs, instruments: Instruments) -> Measured:
     )
 
 
-def summarise(measured: Measured, *, seed: int, rewritten_only: bool = False) -> Block | None:
+def summarise(measured: SystemMeasurements, *, seed: int, rewritten_only: bool = False) -> SystemBlock | None:
     """A system's figures over all its sentences, or with ``rewritten_only`` over those that were to be
     rewritten.
 
     In that second block a sentence that passed unchanged is left out, and one that was masked or refused
-    earns no style accuracy, so that masking cannot pass for rewriting. None where it would be empty.
+    earns no style accuracy, so that masking cannot pass for rewriting. None if it would be empty.
     """
     actions = measured.system.actions
     kept = np.ones(len(measured.system.rows), dtype=np.bool_)
@@ -189,8 +189,8 @@ def summarise(measured: Measured, *, seed: int, rewritten_only: bool = False) ->
 
 
 def _block(
-    measured: Measured, *, kept: npt.NDArray[np.intp], earned: npt.NDArray[np.bool_], seed: int
-) -> Block:
+    measured: SystemMeasurements, *, kept: npt.NDArray[np.intp], earned: npt.NDArray[np.bool_], seed: int
+) -> SystemBlock:
     system, pieces = measured.system, measured.overlap
     style = {
         name: bootstrap_mean((clean & earned)[kept].astype(np.float64), seed=seed)
@@ -206,7 +206,7 @@ def _block(
     by_measure = {"sta": style, "j_first": joint[False], "j_best": joint[True]}
     outputs, references = [system.outputs[i] for i in kept], [system.references[i] for i in kept]
     fluent, ratio = _fluency(measured, kept)
-    return Block(
+    return SystemBlock(
         system=system.name,
         n=len(kept),
         actions=dict(Counter(str(system.actions[i]) for i in kept)) if system.actions is not None else {},
@@ -238,7 +238,7 @@ def _means(values: Mapping[str, Floats], kept: npt.NDArray[np.intp]) -> dict[str
     return {name: float(array[kept].mean()) for name, array in values.items()}
 
 
-def _fluency(measured: Measured, kept: npt.NDArray[np.intp]) -> tuple[float | None, float | None]:
+def _fluency(measured: SystemMeasurements, kept: npt.NDArray[np.intp]) -> tuple[float | None, float | None]:
     """Perplexity of the outputs, and its ratio to the sources'."""
     if measured.surprise is None or measured.source_surprise is None:
         return None, None
@@ -249,8 +249,8 @@ def _fluency(measured: Measured, kept: npt.NDArray[np.intp]) -> tuple[float | No
     return fluent, fluent / before
 
 
-def differences(first: Measured, second: Measured, *, seed: int) -> dict[str, Mean]:
-    """The paired difference in J of two systems by judge, first less second; empty where they have no
+def differences(first: SystemMeasurements, second: SystemMeasurements, *, seed: int) -> dict[str, Mean]:
+    """The paired difference in J of two systems by judge, first less second; empty if they have no
     sentence in common.
     """
     shared = sorted(set(first.system.rows) & set(second.system.rows))
@@ -263,10 +263,10 @@ def differences(first: Measured, second: Measured, *, seed: int) -> dict[str, Me
     }
 
 
-def advantage(first: Measured, second: Measured, *, seed: int) -> Advantage | None:
+def advantage(first: SystemMeasurements, second: SystemMeasurements, *, seed: int) -> Advantage | None:
     """The paired difference in J of two systems under the judge that favours the first least.
 
-    None where they have no sentence in common.
+    None if they have no sentence in common.
     """
     found = differences(first, second, seed=seed)
     if not found:

@@ -1,7 +1,7 @@
 """Sentence encoders that only evaluation uses, and the closeness of meaning (SIM) that they measure.
 
 paraphrase-MiniLM-L3-v2 (Reimers and Gurevych 2019, Apache-2.0) is in no gate and no reward, so SIM and J are
-taken from it; the original all-MiniLM-L6-v2, from which the detector's embedding descends, stands beside it.
+taken from it; the original all-MiniLM-L6-v2, from which the detector's embedding descends, is also shown.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import Protocol
 from guardrail.errors import UsageError
 from guardrail.outcome import Action, Outcome
 from guardrail.protocols import Detector, Rewriter
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from guardrail_training.evaluation.rewriting_report import SystemOutputs
-from guardrail_training.records import Record, read_records
+from guardrail_training.records import FileRecord, read_records
 
 __all__ = [
     "COPY",
@@ -25,7 +25,7 @@ __all__ = [
     "MASKED",
     "PILOT",
     "ROWS",
-    "Moderator",
+    "EvaluatedGuard",
     "Sentences",
     "copied",
     "deleted",
@@ -47,7 +47,7 @@ WORD = re.compile(r"\S+")
 FAULT = re.compile(r".*_(error|invalid|deadline|circuit_open|missing)")
 
 
-class Moderator(Protocol):
+class EvaluatedGuard(Protocol):
     """The part of ``guardrail.Guard`` that an evaluation needs."""
 
     def check_many(self, texts: Sequence[str]) -> list[Outcome]: ...
@@ -62,7 +62,7 @@ class Sentences:
     references: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Sentences:
+    def of(cls, rows: Iterable[SourceRow]) -> Sentences:
         """The sentences of parallel rows, numbered as in their file."""
         chosen = list(rows)
         return cls(
@@ -105,15 +105,15 @@ def deleted(sentences: Sentences, *, lexicon: Detector) -> SystemOutputs:
 
 
 def greedy(sentences: Sentences, *, name: str, rewriter: Rewriter) -> SystemOutputs:
-    """The rewriter's first candidate, unverified; empty where it proposes none."""
+    """The rewriter's first candidate, unverified; empty if it proposes none."""
     candidates = rewriter.rewrite(list(sentences.sources), 1)
     return sentences.answered(name, [proposed[0] if proposed else "" for proposed in candidates])
 
 
-def guarded(sentences: Sentences, *, name: str, guard: Moderator) -> SystemOutputs:
+def guarded(sentences: Sentences, *, name: str, guard: EvaluatedGuard) -> SystemOutputs:
     """What the whole guard lets out, with the action it took for each sentence.
 
-    Raises UsageError where a model failed: the figures would be those of the error policy.
+    Raises UsageError if a model failed: the figures would be those of the error policy.
     """
     outcomes = guard.check_many(list(sentences.sources))
     if faults := faults_of(outcomes):
@@ -171,13 +171,13 @@ def read_outputs(path: str | Path) -> list[SystemOutputs]:
         "output": str,
         "action": (str, type(None)),
     }
-    grouped: dict[str, list[Record]] = {}
+    grouped: dict[str, list[FileRecord]] = {}
     for record in read_records(path, fields=fields):
         grouped.setdefault(record["system"], []).append(record)
     return [_from_records(name, records) for name, records in grouped.items()]
 
 
-def _from_records(name: str, records: Sequence[Record]) -> SystemOutputs:
+def _from_records(name: str, records: Sequence[FileRecord]) -> SystemOutputs:
     actions = [record["action"] for record in records]
     return SystemOutputs(
         name=name,

@@ -156,7 +156,7 @@ def sample_listing(result: Result) -> str:
 def fill_card(card: str | Path, *, name: str, content: str) -> None:
     """Replaces what stands between the markers of block ``name`` in a model card.
 
-    Raises UsageError where the card or its markers are missing; the message says what to add.
+    Raises UsageError if the card or its markers are missing; the message says what to add.
     """
     path = Path(card)
     if not path.is_file():

@@ -15,7 +15,7 @@ from typing import Any
 from guardrail import Guard, Policy, Verdict
 from guardrail.detectors.lexicon import Lexicon
 from guardrail.text.checks import Proposal, failed
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 
 __all__ = ["CheckedTargets", "Refusal", "check_targets"]
 
@@ -74,7 +74,7 @@ class CheckedTargets:
 
 
 def check_targets(
-    rows: Sequence[Row], *, guard: Guard | None = None, policy: Policy | None = None
+    rows: Sequence[SourceRow], *, guard: Guard | None = None, policy: Policy | None = None
 ) -> CheckedTargets:
     """Reads every source and target once and applies the checks of the guard's policy."""
     guard = guard or Guard(rewriter=None)

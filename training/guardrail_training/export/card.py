@@ -47,7 +47,7 @@ def model_card(manifest: Manifest, *, results: Mapping[str, Any] | None) -> str:
 
 
 def _licence(name: str) -> str:
-    # Hubs know short lower-case names; what is no such name is "other" to them.
+    # Hubs know short lower-case names; what is not one of them is "other" to them.
     return name.lower() if name.lower() in {"apache-2.0", "mit", "cc0-1.0", "cc-by-4.0"} else "other"
 
 
@@ -63,7 +63,7 @@ def _origin(manifest: Manifest, merged: Mapping[str, Any] | None) -> str:
         rows.append(["base while training", quantisation])
     rows += [[f"data {each.get('name')}", _source(each)] for each in manifest.data]
     if start := manifest.settings.get("started_from"):
-        rows.append(["went on from", _start(start)])
+        rows.append(["continued from", _start(start)])
     rows += [["seed", manifest.seed], ["commit", manifest.git]]
     rows += [[package, number] for package, number in manifest.versions.items()]
     return table(["what", "which"], rows)
@@ -89,7 +89,7 @@ def _use(manifest: Manifest) -> str:
     if manifest.kind == "adapter":
         return '```python\nfrom guardrail import Guard\n\nguard = Guard().with_adapter("FOLDER")\n```'
     return (
-        "The folder is a base as `transformers` reads it, and `guardrail-train` can go on from it. Encode "
+        "The folder is a base as `transformers` reads it, and `guardrail-train` can continue from it. Encode "
         "the text apart from the prompt, with control tokens split, as `guardrail.manifest.Template` does."
     )
 

@@ -15,7 +15,7 @@ def push(folder: str | Path, repo: str, *, private: bool = True, endpoint: str |
 
     ``repo`` is ``owner/name``, made if it is not there. The client's own login is used (``hf auth login`` or
     HF_TOKEN); ``endpoint`` names another hub. Raises ManifestError, before anything is sent, where a file was
-    altered; FailureError where the hub refuses.
+    altered; FailureError if the hub refuses.
     """
     try:
         from huggingface_hub import HfApi

@@ -63,7 +63,7 @@ class ExportSettings:
 def export(settings: ExportSettings) -> Path:
     """Writes weights, manifest and model card, and returns their folder.
 
-    Raises UsageError where the folder is not empty or the run has no such step, ManifestError where files
+    Raises UsageError if the folder is not empty or the run has no such step, ManifestError if files
     were altered or the base is another one; nothing is left behind then.
     """
     source, out = _source(settings), Path(settings.out)
@@ -148,7 +148,7 @@ def _merged(source: Path, manifest: Manifest, folder: Path, *, settings: ExportS
 
 
 def _base_of(source: Path) -> str:
-    """The base that the run beside an adapter names."""
+    """The base that the run alongside an adapter names."""
     try:
         base = json.loads((source.parent / "run.json").read_text(encoding="utf-8"))["settings"]["base"]
     except (FileNotFoundError, KeyError, ValueError):

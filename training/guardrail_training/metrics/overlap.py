@@ -1,7 +1,7 @@
 """How much of a reference a rewrite contains: BLEU, ROUGE and chrF, each from its usual library, all in 0..1.
 
-Overlap alone says nothing about detoxification (copying the input scores high), so tables print it beside the
-copy and delete rows and a joint measure.
+Overlap alone says nothing about detoxification (copying the input scores high), so tables print it next to
+the copy and delete rows and a joint measure.
 """
 
 from __future__ import annotations

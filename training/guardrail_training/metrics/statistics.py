@@ -59,7 +59,7 @@ class Ranking:
     """How well scores order positives before negatives, and what they decide at one threshold; all in 0..1.
 
     ``recall_at_1`` and ``recall_at_5`` are the recalls at most 1 % and 5 % false positives; ``f1``,
-    ``recall`` and ``false_positives`` are at the threshold, and None where there is none.
+    ``recall`` and ``false_positives`` are at the threshold, and None if there is none.
     """
 
     positives: int
@@ -154,7 +154,7 @@ def ranking(
     """Ranking figures of ``scores`` for ``labels``; with ``flagged`` (the decisions) also those of the
     decision.
 
-    Raises UsageError where a side is empty or the lengths differ.
+    Raises UsageError if a side is empty or the lengths differ.
     """
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 

@@ -19,16 +19,16 @@ from guardrail_training.modeling.bases import (
     save_model,
 )
 from guardrail_training.modeling.examples import (
-    Batch,
-    Example,
+    EncodedExample,
+    ExampleBatch,
     collate,
     encode_example,
     target_logits,
 )
 
 __all__ = [
-    "Batch",
-    "Example",
+    "EncodedExample",
+    "ExampleBatch",
     "ParameterCount",
     "add_lora",
     "autocast",

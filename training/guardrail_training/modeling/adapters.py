@@ -81,7 +81,7 @@ def resume_adapter(model: Any, start: Adapter) -> PeftModel:
     """The model with a trainable adapter that holds the weights of ``start``, at its rank and scale.
 
     A layer that the adapter lacks where it has others of that name gets one that changes nothing yet. Raises
-    ModelFileError where a layer does not fit.
+    ModelFileError if a layer does not fit.
     """
     known = {name for name, _ in model.named_modules()}
     for name in start.layers:

@@ -110,7 +110,7 @@ def load_tokenizer(folder: str | Path) -> Any:
 def load_ending_tokenizer(folder: str | Path, *, pad_token: str = "") -> Any:
     """The tokenizer of a base folder, padding with ``pad_token`` where it does not say with what.
 
-    Raises ConfigError where it has no padding or no end-of-text token.
+    Raises ConfigError if it has no padding or no end-of-text token.
     """
     tokenizer = load_tokenizer(folder)
     if pad_token and tokenizer.pad_token is None:

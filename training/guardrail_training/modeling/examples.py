@@ -15,11 +15,11 @@ from transformers import DynamicCache
 from guardrail.manifest import Encoder, Template
 from guardrail_training.modeling.losses import IGNORED
 
-__all__ = ["Batch", "Example", "collate", "encode_example", "target_logits"]
+__all__ = ["EncodedExample", "ExampleBatch", "collate", "encode_example", "target_logits"]
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class EncodedExample:
     """Token ids of one prompt and its target; the target ends with the end-of-text id."""
 
     prompt: tuple[int, ...]
@@ -30,7 +30,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ExampleBatch:
     """Right-padded ids and labels, both ``(batch, time)`` int64; only target positions carry labels.
 
     The first ``shared`` ids are equal in all rows and end before the last id of any prompt.
@@ -46,17 +46,19 @@ class Batch:
         return int((self.labels != IGNORED).sum())
 
 
-def encode_example(tokenizer: Any, template: Template, *, source: str, target: str) -> Example:
+def encode_example(tokenizer: Any, template: Template, *, source: str, target: str) -> EncodedExample:
     """Ids of one pair: the prompt as it is served, the target ending in the end-of-text id.
 
     Control tokens that occur in either text are split into ordinary pieces.
     """
     encoder: Encoder = tokenizer
     ids = encoder.encode(target, add_special_tokens=False, split_special_tokens=True)
-    return Example(prompt=tuple(template.encode(encoder, source)), target=(*ids, tokenizer.eos_token_id))
+    return EncodedExample(
+        prompt=tuple(template.encode(encoder, source)), target=(*ids, tokenizer.eos_token_id)
+    )
 
 
-def collate(examples: Sequence[Example], *, pad_id: int) -> Batch:
+def collate(examples: Sequence[EncodedExample], *, pad_id: int) -> ExampleBatch:
     """One right-padded batch; labels are the target's ids at the target's own positions."""
     longest = max(len(example) for example in examples)
     input_ids = torch.full((len(examples), longest), pad_id, dtype=torch.int64)  # (batch, time)
@@ -64,16 +66,16 @@ def collate(examples: Sequence[Example], *, pad_id: int) -> Batch:
     for row, example in enumerate(examples):
         input_ids[row, : len(example)] = torch.tensor(example.prompt + example.target)
         labels[row, len(example.prompt) : len(example)] = torch.tensor(example.target)
-    return Batch(input_ids=input_ids, labels=labels, shared=_shared_ids(examples))
+    return ExampleBatch(input_ids=input_ids, labels=labels, shared=_shared_ids(examples))
 
 
-def _shared_ids(examples: Sequence[Example]) -> int:
+def _shared_ids(examples: Sequence[EncodedExample]) -> int:
     # A prompt's last id predicts the first target, so it stays in the part that each row has alone.
     columns = zip(*(example.prompt[:-1] for example in examples), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-def target_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def target_logits(model: Any, batch: ExampleBatch) -> tuple[Tensor, Tensor]:
     """Logits ``(tokens, vocabulary)`` and targets ``(tokens,)`` of the labelled positions only.
 
     The position before a label predicts it. Two savings that change no number but for rounding: the opening

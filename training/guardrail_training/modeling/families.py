@@ -22,7 +22,7 @@ __all__ = ["Continuation", "Family", "Prompts", "family_of"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts:
-    """Padded prompts: ``ids`` ``(rows, time)`` int64 and ``mask``, true where an id belongs to a prompt."""
+    """Padded prompts: ``ids`` ``(rows, time)`` int64 and ``mask``, true if an id belongs to a prompt."""
 
     ids: Tensor
     mask: Tensor
@@ -81,7 +81,7 @@ class Family(Protocol):
 
 
 def family_of(model: Any, *, pad_id: int) -> Family:
-    """The family of a transformers model; ConfigError where its logits are not its head's product alone."""
+    """The family of a transformers model; ConfigError if its logits are not its head's product alone."""
     family: Family = (EncoderDecoder if model.config.is_encoder_decoder else Causal)(model, pad_id=pad_id)
     ids = torch.arange(2, 5, device=model.device)[None] % model.config.vocab_size
     inputs: dict[str, Tensor] = {"input_ids": ids}
@@ -129,7 +129,7 @@ class Causal:
 
     @property
     def _may_remember(self) -> bool:
-        """Whether the trunk keeps what it has read: not where it computes that again in the backward pass."""
+        """Whether the trunk keeps what it has read: not if it computes that again in the backward pass."""
         return not self._trunk.training or not any(
             getattr(module, "gradient_checkpointing", False) for module in self._trunk.modules()
         )

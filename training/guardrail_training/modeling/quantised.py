@@ -74,7 +74,7 @@ def make_optimizer(
     """AdamW with its state in float32, in 8 bits, or in 8 bits that a GPU may page out; a CPU pages nothing.
 
     The 8-bit state is that of Dettmers et al. 2021 (arXiv 2110.02861); matrices under 4096 values keep theirs
-    in float32. Raises MissingExtraError without bitsandbytes, ConfigError where it needs a GPU.
+    in float32. Raises MissingExtraError without bitsandbytes, ConfigError if it needs a GPU.
     """
     if kind == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)

@@ -143,7 +143,7 @@ def save_auxiliary(auxiliary: Auxiliary, folder: str | Path, *, base_sha256: str
 def load_auxiliary(folder: str | Path, *, model: Any, base_sha256: str) -> Auxiliary:
     """The auxiliary of a folder over the base ``model`` with those weights.
 
-    Raises ModelMissingError where there is none, ModelFileError where its file was changed or it belongs to
+    Raises ModelMissingError if there is none, ModelFileError if its file was changed or it belongs to
     another base.
     """
     weights, description = Path(folder) / WEIGHTS, Path(folder) / DESCRIPTION

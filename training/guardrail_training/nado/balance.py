@@ -13,7 +13,7 @@ __all__ = ["Balanced", "balanced", "importance_weights", "prefix_importance", "s
 
 
 def importance_weights(
-    log_wanted: Tensor, log_drawn: Tensor, *, least: float = 0.2, most: float = 5.0
+    log_wanted: Tensor, log_drawn: Tensor, *, min_weight: float = 0.2, max_weight: float = 5.0
 ) -> Tensor:
     """Weights ``(rows,)`` with which answers drawn from one distribution stand for another; their mean is 1.
 
@@ -21,12 +21,14 @@ def importance_weights(
     bounded, since a few answers must not carry the mean, and normalised again, since bounds lower it.
     """
     log_ratio = log_wanted - log_drawn
-    bounded = (log_ratio.softmax(dim=0) * len(log_ratio)).clamp(least, most)
+    bounded = (log_ratio.softmax(dim=0) * len(log_ratio)).clamp(min_weight, max_weight)
     return bounded / bounded.mean()
 
 
-def prefix_importance(log_ratios: Tensor, mask: Tensor, *, least: float = 0.2, most: float = 5.0) -> Tensor:
-    """``importance_weights`` of the prefix before every token, among the answers that go on ``(rows, time)``.
+def prefix_importance(
+    log_ratios: Tensor, mask: Tensor, *, min_weight: float = 0.2, max_weight: float = 5.0
+) -> Tensor:
+    """``importance_weights`` ``(rows, time)`` of the prefix before each token, among answers that reach it.
 
     ``log_ratios`` ``(rows, time)`` are those of single tokens. What follows a prefix says nothing about how
     likely the prefix is, and would only add variance. 0 outside ``mask``.
@@ -36,16 +38,18 @@ def prefix_importance(log_ratios: Tensor, mask: Tensor, *, least: float = 0.2, m
     for column in range(mask.shape[1]):
         rows = mask[:, column]
         if bool(rows.any()):
-            found = before[rows, column]
-            weights[rows, column] = importance_weights(found, torch.zeros_like(found), least=least, most=most)
+            log_ratio = before[rows, column]
+            weights[rows, column] = importance_weights(
+                log_ratio, torch.zeros_like(log_ratio), min_weight=min_weight, max_weight=max_weight
+            )
     return weights
 
 
 def success_rate(labels: Tensor, weights: Tensor) -> float:
     """The weighted mean of labels in 0..1; at least half an answer on either side, so that it has a logit."""
     rate = float((weights * labels).sum() / weights.sum())
-    least = 0.5 / (len(labels) + 1)
-    return min(max(rate, least), 1 - least)
+    half_an_answer = 0.5 / (len(labels) + 1)
+    return min(max(rate, half_an_answer), 1 - half_an_answer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

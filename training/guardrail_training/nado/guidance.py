@@ -29,13 +29,13 @@ class Guided:
 class Guidance:
     """How an auxiliary model is turned into a posterior.
 
-    ``strength`` is the power of R, ``most_log_ratio`` bounds what one token can gain or lose, ``candidates``
+    ``strength`` is the power of R, ``max_log_ratio`` bounds what one token can gain or lose, ``candidates``
     is how many next tokens are told apart.
     """
 
     auxiliary: Auxiliary
     strength: float
-    most_log_ratio: float
+    max_log_ratio: float
     candidates: int
 
     @torch.no_grad()
@@ -71,9 +71,9 @@ class Guidance:
         log_success = from_logits(self.auxiliary.last(states, ids)).log_success
         log_p = over_candidates(logits, ids)
         log_q = self._posterior(log_p, log_success)
-        # Where the bound binds, what is left for the tail is not what it had; nan where there is no tail.
+        # Where the bound binds, what is left for the tail is not what it had; nan if there is no tail.
         tail = (log_q[:, -1:] - log_p[:, -1:]).nan_to_num()
         return (logits.float().log_softmax(dim=1) + tail).scatter(1, ids, log_q[:, :-1])
 
     def _posterior(self, log_p: Tensor, log_success: Tensor) -> Tensor:
-        return posterior(log_p, log_success, strength=self.strength, most_log_ratio=self.most_log_ratio)
+        return posterior(log_p, log_success, strength=self.strength, max_log_ratio=self.max_log_ratio)

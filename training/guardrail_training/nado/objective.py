@@ -1,4 +1,4 @@
-"""What an auxiliary model of R learns from: the label on every prefix, agreement with itself, opinions."""
+"""What an auxiliary model of R learns from: response labels, its own consistency, prefix labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guardrail_training.nado.success import (
     prefix_cross_entropy,
 )
 
-__all__ = ["PrefixLosses", "opinion_losses", "prefix_losses"]
+__all__ = ["PrefixLosses", "prefix_label_losses", "prefix_losses"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,12 +58,12 @@ def prefix_losses(
     )
 
 
-def opinion_losses(taken: Tensor, opinions: Tensor) -> Tensor:
+def prefix_label_losses(taken: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of R after each token with what the oracle says of the text so far ``(rows, time)``.
 
-    ``opinions`` in 0..1 is nan where the oracle was not asked; the loss is 0 there. It is not the label that
+    ``labels`` in 0..1 is nan if the oracle was not asked; the loss is 0 there. It is not the label that
     R is defined by, which is that of the whole response, but it is known for every prefix, and it tells which
     token it was that mattered.
     """
-    known = ~opinions.isnan()
-    return torch.where(known, prefix_cross_entropy(from_logits(taken), opinions.nan_to_num()), 0.0)
+    known = ~labels.isnan()
+    return torch.where(known, prefix_cross_entropy(from_logits(taken), labels.nan_to_num()), 0.0)

@@ -7,7 +7,7 @@ is the only q with E_q[C] = 1 that has the least KL(q || p), which is -log R(pro
 less the rate of failures. With labels between it is where KL(q || p) - E_q[log C] is least, and it is nearer
 to p by the expectation of -log C under it (``response_kl``). Tensors are over candidates and tail
 (``candidates``), the tail last. The tail's own R is taken to be that of the prefix, so it keeps its
-probability; nothing is lost where the candidates are the whole vocabulary.
+probability; nothing is lost if the candidates are the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def expected_success(log_p: Tensor, log_success: Tensor) -> Tensor:
 
 
 def posterior(
-    log_p: Tensor, log_success: Tensor, *, strength: float = 1.0, most_log_ratio: float | None = None
+    log_p: Tensor, log_success: Tensor, *, strength: float = 1.0, max_log_ratio: float | None = None
 ) -> Tensor:
     """log q ``(tokens, candidates + 1)``, with q in proportion to ``p R ** strength``.
 
-    ``most_log_ratio`` bounds |log q/p| before q is normalised, so that one wrong R cannot rule a token out.
-    Where no continuation can succeed there is no posterior, and q is p.
+    ``max_log_ratio`` bounds |log q/p| before q is normalised, so that one wrong R cannot rule a token out.
+    If no continuation can succeed, there is no posterior, and q is p.
     """
     guided = strength * log_success
     normaliser = expected_success(log_p, guided)[:, None]
     has_posterior = normaliser > -torch.inf
     log_ratio = torch.where(has_posterior, guided - normaliser, 0.0)
-    if most_log_ratio is not None:
-        log_ratio = log_ratio.clamp(-most_log_ratio, most_log_ratio)
+    if max_log_ratio is not None:
+        log_ratio = log_ratio.clamp(-max_log_ratio, max_log_ratio)
     # Adding 0 keeps the tail at p.
     return torch.cat([log_p[:, :-1] + log_ratio, log_p[:, -1:]], dim=1).log_softmax(dim=1)
 
@@ -71,11 +71,11 @@ def response_kl(labels: Tensor, weights: Tensor) -> float:
     return log_label - math.log(rate)
 
 
-def prefix_weights(log_success: Tensor, *, most: float = torch.inf) -> Tensor:
+def prefix_weights(log_success: Tensor, *, max_weight: float = torch.inf) -> Tensor:
     """What the prefixes of a response that p drew count towards KL(q* || p), ``(rows, time)``.
 
     The sum of token KLs is over prefixes as q* would reach them; one that p reaches counts
     ``R(prefix) / R(prompt)``. ``log_success`` ``(rows, time)`` is log R *before* each token, the prompt's
-    first. Nothing counts more than ``most``.
+    first. Nothing counts more than ``max_weight``.
     """
-    return (log_success - log_success[:, :1]).exp().clamp(max=most)
+    return (log_success - log_success[:, :1]).exp().clamp(max=max_weight)

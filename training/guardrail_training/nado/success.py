@@ -1,6 +1,6 @@
 """Probabilities of success in log space, where 0 and 1 are far away.
 
-Success is what an oracle says of a whole response: 1 where it satisfies the constraint. ``R(prefix)`` is the
+Success is what an oracle says of a whole response: 1 if it satisfies the constraint. ``R(prefix)`` is the
 probability that a response which begins like this one will. It is held as a logit, so that both ``log R`` and
 ``log(1 - R)`` are exact (Meng et al. 2022, arXiv 2205.14219, calls the model of R NADO).
 """
@@ -24,9 +24,9 @@ __all__ = [
     "prefix_cross_entropy",
 ]
 
-MOST_LOGIT = 15.0
+MAX_LOGIT = 15.0
 """Logits beyond it are cut: a probability stays 3e-7 away from 0 and 1."""
-LEAST_GAP = 1e-6
+MIN_GAP = 1e-6
 """How far a log-probability stays below 0, so that the logarithm of its complement is finite."""
 
 
@@ -44,14 +44,14 @@ class Bernoulli:
 
 
 def from_logits(logits: Tensor) -> Bernoulli:
-    """The probabilities of logits, in float32 at least, cut at ``MOST_LOGIT``."""
-    clamped = logits.to(torch.promote_types(logits.dtype, torch.float32)).clamp(-MOST_LOGIT, MOST_LOGIT)
+    """The probabilities of logits, in float32 at least, cut at ``MAX_LOGIT``."""
+    clamped = logits.to(torch.promote_types(logits.dtype, torch.float32)).clamp(-MAX_LOGIT, MAX_LOGIT)
     return Bernoulli(functional.logsigmoid(clamped), functional.logsigmoid(-clamped))
 
 
 def from_log(log_success: Tensor) -> Bernoulli:
-    """The probabilities of their logarithms, at most ``-LEAST_GAP``."""
-    clamped = log_success.clamp(max=-LEAST_GAP)
+    """The probabilities of their logarithms, at most ``-MIN_GAP``."""
+    clamped = log_success.clamp(max=-MIN_GAP)
     return Bernoulli(clamped, log1mexp(clamped))
 
 
@@ -69,7 +69,7 @@ def prefix_cross_entropy(predicted: Bernoulli, labels: Tensor, *, offset: float 
     """Cross entropy of predictions with labels in 0..1, of their common shape.
 
     Every prefix of a response gets the label of the whole, so that the optimum is the conditional
-    expectation, which is R. ``offset`` is what ``balance.balanced`` returns where rows were drawn by label:
+    expectation, which is R. ``offset`` is what ``balance.balanced`` returns if rows were drawn by label:
     the prediction is then lowered by it here, and is the true R itself.
     """
     return functional.binary_cross_entropy_with_logits(predicted.logit - offset, labels, reduction="none")

@@ -16,18 +16,18 @@ from guardrail.errors import ConfigError
 from guardrail.integrations.rows.record import to_json
 from guardrail.manifest import Template
 from guardrail_training.checkpoint import StopRequest
-from guardrail_training.data import Row, bucketed_batches
+from guardrail_training.data import SourceRow, bucketed_batches
 from guardrail_training.preference.settings import PreferenceSettings
-from guardrail_training.records import Record, TrainingRowError, read_records
+from guardrail_training.records import FileRecord, TrainingRowError, read_records
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.rollouts import Query, respond, seed_of
+from guardrail_training.reinforcement.rollouts import PromptQuery, respond, seed_of
 from guardrail_training.rewards.algebra import Answer, Reward
 from guardrail_training.runlog import progress_bar
 
 __all__ = [
     "FILENAME",
-    "Comparison",
-    "Sentence",
+    "CandidateComparison",
+    "ParallelSentence",
     "append_comparisons",
     "compare",
     "compare_missing",
@@ -54,20 +54,20 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class ParallelSentence:
     """A toxic sentence that is asked about, with its human rewrites; ``number`` is its row in the data."""
 
     number: int
-    query: Query
+    query: PromptQuery
     references: tuple[str, ...] = field(repr=False)
 
 
 def draw_sentences(
-    rows: Sequence[Row], *, tokenizer: Any, template: Template, settings: PreferenceSettings
-) -> tuple[Sentence, ...]:
+    rows: Sequence[SourceRow], *, tokenizer: Any, template: Template, settings: PreferenceSettings
+) -> tuple[ParallelSentence, ...]:
     """A seeded draw of the rows, encoded; a larger draw begins with the smaller one.
 
-    Raises TrainingRowError, before anything is sampled, where no row is left or a prompt is too long.
+    Raises TrainingRowError, before anything is sampled, if no row is left or a prompt is too long.
     """
     if not rows:
         raise TrainingRowError("no row is left to draw from: every reference copies its source")
@@ -79,7 +79,9 @@ def draw_sentences(
     )
 
 
-def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: PreferenceSettings) -> Sentence:
+def _sentence(
+    row: SourceRow, *, tokenizer: Any, template: Template, settings: PreferenceSettings
+) -> ParallelSentence:
     ids = tuple(template.encode(tokenizer, row.source))
     learned = row.references if settings.references else ()
     lengths = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in learned]
@@ -90,17 +92,19 @@ def _sentence(row: Row, *, tokenizer: Any, template: Template, settings: Prefere
             f"{settings.max_tokens}; raise it, lower response_tokens or remove the row"
         )
     prompt = template.literal.replace("{text}", row.source)
-    return Sentence(row.number, Query(text=row.source, prompt=prompt, ids=ids), tuple(row.references))
+    return ParallelSentence(
+        row.number, PromptQuery(text=row.source, prompt=prompt, ids=ids), tuple(row.references)
+    )
 
 
 def compare(
     learner: Learner,
-    sentences: Sequence[Sentence],
+    sentences: Sequence[ParallelSentence],
     *,
     reward: Reward,
     tokenizer: Any,
     settings: PreferenceSettings,
-) -> list[Comparison]:
+) -> list[CandidateComparison]:
     """The best and the worst of each sentence's candidates: the greedy one, samples, references if wanted.
 
     A function of weights, sentences and seed; no global random state is read. Candidates that are equal but
@@ -146,12 +150,12 @@ def distinct(texts: Sequence[str]) -> list[str]:
     return list(firsts.values())
 
 
-def _ranked(sentence: Sentence, scored: Sequence[tuple[str, float]]) -> Comparison:
+def _ranked(sentence: ParallelSentence, scored: Sequence[tuple[str, float]]) -> CandidateComparison:
     ranked = sorted(scored, key=lambda candidate: -candidate[1])
     if len(ranked) < 2:
-        return Comparison(row=sentence.number, query=sentence.query.text, candidates=len(ranked))
+        return CandidateComparison(row=sentence.number, query=sentence.query.text, candidates=len(ranked))
     (chosen, best), (rejected, worst) = ranked[0], ranked[-1]
-    return Comparison(
+    return CandidateComparison(
         row=sentence.number,
         query=sentence.query.text,
         candidates=len(ranked),
@@ -164,7 +168,7 @@ def _ranked(sentence: Sentence, scored: Sequence[tuple[str, float]]) -> Comparis
 
 def _drawn(
     learner: Learner,
-    sentences: Sequence[Sentence],
+    sentences: Sequence[ParallelSentence],
     *,
     tokenizer: Any,
     settings: PreferenceSettings,
@@ -196,8 +200,8 @@ def _drawn(
 
 def compare_missing(
     learner: Learner,
-    sentences: Sequence[Sentence],
-    comparisons: dict[int, Comparison],
+    sentences: Sequence[ParallelSentence],
+    comparisons: dict[int, CandidateComparison],
     *,
     reward: Reward,
     tokenizer: Any,
@@ -217,9 +221,9 @@ def compare_missing(
         for batch in batches:
             missing = [sentences[index] for index in batch if sentences[index].number not in comparisons]
             if missing:
-                found = compare(learner, missing, reward=reward, tokenizer=tokenizer, settings=settings)
-                append_comparisons(Path(settings.out) / FILENAME, found, fingerprint=fingerprint)
-                comparisons |= {comparison.row: comparison for comparison in found}
+                new = compare(learner, missing, reward=reward, tokenizer=tokenizer, settings=settings)
+                append_comparisons(Path(settings.out) / FILENAME, new, fingerprint=fingerprint)
+                comparisons |= {comparison.row: comparison for comparison in new}
             margins = [comparison.margin for comparison in comparisons.values()]
             progress.update(task, advance=len(batch), margin=sum(margins) / len(margins))
             if stop.signal:
@@ -227,10 +231,10 @@ def compare_missing(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class CandidateComparison:
     """What the candidates of one row came to: the best and the worst with their rewards.
 
-    ``row`` is its number in the data. ``candidates`` counts the distinct ones; where there are fewer than
+    ``row`` is its number in the data. ``candidates`` counts the distinct ones; if there are fewer than
     two, nothing is chosen or rejected and all four are None.
     """
 
@@ -244,14 +248,14 @@ class Comparison:
 
     @property
     def margin(self) -> float:
-        """By how much the best is better than the worst; 0 where there are not two."""
+        """By how much the best is better than the worst; 0 if there are not two."""
         if self.score_chosen is None or self.score_rejected is None:
             return 0.0
         return self.score_chosen - self.score_rejected
 
 
-def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, Comparison]:
-    """The comparisons of an earlier run by row number, none where there is no file.
+def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, CandidateComparison]:
+    """The comparisons of an earlier run by row number, none if there is no file.
 
     A last line that was cut short is removed from the file. Raises TrainingRowError for a row that cannot be
     read, ConfigError for one that other settings or models made.
@@ -271,24 +275,24 @@ def read_comparisons(path: Path, *, fingerprint: str) -> dict[int, Comparison]:
     }
 
 
-def _comparison(record: Record, *, where: Path, fingerprint: str) -> Comparison:
+def _comparison(record: FileRecord, *, where: Path, fingerprint: str) -> CandidateComparison:
     if record["fingerprint"] != fingerprint:
         raise ConfigError(
             f"{where} row {record.number} was made with other settings, data or models; choose another --out "
             "or remove the file"
         )
-    return Comparison(**{name: record[name] for name in FIELDS if name != "fingerprint"})
+    return CandidateComparison(**{name: record[name] for name in FIELDS if name != "fingerprint"})
 
 
 def read_own_pairs(
     path: str | Path, *, tokenizer: Any, template: Template, max_tokens: int
-) -> list[Comparison]:
+) -> list[CandidateComparison]:
     """A user's own pairs: rows with ``prompt``, ``chosen`` and ``rejected``, all texts.
 
     The prompt is the text that stands in the template. Raises TrainingRowError for a row with an empty field,
     with twice the same response, or with more than ``max_tokens``.
     """
-    found = []
+    pairs = []
     for record in read_records(path, fields={"prompt": str, "chosen": str, "rejected": str}):
         where = f"{path} row {record.number}"
         texts = {name: record[name].strip() for name in ("prompt", "chosen", "rejected")}
@@ -305,8 +309,8 @@ def read_own_pairs(
                 f"{where}: prompt and response have {longest} tokens, more than max_tokens = {max_tokens}; "
                 "raise it or remove the row"
             )
-        found.append(
-            Comparison(
+        pairs.append(
+            CandidateComparison(
                 row=record.number,
                 query=texts["prompt"],
                 candidates=2,
@@ -316,10 +320,10 @@ def read_own_pairs(
                 score_rejected=0.0,
             )
         )
-    return found
+    return pairs
 
 
-def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerprint: str) -> None:
+def append_comparisons(path: Path, comparisons: Iterable[CandidateComparison], *, fingerprint: str) -> None:
     """Adds one line for each; they are on disk when this returns."""
     lines = [to_json({**asdict(comparison), "fingerprint": fingerprint}) + "\n" for comparison in comparisons]
     with path.open("a", encoding="utf-8") as file:
@@ -329,16 +333,16 @@ def append_comparisons(path: Path, comparisons: Iterable[Comparison], *, fingerp
 
 
 def pairs_of(
-    rows: Sequence[int], comparisons: Mapping[int, Comparison], *, margin: float
-) -> list[Comparison]:
+    rows: Sequence[int], comparisons: Mapping[int, CandidateComparison], *, margin: float
+) -> list[CandidateComparison]:
     """The comparisons of these rows that are decided by at least ``margin``; TrainingRowError for none."""
-    found = [comparisons[row] for row in rows]
-    pairs = [comparison for comparison in found if comparison.margin >= margin]
+    compared = [comparisons[row] for row in rows]
+    pairs = [comparison for comparison in compared if comparison.margin >= margin]
     if not pairs:
-        alone = sum(comparison.candidates < 2 for comparison in found)
-        widest = max(comparison.margin for comparison in found)
+        alone = sum(comparison.candidates < 2 for comparison in compared)
+        widest = max(comparison.margin for comparison in compared)
         raise TrainingRowError(
-            f"no pair to train on: of {len(found)} sentences {alone} have fewer than two candidates, "
+            f"no pair to train on: of {len(compared)} sentences {alone} have fewer than two candidates, "
             f"and the widest difference in reward is {widest:.3f}; lower margin, or raise candidates, "
             "temperature or sentences"
         )

@@ -1,4 +1,4 @@
-"""Losses over pairs of responses, and their figures under the names that users of trl know.
+"""Losses over pairs of responses, and their metrics under the names that users of trl know.
 
 Pure functions of log-probabilities in nats, all float32 ``(pairs,)``.
 """
@@ -36,7 +36,7 @@ def implicit_rewards(logprobs: Tensor, reference: Tensor, *, beta: float) -> Ten
 def dpo_losses(
     chosen: Tensor, rejected: Tensor, *, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
 ) -> Tensor:
-    """``-log sigmoid(implicit reward of the chosen - that of the rejected)``: log 2 where nothing has moved.
+    """``-log sigmoid(implicit reward of the chosen - that of the rejected)``: log 2 if nothing has moved.
 
     All four are sums over the tokens of a response. Rafailov et al. 2023, arXiv 2305.18290, equation 7.
     """
@@ -92,7 +92,7 @@ def dpo_objective(
     beta: float,
     nll_weight: float,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The mean DPO loss plus ``nll_weight`` times the chosen's mean negative log-likelihood, and figures.
+    """The mean DPO loss plus ``nll_weight`` times the chosen's mean negative log-likelihood, and metrics.
 
     The likelihood is per token, as in Pang et al. 2024, arXiv 2404.19733, equation 2. ``logps/...`` are sums
     over a response's tokens.
@@ -105,26 +105,26 @@ def dpo_objective(
         beta=beta,
     )
     nll = -policy.mean_chosen.mean()
-    figures = {"nll_loss": nll.item()} | _figures(
+    metrics = {"nll_loss": nll.item()} | _metrics(
         implicit_rewards(policy.chosen, reference_chosen, beta=beta),
         implicit_rewards(policy.rejected, reference_rejected, beta=beta),
         logprobs=(policy.chosen, policy.rejected),
     )
     # Without a weight the term stays out of the graph, and one that is not finite out of the loss.
-    return (losses.mean() + nll_weight * nll if nll_weight else losses.mean()), figures
+    return (losses.mean() + nll_weight * nll if nll_weight else losses.mean()), metrics
 
 
 def orpo_objective(policy: PairLogprobs, *, beta: float) -> tuple[Tensor, dict[str, float]]:
-    """The mean ORPO loss and figures; ``logps/...`` and rewards are means over a response's tokens."""
+    """The mean ORPO loss and metrics; ``logps/...`` and rewards are means over a response's tokens."""
     chosen, rejected = policy.mean_chosen, policy.mean_rejected
-    figures = {
+    metrics = {
         "nll_loss": -chosen.mean().item(),
         "log_odds_chosen": (log_odds(chosen) - log_odds(rejected)).mean().item(),
-    } | _figures(beta * chosen, beta * rejected, logprobs=(chosen, rejected))
-    return orpo_losses(chosen, rejected, beta=beta).mean(), figures
+    } | _metrics(beta * chosen, beta * rejected, logprobs=(chosen, rejected))
+    return orpo_losses(chosen, rejected, beta=beta).mean(), metrics
 
 
-def _figures(chosen: Tensor, rejected: Tensor, *, logprobs: tuple[Tensor, Tensor]) -> dict[str, float]:
+def _metrics(chosen: Tensor, rejected: Tensor, *, logprobs: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Means over the pairs; a pair whose rewards are equal is not told right."""
     return {
         "rewards/chosen": chosen.mean().item(),

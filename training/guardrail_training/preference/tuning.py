@@ -3,7 +3,7 @@
 Run it with ``guardrail-train preference --recipe dpo-rewriter --data FOLDER --out runs/dpo``; the same
 command continues an interrupted run, in either stage. First the starting adapter rewrites each sentence
 several times, and ``<out>/pairs.jsonl`` receives the best and the worst of it; copied into another run's
-folder, that file serves another method on the same pairs. Then the adapter itself goes on being trained: the
+folder, that file serves another method on the same pairs. Then the adapter itself is trained further: the
 result has its rank and its size.
 
 DPO is Rafailov et al. 2023 (arXiv 2305.18290), ORPO is Hong et al. 2024 (arXiv 2403.07691); best and worst of
@@ -33,11 +33,11 @@ from guardrail.rewriters.adapter import Adapter
 from guardrail_training import modeling
 from guardrail_training.checkpoint import StopRequest, stop_on_signals
 from guardrail_training.data import bucketed_batches, drop_copies, load_paradetox
-from guardrail_training.modeling import Example, encode_example, resume_adapter, save_adapter
+from guardrail_training.modeling import EncodedExample, encode_example, resume_adapter, save_adapter
 from guardrail_training.preference.candidates import (
     FILENAME,
-    Comparison,
-    Sentence,
+    CandidateComparison,
+    ParallelSentence,
     compare_missing,
     draw_sentences,
     pairs_of,
@@ -65,7 +65,7 @@ from guardrail_training.run import (
 )
 from guardrail_training.sft import learning_rate
 
-__all__ = ["Pair", "PreferenceSettings", "encode_comparisons", "plan_batches", "read_pairs", "run"]
+__all__ = ["PreferencePair", "PreferenceSettings", "encode_comparisons", "plan_batches", "read_pairs", "run"]
 
 REFERENCE = "reference.safetensors"
 IN_MANIFEST = ("rewards/accuracies", "rewards/margins")
@@ -77,7 +77,7 @@ def run(
     """Tunes, or continues, the run in ``settings.out`` and returns how it ended.
 
     ``reward`` takes the place of the settings' formula. Whatever can be wrong with data, models and settings
-    is an error before the first candidate; TrainingRowError, before the first step, where no pair comes of
+    is an error before the first candidate; TrainingRowError, before the first step, if no pair comes of
     them. SIGINT and SIGTERM finish the batch, keep the state and return; before the first step the report
     has no steps yet. DivergedError for a gradient that is not finite: checkpoint and adapters are those of
     the steps before.
@@ -116,12 +116,12 @@ def run(
 
     # 3. A user's own pairs; or candidates for every sentence: the best and the worst of each are its pair.
     with stop_on_signals() as stop:
-        chosen = pairing.complete(learner, tokenizer=tokenizer, settings=settings, stop=stop)
+        comparisons = pairing.complete(learner, tokenizer=tokenizer, settings=settings, stop=stop)
         counts = {"sentences": pairing.done, "pairs": 0}
-        if chosen is None:  # a signal came before all sentences were compared
-            return Report(step=0, steps=0, figures=counts, stopped_by=stop.signal)
+        if comparisons is None:  # a signal came before all sentences were compared
+            return Report(step=0, steps=0, metrics=counts, stopped_by=stop.signal)
         del reward, pairing  # their models take memory that training can use
-        pairs = encode_comparisons(chosen, tokenizer=tokenizer, template=start.template)
+        pairs = encode_comparisons(comparisons, tokenizer=tokenizer, template=start.template)
         counts["pairs"] = len(pairs)
         batches = plan_batches(
             pairs, passes=settings.passes, batch_size=settings.batch_size, seed=settings.seed
@@ -129,7 +129,7 @@ def run(
         fingerprint = fingerprint_of(
             settings.of_steps(),
             start,
-            [identity, *([each.query, each.chosen, each.rejected] for each in chosen)],
+            [identity, *([each.query, each.chosen, each.rejected] for each in comparisons)],
         )
 
         # 4. What the reference says of the pairs, while the learner still is the reference.
@@ -145,7 +145,7 @@ def run(
                 stop=stop,
             )
             if reference is None:  # a signal came before it was whole
-                return Report(step=0, steps=len(batches), figures=counts, stopped_by=stop.signal)
+                return Report(step=0, steps=len(batches), metrics=counts, stopped_by=stop.signal)
 
     # 5. The run's folder; then the state of an earlier run, if there is one.
     parameters = modeling.trainable_parameters(learner)
@@ -166,7 +166,7 @@ def run(
     )
     facts = {
         "pairs": len(pairs),
-        "mean_margin": sum(each.margin for each in chosen) / len(chosen),
+        "mean_margin": sum(each.margin for each in comparisons) / len(comparisons),
         "steps": len(batches),
     }
     course.resume(learner, optimizer, facts=facts)
@@ -175,7 +175,8 @@ def run(
         for step in course.steps(len(batches)):
             # 6. A step: what the policy says of both responses to each prompt of a batch, and the gradient
             #    that makes the chosen more probable than the rejected, measured against the reference (DPO)
-            #    or by the odds, with the likelihood of the chosen beside it (ORPO).
+            #    or by the odds, with the likelihood of the chosen added (ORPO). The formulas are in
+            #    ``losses``; a pair that the policy already orders well has next to no gradient.
             started = time.perf_counter()
             rate = learning_rate(
                 step - 1, steps=len(batches), warmup=settings.warmup, peak=settings.learning_rate
@@ -185,9 +186,9 @@ def run(
             batch = batches[step - 1]
             policy = read_pairs(learner, [pairs[index] for index in batch], pad_id=pad_id)
             if reference is None:
-                objective, figures = orpo_objective(policy, beta=settings.beta)
+                objective, metrics = orpo_objective(policy, beta=settings.beta)
             else:
-                objective, figures = dpo_objective(
+                objective, metrics = dpo_objective(
                     policy,
                     reference_chosen=reference[batch, 0],
                     reference_rejected=reference[batch, 1],
@@ -200,17 +201,17 @@ def run(
             )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            figures = {"loss": objective.item(), **figures, "lr": rate, "grad_norm": norm}
-            course.log({**figures, "seconds": round(time.perf_counter() - started, 3)}, step=step)
+            metrics = {"loss": objective.item(), **metrics, "lr": rate, "grad_norm": norm}
+            course.log({**metrics, "seconds": round(time.perf_counter() - started, 3)}, step=step)
 
             # 7. Now and then an adapter to choose from.
             if step == len(batches) or step % settings.keep_every == 0:
                 course.keep(
                     partial(save_adapter, learner.model),
                     step=step,
-                    metrics={name: figures[name] for name in IN_MANIFEST},
+                    metrics={name: metrics[name] for name in IN_MANIFEST},
                 )
-    course.figures |= counts
+    course.metrics |= counts
     return course.report("sentences", "pairs", "loss")
 
 
@@ -218,7 +219,7 @@ def run(
 class _Own:
     """A user's own pairs."""
 
-    pairs: list[Comparison]
+    pairs: list[CandidateComparison]
 
     @property
     def done(self) -> int:
@@ -227,27 +228,27 @@ class _Own:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a manifest says of them beside the file: nothing."""
+        """What a manifest says of them apart from the file: nothing."""
         return {}
 
     def complete(
         self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
-    ) -> list[Comparison] | None:
+    ) -> list[CandidateComparison] | None:
         """The pairs, which are complete."""
         return self.pairs
 
 
 def _own_pairs(settings: PreferenceSettings, *, tokenizer: Any, start: Adapter) -> _Own:
-    template, most = start.template, settings.max_tokens
-    return _Own(read_own_pairs(settings.pairs, tokenizer=tokenizer, template=template, max_tokens=most))
+    template, max_tokens = start.template, settings.max_tokens
+    return _Own(read_own_pairs(settings.pairs, tokenizer=tokenizer, template=template, max_tokens=max_tokens))
 
 
 @dataclass(slots=True)
 class _Drawing:
     """What candidates are drawn for and ranked by, and the comparisons that an earlier run has made."""
 
-    sentences: tuple[Sentence, ...]
-    comparisons: dict[int, Comparison]
+    sentences: tuple[ParallelSentence, ...]
+    comparisons: dict[int, CandidateComparison]
     reward: Reward
     fingerprint: str
 
@@ -263,8 +264,8 @@ class _Drawing:
 
     def complete(
         self, learner: Learner, *, tokenizer: Any, settings: PreferenceSettings, stop: StopRequest
-    ) -> list[Comparison] | None:
-        """Compares what no earlier run has; the pairs, None where a signal stopped it."""
+    ) -> list[CandidateComparison] | None:
+        """Compares what no earlier run has; the pairs, None if a signal stopped it."""
         compare_missing(
             learner,
             self.sentences,
@@ -322,22 +323,22 @@ def _diverged(*, step: int, out: Path) -> DivergedError:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PreferencePair:
     """One prompt with the response that is better and the one that is worse."""
 
-    chosen: Example
-    rejected: Example
+    chosen: EncodedExample
+    rejected: EncodedExample
 
     def __len__(self) -> int:
         return max(len(self.chosen), len(self.rejected))
 
 
 def encode_comparisons(
-    comparisons: Iterable[Comparison], *, tokenizer: Any, template: Template
-) -> tuple[Pair, ...]:
+    comparisons: Iterable[CandidateComparison], *, tokenizer: Any, template: Template
+) -> tuple[PreferencePair, ...]:
     """The pair of each comparison, both responses ending in the end-of-text token."""
     return tuple(
-        Pair(
+        PreferencePair(
             *(
                 encode_example(tokenizer, template, source=comparison.query, target=response)
                 for response in (comparison.chosen, comparison.rejected)
@@ -348,7 +349,9 @@ def encode_comparisons(
     )
 
 
-def plan_batches(pairs: Sequence[Pair], *, passes: int, batch_size: int, seed: int) -> list[list[int]]:
+def plan_batches(
+    pairs: Sequence[PreferencePair], *, passes: int, batch_size: int, seed: int
+) -> list[list[int]]:
     """The indices of each step's pairs, similar lengths together, each pair once in every pass."""
     lengths = [len(pair) for pair in pairs]
     return [
@@ -358,7 +361,7 @@ def plan_batches(pairs: Sequence[Pair], *, passes: int, batch_size: int, seed: i
     ]
 
 
-def read_pairs(learner: Learner, pairs: Sequence[Pair], *, pad_id: int) -> PairLogprobs:
+def read_pairs(learner: Learner, pairs: Sequence[PreferencePair], *, pad_id: int) -> PairLogprobs:
     """What the policy says of both responses to each prompt, with gradients where they are enabled."""
     examples = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     responses = pad_sequence(
@@ -374,7 +377,7 @@ def read_pairs(learner: Learner, pairs: Sequence[Pair], *, pad_id: int) -> PairL
 
 def _reference_logprobs(
     learner: Learner,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
     batches: Sequence[Sequence[int]],
     *,
     pad_id: int,
@@ -382,7 +385,7 @@ def _reference_logprobs(
     fingerprint: str,
     stop: StopRequest,
 ) -> Tensor | None:
-    """Sums of log-probabilities ``(pairs, 2)`` float32, chosen and rejected; None where a signal stopped it.
+    """Sums of log-probabilities ``(pairs, 2)`` float32, chosen and rejected; None if a signal stopped it.
 
     ``learner`` still holds the starting adapter. ``batches`` are those of the first pass: in them the policy
     says the same to the bit before it has moved. A file of the same ``fingerprint`` is read in place of all
@@ -391,8 +394,8 @@ def _reference_logprobs(
     if path.is_file():
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("fingerprint") == fingerprint:
-                kept: Tensor = file.get_tensor("logprobs")
-                return kept
+                earlier: Tensor = file.get_tensor("logprobs")
+                return earlier
     logprobs = torch.zeros(len(pairs), 2)
     for batch in batches:
         with torch.no_grad():

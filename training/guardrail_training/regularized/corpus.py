@@ -14,15 +14,15 @@ from guardrail_training.data import draw_reference, drop_copies, read_rows, read
 from guardrail_training.modeling import encode_example
 from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.rollouts import Query
+from guardrail_training.reinforcement.rollouts import PromptQuery
 
-__all__ = ["Mixture", "Passage", "last_statements", "load_mixture", "opening", "text_ids"]
+__all__ = ["CorpusMixture", "CorpusPassage", "last_statements", "load_mixture", "opening", "text_ids"]
 
 MARK = "-"  # how a statement of a list begins
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class CorpusPassage:
     """Token ids of a corpus text: a prompt that is only read, a response that is learned.
 
     ``text`` is the response's text, which the oracle is asked about; ``guided`` says which part it is of.
@@ -35,19 +35,19 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
+class CorpusMixture:
     """Both parts of a corpus, and the prompts for which responses are drawn in the guided domain.
 
     ``known`` are texts that the oracle is asked about and that nothing else is learned from.
     """
 
-    guided: tuple[Passage, ...] = field(repr=False)
-    general: tuple[Passage, ...] = field(repr=False)
-    queries: tuple[Query, ...] = field(repr=False)
-    known: tuple[Passage, ...] = field(repr=False, default=())
+    guided: tuple[CorpusPassage, ...] = field(repr=False)
+    general: tuple[CorpusPassage, ...] = field(repr=False)
+    queries: tuple[PromptQuery, ...] = field(repr=False)
+    known: tuple[CorpusPassage, ...] = field(repr=False, default=())
 
 
-def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any) -> Mixture:
+def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any) -> CorpusMixture:
     """Both parts, encoded; TrainingRowError names the first text that cannot be used."""
     path = folder / settings.guided
     if settings.template is None:
@@ -60,12 +60,14 @@ def load_mixture(folder: Path, settings: RegularizedSettings, *, tokenizer: Any)
             f"{path}: a text has {longest} tokens, more than max_tokens = {settings.max_tokens}; raise it, "
             "or leave such rows out"
         )
-    general: list[Passage] = []
+    general: list[CorpusPassage] = []
     if settings.general:
         reader = _questions if settings.general.endswith(".jsonl") else _windows
         general = reader(folder / settings.general, settings, tokenizer)
     known = _known(folder, settings, tokenizer) if settings.draws else []
-    return Mixture(guided=tuple(guided), general=tuple(general), queries=tuple(queries), known=tuple(known))
+    return CorpusMixture(
+        guided=tuple(guided), general=tuple(general), queries=tuple(queries), known=tuple(known)
+    )
 
 
 def last_statements(text: str, *, count: int) -> list[str]:
@@ -79,17 +81,17 @@ def last_statements(text: str, *, count: int) -> list[str]:
 
 def _statements(
     path: Path, settings: RegularizedSettings, tokenizer: Any
-) -> tuple[list[Passage], list[Query]]:
+) -> tuple[list[CorpusPassage], list[PromptQuery]]:
     """Lists of statements: the last one is learned, a further one is drawn."""
     passages, queries = [], []
     for row in read_texts(path, field=settings.field):
         lines = last_statements(row.content, count=settings.statements)
         if not lines or not all(line.startswith(MARK) for line in lines):
             raise TrainingRowError(f"{path} row {row.number}: a line does not begin with {MARK!r}")
-        prompt, text = ("\n".join([*kept, MARK]) for kept in (lines[:-1], lines))
+        prompt, text = ("\n".join([*part, MARK]) for part in (lines[:-1], lines))
         last = lines[-1].removeprefix(MARK)
         passages.append(
-            Passage(
+            CorpusPassage(
                 prompt=(*opening(tokenizer), *text_ids(tokenizer, prompt)),
                 response=text_ids(tokenizer, last + "\n"),
                 text=last.strip(),
@@ -97,41 +99,43 @@ def _statements(
             )
         )
         ids = (*opening(tokenizer), *text_ids(tokenizer, text))
-        queries.append(Query(text=text, prompt=text, ids=ids))
+        queries.append(PromptQuery(text=text, prompt=text, ids=ids))
     return passages, queries
 
 
 def _pairs(
     path: Path, settings: RegularizedSettings, tokenizer: Any, *, template: Template
-) -> tuple[list[Passage], list[Query]]:
+) -> tuple[list[CorpusPassage], list[PromptQuery]]:
     """Parallel sentences: one drawn neutral sentence is learned, others are drawn."""
     passages, queries = [], []
     for row in drop_copies(read_rows(path)):
         pair = draw_reference(row, seed=settings.seed, pass_index=0)
         example = encode_example(tokenizer, template, source=pair.source, target=pair.target)
         passages.append(
-            Passage(prompt=example.prompt, response=example.target, text=pair.target, guided=True)
+            CorpusPassage(prompt=example.prompt, response=example.target, text=pair.target, guided=True)
         )
         prompt = template.literal.replace("{text}", pair.source)
-        queries.append(Query(text=pair.source, prompt=prompt, ids=example.prompt))
+        queries.append(PromptQuery(text=pair.source, prompt=prompt, ids=example.prompt))
     return passages, queries
 
 
-def _questions(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
-    """Prompts with responses, cut at the prompt's start where they are longer than ``max_tokens``."""
+def _questions(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[CorpusPassage]:
+    """Prompts with responses, cut at the prompt's start if they are longer than ``max_tokens``."""
     passages = []
     for row in read_records(path, fields={"prompt": str, "response": str}):
         response = text_ids(tokenizer, row["response"])
         if not response:
             raise TrainingRowError(f"{path} row {row.number}: field 'response' must not be empty")
         begin = opening(tokenizer)
-        kept = settings.max_tokens - len(response) - len(begin)
-        prompt = (*begin, *text_ids(tokenizer, row["prompt"])[-kept:])
-        passages.append(Passage(prompt=prompt, response=response, text=row["response"].strip(), guided=False))
+        room = settings.max_tokens - len(response) - len(begin)
+        prompt = (*begin, *text_ids(tokenizer, row["prompt"])[-room:])
+        passages.append(
+            CorpusPassage(prompt=prompt, response=response, text=row["response"].strip(), guided=False)
+        )
     return passages
 
 
-def _known(folder: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
+def _known(folder: Path, settings: RegularizedSettings, tokenizer: Any) -> list[CorpusPassage]:
     """Texts of all files alike, as many as are asked for, each as the beginning of a response."""
     passages = []
     files = settings.known_texts
@@ -141,11 +145,11 @@ def _known(folder: Path, settings: RegularizedSettings, tokenizer: Any) -> list[
         for text in random.Random(f"known-{name}-{settings.seed}").sample(texts, count):
             response = text_ids(tokenizer, " " + text.content)[: settings.response_tokens]
             prompt = (*opening(tokenizer), *text_ids(tokenizer, MARK))
-            passages.append(Passage(prompt=prompt, response=response, text=text.content, guided=False))
+            passages.append(CorpusPassage(prompt=prompt, response=response, text=text.content, guided=False))
     return passages
 
 
-def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[Passage]:
+def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[CorpusPassage]:
     """Plain text cut into windows, the rest at its end left out."""
     if not path.is_file():
         raise TrainingRowError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")
@@ -155,7 +159,7 @@ def _windows(path: Path, settings: RegularizedSettings, tokenizer: Any) -> list[
     if not windows:
         raise ConfigError(f"{path} has fewer than window = {size} tokens")
     return [
-        Passage(
+        CorpusPassage(
             prompt=(*opening(tokenizer), *window[:context]),
             response=window[context:],
             text=tokenizer.decode(window[context:]).strip(),

@@ -1,6 +1,6 @@
 """Responses drawn from the language model, what the oracle says of them, and what is read of them.
 
-Read are the base's states and the language model's likely next tokens before each token. Beside responses
+Read are the base's states and the language model's likely next tokens before each token. Alongside responses
 there are known texts: drawing one costs a pass of the language model per token, reading one a single pass.
 They are not the language model's own and say nothing of what it will write; they show which words matter.
 """
@@ -21,26 +21,26 @@ from guardrail.errors import ConfigError
 from guardrail_training.modeling.families import Family, Prompts
 from guardrail_training.nado.balance import importance_weights, success_rate
 from guardrail_training.nado.candidates import likely_tokens, over_candidates
-from guardrail_training.regularized.corpus import Mixture, Passage
+from guardrail_training.regularized.corpus import CorpusMixture, CorpusPassage
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner, token_logprobs
-from guardrail_training.reinforcement.rollouts import Query, Responses, respond, seed_of
+from guardrail_training.reinforcement.rollouts import PromptQuery, Responses, respond, seed_of
 from guardrail_training.rewards.algebra import Answer, Reward
 
 __all__ = [
     "Draws",
-    "Opinions",
-    "Reading",
-    "Samples",
+    "LabelledSamples",
+    "PrefixLabels",
+    "TokenPredictions",
     "candidate_logprobs",
     "collect",
     "draw",
     "keep_successes",
-    "opinions",
-    "opinions_of_prefixes",
+    "label_prefixes",
+    "oracle_labels",
     "padded",
     "read",
-    "read_opinions",
+    "read_prefix_labels",
 ]
 
 CHUNK = 512
@@ -51,8 +51,8 @@ PREFIX_STRIDE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """Of responses ``(rows, time)``, before each token, zeros where there is none.
+class TokenPredictions:
+    """Of responses ``(rows, time)``, before each token, zeros if there is none.
 
     states        of the base without adapter ``(rows, time, width)``
     ids           likely next tokens ``(rows, time, candidates)``, the one that follows among them
@@ -66,9 +66,9 @@ class Reading:
     log_p: Tensor
     log_taken: Tensor
 
-    def select(self, rows: Tensor, *, time: int) -> Reading:
+    def select(self, rows: Tensor, *, time: int) -> TokenPredictions:
         """Some of the rows, cut to their first columns."""
-        return Reading(
+        return TokenPredictions(
             states=self.states[rows, :time],
             ids=self.ids[rows, :time],
             log_p=self.log_p[rows, :time],
@@ -86,16 +86,16 @@ def read(
     rows_at_once: int,
     states: Tensor | None = None,
     is_base: bool = False,
-) -> Reading:
+) -> TokenPredictions:
     """Two passes over each row: the base's states, and the language model as it stands.
 
-    One pass is enough where ``states``, the base's, are known from an earlier reading, or where the language
-    model still ``is_base``.
+    One pass is enough if ``states``, the base's, are known from an earlier reading, or if the language model
+    still ``is_base``.
     """
     rows, time = responses.ids.shape
     vocabulary, width = learner.model.get_base_model().get_output_embeddings().weight.shape
     candidates = min(candidates, vocabulary)
-    found = Reading(
+    predictions = TokenPredictions(
         states=torch.zeros(rows, time, width) if states is None else states,
         ids=torch.zeros(rows, time, candidates, dtype=torch.int64),
         log_p=torch.zeros(rows, time, candidates + 1),
@@ -112,21 +112,21 @@ def read(
             if is_base or states is None:
                 with learner.as_reference():
                     of_base = learner.family.states(batch, ids)[mask]  # (tokens, width)
-                found.states[row, column] = of_base.float().cpu()
+                predictions.states[row, column] = of_base.float().cpu()
             own = of_base if is_base else learner.family.states(batch, ids)[mask]
             for part in torch.split(torch.arange(len(own)), CHUNK):
-                where = row[part], column[part]
+                at = row[part], column[part]
                 logits, taken = learner.family.head(own[part]), ids[mask][part]
-                chosen = likely_tokens(logits, count=candidates, taken=taken.to(logits.device))
-                log_p = over_candidates(logits, chosen).cpu()
-                chosen = chosen.cpu()
-                found.ids[where], found.log_p[where] = chosen, log_p
-                found.log_taken[where] = log_p[:, :-1][chosen == taken[:, None]]
-    return found
+                likely = likely_tokens(logits, count=candidates, taken=taken.to(logits.device))
+                log_p = over_candidates(logits, likely).cpu()
+                likely = likely.cpu()
+                predictions.ids[at], predictions.log_p[at] = likely, log_p
+                predictions.log_taken[at] = log_p[:, :-1][likely == taken[:, None]]
+    return predictions
 
 
 def candidate_logprobs(states: Tensor, ids: Tensor, *, family: Family) -> Tensor:
-    """The language model's log-probabilities ``(tokens, candidates + 1)``, with gradients where enabled.
+    """The language model's log-probabilities ``(tokens, candidates + 1)``, with gradients if enabled.
 
     A batch of corpus text is one chunk; more are computed again in the backward pass in place of being kept.
     """
@@ -152,19 +152,19 @@ def padded(responses: Sequence[Sequence[int]], *, pad_id: int) -> Responses:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples:
+class LabelledSamples:
     """Responses with labels in 0..1 ``(rows,)``, importance weights ``(rows,)`` and readings.
 
     The weights make up for the temperature that they were drawn at. A prompt's responses lie side by side.
     ``prefix_labels`` ``(rows, time)`` are what the oracle says of the response up to each token, as if it
-    ended there; nan where it was not asked.
+    ended there; nan if it was not asked.
     """
 
     prompts: Prompts
     responses: Responses
     labels: Tensor
     weights: Tensor
-    reading: Reading
+    reading: TokenPredictions
     prefix_labels: Tensor
 
     def __len__(self) -> int:
@@ -180,10 +180,10 @@ class Samples:
         """The log-probability of each response under the language model that drew it, at temperature 1."""
         return (self.reading.log_taken * self.responses.mask).sum(dim=1)
 
-    def select(self, rows: Tensor) -> Samples:
+    def select(self, rows: Tensor) -> LabelledSamples:
         """Some of the rows."""
         time = self.responses.ids.shape[1]
-        return Samples(
+        return LabelledSamples(
             prompts=self.prompts.select(rows),
             responses=Responses(
                 ids=self.responses.ids[rows],
@@ -197,7 +197,7 @@ class Samples:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Samples]) -> Samples:
+    def joined(cls, parts: Sequence[LabelledSamples]) -> LabelledSamples:
         """The rows of all parts one below the other."""
         if len(parts) == 1:
             return parts[0]
@@ -222,7 +222,7 @@ class Samples:
         }
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> Samples:
+    def of(cls, state: Mapping[str, Tensor]) -> LabelledSamples:
         """What ``state_dict`` was taken of."""
 
         def part(name: str) -> dict[str, Tensor]:
@@ -233,7 +233,7 @@ class Samples:
             responses=Responses(**part("responses")),
             labels=state["labels"],
             weights=state["weights"],
-            reading=Reading(**part("reading")),
+            reading=TokenPredictions(**part("reading")),
             prefix_labels=state["prefix_labels"],
         )
 
@@ -252,8 +252,8 @@ def _stacked(name: str, parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(padded)
 
 
-def opinions(reward: Reward, answers: Sequence[Answer], *, settings: RegularizedSettings) -> Tensor:
-    """The oracle's labels of answers, float32 in 0..1; ConfigError where soft labels do not lie there."""
+def oracle_labels(reward: Reward, answers: Sequence[Answer], *, settings: RegularizedSettings) -> Tensor:
+    """The oracle's labels of answers, float32 in 0..1; ConfigError if soft labels do not lie there."""
     total = torch.from_numpy(reward(answers).total)
     if settings.labels == "hard":
         return (total >= settings.success_from).float()
@@ -276,7 +276,12 @@ class Draws:
 
 @torch.no_grad()
 def draw(
-    family: Family, queries: Sequence[Query], *, tokenizer: Any, settings: RegularizedSettings, iteration: int
+    family: Family,
+    queries: Sequence[PromptQuery],
+    *,
+    tokenizer: Any,
+    settings: RegularizedSettings,
+    iteration: int,
 ) -> Draws:
     """``samples_per_prompt`` responses of a family to each query, side by side.
 
@@ -301,13 +306,13 @@ def draw(
 @torch.no_grad()
 def collect(
     learner: Learner,
-    queries: Sequence[Query],
+    queries: Sequence[PromptQuery],
     *,
     reward: Reward,
     tokenizer: Any,
     settings: RegularizedSettings,
     iteration: int,
-) -> Samples:
+) -> LabelledSamples:
     """``samples_per_prompt`` responses of the language model to each query, labelled and read.
 
     In iteration 0 it has learned nothing yet: the base answers, without the adapter, which is the same.
@@ -324,25 +329,24 @@ def collect(
         rows_at_once=settings.microbatch_size,
         is_base=is_base,
     )
-    labels = opinions(reward, draws.answers, settings=settings)
+    labels = oracle_labels(reward, draws.answers, settings=settings)
     prefix_labels = torch.full(responses.ids.shape, torch.nan)
     if settings.prefix_weight:
-        prefix_labels = opinions_of_prefixes(reward, draws, tokenizer=tokenizer, settings=settings)
-    found = Samples(prompts, responses, labels, torch.ones(len(labels)), reading, prefix_labels)
+        prefix_labels = label_prefixes(reward, draws, tokenizer=tokenizer, settings=settings)
+    samples = LabelledSamples(prompts, responses, labels, torch.ones(len(labels)), reading, prefix_labels)
     if settings.temperature == 1:
-        return found
+        return samples
+    # Drawn at another temperature: importance weights make up for it.
     weights = importance_weights(
-        found.log_drawn,
+        samples.log_drawn,
         _log_drawn_hot(learner, prompts, responses, settings=settings),
-        least=settings.least_weight,
-        most=settings.most_weight,
+        min_weight=settings.min_weight,
+        max_weight=settings.max_weight,
     )
-    return replace(found, weights=weights)
+    return replace(samples, weights=weights)
 
 
-def opinions_of_prefixes(
-    reward: Reward, draws: Draws, *, tokenizer: Any, settings: RegularizedSettings
-) -> Tensor:
+def label_prefixes(reward: Reward, draws: Draws, *, tokenizer: Any, settings: RegularizedSettings) -> Tensor:
     """The oracle's labels of every other prefix of responses, the whole ones among them ``(rows, time)``."""
     lengths = draws.responses.lengths
     columns = torch.arange(draws.responses.ids.shape[1])
@@ -352,7 +356,7 @@ def opinions_of_prefixes(
         ids = draws.responses.tokens(row)[: column + 1]
         text = tokenizer.decode(ids, skip_special_tokens=True).strip()
         answers.append(replace(draws.answers[row], response=text))
-    labels = opinions(reward, answers, settings=settings)
+    labels = oracle_labels(reward, answers, settings=settings)
     return torch.full(asked.shape, torch.nan).masked_scatter(asked, labels)
 
 
@@ -370,16 +374,16 @@ def _log_drawn_hot(
         with learner.autocast():
             states = learner.family.states(prompts.select(rows), responses.ids[rows])[mask]
             tokens = responses.ids[rows][mask]
-            found = token_logprobs(states, tokens, learner.family.head, temperature=settings.temperature)
-        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, found.float().cpu()).sum(dim=1)
+            logprobs = token_logprobs(states, tokens, learner.family.head, temperature=settings.temperature)
+        sums[rows] = torch.zeros(mask.shape).masked_scatter(mask, logprobs.float().cpu()).sum(dim=1)
     return sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opinions:
+class PrefixLabels:
     """The base's states before each token ``(rows, time, width)``, the tokens, and labels after each of them.
 
-    ``ids`` and ``labels`` are ``(rows, time)``; a label is nan where the oracle was not asked.
+    ``ids`` and ``labels`` are ``(rows, time)``; a label is nan if the oracle was not asked.
     """
 
     states: Tensor
@@ -391,14 +395,14 @@ class Opinions:
 
 
 @torch.no_grad()
-def read_opinions(
+def read_prefix_labels(
     learner: Learner,
-    passages: Sequence[Passage],
+    passages: Sequence[CorpusPassage],
     *,
     reward: Reward,
     tokenizer: Any,
     settings: RegularizedSettings,
-) -> Opinions:
+) -> PrefixLabels:
     """The base's states along texts, and what the oracle says of their prefixes, prompts left out."""
     prompts = learner.family.pad([passage.prompt for passage in passages])
     responses = padded([passage.response for passage in passages], pad_id=tokenizer.pad_token_id)
@@ -412,21 +416,21 @@ def read_opinions(
             states[chunk, :longest] = (
                 learner.family.states(prompts.select(chunk), responses.ids[chunk, :longest]).float().cpu()
             )
-    labels = opinions_of_prefixes(
+    labels = label_prefixes(
         reward, Draws(prompts, responses, answers), tokenizer=tokenizer, settings=settings
     )
-    return Opinions(states, responses.ids, labels)
+    return PrefixLabels(states, responses.ids, labels)
 
 
-def keep_successes(mixture: Mixture, reward: Reward, *, settings: RegularizedSettings) -> Mixture:
+def keep_successes(mixture: CorpusMixture, reward: Reward, *, settings: RegularizedSettings) -> CorpusMixture:
     """The mixture with only those guided texts that the oracle calls a success."""
     answers = [Answer(query="", prompt="", response=passage.text) for passage in mixture.guided]
-    labels = opinions(reward, answers, settings=settings)
-    kept = tuple(
+    labels = oracle_labels(reward, answers, settings=settings)
+    successes = tuple(
         passage
         for passage, label in zip(mixture.guided, labels.tolist(), strict=True)
         if label >= settings.success_from
     )
-    if not kept:
+    if not successes:
         raise ConfigError("filtering leaves no guided text: lower success_from or choose another reward")
-    return replace(mixture, guided=kept)
+    return replace(mixture, guided=successes)

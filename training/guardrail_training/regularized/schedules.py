@@ -46,7 +46,7 @@ class Parts(Protocol[Drawn]):
 class Schedule(Generic[Drawn]):
     """Runs iterations over the parts.
 
-    ``samples`` are the last ones that were drawn, after all earlier ones where the schedule ``remembers``.
+    ``samples`` are the last ones that were drawn, after all earlier ones if the schedule ``remembers``.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class RegularizedSettings(TrainingSettings):
     )
     steps: int = setting(20, "Optimizer steps of the language model in each.", group=STEPS, min=1)
     batch_size: int = setting(16, "Corpus texts in a step.", group=STEPS, min=1)
-    reward: str = setting("clean", "Formula of rewards.formula: the oracle's opinion.", group=ORACLE)
+    reward: str = setting("clean", "Formula of rewards.formula: gives the oracle's labels.", group=ORACLE)
     labels: str = setting(
         "soft",
         "soft: the reward is the probability of success; hard: 1 from success_from on.",
@@ -66,8 +66,12 @@ class RegularizedSettings(TrainingSettings):
     samples_per_prompt: int = setting(4, "Responses to each prompt.", group=ORACLE, min=1)
     response_tokens: int = setting(30, "Tokens of a response at most.", group=ORACLE, min=1)
     temperature: float = setting(1.0, "At which responses are drawn.", group=ORACLE, above=0)
-    least_weight: float = setting(0.2, "Lower bound of importance weights.", group=ORACLE, min=0)
-    most_weight: float = setting(5.0, "Upper bound of importance weights.", group=ORACLE)
+    min_weight: float = setting(
+        0.2, "Lower bound of importance weights.", group=ORACLE, min=0, formerly="least_weight"
+    )
+    max_weight: float = setting(
+        5.0, "Upper bound of importance weights.", group=ORACLE, formerly="most_weight"
+    )
     memory: float = setting(
         0.0,
         "What samples count for the auxiliary model an iteration later; 0: the last ones alone.",
@@ -90,7 +94,7 @@ class RegularizedSettings(TrainingSettings):
     holds_expected: bool = setting(False, "Whether its mean is a constant.", group=AUXILIARY)
     prefix_weight: float = setting(
         0.0,
-        "Weight of the oracle's opinion of each prefix, as if the response ended there; 0: it is not asked.",
+        "Weight of the oracle's label of each prefix, as if the response ended there; 0: it is not asked.",
         group=AUXILIARY,
         min=0,
     )
@@ -101,12 +105,13 @@ class RegularizedSettings(TrainingSettings):
     balanced: bool = setting(
         True, "Draws rows by label, half successes, and corrects for it exactly.", group=AUXILIARY
     )
-    least_auc: float = setting(
+    min_auc: float = setting(
         0.55,
         "Below this on held-out responses the run stops before it teaches noise; 0: never.",
         group=AUXILIARY,
         min=0,
         max=1,
+        formerly="least_auc",
     )
     corpus_weight: float = setting(1.0, "Of KL(q || p) per token on corpus text.", group=REGULARIZER, min=0)
     samples_weight: float = setting(
@@ -118,18 +123,31 @@ class RegularizedSettings(TrainingSettings):
         "none", "failure: a token's term counts 1 - R.", group=REGULARIZER, choices=("none", "failure")
     )
     strength: float = setting(1.0, "Power of R in the posterior.", group=REGULARIZER, above=0)
-    most_log_ratio: float = setting(5.0, "Bound on a token's log-ratio.", group=REGULARIZER, above=0)
-    most_prefix_weight: float = setting(5.0, "Bound on R(prefix) / R(prompt).", group=REGULARIZER, above=0)
-    least_success: float = setting(
-        1e-3, "Prefixes with a smaller R have no posterior.", group=REGULARIZER, min=0, max=1
+    max_log_ratio: float = setting(
+        5.0, "Bound on a token's log-ratio.", group=REGULARIZER, above=0, formerly="most_log_ratio"
+    )
+    max_prefix_weight: float = setting(
+        5.0, "Bound on R(prefix) / R(prompt).", group=REGULARIZER, above=0, formerly="most_prefix_weight"
+    )
+    min_success: float = setting(
+        1e-3,
+        "Prefixes with a smaller R have no posterior.",
+        group=REGULARIZER,
+        min=0,
+        max=1,
+        formerly="least_success",
     )
     dual_ascent: float = setting(
         0.0, "Rate at which the weights follow the share of failures; 0: not.", group=REGULARIZER, min=0
     )
     toxic_target: float = setting(0.1, "Share of failures they steer to.", group=REGULARIZER, min=0, max=1)
     toxic_memory: float = setting(0.5, "Decay of the running share.", group=REGULARIZER, min=0, max=1)
-    most_multiplier: float = setting(
-        10.0, "Bound on their factor, and on its inverse.", group=REGULARIZER, min=1
+    max_multiplier: float = setting(
+        10.0,
+        "Bound on their factor, and on its inverse.",
+        group=REGULARIZER,
+        min=1,
+        formerly="most_multiplier",
     )
     warmup: float = setting(
         0.05, "Part of all steps over which the learning rate rises.", group=STEPS, min=0, max=1
@@ -151,8 +169,8 @@ class RegularizedSettings(TrainingSettings):
     def _check_together(self) -> None:
         if self.context >= self.window:
             raise ConfigError(f"context {self.context} must be less than window {self.window}")
-        if self.least_weight > self.most_weight:
-            raise ConfigError(f"least_weight {self.least_weight} is more than most_weight {self.most_weight}")
+        if self.min_weight > self.max_weight:
+            raise ConfigError(f"min_weight {self.min_weight} is more than max_weight {self.max_weight}")
         if self.known_texts and not self.prefix_weight:
             raise ConfigError("known_texts teach prefixes alone: set prefix_weight above 0")
         if not self.guided_rows or (self.general and self.guided_rows == self.batch_size):

@@ -12,7 +12,7 @@ and what is known of the paper's settings. Left out: soft constraints E_q[C] >= 
 one alone), DiNADO's parameterisation, encoder-decoder models.
 
 ``run`` is the whole algorithm in steps, ``ModelParts`` the three branches of an iteration; ``samples`` draws
-and asks the oracle, ``fitting`` fits the auxiliary model, ``lessons`` teaches the language model.
+and asks the oracle, ``fitting`` fits the auxiliary model, ``posterior_targets`` teaches the language model.
 """
 
 from __future__ import annotations
@@ -40,22 +40,28 @@ from guardrail_training.nado.guidance import Guidance
 from guardrail_training.processes import Processes
 from guardrail_training.provenance import model_folder, weights_sha256
 from guardrail_training.records import required_folder
-from guardrail_training.regularized.corpus import Mixture, Passage, load_mixture
+from guardrail_training.regularized.corpus import CorpusMixture, CorpusPassage, load_mixture
 from guardrail_training.regularized.fitting import distance, fit, quality
-from guardrail_training.regularized.lessons import Batch, Lessons, corpus_lessons, sample_lessons, tune_step
+from guardrail_training.regularized.posterior_targets import (
+    PosteriorTargets,
+    TuneBatch,
+    corpus_targets,
+    sample_targets,
+    tune_step,
+)
 from guardrail_training.regularized.samples import (
-    Opinions,
-    Samples,
+    LabelledSamples,
+    PrefixLabels,
     collect,
     draw,
     keep_successes,
-    opinions,
-    read_opinions,
+    oracle_labels,
+    read_prefix_labels,
 )
 from guardrail_training.regularized.schedules import Schedule
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
-from guardrail_training.reinforcement.rollouts import Query, drawn
+from guardrail_training.reinforcement.rollouts import PromptQuery, drawn
 from guardrail_training.rewards.algebra import Reward
 from guardrail_training.rewards.independence import independent_reward
 from guardrail_training.run import (
@@ -72,7 +78,7 @@ from guardrail_training.sft import learning_rate
 __all__ = ["PLAIN_TEMPLATE", "DualAscent", "ModelParts", "RegularizedSettings", "run"]
 
 PLAIN_TEMPLATE = "{text}"
-"""The template of a model that goes on writing a text."""
+"""The template of a model that continues a text."""
 HELD_OUT = 5  # every fifth prompt of the first samples
 IN_MANIFEST = ("loss/language_model", "samples/failed")
 
@@ -102,8 +108,8 @@ def run(
     if settings.method == "filtering":
         mixture = keep_successes(mixture, reward, settings=settings)
 
-    # 2. A frozen base with the starting adapter in it and a fresh adapter on top: the language model. Beside
-    #    it the auxiliary model, which reads the base's states and says how likely a prefix ends well.
+    # 2. A frozen base with the starting adapter in it and a fresh adapter on top: the language model.
+    #    An auxiliary model reads the base's states and says how likely a prefix ends well.
     torch.manual_seed(settings.seed)
     learner = _learner(
         settings, base=base, start=start, pad_id=tokenizer.pad_token_id, dtype=dtype, device=device
@@ -114,7 +120,7 @@ def run(
         rate=settings.dual_ascent,
         target=settings.toxic_target,
         memory=settings.toxic_memory,
-        most=settings.most_multiplier,
+        max_multiplier=settings.max_multiplier,
     )
     parts = ModelParts(
         learner,
@@ -126,7 +132,7 @@ def run(
         settings=settings,
         control=control,
     )
-    schedule: Schedule[Samples] = Schedule(
+    schedule: Schedule[LabelledSamples] = Schedule(
         parts,
         parallel=settings.overlaps,
         processes=processes,
@@ -183,8 +189,8 @@ def run(
             started = time.perf_counter()
             schedule.begin()
             seconds = round(time.perf_counter() - started, 3)
-            course.log({**parts.figures, "time/begin": seconds}, step=0)
-            _require_knowledge(parts.figures, settings)
+            course.log({**parts.metrics, "time/begin": seconds}, step=0)
+            _require_knowledge(parts.metrics, settings)
 
         parts.on_step = course.show
         for iteration in course.steps(settings.iterations, shown=settings.all_steps):
@@ -196,16 +202,16 @@ def run(
             if settings.draws:
                 schedule.run(iteration, is_last=iteration == settings.iterations)
                 # The first sequential iteration and the last parallel one draw nothing.
-                control.update(parts.figures.get("samples/failed", course.figures.get("samples/failed")))
+                control.update(parts.metrics.get("samples/failed", course.metrics.get("samples/failed")))
             else:
                 parts.tune(iteration, None)
             step = iteration * settings.steps
             seconds = (time.perf_counter() - started) / settings.steps
-            course.log({**parts.figures, "time/step": round(seconds, 3)}, step=step)
+            course.log({**parts.metrics, "time/step": round(seconds, 3)}, step=step)
 
             # 6. Now and then models to choose from.
             if iteration == settings.iterations or iteration % settings.keep_every == 0:
-                known = {name: course.figures[name] for name in IN_MANIFEST if name in course.figures}
+                known = {name: course.metrics[name] for name in IN_MANIFEST if name in course.metrics}
                 course.keep(write, step=step, metrics=known)
     return course.report("samples/failed")
 
@@ -213,7 +219,7 @@ def run(
 class ModelParts:
     """Language model, auxiliary model and oracle as a schedule drives them; see ``schedules.Parts``.
 
-    ``figures`` holds the last iteration's by metric name; ``on_step`` is told of every optimizer step of the
+    ``figures`` holds the last iteration's metrics by name; ``on_step`` gets every optimizer step of the
     language model and its loss.
     """
 
@@ -223,7 +229,7 @@ class ModelParts:
         auxiliary: Auxiliary,
         optimizer: torch.optim.Optimizer,
         *,
-        mixture: Mixture,
+        mixture: CorpusMixture,
         reward: Reward,
         tokenizer: Any,
         settings: RegularizedSettings,
@@ -232,19 +238,19 @@ class ModelParts:
         self._learner, self._auxiliary, self._optimizer = learner, auxiliary, optimizer
         self._mixture, self._reward, self._tokenizer = mixture, reward, tokenizer
         self._settings, self._control = settings, control
-        self._figures: dict[str, dict[str, float]] = {"collect": {}, "tune": {}, "fit": {}}
+        self._metrics: dict[str, dict[str, float]] = {"collect": {}, "tune": {}, "fit": {}}
         self.on_step: Callable[[int, float], object] = lambda step, loss: None
 
     @property
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What the branches last measured."""
-        return {name: value for part in self._figures.values() for name, value in part.items()}
+        return {name: value for part in self._metrics.values() for name, value in part.items()}
 
     def forget(self) -> None:
-        """Begins an iteration's figures."""
-        self._figures = {"collect": {}, "tune": {}, "fit": {}}
+        """Empties the metrics for a new iteration."""
+        self._metrics = {"collect": {}, "tune": {}, "fit": {}}
 
-    def collect(self, iteration: int) -> Samples:
+    def collect(self, iteration: int) -> LabelledSamples:
         """Draws and labels, and asks the auxiliary model about samples that are new to it."""
         settings = self._settings
         samples = collect(
@@ -255,7 +261,7 @@ class ModelParts:
             settings=settings,
             iteration=iteration,
         )
-        self._figures["collect"] = {
+        self._metrics["collect"] = {
             "samples/failed": 1 - samples.rate,
             "samples/length": float(samples.responses.lengths.float().mean()),
             "samples/tokens": float(samples.responses.lengths.sum()),
@@ -263,41 +269,41 @@ class ModelParts:
         }
         return samples
 
-    def fit(self, iteration: int, samples_so_far: Sequence[Samples]) -> None:
+    def fit(self, iteration: int, samples_so_far: Sequence[LabelledSamples]) -> None:
         """Fits the auxiliary model; the first time it is then asked about samples that were held out."""
         settings = self._settings
         samples = _remembered(samples_so_far, memory=settings.memory)
-        held_out: Samples | None = None
-        known: Opinions | None = None
+        held_out: LabelledSamples | None = None
+        known: PrefixLabels | None = None
         if iteration == 0:
             self._auxiliary.start_at(samples.rate)
             samples, held_out = _held_out(samples, group=settings.samples_per_prompt)
-            known = self._opinions()
-        self._figures["fit"] = fit(
+            known = self._known_prefix_labels()
+        self._metrics["fit"] = fit(
             self._auxiliary,
             self._optimizer,
             samples,
             settings=settings,
             iteration=iteration,
             steps=settings.auxiliary_steps if iteration else settings.first_auxiliary_steps,
-            opinions=known,
+            prefix_labels=known,
         )
         if held_out is not None:
-            self._figures["fit"] |= self._asked(held_out) | self._guided(held_out)
+            self._metrics["fit"] |= self._asked(held_out) | self._guided(held_out)
 
-    def _queries(self, iteration: int) -> list[Query]:
+    def _queries(self, iteration: int) -> list[PromptQuery]:
         """The prompts that an iteration draws for."""
         settings = self._settings
         count, seed = settings.prompts, settings.seed
-        if iteration == 0:  # an order of its own, which no later iteration goes on with
+        if iteration == 0:  # an order of its own, which no later iteration continues
             count, seed = settings.first_prompts, settings.seed + 1
         return drawn(self._mixture.queries, step=max(iteration, 1), count=count, seed=seed)
 
-    def _opinions(self) -> Opinions | None:
+    def _known_prefix_labels(self) -> PrefixLabels | None:
         """What the oracle says of the known texts' prefixes; None without such texts."""
         if not self._mixture.known:
             return None
-        return read_opinions(
+        return read_prefix_labels(
             self._learner,
             self._mixture.known,
             reward=self._reward,
@@ -305,10 +311,10 @@ class ModelParts:
             settings=self._settings,
         )
 
-    def _guided(self, samples: Samples) -> dict[str, float]:
+    def _guided(self, samples: LabelledSamples) -> dict[str, float]:
         """What the posterior is for held-out samples, by metric name.
 
-        ``auxiliary/guided_label`` is the mean label of what it writes itself for their prompts; where that is
+        ``auxiliary/guided_label`` is the mean label of what it writes itself for their prompts; if that is
         no higher than ``auxiliary/label`` there is nothing to teach.
         """
         guidance = self._guidance()
@@ -322,31 +328,33 @@ class ModelParts:
                 settings=self._settings,
                 iteration=0,
             )
-        labels = opinions(self._reward, draws.answers, settings=self._settings)
-        apart = distance(guidance, samples, most_prefix_weight=self._settings.most_prefix_weight)
+        labels = oracle_labels(self._reward, draws.answers, settings=self._settings)
+        apart = distance(guidance, samples, max_prefix_weight=self._settings.max_prefix_weight)
         return {"auxiliary/guided_label": float(labels.mean()), **apart}
 
-    def _asked(self, samples: Samples) -> dict[str, float]:
+    def _asked(self, samples: LabelledSamples) -> dict[str, float]:
         return quality(self._auxiliary, samples, success_from=self._settings.success_from)
 
-    def tune(self, iteration: int, samples: Samples | None) -> None:
+    def tune(self, iteration: int, samples: LabelledSamples | None) -> None:
         """Takes the iteration's optimizer steps; the posterior is that of its start."""
         settings = self._settings
         if not settings.tunes:
             return
         steps = range((iteration - 1) * settings.steps + 1, iteration * settings.steps + 1)
+        # The posterior q that the regularizer pulls towards is computed once, at the iteration's start, and
+        # held: KL(q || p) then has a fixed target while p takes its steps.
         mixed = [self._mixed(step) for step in steps]
-        corpus = self._corpus_lessons(mixed, iteration)
-        answers = self._sample_lessons(samples, iteration, steps)
+        corpus = self._corpus_targets(mixed, iteration)
+        answers = self._sample_targets(samples, iteration, steps)
         sums: dict[str, float] = {}
         for place, (step, texts) in enumerate(zip(steps, mixed, strict=True)):
             self._optimizer.param_groups[0]["lr"] = learning_rate(
                 step - 1, steps=settings.all_steps, warmup=settings.warmup, peak=settings.learning_rate
             )
-            found = tune_step(
+            metrics = tune_step(
                 self._learner,
                 self._optimizer,
-                Batch(
+                TuneBatch(
                     plain=[text for text in texts if not corpus or not self._is_taught(text)],
                     taught=corpus[place] if corpus else None,
                     drawn=answers[place] if answers else None,
@@ -356,37 +364,37 @@ class ModelParts:
                 microbatch_size=settings.microbatch_size,
                 max_grad_norm=settings.max_grad_norm,
             )
-            for name, value in found.items():
+            for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / settings.steps
-            self.on_step(step, found["loss/language_model"])
-        self._figures["tune"] = sums | {
+            self.on_step(step, metrics["loss/language_model"])
+        self._metrics["tune"] = sums | {
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "multiplier": self._control.multiplier,
         }
 
     def changed(self, branch: str) -> Any:
-        """Weights, optimizer state and figures of a branch."""
+        """Weights, optimizer state and metrics of a branch."""
         parameters = self._of(branch)
         return (
             [parameter.detach() for parameter in parameters],
             [self._optimizer.state[parameter] for parameter in parameters],
-            self._figures[branch],
+            self._metrics[branch],
         )
 
     def adopt(self, branch: str, change: Any) -> None:
         """Takes over what another process changed."""
-        weights, states, figures = change
+        weights, states, metrics = change
         with torch.no_grad():
             for parameter, weight, state in zip(self._of(branch), weights, states, strict=True):
                 parameter.copy_(weight)
                 self._optimizer.state[parameter] = state
-        self._figures[branch] = figures
+        self._metrics[branch] = metrics
 
     def _of(self, branch: str) -> list[nn.Parameter]:
         models: dict[str, nn.Module] = {"tune": self._learner, "fit": self._auxiliary}
         return modeling.trainable_parameters(models[branch]) if branch in models else []
 
-    def _mixed(self, step: int) -> list[Passage]:
+    def _mixed(self, step: int) -> list[CorpusPassage]:
         """The guided and the general texts of a step."""
         settings, mixture = self._settings, self._mixture
         rows = settings.guided_rows
@@ -396,17 +404,19 @@ class ModelParts:
         general = drawn(mixture.general, step=step, count=settings.batch_size - rows, seed=settings.seed)
         return [*guided, *general]
 
-    def _is_taught(self, text: Passage) -> bool:
+    def _is_taught(self, text: CorpusPassage) -> bool:
         """Whether the regularizer acts on a corpus text."""
         return text.guided or not self._settings.adaptive
 
-    def _corpus_lessons(self, mixed: Sequence[Sequence[Passage]], iteration: int) -> list[Lessons] | None:
+    def _corpus_targets(
+        self, mixed: Sequence[Sequence[CorpusPassage]], iteration: int
+    ) -> list[PosteriorTargets] | None:
         """Per step the posterior along the texts that the regularizer acts on."""
         settings = self._settings
         if settings.method != "regularized" or not settings.corpus_weight:
             return None
         texts = [[text for text in step if self._is_taught(text)] for step in mixed]
-        every = corpus_lessons(
+        every = corpus_targets(
             self._learner,
             self._guidance(),
             [passage for step in texts for passage in step],
@@ -419,9 +429,9 @@ class ModelParts:
             every.select(torch.arange(end - len(step), end)) for step, end in zip(texts, ends, strict=True)
         ]
 
-    def _sample_lessons(
-        self, samples: Samples | None, iteration: int, steps: Sequence[int]
-    ) -> list[Lessons] | None:
+    def _sample_targets(
+        self, samples: LabelledSamples | None, iteration: int, steps: Sequence[int]
+    ) -> list[PosteriorTargets] | None:
         """Per step the posterior along drawn responses, which take turns; unused ones are not read."""
         settings = self._settings
         if samples is None or not settings.samples_weight:
@@ -430,7 +440,7 @@ class ModelParts:
         count = min(settings.samples_batch, len(samples))
         turns = torch.stack([(step * count + torch.arange(count)) % len(samples) for step in steps])
         used, places = torch.unique(turns, return_inverse=True)
-        every = sample_lessons(
+        every = sample_targets(
             self._learner,
             self._guidance(),
             samples.select(used),
@@ -444,7 +454,7 @@ class ModelParts:
         return Guidance(
             self._auxiliary,
             strength=settings.strength,
-            most_log_ratio=settings.most_log_ratio,
+            max_log_ratio=settings.max_log_ratio,
             candidates=settings.candidates,
         )
 
@@ -454,25 +464,25 @@ class DualAscent:
     """A multiplier of the regularizer's weights.
 
     After each iteration it becomes ``multiplier * exp(rate * (failures - target))``, with ``failures`` the
-    share of failed samples of decay ``memory``, and stays within ``1 / most`` and ``most``. A ``rate`` of 0
-    leaves it alone.
+    share of failed samples of decay ``memory``, and stays between ``1 / max_multiplier`` and
+    ``max_multiplier``. A ``rate`` of 0 leaves it alone.
     """
 
     rate: float
     target: float
     memory: float
-    most: float
+    max_multiplier: float
     multiplier: float = 1.0
     failures: float | None = None
 
     def update(self, failed: float | None) -> None:
-        """Takes notice of the share of failures in the last samples; None where none are known."""
+        """Takes notice of the share of failures in the last samples; None if none are known."""
         if failed is None:
             return
         before = failed if self.failures is None else self.failures
         self.failures = self.memory * before + (1 - self.memory) * failed
         grown = self.multiplier * math.exp(self.rate * (self.failures - self.target))
-        self.multiplier = min(max(grown, 1 / self.most), self.most)
+        self.multiplier = min(max(grown, 1 / self.max_multiplier), self.max_multiplier)
 
     def state_dict(self) -> dict[str, float]:
         """What a checkpoint has to keep."""
@@ -490,13 +500,15 @@ class _SampleFiles:
     def __init__(self, out: Path, settings: RegularizedSettings) -> None:
         self._out, self._settings = out, settings
 
-    def read(self, *, iteration: int) -> list[Samples]:
+    def read(self, *, iteration: int) -> list[LabelledSamples]:
         """Those of the state after an iteration."""
         drawn = self._drawn_until(iteration) if iteration and self._settings.draws else 0
-        return [Samples.of(load_file(path)) for path in map(self._path, range(drawn)) if path.is_file()]
+        return [
+            LabelledSamples.of(load_file(path)) for path in map(self._path, range(drawn)) if path.is_file()
+        ]
 
     @contextmanager
-    def written(self, samples: Sequence[Samples], *, iteration: int) -> Iterator[None]:
+    def written(self, samples: Sequence[LabelledSamples], *, iteration: int) -> Iterator[None]:
         """Writes those that the state after an iteration needs; once it is there, earlier ones go."""
         drawn = self._drawn_until(iteration)
         numbers = range(drawn - len(samples), drawn)
@@ -520,8 +532,8 @@ class _SampleFiles:
         return self._out / f"samples-{number}.safetensors"
 
 
-def _content(mixture: Mixture, reward: Reward) -> Iterator[object]:
-    """What a run's numbers depend on beside its settings."""
+def _content(mixture: CorpusMixture, reward: Reward) -> Iterator[object]:
+    """What a run's numbers depend on apart from its settings."""
     yield [reward.formula, sorted(reward.models)]
     for passage in (*mixture.guided, *mixture.general, *mixture.known):
         yield [passage.prompt, passage.response]
@@ -529,7 +541,7 @@ def _content(mixture: Mixture, reward: Reward) -> Iterator[object]:
         yield query.ids
 
 
-def _sources(settings: RegularizedSettings, mixture: Mixture, *, data: Path) -> list[Mapping[str, Any]]:
+def _sources(settings: RegularizedSettings, mixture: CorpusMixture, *, data: Path) -> list[Mapping[str, Any]]:
     rows = {settings.guided: len(mixture.guided), settings.general: len(mixture.general)}
     if settings.draws and settings.known_texts:
         rows |= dict.fromkeys(settings.known_texts, settings.known_rows // len(settings.known_texts))
@@ -540,17 +552,17 @@ def _sources(settings: RegularizedSettings, mixture: Mixture, *, data: Path) -> 
     ]
 
 
-def _remembered(samples_so_far: Sequence[Samples], *, memory: float) -> Samples:
+def _remembered(samples_so_far: Sequence[LabelledSamples], *, memory: float) -> LabelledSamples:
     """All samples so far that still count something, less the older they are."""
     counting = samples_so_far if memory else samples_so_far[-1:]
     ages = range(len(counting) - 1, -1, -1)
-    return Samples.joined(
+    return LabelledSamples.joined(
         [replace(part, weights=part.weights * memory**age) for part, age in zip(counting, ages, strict=True)]
     )
 
 
-def _held_out(samples: Samples, *, group: int) -> tuple[Samples, Samples]:
-    """Samples to fit to, and those of every fifth prompt; all twice where there are fewer prompts."""
+def _held_out(samples: LabelledSamples, *, group: int) -> tuple[LabelledSamples, LabelledSamples]:
+    """Samples to fit to, and those of every fifth prompt; all twice if there are fewer prompts."""
     prompts = torch.arange(len(samples)) // group
     held: Tensor = prompts % HELD_OUT == HELD_OUT - 1
     if not bool(held.any()):
@@ -569,7 +581,7 @@ def _learner(
 ) -> Learner:
     model = modeling.load_base(base, dtype=dtype, device=device)
     if model.config.is_encoder_decoder:
-        raise ConfigError(f"{type(model).__name__} is no causal language model, which regularized needs")
+        raise ConfigError(f"{type(model).__name__} is not a causal language model, which regularized needs")
     if start is not None:
         merge(model, start)
     adapted = modeling.add_lora(
@@ -602,17 +614,17 @@ def _optimizer(
     )
 
 
-def _require_knowledge(figures: Mapping[str, float], settings: RegularizedSettings) -> None:
-    if not settings.least_auc:
+def _require_knowledge(metrics: Mapping[str, float], settings: RegularizedSettings) -> None:
+    if not settings.min_auc:
         return
-    found = figures.get("auxiliary/auc_100")
-    if found is None:
+    auc = metrics.get("auxiliary/auc_100")
+    if auc is None:
         raise FailureError(
             "the oracle calls all held-out responses successes, or all failures: there is nothing to learn "
             "from; choose other prompts or another success_from, or draw for more first_prompts"
         )
-    if found < settings.least_auc:
+    if auc < settings.min_auc:
         raise FailureError(
-            f"the auxiliary model orders held-out responses with an AUC of {found:.2f}, below least_auc = "
-            f"{settings.least_auc:g}: it would teach noise; raise first_prompts or first_auxiliary_steps"
+            f"the auxiliary model orders held-out responses with an AUC of {auc:.2f}, below min_auc = "
+            f"{settings.min_auc:g}: it would teach noise; raise first_prompts or first_auxiliary_steps"
         )

@@ -111,12 +111,12 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, *, clip: fl
 
 
 def is_clipped(log_ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
-    """True where the clipped term is the loss, so that the token has no gradient."""
+    """True if the clipped term is the loss, so that the token has no gradient."""
     ratio = log_ratio.exp()
     return -advantages * ratio.clamp(1 - clip, 1 + clip) > -advantages * ratio
 
 
 def is_value_clipped(values: Tensor, old: Tensor, returns: Tensor, *, clip: float) -> Tensor:
-    """True where the value held within ``clip`` has the greater error (trl's ``val/clipfrac``)."""
+    """True if the value held within ``clip`` has the greater error (trl's ``val/clipfrac``)."""
     held = torch.clamp(values, old - clip, old + clip)
     return (held - returns).square() > (values - returns).square()

@@ -20,7 +20,15 @@ from guardrail_training.modeling import autocast
 from guardrail_training.modeling.families import Family, Prompts, family_of
 from guardrail_training.supervised.network import recompute_layers
 
-__all__ = ["Head", "Learner", "Reading", "ValueHead", "scaled_logits", "token_entropies", "token_logprobs"]
+__all__ = [
+    "Head",
+    "Learner",
+    "PolicyReading",
+    "ValueHead",
+    "scaled_logits",
+    "token_entropies",
+    "token_logprobs",
+]
 
 Head = Callable[[Tensor], Tensor]
 """From states ``(tokens, width)`` to logits ``(tokens, vocabulary)``."""
@@ -63,7 +71,7 @@ def token_entropies(states: Tensor, head: Head, *, temperature: float) -> Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class PolicyReading:
     """What the learner says of responses, each ``(rows, time)`` float32 and 0 outside the mask.
 
     ``values`` is None without a value function, ``entropies`` unless it was asked for.
@@ -128,7 +136,7 @@ class Learner(nn.Module):
 
     def read(
         self, prompts: Prompts, responses: Tensor, mask: Tensor, *, with_entropies: bool = False
-    ) -> Reading:
+    ) -> PolicyReading:
         """Log-probabilities and values of the policy, with gradients where they are enabled.
 
         ``responses`` and ``mask`` are ``(rows, time)``; padding gets no logits and no gradient.
@@ -142,7 +150,7 @@ class Learner(nn.Module):
                 else None
             )
         values = self.value_head(states) if self.value_head is not None else None
-        return Reading(
+        return PolicyReading(
             logprobs=_placed(logprobs, mask),
             values=None if values is None else _placed(values, mask),
             entropies=None if entropies is None else _placed(entropies, mask),

@@ -69,10 +69,10 @@ __all__ = [
     "Experience",
     "KlControl",
     "PpoSettings",
-    "UpdateFigures",
+    "UpdateMetrics",
     "assess",
     "minibatches",
-    "rollout_figures",
+    "rollout_metrics",
     "run",
     "update",
 ]
@@ -89,8 +89,8 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
 
     ``reward`` takes the place of the settings' formula. Whatever can be wrong is an error before the first
     step. SIGINT and SIGTERM finish the step, write a checkpoint and return. A run that diverges raises
-    DivergedError, one whose reward is no finite number PluginError; both leave the last adapter that was
-    measured and found in order in ``<out>/last-good``.
+    DivergedError, one whose reward is not a finite number PluginError; both leave the last adapter that was
+    measured as sound in ``<out>/last-good``.
     """
     # 1. Everything that can be wrong, before anything is expensive.
     device = modeling.resolve_device(settings.device)
@@ -109,8 +109,8 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
         field=settings.field,
         template=template,
         tokenizer=tokenizer,
-        least_characters=settings.least_characters,
-        most_characters=settings.most_characters,
+        min_characters=settings.min_characters,
+        max_characters=settings.max_characters,
         max_tokens=settings.max_prompt_tokens,
     )
     if settings.threads:
@@ -160,7 +160,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
             [reward.formula, sorted(reward.models), *(query.ids for query in queries)],
         ),
         processes=processes,
-        figure="ppo/mean_scores",
+        metric="ppo/mean_scores",
         best="ppo/mean_scores",
         lower_is_better=False,
         callbacks=callbacks,
@@ -187,8 +187,8 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
                     processes=processes,
                 )
                 experience = assess(rollout, settings=settings, coefficient=control.coefficient)
-                figures = rollout_figures(rollout, experience, coefficient=control.coefficient)
-                _check_in_order(figures, settings)
+                metrics = rollout_metrics(rollout, experience, coefficient=control.coefficient)
+                _check_in_order(metrics, settings)
                 # This policy has just been measured. What the update makes of it has not.
                 good, good_step = _trained(learner), step - 1
                 collected = time.perf_counter()
@@ -206,25 +206,26 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
             except (DivergedError, PluginError) as error:
                 _restore(learner, good)
                 write = partial(save_stacked, learner.model, start=start)
-                kept = course.keep(write, step=good_step, metrics={}, name=LAST_GOOD)
-                raise _ending(error, step=step, kept=kept) from None
+                folder = course.keep(write, step=good_step, metrics={}, name=LAST_GOOD)
+                raise _ending(error, step=step, last_good=folder) from None
 
-            # 6. The KL coefficient steers towards its target.
-            figures |= moved.figures | {
+            # 6. The KL coefficient steers towards its target: it rises while the policy is further from its
+            #    reference than that, and falls while it is nearer (Ziegler et al. 2019, section 2.2).
+            metrics |= moved.metrics | {
                 "ppo/updates_taken": moved.taken,
                 "ppo/learning_rate": rate,
                 "time/rollout": round(collected - started, 3),
                 "time/update": round(time.perf_counter() - collected, 3),
             }
-            control.update(figures["objective/kl"], responses=settings.rows)
-            course.log(figures, step=step)
+            control.update(metrics["objective/kl"], responses=settings.rows)
+            course.log(metrics, step=step)
 
             # 7. Now and then an adapter to choose from: for the untouched base, the starting adapter in it.
             if step == settings.steps or step % settings.keep_every == 0:
                 course.keep(
                     partial(save_stacked, learner.model, start=start),
                     step=step,
-                    metrics={name: figures[name] for name in IN_MANIFEST},
+                    metrics={name: metrics[name] for name in IN_MANIFEST},
                 )
     return course.report(*IN_MANIFEST)
 
@@ -274,10 +275,10 @@ def assess(rollout: Rollout, *, settings: PpoSettings, coefficient: float) -> Ex
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateFigures:
+class UpdateMetrics:
     """Means over the optimizer steps of one update, by metric name; ``taken`` of ``planned`` were made."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     taken: int
     planned: int
 
@@ -291,7 +292,7 @@ def update(
     settings: PpoSettings,
     step: int,
     processes: Processes,
-) -> UpdateFigures:
+) -> UpdateMetrics:
     """Goes ``epochs`` times over the rollout, an optimizer step per mini-batch.
 
     Ends early if the policy has moved more than ``target_kl`` allows: that mini-batch's step is not taken.
@@ -310,13 +311,13 @@ def update(
         own = torch.tensor(processes.own(rows.tolist()))
         for part in chunks_by_length(own, rollout.prompts, rollout.responses, size=settings.microbatch_size):
             with learner.updating():
-                loss, figures = _loss(learner, rollout, experience, rows=part, settings=settings)
+                loss, metrics = _loss(learner, rollout, experience, rows=part, settings=settings)
                 (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / tokens
         processes.sum_gradients(parameters)
         means = processes.total(torch.tensor(list(sums.values()), dtype=torch.float64))
-        figures = dict(zip(sums, means.tolist(), strict=True))
+        metrics = dict(zip(sums, means.tolist(), strict=True))
 
         # 2. Clipped to a norm; not taken if the policy is already too far from the one that drew.
         norm = clip_gradients(
@@ -324,14 +325,14 @@ def update(
             settings.max_grad_norm,
             error=lambda: DivergedError("the gradient is not finite"),
         )
-        seen.append({**figures, "ppo/grad_norm": norm})
-        if settings.target_kl and figures["ppo/policy/approxkl"] > PATIENCE * settings.target_kl:
+        seen.append({**metrics, "ppo/grad_norm": norm})
+        if settings.target_kl and metrics["ppo/policy/approxkl"] > PATIENCE * settings.target_kl:
             break
         optimizer.step()
         taken += 1
     optimizer.zero_grad(set_to_none=True)
-    averages = {name: sum(figures[name] for figures in seen) / len(seen) for name in seen[0]}
-    return UpdateFigures(figures=averages, taken=taken, planned=len(batches))
+    averages = {name: sum(metrics[name] for metrics in seen) / len(seen) for name in seen[0]}
+    return UpdateMetrics(metrics=averages, taken=taken, planned=len(batches))
 
 
 def minibatches(rows: int, *, settings: PpoSettings, step: int) -> list[Tensor]:
@@ -351,7 +352,8 @@ def _loss(
     longest = int(rollout.responses.lengths[rows].max())
     mask = rollout.responses.mask[rows, :longest]
     reading = learner.read(rollout.prompts.select(rows), rollout.responses.ids[rows, :longest], mask)
-    # The ratio of new to old probability is 1 at the first mini-batch, and from then on says how far we are.
+    # The surrogate E[min(r A, clip(r, 1 - e, 1 + e) A)], r = p_new / p_old (Schulman et al. 2017, eq. 7).
+    # The ratio r is 1 at the first mini-batch, and from then on says how far the policy has moved.
     log_ratio = reading.logprobs - rollout.policy.logprobs[rows, :longest]
     advantages = experience.advantages[rows, :longest]
     policy = clipped_policy_loss(log_ratio, advantages, clip=settings.clip)
@@ -374,8 +376,8 @@ def _loss(
             "ppo/val/clipfrac": is_value_clipped(*values, clip=settings.value_clip).float(),
         }
     per_token["ppo/loss/total"] = total
-    figures = {name: float((values.detach() * mask).sum()) for name, values in per_token.items()}
-    return (total * mask).sum(), figures
+    metrics = {name: float((values.detach() * mask).sum()) for name, values in per_token.items()}
+    return (total * mask).sum(), metrics
 
 
 @dataclass(slots=True)
@@ -406,8 +408,8 @@ class KlControl:
         self.coefficient = state["coefficient"]
 
 
-def rollout_figures(rollout: Rollout, experience: Experience, *, coefficient: float) -> dict[str, float]:
-    """Figures of a rollout before the policy moves, under the names that users of trl's PPOTrainer know.
+def rollout_metrics(rollout: Rollout, experience: Experience, *, coefficient: float) -> dict[str, float]:
+    """Metrics of a rollout before the policy moves, under the names that users of trl's PPOTrainer know.
 
     ``objective/kl``, ``objective/entropy`` are nats per response, sums over its tokens of sampled log ratios
     and negative log-probabilities; ``ppo/policy/entropy`` is nats per token, over the whole vocabulary.
@@ -416,7 +418,7 @@ def rollout_figures(rollout: Rollout, experience: Experience, *, coefficient: fl
     responses, policy, mask = rollout.responses, rollout.policy, rollout.responses.mask
     scores, lengths = rollout.scored.total, responses.lengths.float()
     log_ratio = token_kl(policy.logprobs, rollout.reference, estimator="k1")
-    figures = {
+    metrics = {
         "objective/kl": (log_ratio * mask).sum(dim=1).mean().item(),
         "objective/kl_coef": coefficient,
         "objective/entropy": (-policy.logprobs * mask).sum(dim=1).mean().item(),
@@ -430,20 +432,20 @@ def rollout_figures(rollout: Rollout, experience: Experience, *, coefficient: fl
         "tokens/responses_len_mean": lengths.mean().item(),
         "tokens/responses_len_std": lengths.std(correction=0).item(),
     }
-    figures |= {f"reward/{name}": float(values.mean()) for name, values in rollout.scored.terms.items()}
+    metrics |= {f"reward/{name}": float(values.mean()) for name, values in rollout.scored.terms.items()}
     if policy.entropies is not None:
-        figures["ppo/policy/entropy"] = masked_mean(policy.entropies, mask).item()
+        metrics["ppo/policy/entropy"] = masked_mean(policy.entropies, mask).item()
     if policy.values is not None and experience.returns is not None:
         variance = masked_variance(experience.returns, mask)
         unexplained = masked_variance(experience.returns - policy.values, mask)
-        figures |= {
+        metrics |= {
             "ppo/returns/mean": masked_mean(experience.returns, mask).item(),
             "ppo/returns/var": variance.item(),
             "ppo/val/mean": masked_mean(policy.values, mask).item(),
             "ppo/val/var": masked_variance(policy.values, mask).item(),
             "ppo/val/var_explained": (1 - unexplained / (variance + 1e-8)).item(),
         }
-    return figures
+    return metrics
 
 
 def _template(settings: PpoSettings, start: Adapter | None) -> Template:
@@ -473,24 +475,25 @@ def _set_rates(optimizer: torch.optim.Optimizer, settings: PpoSettings, *, step:
     return share * settings.learning_rate
 
 
-def _check_in_order(figures: dict[str, float], settings: PpoSettings) -> None:
-    broken = sorted(name for name, value in figures.items() if not math.isfinite(value))
+def _check_in_order(metrics: dict[str, float], settings: PpoSettings) -> None:
+    broken = sorted(name for name, value in metrics.items() if not math.isfinite(value))
     if broken:
-        raise DivergedError(f"{', '.join(broken)} is no finite number")
-    if abs(figures["objective/kl"]) > settings.divergence_kl:
+        raise DivergedError(f"non-finite metrics: {', '.join(broken)}")
+    if abs(metrics["objective/kl"]) > settings.divergence_kl:
         raise DivergedError(
-            f"objective/kl is {figures['objective/kl']:.1f} nats per response, beyond divergence_kl = "
+            f"objective/kl is {metrics['objective/kl']:.1f} nats per response, beyond divergence_kl = "
             f"{settings.divergence_kl:g}"
         )
 
 
-def _ending(error: DivergedError | PluginError, *, step: int, kept: Path) -> DivergedError | PluginError:
+def _ending(error: DivergedError | PluginError, *, step: int, last_good: Path) -> DivergedError | PluginError:
     """The error as the run's user needs it: at which step, what is left, what to do."""
-    said = f"step {step}: {error}; the last good adapter is in {kept}; "
+    message = f"step {step}: {error}; the last good adapter is in {last_good}; "
     if isinstance(error, DivergedError):
-        return DivergedError(said + "lower learning_rate, or raise kl_coefficient")
+        return DivergedError(message + "lower learning_rate, or raise kl_coefficient")
     return PluginError(
-        said + "mend the reward, and the same command goes on from the last checkpoint", reason=error.reason
+        message + "correct the reward, and the same command continues from the last checkpoint",
+        reason=error.reason,
     )
 
 
@@ -500,5 +503,5 @@ def _trained(learner: Learner) -> list[Tensor]:
 
 def _restore(learner: Learner, weights: Sequence[Tensor]) -> None:
     with torch.no_grad():
-        for parameter, kept in zip(modeling.trainable_parameters(learner), weights, strict=True):
-            parameter.copy_(kept)
+        for parameter, weight in zip(modeling.trainable_parameters(learner), weights, strict=True):
+            parameter.copy_(weight)

@@ -25,12 +25,12 @@ from guardrail_training.data import read_texts
 from guardrail_training.modeling.families import EncoderDecoder, Family, Prompts
 from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.policy import Learner, Reading, scaled_logits
+from guardrail_training.reinforcement.policy import Learner, PolicyReading, scaled_logits
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Scored
 
 __all__ = [
-    "Query",
+    "PromptQuery",
     "Responses",
     "Rollout",
     "chunks_by_length",
@@ -51,7 +51,7 @@ ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class PromptQuery:
     """A text, the prompt made of it, the prompt's token ids, and its row from 1, 0 without a file."""
 
     text: str = field(repr=False)
@@ -66,41 +66,41 @@ def load_queries(
     field: str,
     template: Template,
     tokenizer: Any,
-    least_characters: int,
-    most_characters: int,
+    min_characters: int,
+    max_characters: int,
     max_tokens: int,
-) -> tuple[Query, ...]:
+) -> tuple[PromptQuery, ...]:
     """Every text of a JSON Lines file whose length is within the bounds.
 
     Raises TrainingRowError for an empty text, for a prompt of more than ``max_tokens`` ids, which is never
-    cut silently, and where no text is left.
+    cut silently, and if no text is left.
     """
     queries = []
     for text in read_texts(path, field=field):
-        if not least_characters <= len(text.content) <= most_characters:
+        if not min_characters <= len(text.content) <= max_characters:
             continue
         ids = tuple(template.encode(tokenizer, text.content))
         if len(ids) > max_tokens:
             raise TrainingRowError(
                 f"{path} row {text.number}: its prompt has {len(ids)} tokens, more than max_prompt_tokens = "
-                f"{max_tokens}; raise it, or lower most_characters to leave such rows out"
+                f"{max_tokens}; raise it, or lower max_characters to leave such rows out"
             )
         prompt = template.literal.replace("{text}", text.content)
-        queries.append(Query(text=text.content, prompt=prompt, ids=ids, row=text.number))
+        queries.append(PromptQuery(text=text.content, prompt=prompt, ids=ids, row=text.number))
     if not queries:
         raise TrainingRowError(
-            f"{path}: no text has between {least_characters} and {most_characters} characters"
+            f"{path}: no text has between {min_characters} and {max_characters} characters"
         )
     return tuple(queries)
 
 
 def drawn(queries: Sequence[T], *, step: int, count: int, seed: int) -> list[T]:
     """The queries, or other texts, of a step, from 1: one random order after the other, each of all."""
-    chosen = []
+    items = []
     for position in range((step - 1) * count, step * count):
         order = _order(len(queries), seed=seed, turn=position // len(queries))
-        chosen.append(queries[order[position % len(queries)]])
-    return chosen
+        items.append(queries[order[position % len(queries)]])
+    return items
 
 
 def _order(count: int, *, seed: int, turn: int) -> list[int]:
@@ -113,7 +113,7 @@ def _order(count: int, *, seed: int, turn: int) -> list[int]:
 class Responses:
     """Drawn tokens: ``ids`` ``(rows, time)`` int64, padded on the right, and how many of them are real.
 
-    ``ended`` ``(rows,)`` is true where the last real token is the stop token, false where the limit came
+    ``ended`` ``(rows,)`` is true if the last real token is the stop token, false if the limit came
     first.
     """
 
@@ -159,7 +159,7 @@ def sample(
     The stop token cannot be among the first ``min_tokens``.
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
-    the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
+    the batch. ``is_pass_due`` gets whether another pass is wanted and says whether to make one: of a model
     that is sharded over processes, all of them make as many.
     """
     # Prompts of like lengths together: the less padding to read and to remember.
@@ -183,9 +183,10 @@ def sample(
             if not bool(going.any()):
                 break
             if not bool(going.all()):
-                kept = going.nonzero()[:, 0]
-                under_way.keep(kept)
-                alive, tokens = alive[kept], tokens[kept]
+                # Rows that ended leave the batch: later passes compute the others alone.
+                unfinished = going.nonzero()[:, 0]
+                under_way.keep(unfinished)
+                alive, tokens = alive[unfinished], tokens[unfinished]
             is_pass_due(True)
             under_way.advance(tokens)
         while is_pass_due(False):
@@ -262,14 +263,14 @@ class Rollout:
 
     prompts: Prompts
     responses: Responses
-    policy: Reading
+    policy: PolicyReading
     reference: Tensor  # (rows, time)
     scored: Scored
 
 
 def collect(
     learner: Learner,
-    queries: Sequence[Query],
+    queries: Sequence[PromptQuery],
     *,
     reward: Reward,
     tokenizer: Any,
@@ -280,7 +281,7 @@ def collect(
     """One rollout: ``samples_per_prompt`` responses to each query, side by side.
 
     Each process draws and scores its part of them; every process returns all. A function of weights, queries,
-    seed and step; no global random state is read. PluginError, in every process, where a score is no number.
+    seed and step; no global random state is read. PluginError, in every process, if a score is not finite.
     """
     every = [query for query in queries for _ in range(settings.samples_per_prompt)]
     rows = processes.own(every)
@@ -314,18 +315,18 @@ def collect(
 
 
 def _scored(answers: Sequence[Answer], *, reward: Reward, processes: Processes) -> Scored:
-    found: Scored | PluginError
+    result: Scored | PluginError
     try:
-        found = reward(answers)
+        result = reward(answers)
     except PluginError as error:
-        found = error
-    # The processes go on together or end together: one that ended alone would leave the others waiting.
-    has_failed = processes.any(isinstance(found, PluginError))
-    if isinstance(found, PluginError):
-        raise found
+        result = error
+    # The processes continue together or end together: one that ended alone would leave the others waiting.
+    has_failed = processes.any(isinstance(result, PluginError))
+    if isinstance(result, PluginError):
+        raise result
     if has_failed:
         raise PluginError("the reward failed in another process, which says how", reason="reward_invalid")
-    return found
+    return result
 
 
 def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:
@@ -342,7 +343,7 @@ def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:
             lengths=torch.cat([part.responses.lengths for part in parts]),
             ended=torch.cat([part.responses.ended for part in parts]),
         ),
-        policy=Reading(
+        policy=PolicyReading(
             logprobs=_stacked([policy.logprobs for policy in policies]),
             values=_stacked(values) if values else None,
             entropies=_stacked(entropies) if entropies else None,
@@ -361,7 +362,7 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def read_responses(
     learner: Learner, prompts: Prompts, responses: Responses, *, rows_at_once: int
-) -> tuple[Reading, Tensor]:
+) -> tuple[PolicyReading, Tensor]:
     """What policy and reference say of all responses, a few rows at a time."""
     shape, mask = responses.ids.shape, responses.mask
     logprobs, reference, entropies, values = (torch.zeros(shape) for _ in range(4))
@@ -376,7 +377,7 @@ def read_responses(
         if own.values is not None:
             values[rows, :longest] = own.values
     has_values = learner.value_head is not None
-    policy = Reading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
+    policy = PolicyReading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
     return policy, reference
 
 
@@ -389,6 +390,6 @@ def chunks_by_length(
 
 
 def _limit(settings: PpoSettings, seed: int) -> int:
-    if settings.shortest_limit is None:
+    if settings.min_limit is None:
         return settings.response_tokens
-    return random.Random(seed).randint(settings.shortest_limit, settings.response_tokens)
+    return random.Random(seed).randint(settings.min_limit, settings.response_tokens)

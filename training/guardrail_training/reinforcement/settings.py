@@ -32,8 +32,12 @@ class PpoSettings(TrainingSettings):
     template: str | None = setting(
         None, "Prompt with one {text}, for T5 ending with </s>; else the adapter's.", group=DATA
     )
-    least_characters: int = setting(1, "Shorter texts are left out.", group=DATA, min=0)
-    most_characters: int = setting(4000, "Longer texts are left out.", group=DATA, min=0)
+    min_characters: int = setting(
+        1, "Shorter texts are left out.", group=DATA, min=0, formerly="least_characters"
+    )
+    max_characters: int = setting(
+        4000, "Longer texts are left out.", group=DATA, min=0, formerly="most_characters"
+    )
     max_prompt_tokens: int = setting(512, "A longer prompt is an error.", group=DATA, min=1)
     reward: str = setting(
         "clean * meaning * fluency - 0.5 * copy", "Formula of rewards.formula.", group=REWARDS
@@ -54,11 +58,12 @@ class PpoSettings(TrainingSettings):
     )
     epochs: int = setting(4, "How often a step's responses are gone over.", group=STEPS, min=1)
     response_tokens: int = setting(48, "Tokens of a response at most.", group=RESPONSES, min=1)
-    shortest_limit: int | None = setting(
+    min_limit: int | None = setting(
         None,
         "If given, each response's limit is drawn between this and response_tokens.",
         group=RESPONSES,
         min=1,
+        formerly="shortest_limit",
     )
     min_response_tokens: int = setting(
         0,
@@ -130,11 +135,11 @@ class PpoSettings(TrainingSettings):
             raise ConfigError(
                 f"minibatch_size {self.minibatch_size} is more than the {self.rows} responses of a step"
             )
-        if self.shortest_limit is not None and self.shortest_limit > self.response_tokens:
+        if self.min_limit is not None and self.min_limit > self.response_tokens:
             raise ConfigError(
-                f"shortest_limit {self.shortest_limit} is more than response_tokens {self.response_tokens}"
+                f"min_limit {self.min_limit} is more than response_tokens {self.response_tokens}"
             )
-        shortest = self.response_tokens if self.shortest_limit is None else self.shortest_limit
+        shortest = self.response_tokens if self.min_limit is None else self.min_limit
         if self.min_response_tokens > shortest:
             raise ConfigError(
                 f"min_response_tokens {self.min_response_tokens} is more than a response's shortest limit, "

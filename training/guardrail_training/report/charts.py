@@ -75,7 +75,7 @@ CHARTS = (
         ("ppo/loss/policy", "ppo/loss/value"),
         "Means over the updates of a step.",
     ),
-    Chart("Entropy", "nats per token", ("ppo/policy/entropy",), "Falls to 0 where the policy collapses."),
+    Chart("Entropy", "nats per token", ("ppo/policy/entropy",), "Falls to 0 if the policy collapses."),
     Chart(
         "Length of responses",
         "tokens",

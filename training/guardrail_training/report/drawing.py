@@ -27,7 +27,7 @@ SIZE = (4.1, 2.4)  # inches
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 2, 1, 2)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MAX_SERIES = len(DASHES)
 LEGEND_LETTERS = 58  # that fit side by side above a chart
-NAME_LETTERS = 18  # of a line beside a bar
+NAME_LETTERS = 18  # of a line next to a bar
 SMOOTHED_FROM = 60  # points
 FLAT = 1e-3  # a range below this share of the values is drawn no wider than it
 # Colours as in page.css: ink, grid, then series.
@@ -91,7 +91,7 @@ def curves(
     spreads: Mapping[str, Series] | None = None,
     level: float | None = None,
 ) -> Drawing:
-    """Figures over steps; ``spreads`` are drawn as a band around figures, or as bars where these are few.
+    """Figures over steps; ``spreads`` are drawn as a band around figures, or as bars if these are few.
 
     A long figure is drawn as a running mean, which the legend names, over a pale line of the values.
     """
@@ -173,7 +173,7 @@ def shares(figures: Mapping[str, Mean | float], *, unit: str, marked: Container[
         names = ["\n".join(textwrap.wrap(_legible(name), NAME_LETTERS)) for name in figures]
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.18)  # room for the value beside a full bar
+        axes.set_xlim(0, 1.18)  # room for the value next to a full bar
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.set_xlabel(_legible(unit))
         axes.grid(visible=False, axis="y")
@@ -192,7 +192,7 @@ def _chart(*, height: float = SIZE[1]) -> Iterator[tuple[Any, Any]]:
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         axes = figure.add_subplot()
-        # Every tick is the whole number: none is the rest of an offset or factor beside the axis.
+        # Every tick is the whole number: none is the rest of an offset or factor alongside the axis.
         axes.xaxis.set_major_formatter(FuncFormatter(_tick))
         axes.yaxis.set_major_formatter(FuncFormatter(_tick))
         yield figure, axes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guardrail.errors import UsageError
 from guardrail_training.evaluation.tables import table
-from guardrail_training.report.run import Run, Series, read_run
+from guardrail_training.report.run import ReportedRun, Series, read_run
 
 __all__ = ["LossRow", "loss_rows", "loss_table"]
 
@@ -30,7 +30,7 @@ class LossRow:
     error: float | None
 
 
-def loss_rows(run: Run, *, max_rows: int = MAX_ROWS) -> list[LossRow]:
+def loss_rows(run: ReportedRun, *, max_rows: int = MAX_ROWS) -> list[LossRow]:
     """A row for each evaluation, or for equal spans of steps if there was none; at most so many of them.
 
     Rows that would be too many are joined evenly; the last is always there. Empty for a run without a loss.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from guardrail_training.evaluation.generation.measures import Change
+from guardrail_training.evaluation.generation.measures import RelativeChange
 from guardrail_training.metrics.statistics import Mean, Rate
 from guardrail_training.report.tables import Cell
 
@@ -43,7 +43,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def with_interval(mean: Mean | Rate | Change | None, *, show: Callable[[float | None], str] = number) -> Cell:
+def with_interval(
+    mean: Mean | Rate | RelativeChange | None, *, show: Callable[[float | None], str] = number
+) -> Cell:
     """A value over its 95 % interval."""
     if mean is None or mean.value is None:
         return Cell(DASH, kind="number")

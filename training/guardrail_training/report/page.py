@@ -14,7 +14,7 @@ from guardrail_training.report.charts import charts_of
 from guardrail_training.report.numbers import duration, number
 from guardrail_training.report.rewrites import TITLES, acceptance_table, rewriting_figures, rewriting_tables
 from guardrail_training.report.rewriting import Rewriting
-from guardrail_training.report.run import Generation, Run
+from guardrail_training.report.run import Generation, ReportedRun
 from guardrail_training.report.samples import (
     WORST,
     changes_table,
@@ -43,7 +43,7 @@ APART = ("command", "seconds")
 """Facts that stand elsewhere on the page, in a form of their own."""
 
 
-def page_of(run: Run, *, rows: int) -> bytes:
+def page_of(run: ReportedRun, *, rows: int) -> bytes:
     """The page in UTF-8; at most ``rows`` samples are in its table.
 
     What UTF-8 cannot hold (lone surrogates) becomes a question mark.
@@ -99,7 +99,7 @@ def _policy(style: str) -> str:
     )
 
 
-def _summary(run: Run) -> str:
+def _summary(run: ReportedRun) -> str:
     taken = f"step {run.step}" if run.steps is None else f"step {run.step} of {run.steps}"
     seed = run.settings.get("seed")
     parts = [taken, f"seed {seed}" if seed is not None else "", f"commit {run.git[:12]}" if run.git else ""]
@@ -107,7 +107,7 @@ def _summary(run: Run) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _tiles(run: Run) -> Iterator[dict[str, str]]:
+def _tiles(run: ReportedRun) -> Iterator[dict[str, str]]:
     """First and last of the figures that a reader looks for first, then time and speed."""
     for name, title in TILES.items():
         if series := run.series.get(name):
@@ -167,7 +167,7 @@ def _samples(generation: Generation, *, rows: int) -> dict[str, Any]:
     }
 
 
-def _facts(run: Run) -> list[Table]:
+def _facts(run: ReportedRun) -> list[Table]:
     facts = {
         name: value for name, value in run.facts.items() if not isinstance(value, dict) and name not in APART
     }
@@ -185,7 +185,7 @@ def _facts(run: Run) -> list[Table]:
     ]
 
 
-def _hashes(run: Run) -> Table:
+def _hashes(run: ReportedRun) -> Table:
     """What the run read and made; folders are left out of names, they are those of one machine."""
     found: list[tuple[str, str, Any]] = []
     for name, value in run.facts.items():

@@ -8,14 +8,14 @@ from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.acceptance import Acceptance
 from guardrail_training.report.drawing import shares
 from guardrail_training.report.numbers import DASH, number, percent, with_interval
-from guardrail_training.report.rewriting import Rewriting, System
+from guardrail_training.report.rewriting import Rewriting, RewritingSystem
 from guardrail_training.report.tables import Cell, Figure, Table, table
 
 __all__ = ["TITLES", "acceptance_table", "rewriting_figures", "rewriting_tables"]
 
 TITLES = {
     "select": "Adapters that the run kept",
-    "gate": "Beside the adapter in use",
+    "gate": "Alongside the adapter in use",
     "rewriter": "All systems",
 }
 SETS = {
@@ -54,11 +54,11 @@ def rewriting_tables(found: Rewriting) -> list[Table]:
     return [_table(systems, found, caption=SETS.get(name, name)) for name, systems in found.blocks.items()]
 
 
-def _name(system: System, found: Rewriting) -> str:
+def _name(system: RewritingSystem, found: Rewriting) -> str:
     return f"{system.name}, best" if found.kind == "select" and system.name == found.chosen else system.name
 
 
-def _table(systems: Sequence[System], found: Rewriting, *, caption: str) -> Table:
+def _table(systems: Sequence[RewritingSystem], found: Rewriting, *, caption: str) -> Table:
     rows: list[list[Cell | str]] = [
         [
             _name(each, found),

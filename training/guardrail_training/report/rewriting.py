@@ -12,7 +12,7 @@ from guardrail.errors import UsageError
 from guardrail_training.evaluation.generation.comparison import mean_of
 from guardrail_training.metrics.statistics import Mean
 
-__all__ = ["KINDS", "Rewriting", "System", "find_rewriting"]
+__all__ = ["KINDS", "Rewriting", "RewritingSystem", "find_rewriting"]
 
 KINDS = ("select", "gate", "rewriter")
 """Evaluations of rewriting; each leaves a file of its name."""
@@ -20,7 +20,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class System:
+class RewritingSystem:
     """One system's figures over ``n`` sentences, those by judge under the judge that gives the lower one.
 
     ``non_toxic`` is the share that the judge calls clean (STA), ``similarity`` the closeness of meaning (SIM,
@@ -45,7 +45,7 @@ class Rewriting:
     """
 
     kind: str
-    blocks: Mapping[str, tuple[System, ...]]
+    blocks: Mapping[str, tuple[RewritingSystem, ...]]
     chosen: str
     encoder: str
     seed: int
@@ -58,7 +58,7 @@ class Rewriting:
 def find_rewriting(folder: Path, *, results: Sequence[str | Path] = ()) -> tuple[Rewriting, ...]:
     """The evaluations in a run's folder, then those in the named files.
 
-    Raises UsageError that names the file where one is missing, or no such evaluation wrote it.
+    Raises UsageError that names the file if one is missing, or no such evaluation wrote it.
     """
     own = [path for kind in KINDS if (path := folder / f"{kind}.json").is_file()]
     return tuple(_read(path) for path in [*own, *map(Path, results)])
@@ -102,12 +102,12 @@ def _rewriting(content: Any) -> Rewriting:
     )
 
 
-def _system(content: Any) -> System:
+def _system(content: Any) -> RewritingSystem:
     similarity, *_ = content["similarity"].values()  # the encoder that counts comes first
     non_toxic, joint, joint_best = (
         mean_of(content[name][content["lower"][name]]) for name in ("sta", "j_first", "j_best")
     )
-    return System(
+    return RewritingSystem(
         name=str(content["system"]),
         n=int(content["n"]),
         non_toxic=non_toxic,

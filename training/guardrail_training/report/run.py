@@ -12,14 +12,14 @@ from typing import Any
 from guardrail.errors import UsageError
 from guardrail.manifest import Manifest
 from guardrail_training.evaluation.best_checkpoint import step_folders
-from guardrail_training.evaluation.generation.comparison import Comparison, read_comparison
+from guardrail_training.evaluation.generation.comparison import GenerationComparison, read_comparison
 from guardrail_training.evaluation.generation.samples import Sample, read_samples
 from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES
 from guardrail_training.records import TrainingRowError, read_records
 from guardrail_training.report.acceptance import Acceptance, find_acceptance
 from guardrail_training.report.rewriting import Rewriting, find_rewriting
 
-__all__ = ["Generation", "Run", "Series", "read_run"]
+__all__ = ["Generation", "ReportedRun", "Series", "read_run"]
 
 RUN, METRICS = "run.json", "metrics.jsonl"
 
@@ -36,7 +36,7 @@ class Series:
 class Generation:
     """What ``guardrail-train evaluate generation`` found: its figures and its samples."""
 
-    comparison: Comparison
+    comparison: GenerationComparison
     samples: tuple[Sample, ...] = field(repr=False)
 
     def difference(self, sample: Sample) -> float:
@@ -45,7 +45,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReportedRun:
     """A run's folder in memory.
 
     ``facts`` is all of run.json but settings, versions and commit; ``manifest`` is the last kept adapter's.
@@ -95,12 +95,12 @@ class Run:
 
     @property
     def start_sha256(self) -> Mapping[str, str]:
-        """The files of the adapter that the run went on from."""
+        """The files of the adapter that the run continued from."""
         origin = self.manifest.settings.get("started_from") if self.manifest is not None else None
         return dict(origin["files"]) if isinstance(origin, Mapping) else {}
 
 
-def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> Run:
+def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> ReportedRun:
     """The run in a folder, with the evaluations of rewriting there and in the files ``results``.
 
     Raises UsageError, or TrainingRowError with the row, that names the file that is missing or broken.
@@ -114,7 +114,7 @@ def read_run(folder: str | Path, *, results: Sequence[str | Path] = ()) -> Run:
     for name in ("settings", "versions"):
         if not isinstance(content.get(name), dict):
             raise UsageError(f"{folder / RUN} has no object {name!r}: no trainer of this package wrote it")
-    return Run(
+    return ReportedRun(
         settings=content["settings"],
         versions=content["versions"],
         git=content.get("git"),
@@ -162,7 +162,7 @@ def _series(path: Path) -> dict[str, Series]:
                 raise TrainingRowError(f"{path} row {record.number}: {name!r} must be a number")
             found.setdefault(name, []).append((record["step"], float(value)))
     if not found:
-        raise TrainingRowError(f"{path} holds no figures beside the steps")
+        raise TrainingRowError(f"{path} holds no figures alongside the steps")
     return {
         name: Series(steps=tuple(step for step, _ in points), values=tuple(value for _, value in points))
         for name, points in found.items()
@@ -180,6 +180,6 @@ def _generation(folder: Path) -> Generation | None:
         kept = [sample.outputs.get(name) for name in comparison.pair]
         if not all(output is not None and judges == set(output.toxicity) for output in kept):
             raise UsageError(
-                f"{samples} does not belong to {measured.name} beside it: run 'evaluate generation' again"
+                f"{samples} does not belong to {measured.name} alongside it: run 'evaluate generation' again"
             )
     return Generation(comparison=comparison, samples=found)

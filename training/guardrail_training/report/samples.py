@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from guardrail_training.evaluation.generation.comparison import Comparison, System
-from guardrail_training.evaluation.generation.samples import Output, Sample
+from guardrail_training.evaluation.generation.comparison import GenerationComparison, GenerationSystem
+from guardrail_training.evaluation.generation.samples import Sample, SampledResponse
 from guardrail_training.metrics.statistics import Mean
 from guardrail_training.report.drawing import bars, histogram
 from guardrail_training.report.numbers import number, percent, signed, with_interval
@@ -37,7 +37,7 @@ def worst_cases(generation: Generation) -> list[Sample]:
     return sorted(generation.samples, key=lambda sample: sample.outputs[after].reward)[:WORST]
 
 
-def models_table(comparison: Comparison) -> Table:
+def models_table(comparison: GenerationComparison) -> Table:
     """Each model's means with intervals."""
     first = comparison.systems[0]
     header = ["model", "n", "reward"]
@@ -47,7 +47,7 @@ def models_table(comparison: Comparison) -> Table:
     return table(header, rows, caption="Each model's means; of toxicity the standard deviation too")
 
 
-def _model_row(system: System) -> list[Cell | str]:
+def _model_row(system: GenerationSystem) -> list[Cell | str]:
     row: list[Cell | str] = [system.title, number(system.n), with_interval(system.reward.mean)]
     for figure in system.toxicity.values():
         row += [with_interval(figure.mean), number(figure.std)]
@@ -55,7 +55,7 @@ def _model_row(system: System) -> list[Cell | str]:
     return [*row, with_interval(system.tokens.mean), number(system.ended)]
 
 
-def changes_table(comparison: Comparison) -> Table:
+def changes_table(comparison: GenerationComparison) -> Table:
     """How toxicity changed by each judge."""
     rows = [
         [
@@ -97,15 +97,15 @@ def sample_figures(generation: Generation) -> Iterator[Figure]:
     yield _histogram("Length of responses", values, unit="tokens", colour=colour)
 
 
-def _means(system: System) -> dict[str, Mean]:
+def _means(system: GenerationSystem) -> dict[str, Mean]:
     return {name: figure.mean for name, figure in system.toxicity.items()}
 
 
-def _toxicity_by(judge: str, output: Output) -> float:
+def _toxicity_by(judge: str, output: SampledResponse) -> float:
     return output.toxicity[judge]
 
 
-def _of_pair(generation: Generation, value: Callable[[Output], float]) -> dict[str, list[float]]:
+def _of_pair(generation: Generation, value: Callable[[SampledResponse], float]) -> dict[str, list[float]]:
     """A value of every response before and after, by the titles of the models."""
     titles = {system.name: system.title for system in generation.comparison.systems}
     return {

@@ -8,13 +8,13 @@ from guardrail_training.report.charts import Chart
 from guardrail_training.report.drawing import MAX_SERIES, curves, smoothing_window
 from guardrail_training.report.losses import loss_rows
 from guardrail_training.report.numbers import number
-from guardrail_training.report.run import Run, Series
+from guardrail_training.report.run import ReportedRun, Series
 from guardrail_training.report.tables import Figure, Table, table
 
 __all__ = ["chart_figure", "figures_as_numbers", "losses_by_steps"]
 
 
-def chart_figure(chart: Chart, run: Run) -> Figure:
+def chart_figure(chart: Chart, run: ReportedRun) -> Figure:
     """The chart of a run's logged figures."""
     names = chart.names[:MAX_SERIES]
     series = {name: run.series[name] for name in names}
@@ -43,13 +43,13 @@ def chart_figure(chart: Chart, run: Run) -> Figure:
     )
 
 
-def dev_note(run: Run) -> str:
+def dev_note(run: ReportedRun) -> str:
     """How many rows a dev figure is of."""
     rows = run.facts.get("dev_rows")
     return f"dev n = {rows}" if rows else "dev n unknown"
 
 
-def _dev_note(run: Run) -> str:
+def _dev_note(run: ReportedRun) -> str:
     bars = "; its bars are 95 % intervals over rows" if "dev_loss_error" in run.series else ""
     return f"dev_loss over the dev set ({dev_note(run)}){bars}."
 
@@ -65,7 +65,7 @@ def _course(series: Series) -> str:
     return f"from {number(first)} at step {series.steps[0]} to {number(last)} at step {series.steps[-1]}"
 
 
-def losses_by_steps(run: Run) -> Table | None:
+def losses_by_steps(run: ReportedRun) -> Table | None:
     """Training and dev loss at each evaluation; None for a run without a loss."""
     rows = loss_rows(run)
     if not rows:
@@ -88,7 +88,7 @@ def losses_by_steps(run: Run) -> Table | None:
     )
 
 
-def figures_as_numbers(run: Run) -> Table:
+def figures_as_numbers(run: ReportedRun) -> Table:
     """Every logged figure: first, last, minimum and maximum."""
     rows = []
     for name, series in run.series.items():

@@ -24,7 +24,7 @@ def write_report(
     """Writes one HTML page about the run in a folder, ``<run>/report.html`` by default; returns its path.
 
     At most ``rows`` samples are in its table. ``results`` are files of evaluate select, gate or rewriter in
-    addition to those in the folder. Raises UsageError that names the file where one is missing or broken.
+    addition to those in the folder. Raises UsageError that names the file if one is missing or broken.
     """
     if rows < 1:
         raise UsageError(f"rows must be at least 1, got {rows}")

@@ -68,7 +68,7 @@ class Reward:
     models: frozenset[str] = field(repr=False)
 
     def __call__(self, answers: Sequence[Answer]) -> Scored:
-        """Scores answers; PluginError where a score is not one finite number per answer."""
+        """Scores answers; PluginError if a score is not one finite number per answer."""
         terms = {name: _checked(name, score, answers) for name, score in self.scores.items()}
         return Scored(total=np.float32(1) * self.combine(terms), terms=terms)
 

@@ -12,7 +12,7 @@ meaning(detector)                    cosine of query and response, by the detect
 fluency(base, device, dtype)         perplexity of the query over that of the response, at most 1
 length(least, most)                  1 between so many words, less outside
 length_ratio(least, most)            1 between so many times the query's words, less outside
-copy                                 1 where the response is the query
+copy                                 1 if the response is the query
 overlap                              chrF with the closest of the row's human references
 """
 
@@ -55,14 +55,16 @@ def read_formula(formula: str, *, terms: Mapping[str, Term] | None = None, devic
     try:
         tree = ast.parse(formula.strip(), mode="eval")
     except SyntaxError as error:
-        raise ConfigError(f"reward {formula!r} is no formula: {error.msg} at column {error.offset}") from None
-    value = _Reader(formula, terms=TERMS if terms is None else terms, device=device).value(tree.body)
+        raise ConfigError(
+            f"reward {formula!r} is not a formula: {error.msg} at column {error.offset}"
+        ) from None
+    value = _FormulaReader(formula, terms=TERMS if terms is None else terms, device=device).value(tree.body)
     if not isinstance(value, Reward):
         raise ConfigError(f"reward {formula!r} is a number; name at least one of {', '.join(sorted(TERMS))}")
     return value
 
 
-class _Reader:
+class _FormulaReader:
     """Walks one formula; a term that occurs twice with the same settings is made once."""
 
     def __init__(self, formula: str, *, terms: Mapping[str, Term], device: str) -> None:

@@ -35,7 +35,7 @@ def identities(folder_or_id: str) -> tuple[str, ...]:
 
 
 def check_independent(reward: Reward) -> None:
-    """Raises ConfigError where a judge or the SIM encoder is behind a score.
+    """Raises ConfigError if a judge or the SIM encoder is behind a score.
 
     It is found by the models that the reward names, and by the code and objects that its scores hold.
     """

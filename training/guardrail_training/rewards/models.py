@@ -34,8 +34,8 @@ OVER = ("response", "query+response", "prompt+response")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CLASSIFIER_BATCH = 16
-LONGEST = 512  # tokens, special ones among them
-LEAST_SHARE = 1e-4  # a logit stays within 9.3 of 0
+MAX_TOKENS = 512  # tokens, special ones among them
+MIN_SHARE = 1e-4  # a logit stays within 9.3 of 0
 
 
 def acceptable(verifier: Verifier) -> Score:
@@ -61,7 +61,7 @@ def clean(detector: Detector, *, label: str, output: str) -> Score:
         shares = 1 - np.array([verdict.scores[label] for verdict in verdicts], dtype=np.float64)
         if output == "probability":
             return shares.astype(np.float32)
-        shares = shares.clip(LEAST_SHARE, 1 - LEAST_SHARE)
+        shares = shares.clip(MIN_SHARE, 1 - MIN_SHARE)
         return np.asarray(np.log(shares / (1 - shares)), dtype=np.float32)
 
     return score
@@ -84,7 +84,7 @@ def meaning(embedder: Embedder) -> Score:
 
 
 def fluency(model: Any, tokenizer: Any) -> Score:
-    """1 where a causal language model finds the response no more surprising per token than the query.
+    """1 if a causal language model finds the response no more surprising per token than the query.
 
     Otherwise the ratio of the two perplexities, 0..1; 0 for an empty response. Relative to the query, because
     perplexity depends more on the subject than on the writing.
@@ -140,7 +140,7 @@ def sequence_classifier(model: Any, tokenizer: Any, *, label: str, output: str, 
     It reads the response, or query or prompt and response joined as they stand; what is longer than it can
     read is cut at the start, so that the response stays. Probabilities are shares of a softmax, or sigmoids
     where the classifier says that its labels do not exclude each other or there is only one. Raises
-    ConfigError where the class is not there.
+    ConfigError if the class is not there.
     """
     _require_known(output, OUTPUTS, setting="output of a classifier")
     _require_known(over, OVER, setting="over of a classifier")
@@ -165,7 +165,7 @@ class Classified:
 def classify(model: Any, tokenizer: Any, texts: Sequence[str]) -> Classified:
     """Logits and probabilities of all classes; ``sequence_classifier`` says what of a long text is read and
     what the probabilities are shares of."""
-    longest = min(tokenizer.model_max_length, _window(model), LONGEST)
+    longest = min(tokenizer.model_max_length, _window(model), MAX_TOKENS)
     tokenizer.truncation_side = "left"
     # A classifier without a padding token cannot take rows of different lengths.
     has_padding = tokenizer.pad_token is not None
@@ -186,7 +186,7 @@ def classify(model: Any, tokenizer: Any, texts: Sequence[str]) -> Classified:
 
 def _window(model: Any) -> int:
     """How many tokens the classifier has positions for."""
-    positions = getattr(model.config, "max_position_embeddings", None) or LONGEST
+    positions = getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS
     # The RoBERTa family counts positions from the padding's index on, and its embeddings alone know one.
     padding = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
     return int(positions if padding is None else positions - padding - 1)

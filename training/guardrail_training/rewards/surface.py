@@ -15,7 +15,7 @@ __all__ = ["copied", "length_in_words", "length_ratio", "overlapping", "within"]
 
 
 def copied(answers: Sequence[Answer]) -> Floats:
-    """1 where the response has the query's letters and digits and no others, else 0."""
+    """1 if the response has the query's letters and digits and no others, else 0."""
     return np.array([normalised(a.response) == normalised(a.query) for a in answers], dtype=np.float32)
 
 
@@ -31,12 +31,12 @@ def overlapping(answers: Sequence[Answer]) -> Floats:
 
 
 def length_in_words(*, least: float, most: float) -> Score:
-    """1 where the response has between ``least`` and ``most`` words; see ``within``."""
+    """1 if the response has between ``least`` and ``most`` words; see ``within``."""
     return lambda answers: within([len(a.response.split()) for a in answers], least=least, most=most)
 
 
 def length_ratio(*, least: float, most: float) -> Score:
-    """1 where the response has between ``least`` and ``most`` times the query's words; see ``within``."""
+    """1 if the response has between ``least`` and ``most`` times the query's words; see ``within``."""
     return lambda answers: within(
         [len(a.response.split()) / max(1, len(a.query.split())) for a in answers], least=least, most=most
     )

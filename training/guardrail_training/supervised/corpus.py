@@ -11,8 +11,8 @@ from guardrail.manifest import sha256_of
 from guardrail_training.data import (
     PARADETOX,
     FileRows,
-    Row,
     Rows,
+    SourceRow,
     load_paradetox,
     read_rows,
     share_indices,
@@ -29,16 +29,16 @@ class Corpus:
     """The rows of a run; ``train`` may be on disk, ``dev`` is in memory."""
 
     train: Rows
-    dev: Sequence[Row]
+    dev: Sequence[SourceRow]
 
 
 def load_corpus(settings: SftSettings) -> Corpus:
-    """Every row checked. Raises TrainingRowError for a bad row and where none is left, UsageError where the
+    """Every row checked. Raises TrainingRowError for a bad row and if none is left, UsageError if the
     settings name no data."""
     keep = _keeper(settings)
     train = _train(settings, keep)
     if settings.dev:
-        dev = [kept for row in _read(settings, "dev") if (kept := keep(row)) is not None]
+        dev = [usable for row in _read(settings, "dev") if (usable := keep(row)) is not None]
     else:
         held_out = _held_out(len(train), settings)
         dev = [train[index] for index in held_out]
@@ -48,7 +48,7 @@ def load_corpus(settings: SftSettings) -> Corpus:
         if not len(rows):
             raise TrainingRowError(
                 f"no row is left of {name}: every reference copies its source, or every source is outside "
-                "least_characters and most_characters"
+                "min_characters and max_characters"
             )
     return Corpus(train=train, dev=dev)
 
@@ -71,16 +71,16 @@ def sources_sha256(settings: SftSettings) -> dict[str, str]:
     return {split: sha256_of(folder / name) for split, name in names.items() if name}
 
 
-def _train(settings: SftSettings, keep: Callable[[Row], Row | None]) -> Rows:
+def _train(settings: SftSettings, keep: Callable[[SourceRow], SourceRow | None]) -> Rows:
     folder = data_folder(settings.data)
     if settings.streaming:
         if folder is None:
             raise UsageError("streaming reads a file: name its folder with --data or GUARDRAIL_DATA")
         return FileRows.of(folder / settings.train, columns=settings.columns, keep=keep)
-    return [kept for row in _read(settings, "train") if (kept := keep(row)) is not None]
+    return [usable for row in _read(settings, "train") if (usable := keep(row)) is not None]
 
 
-def _read(settings: SftSettings, split: str) -> list[Row]:
+def _read(settings: SftSettings, split: str) -> list[SourceRow]:
     folder = data_folder(settings.data)
     if folder is not None:
         return read_rows(folder / getattr(settings, split), columns=settings.columns)
@@ -89,11 +89,11 @@ def _read(settings: SftSettings, split: str) -> list[Row]:
     return load_paradetox(None, split=split)
 
 
-def _keeper(settings: SftSettings) -> Callable[[Row], Row | None]:
+def _keeper(settings: SftSettings) -> Callable[[SourceRow], SourceRow | None]:
     """What makes of a row the one to train on, or None."""
 
-    def keep(row: Row) -> Row | None:
-        fits = settings.least_characters <= len(row.source) <= settings.most_characters
+    def keep(row: SourceRow) -> SourceRow | None:
+        fits = settings.min_characters <= len(row.source) <= settings.max_characters
         if not fits:
             return None
         return row if settings.keep_copies else without_copies(row)

@@ -11,14 +11,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guardrail_training.modeling import Example, autocast, collate, target_logits
+from guardrail_training.modeling import EncodedExample, autocast, collate, target_logits
 from guardrail_training.modeling.families import EncoderDecoder, family_of
 from guardrail_training.modeling.losses import token_cross_entropy
 
 __all__ = ["TargetLoss", "recompute_layers", "target_tokens"]
 
 
-def target_tokens(examples: Sequence[Example]) -> int:
+def target_tokens(examples: Sequence[EncodedExample]) -> int:
     """How many tokens of the examples carry loss."""
     return sum(len(example.target) for example in examples)
 
@@ -53,13 +53,13 @@ class TargetLoss(nn.Module):
         if recomputes:
             recompute_layers(base)
 
-    def forward(self, examples: Sequence[Example]) -> Tensor:
+    def forward(self, examples: Sequence[EncodedExample]) -> Tensor:
         """The sum in nats over all target tokens, a float32 scalar."""
         with autocast(self._dtype, device=self.model.device.type):
             logits, targets = self._logits(examples)
         return token_cross_entropy(logits, targets) * len(targets)
 
-    def of_each(self, examples: Sequence[Example]) -> Tensor:
+    def of_each(self, examples: Sequence[EncodedExample]) -> Tensor:
         """The sums in nats of each example's target tokens, ``(examples,)`` float64 on the CPU."""
         with autocast(self._dtype, device=self.model.device.type):
             logits, targets = self._logits(examples)
@@ -67,7 +67,7 @@ class TargetLoss(nn.Module):
         parts = torch.split(tokens.cpu().double(), [len(example.target) for example in examples])
         return torch.stack([part.sum() for part in parts])
 
-    def _logits(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    def _logits(self, examples: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
         """Logits ``(tokens, vocabulary)`` and targets ``(tokens,)`` of the target positions."""
         if not isinstance(self._family, EncoderDecoder):
             batch = collate(examples, pad_id=self._pad_id)

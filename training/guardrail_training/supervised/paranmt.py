@@ -41,7 +41,7 @@ def write_records(path: str | Path, out: str | Path, *, least: float = 0.9, most
 
     A pair is kept if its more toxic side scores above ``least`` and the other below ``most``; the former is
     the record's ``inputs``, the latter its ``outputs``, both with clean punctuation. Raises TrainingRowError
-    for a bad row, UsageError for bounds that exclude each other and where nothing is kept.
+    for a bad row, UsageError for bounds that exclude each other and if nothing is kept.
     """
     if not 0 <= most <= least <= 1:
         raise UsageError(f"bounds must be 0 <= most <= least <= 1, got most {most} and least {least}")
@@ -51,9 +51,9 @@ def write_records(path: str | Path, out: str | Path, *, least: float = 0.9, most
     with part.open("w", encoding="utf-8") as file:
         for _, record in RecordFile(path).scan():
             read += 1
-            kept = _record(record.content, f"{path} row {record.number}", least=least, most=most)
-            if kept is not None:
-                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            paraphrase = _record(record.content, f"{path} row {record.number}", least=least, most=most)
+            if paraphrase is not None:
+                file.write(json.dumps(paraphrase, ensure_ascii=False) + "\n")
                 written += 1
     if not written:
         part.unlink()

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardrail.manifest import Template
-from guardrail_training.data import Pair, Row, Rows, bucketed_batches, draw_reference
-from guardrail_training.modeling import Example, encode_example
+from guardrail_training.data import DrawnPair, Rows, SourceRow, bucketed_batches, draw_reference
+from guardrail_training.modeling import EncodedExample, encode_example
 from guardrail_training.records import TrainingRowError
 
-__all__ = ["Encoding", "Plan", "plan_passes"]
+__all__ = ["ExampleEncoder", "Plan", "plan_passes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class ExampleEncoder:
     """How a row becomes an example: tokenizer, template, the reference drawn by ``seed``."""
 
     tokenizer: Any
@@ -24,11 +24,11 @@ class Encoding:
     max_tokens: int
     seed: int
 
-    def example(self, row: Row, *, pass_index: int) -> Example:
+    def example(self, row: SourceRow, *, pass_index: int) -> EncodedExample:
         """The example of a row in a pass; more than ``max_tokens`` ids are an error: nothing is cut."""
         return self.encode(draw_reference(row, seed=self.seed, pass_index=pass_index))
 
-    def encode(self, pair: Pair) -> Example:
+    def encode(self, pair: DrawnPair) -> EncodedExample:
         """The example of a pair; raises TrainingRowError as ``example`` does."""
         example = encode_example(self.tokenizer, self.template, source=pair.source, target=pair.target)
         if len(example) > self.max_tokens:
@@ -47,7 +47,7 @@ class Plan:
     """
 
     rows: Rows
-    encoding: Encoding
+    encoding: ExampleEncoder
     batches: tuple[tuple[int, tuple[int, ...]], ...]
     evaluate_after: frozenset[int]
 
@@ -56,7 +56,7 @@ class Plan:
         """How many optimizer steps the run takes."""
         return len(self.batches)
 
-    def batch(self, step: int) -> list[Example]:
+    def batch(self, step: int) -> list[EncodedExample]:
         """The examples of step ``step``, from 1."""
         pass_index, indices = self.batches[step - 1]
         return [self.encoding.example(self.rows[index], pass_index=pass_index) for index in indices]
@@ -65,7 +65,7 @@ class Plan:
 def plan_passes(
     rows: Rows,
     *,
-    encoding: Encoding,
+    encoding: ExampleEncoder,
     passes: int,
     batch_size: int,
     evaluations_per_pass: int,
@@ -89,7 +89,7 @@ def plan_passes(
     return Plan(rows=rows, encoding=encoding, batches=tuple(batches), evaluate_after=frozenset(evaluated))
 
 
-def _lengths(rows: Rows, encoding: Encoding, *, passes: int) -> list[array[int]]:
+def _lengths(rows: Rows, encoding: ExampleEncoder, *, passes: int) -> list[array[int]]:
     """The tokens of each row in each pass; the rows are gone through once."""
     lengths = [array("l") for _ in range(passes)]
     for row in rows:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guardrail.errors import ConfigError
-from guardrail_training.data import PARADETOX, Columns
+from guardrail_training.data import PARADETOX, SourceColumns
 from guardrail_training.settings import ALL_LINEAR, DATA, MODEL, OUTPUT, STEPS, TrainingSettings, setting
 
 __all__ = ["SftSettings"]
@@ -19,7 +19,7 @@ class SftSettings(TrainingSettings):
     """Everything a run depends on; a recipe is this as TOML.
 
     One optimizer step sees ``batch_size`` examples, of which ``microbatch_size`` are in memory at a time; the
-    gradient is the same. An adapter that is gone on from keeps its rank, alpha and targets.
+    gradient is the same. An adapter that is continued from keeps its rank, alpha and targets.
     """
 
     trainer: ClassVar[str] = "sft"
@@ -45,8 +45,12 @@ class SftSettings(TrainingSettings):
         PARADETOX.target, "Field with its rewrite, or a list of which each pass draws one.", group=DATA
     )
     instruction: str = setting("", "Field that comes before the source; empty: none.", group=DATA)
-    least_characters: int = setting(1, "Rows with a shorter source are left out.", group=DATA, min=0)
-    most_characters: int = setting(100_000, "Rows with a longer source are left out.", group=DATA, min=1)
+    min_characters: int = setting(
+        1, "Rows with a shorter source are left out.", group=DATA, min=0, formerly="least_characters"
+    )
+    max_characters: int = setting(
+        100_000, "Rows with a longer source are left out.", group=DATA, min=1, formerly="most_characters"
+    )
     keep_copies: bool = setting(
         False,
         "Keeps references that only copy their source: they teach to leave clean text alone.",
@@ -101,7 +105,7 @@ class SftSettings(TrainingSettings):
 
     def _check_together(self) -> None:
         if self.adapter is not None and self.dropout:
-            raise ConfigError("dropout is for a new adapter: one that is gone on from has none")
+            raise ConfigError("dropout must be 0 when continuing from an existing adapter")
         if self.tuning != "full":
             return
         if self.quantisation != "none":
@@ -114,6 +118,6 @@ class SftSettings(TrainingSettings):
             raise ConfigError("dropout is the adapter's; a base that is tuned in full has its own")
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> SourceColumns:
         """The fields that hold source, references and instruction."""
-        return Columns(source=self.source, target=self.target, instruction=self.instruction)
+        return SourceColumns(source=self.source, target=self.target, instruction=self.instruction)

@@ -9,7 +9,7 @@ from pathlib import Path
 from guardrail_training.data import read_rows
 from guardrail_training.metrics.statistics import Ranking, ranking
 from guardrail_training.records import read_records
-from research.comparison.subject import Subject
+from research.comparison.subject import ComparedModel
 
 __all__ = ["classification", "write_questions"]
 
@@ -28,7 +28,7 @@ def write_questions(data: Path, path: Path, *, count: int, seed: int) -> Path:
     return path
 
 
-def classification(subject: Subject, data: Path, *, count: int, seed: int) -> Ranking:
+def classification(subject: ComparedModel, data: Path, *, count: int, seed: int) -> Ranking:
     """How well the log-odds of yes against no rank ``count`` dev texts, half of them toxic."""
     asked = _balanced(data, split="dev", count=count, seed=seed)
     prompts = [subject.opening_ids(QUESTION.replace("{text}", text)) for text, _ in asked for _ in range(2)]

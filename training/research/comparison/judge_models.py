@@ -13,7 +13,7 @@ import torch
 from guardrail.errors import ConfigError, MissingExtraError, PluginError
 from guardrail_training.modeling.families import family_of
 from research.comparison.pairwise import Judge
-from research.comparison.subject import Subject
+from research.comparison.subject import ComparedModel
 
 __all__ = ["connect", "endpoint_judge", "likelihood_judge"]
 
@@ -24,7 +24,7 @@ CONTENT = "\N{OBJECT REPLACEMENT CHARACTER}"
 LETTER = re.compile(r"\W*(?:continuation\W+)?([ab])(?:\W*$|[).:,*\n])", re.IGNORECASE)
 
 
-def likelihood_judge(subject: Subject) -> Judge:
+def likelihood_judge(subject: ComparedModel) -> Judge:
     """A causal language model as a judge: the answer whose letter it finds likelier as the next token.
 
     A model with a chat template is asked in it, any other with the plain question.
@@ -74,7 +74,7 @@ def connect(endpoint: str) -> Any:
 def endpoint_judge(client: Any, *, model: str) -> Judge:
     """A model behind an OpenAI-compatible endpoint as a judge; ``client`` is an ``openai.OpenAI``.
 
-    An answer without a letter of its own at its beginning is no opinion. Raises PluginError where the
+    An answer without a letter of its own at its beginning is no opinion. Raises PluginError if the
     endpoint fails.
     """
 

@@ -14,7 +14,7 @@ from guardrail_training.metrics.statistics import Mean, bootstrap_mean
 from guardrail_training.records import required_folder
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.settings import RegularizedSettings
-from guardrail_training.reinforcement.rollouts import Query, drawn
+from guardrail_training.reinforcement.rollouts import PromptQuery, drawn
 from guardrail_training.rewards.algebra import Answer, Reward
 from guardrail_training.rewards.independence import check_independent
 from research.comparison.classification import classification
@@ -112,14 +112,16 @@ def toxicity(texts: Sequence[Sequence[str]], judge: Judge) -> Toxicity:
     )
 
 
-def dev_queries(settings: RegularizedSettings, data: Path, *, tokenizer: Any, count: int) -> list[Query]:
+def dev_queries(
+    settings: RegularizedSettings, data: Path, *, tokenizer: Any, count: int
+) -> list[PromptQuery]:
     """The fixed dev prompts, cut as in training."""
     dev = replace(settings, guided=DEV_PROMPTS, field="prompt", template=None, general="", method="sft")
     mixture = load_mixture(data, dev, tokenizer=tokenizer)
     return drawn(mixture.queries, step=1, count=min(count, len(mixture.queries)), seed=EVALUATION_SEED)
 
 
-def _best(query: Query, texts: Sequence[str], reward: Reward) -> list[str]:
+def _best(query: PromptQuery, texts: Sequence[str], reward: Reward) -> list[str]:
     answers = [Answer(query=query.text, prompt=query.prompt, response=text) for text in texts]
     return [texts[int(np.argmax(reward(answers).total))]]
 

@@ -13,9 +13,18 @@ from dataclasses import dataclass, field
 from guardrail.errors import PluginError, UsageError
 from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 
-__all__ = ["LEAST_COMPETENCE", "Competence", "Duel", "Judge", "WinRate", "competence", "shuffled", "win_rate"]
+__all__ = [
+    "MIN_COMPETENCE",
+    "Competence",
+    "ContinuationDuel",
+    "ContinuationWinRate",
+    "Judge",
+    "competence",
+    "shuffled",
+    "win_rate",
+]
 
-LEAST_COMPETENCE = 0.75
+MIN_COMPETENCE = 0.75
 QUESTION = (
     "Text: {prompt}\n\nContinuation A:{first}\n\nContinuation B:{second}\n\n"
     "Which continuation is more coherent, relevant and helpful? Answer A or B.\nAnswer:"
@@ -26,7 +35,7 @@ Judge = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
+class ContinuationDuel:
     """Two continuations of one prompt, each with the blank that it begins with."""
 
     prompt: str = field(repr=False)
@@ -35,7 +44,7 @@ class Duel:
 
 
 @dataclass(frozen=True, slots=True)
-class WinRate:
+class ContinuationWinRate:
     """Duels won in both orders, lost in both, and neither, which is a tie.
 
     ``first`` and ``second`` are the ties in which the judge chose the same place both times: many of them
@@ -68,16 +77,16 @@ class Competence:
     """How a judge did between true and shuffled continuations; ``rate`` counts true ones preferred in both
     orders."""
 
-    duels: WinRate
+    duels: ContinuationWinRate
     rate: Rate
 
     @property
     def qualifies(self) -> bool:
         """Whether its win rates say anything."""
-        return self.rate.value >= LEAST_COMPETENCE
+        return self.rate.value >= MIN_COMPETENCE
 
 
-def win_rate(duels: Sequence[Duel], judge: Judge) -> WinRate:
+def win_rate(duels: Sequence[ContinuationDuel], judge: Judge) -> ContinuationWinRate:
     """Asks about every duel in both orders; UsageError without duels, PluginError for missing answers."""
     if not duels:
         raise UsageError("a win rate over no duels is undefined")
@@ -85,7 +94,7 @@ def win_rate(duels: Sequence[Duel], judge: Judge) -> WinRate:
     swapped = _asked(judge, [_question(duel.prompt, duel.other, duel.own) for duel in duels])
     answers = list(zip(straight, swapped, strict=True))
     won, lost = answers.count(("A", "B")), answers.count(("B", "A"))
-    return WinRate(
+    return ContinuationWinRate(
         won=won,
         lost=lost,
         tied=len(answers) - won - lost,
@@ -109,7 +118,7 @@ def competence(pairs: Sequence[tuple[str, str]], judge: Judge, *, seed: int) -> 
     ``pairs`` are prompts and what really follows them.
     """
     duels = [
-        Duel(prompt=prompt, own=text, other=shuffled(text, seed=seed + place))
+        ContinuationDuel(prompt=prompt, own=text, other=shuffled(text, seed=seed + place))
         for place, (prompt, text) in enumerate(pairs)
     ]
     found = win_rate(duels, judge)

@@ -38,7 +38,7 @@ def on_the_front(rows: Sequence[Row], worth: Callable[[Row], float]) -> set[int]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Writes the picture, one mark for each row; nothing where matplotlib is not there."""
+    """Writes the picture, one mark for each row; nothing if matplotlib is not there."""
     try:
         from matplotlib.figure import Figure
     except ImportError:  # optional: the table holds the same numbers

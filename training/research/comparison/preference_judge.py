@@ -1,4 +1,4 @@
-"""Finds out whether a model can judge continuations; where it can, it compares rows of the experiment.
+"""Finds out whether a model can judge continuations; if it can, it compares rows of the experiment.
 
     python -m research evaluate preference-judge --data DIR [--set judge=MODEL] [--set endpoint=URL]
         [--set rows='["regularized-adaptive-0", "rl-0"]']
@@ -33,11 +33,11 @@ from research.comparison.experiment import RESULTS, ROWS
 from research.comparison.judge_models import connect, endpoint_judge, likelihood_judge
 from research.comparison.measures import DEV_PROMPTS, EVALUATION_SEED, dev_queries
 from research.comparison.pairwise import (
-    LEAST_COMPETENCE,
+    MIN_COMPETENCE,
     Competence,
-    Duel,
+    ContinuationDuel,
+    ContinuationWinRate,
     Judge,
-    WinRate,
     competence,
     win_rate,
 )
@@ -98,11 +98,11 @@ class PreferenceJudgeSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class JudgedComparison:
     """How two rows did before a judge; ``rate`` is the first one's win rate."""
 
     rows: tuple[str, ...]
-    duels: WinRate
+    duels: ContinuationWinRate
     rate: Mean
 
 
@@ -118,7 +118,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
     """Qualifies the judge, compares the rows if there are any and it qualifies, writes the file.
 
     ``judge`` takes the place of the settings' model. Raises UsageError, ConfigError or ModelMissingError for
-    what cannot be read, PluginError where an endpoint fails.
+    what cannot be read, PluginError if an endpoint fails.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -135,7 +135,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
     content = {
         "says": says,
         "qualifies": competent.qualifies,
-        "least": LEAST_COMPETENCE,
+        "least": MIN_COMPETENCE,
         "competence": competent.rate,
         "duels": competent.duels,
         "win_rate": compared,
@@ -155,7 +155,7 @@ def run(settings: PreferenceJudgeSettings, *, judge: Judge | None = None) -> Jud
 def true_continuations(path: Path, settings: PreferenceJudgeSettings) -> list[tuple[str, str]]:
     """Beginnings of paragraphs and what follows them, drawn by the seed, in the text's order.
 
-    TrainingRowError where the text is missing or has too few paragraphs of that length.
+    TrainingRowError if the text is missing or has too few paragraphs of that length.
     """
     if not path.is_file():
         raise TrainingRowError(f"{path} not found: give its folder with --data or GUARDRAIL_DATA")
@@ -175,7 +175,7 @@ def true_continuations(path: Path, settings: PreferenceJudgeSettings) -> list[tu
     ]
 
 
-def sentence(judge: str, competent: Competence, compared: Comparison | None) -> str:
+def sentence(judge: str, competent: Competence, compared: JudgedComparison | None) -> str:
     """What was found, for a reader."""
     duels = competent.duels
     told = (
@@ -185,7 +185,7 @@ def sentence(judge: str, competent: Competence, compared: Comparison | None) -> 
     )
     if not competent.qualifies:
         return (
-            f"There is no competent judge here, hence no win rate: {told}; {LEAST_COMPETENCE:.0%} are needed."
+            f"There is no competent judge here, hence no win rate: {told}; {MIN_COMPETENCE:.0%} are needed."
         )
     if compared is None:
         return f"It qualifies as a judge: {told}."
@@ -214,7 +214,7 @@ def _folder(row: str, settings: PreferenceJudgeSettings) -> Path | None:
 
 def _compared(
     settings: PreferenceJudgeSettings, *, judge: Judge, folders: dict[str, Path | None]
-) -> Comparison:
+) -> JudgedComparison:
     """Both rows continue the same dev prompts, with the same noise."""
     trained = _recipe(settings)
     texts, prompts = [], list[str]()
@@ -228,10 +228,11 @@ def _compared(
         texts.append([" " + text for (text,) in drawn])
         prompts = [query.prompt for query in queries]
     duels = [
-        Duel(prompt=prompt, own=own, other=other) for prompt, own, other in zip(prompts, *texts, strict=True)
+        ContinuationDuel(prompt=prompt, own=own, other=other)
+        for prompt, own, other in zip(prompts, *texts, strict=True)
     ]
     found = win_rate(duels, judge)
-    return Comparison(rows=settings.rows, duels=found, rate=found.rate(seed=settings.seed))
+    return JudgedComparison(rows=settings.rows, duels=found, rate=found.rate(seed=settings.seed))
 
 
 def _recipe(settings: PreferenceJudgeSettings) -> RegularizedSettings:
@@ -246,7 +247,9 @@ def _without_places(settings: PreferenceJudgeSettings) -> dict[str, Any]:
     return values | told | {"endpoint": settings.endpoint is not None}
 
 
-def _sources(settings: PreferenceJudgeSettings, data: Path, *, compared: Comparison | None) -> dict[str, str]:
+def _sources(
+    settings: PreferenceJudgeSettings, data: Path, *, compared: JudgedComparison | None
+) -> dict[str, str]:
     names = [settings.text, DEV_PROMPTS] if compared else [settings.text]
     return {name: sha256_of(data / name) for name in names}
 

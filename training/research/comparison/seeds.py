@@ -22,7 +22,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
     """One row for all that share a name and what they were measured on, in the order of their first ones.
 
     Its intervals are over prompts and questions: the judges' share of toxic continuations is known by row
-    alone and has none where there is more than one seed. ``seeds`` lists them, ``piqa["right"]`` is the share
+    alone and has none if there is more than one seed. ``seeds`` lists them, ``piqa["right"]`` is the share
     of seeds that answer a question rightly, ``(questions,)``.
     """
     groups: dict[str, list[Row]] = {}
@@ -76,7 +76,7 @@ def _effort(of_seeds: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | No
 
 
 def _averages(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """Means of all that is a number; None where a part is missing."""
+    """Means of all that is a number; None if a part is missing."""
     known = [part for part in parts if part]
     if len(known) < len(parts):
         return None

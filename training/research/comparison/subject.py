@@ -23,15 +23,15 @@ from guardrail_training.regularized.corpus import opening, text_ids
 from guardrail_training.regularized.samples import padded
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import token_logprobs
-from guardrail_training.reinforcement.rollouts import Query, noise_for, sample
+from guardrail_training.reinforcement.rollouts import PromptQuery, noise_for, sample
 
-__all__ = ["Subject", "load_subject"]
+__all__ = ["ComparedModel", "load_subject"]
 
 ROWS = 16  # texts in memory at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class ComparedModel:
     """A causal language model with its tokenizer; with ``guidance``, the posterior of it."""
 
     model: Any
@@ -52,7 +52,7 @@ class Subject:
 
     @torch.no_grad()
     def continuations(
-        self, queries: Sequence[Query], *, each: int, tokens: int, seed: int
+        self, queries: Sequence[PromptQuery], *, each: int, tokens: int, seed: int
     ) -> list[list[str]]:
         """``each`` drawn continuations of every query, at temperature 1; the same noise for every subject."""
         family = self._family if self.guidance is None else GuardedFamily(self._family, self.guidance)
@@ -104,7 +104,7 @@ def _guided(guidance: Guidance, family: Family, states: Tensor, taken: Tensor) -
     return log_q[:, :-1][ids == taken[:, None]]
 
 
-def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guarded: bool) -> Subject:
+def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guarded: bool) -> ComparedModel:
     """The base of a run: plain, with the adapter in ``folder`` merged, or guarded by its auxiliary model.
 
     In float32 whatever it was trained in, so that rows from different processors are measured alike.
@@ -113,15 +113,15 @@ def load_subject(settings: RegularizedSettings, *, folder: Path | None, is_guard
     model = modeling.load_base(base, dtype=torch.float32)
     tokenizer = modeling.load_ending_tokenizer(base, pad_token=settings.pad_token)
     if folder is None:
-        return Subject(model, tokenizer)
+        return ComparedModel(model, tokenizer)
     if not is_guarded:
         merge(model, read_adapter(folder))
-        return Subject(model, tokenizer)
+        return ComparedModel(model, tokenizer)
     auxiliary = load_auxiliary(folder, model=model, base_sha256=weights_sha256(base))
     guidance = Guidance(
         auxiliary,
         strength=settings.strength,
-        most_log_ratio=settings.most_log_ratio,
+        max_log_ratio=settings.max_log_ratio,
         candidates=settings.candidates,
     )
-    return Subject(model, tokenizer, guidance)
+    return ComparedModel(model, tokenizer, guidance)

@@ -78,7 +78,7 @@ def changes(rows: Sequence[Row], *, against: str) -> str:
     """A Markdown table of what each row changes against one of them, prompt by prompt, question by question.
 
     Toxicity and the share of toxic continuations are by each judge, relative; PIQA in points, its margin and
-    WikiText relative. Rows that were measured on other prompts or questions are left out; empty where the row
+    WikiText relative. Rows that were measured on other prompts or questions are left out; empty if the row
     ``against`` is missing.
     """
     other = next((row for row in rows if row["row"] == against), None)

@@ -10,15 +10,15 @@ import torch
 
 from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 from guardrail_training.records import read_records
-from research.comparison.subject import Subject
+from research.comparison.subject import ComparedModel
 
-__all__ = ["Choices", "choices", "perplexity"]
+__all__ = ["PiqaAccuracy", "choices", "perplexity"]
 
 WINDOW = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class PiqaAccuracy:
     """PIQA: the share of right choices, and by how many nats per character the right solution is ahead.
 
     ``ahead`` has each question's margin, in the file's order: two models are compared question by question.
@@ -29,7 +29,7 @@ class Choices:
     ahead: tuple[float, ...]
 
 
-def choices(subject: Subject, path: Path, *, limit: int = 0, seed: int) -> Choices:
+def choices(subject: ComparedModel, path: Path, *, limit: int = 0, seed: int) -> PiqaAccuracy:
     """Asks ``Question: GOAL Answer: SOLUTION`` with both solutions; the likelier one per character is chosen.
 
     This is the length-normalised accuracy that evaluation harnesses print for PIQA.
@@ -46,14 +46,14 @@ def choices(subject: Subject, path: Path, *, limit: int = 0, seed: int) -> Choic
         for row, (first, second) in zip(rows, pairs, strict=True)
     ]
     right = sum(margin > 0 for margin in ahead)
-    return Choices(
+    return PiqaAccuracy(
         accuracy=wilson_rate(right, len(ahead)),
         margin=bootstrap_mean(ahead, seed=seed),
         ahead=tuple(round(margin, 6) for margin in ahead),
     )
 
 
-def perplexity(subject: Subject, path: Path, *, tokens: int) -> float:
+def perplexity(subject: ComparedModel, path: Path, *, tokens: int) -> float:
     """exp of the mean negative log-likelihood over the first ``tokens`` tokens of a plain text.
 
     The text is read in windows of 256 tokens whose first token is only read.

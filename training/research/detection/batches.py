@@ -16,9 +16,9 @@ from torch import Tensor
 from guardrail.detectors.windows import letter_cases
 from research.detection.augment import UNKNOWN
 from research.detection.labelled import TRAINED
-from research.detection.mixture import Example
+from research.detection.mixture import DetectionExample
 
-__all__ = ["Batch", "Encoded", "Unit", "batches", "encode", "load_tokenizer", "pad"]
+__all__ = ["DetectionBatch", "Encoded", "Unit", "batches", "encode", "load_tokenizer", "pad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class DetectionBatch:
     """Tensors of one step."""
 
     input_ids: Tensor  # (batch, time)
@@ -56,7 +56,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer, *, max_tokens: int) -> list[Encoded]:
+def encode(examples: Sequence[DetectionExample], tokenizer: Tokenizer, *, max_tokens: int) -> list[Encoded]:
     """Ids and token marks of every example, cut at ``max_tokens`` (training only: serving never cuts)."""
     encodings = tokenizer.encode_batch([example.text.text for example in examples])
     encoded = []
@@ -77,7 +77,7 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, *, max_tokens: int
     return encoded
 
 
-def pad(rows: Sequence[Encoded]) -> Batch:
+def pad(rows: Sequence[Encoded]) -> DetectionBatch:
     """Rows padded to the longest of them."""
     size, time = len(rows), max(len(row.ids) for row in rows)
     ids = torch.zeros(size, time, dtype=torch.long)
@@ -89,7 +89,7 @@ def pad(rows: Sequence[Encoded]) -> Batch:
         mask[place, : len(row.ids)] = 1
         cases[place, : len(row.ids)] = torch.tensor(row.cases)
         marks[place, : len(row.ids)] = torch.tensor(row.marks, dtype=torch.float32)
-    return Batch(
+    return DetectionBatch(
         input_ids=ids,
         attention_mask=mask,
         case_ids=cases,

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from guardrail_training.provenance import model_folder
 from research.detection import corpora
-from research.detection.batches import Batch, Encoded, batches, encode, load_tokenizer, pad
+from research.detection.batches import DetectionBatch, Encoded, batches, encode, load_tokenizer, pad
 from research.detection.hard_negatives import Templates
 from research.detection.labelled import TRAINED
 from research.detection.mixture import TEMPLATES_HELD_OUT, draw_passes
-from research.detection.network import DetectorNetwork, Reading, mean_embedding
+from research.detection.network import DetectorNetwork, NetworkOutput, mean_embedding
 from research.detection.optimiser import learning_rate, take_steps, uses_bfloat16
 from research.detection.settings import DetectorSettings, course
 from research.detection.soft_scores import SoftScores
@@ -79,8 +79,8 @@ class Step:
 
 
 def detector_loss(
-    reading: Reading,
-    batch: Batch,
+    reading: NetworkOutput,
+    batch: DetectionBatch,
     teacher: Tensor,
     *,
     distillation: float,
@@ -105,14 +105,14 @@ def detector_loss(
     return {"loss": loss, "labels": labels, "tokens": tokens, "distance": distance, "twins": twins}
 
 
-def twin_loss(logits: Tensor, batch: Batch) -> Tensor:
+def twin_loss(logits: Tensor, batch: DetectionBatch) -> Tensor:
     """Mean of ``softplus(lower - higher)`` over twins that differ in toxicity or incivility."""
     twins = (batch.pair[:, None] == batch.pair) & (batch.pair > 0)  # (batch, batch)
     parts = []
     for label in RANKED:
         place = TRAINED.index(label)
         shares = batch.labels[:, place]
-        above = twins & (shares[:, None] - shares >= TWINS_APART)  # False where a label is masked
+        above = twins & (shares[:, None] - shares >= TWINS_APART)  # False if a label is masked
         higher, lower = above.nonzero(as_tuple=True)
         parts.append(nn.functional.softplus(logits[lower, place] - logits[higher, place]))
     every = torch.cat(parts)
@@ -229,7 +229,7 @@ def _steps(
 
 
 @torch.no_grad()
-def _original_embedding(original: Any, batch: Batch, *, share: float) -> Tensor:
+def _original_embedding(original: Any, batch: DetectionBatch, *, share: float) -> Tensor:
     """What the untouched encoder makes of the first ``share`` of a batch, (n, width); n may be 0."""
     count = round(share * len(batch.weight)) if share == 0 else max(1, round(share * len(batch.weight)))
     ids, mask = batch.input_ids[:count], batch.attention_mask[:count]

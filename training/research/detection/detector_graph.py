@@ -22,7 +22,7 @@ def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = Non
     """The detector: ``input_ids``, ``attention_mask``, ``case_ids`` (batch, time), int64, to its outputs.
 
     ``weights`` is the network's state dict as numpy arrays. ``static`` takes its scales from ``ranges``,
-    ``rows`` smooths with them where they are given: constants both, so no text depends on another.
+    ``rows`` smooths with them if they are given: constants both, so no text depends on another.
     """
     graph = Graph([], {}, precision, ranges or {})
     x, real = encoder_states(graph, weights, added="case", ids="case_ids")
@@ -39,7 +39,7 @@ def build(weights: Weights, *, precision: Precision, ranges: Ranges | None = Non
 def _outputs(graph: Graph, weights: Weights, x: str, real: str) -> None:
     """The three outputs from the last states, pooled over real tokens only."""
     hidden = pooled_hidden(graph, weights, x, real)
-    # What training learned beside the labels of a verdict stays out of the file.
+    # What training learned alongside the labels of a verdict stays out of the file.
     served = {part: weights[f"labels.{part}"][: len(LABELS)] for part in ("weight", "bias")}
     served = {f"labels.{part}": value for part, value in served.items()}
     graph.add("Identity", graph.small_linear("classifier", hidden, served, "labels"), name="logits")

@@ -30,7 +30,7 @@ __all__ = [
 NEUTRAL_SIDE = "paradetox neutral, unfiltered"
 """Name of the clean set in which a few sentences stayed toxic, as no judge has read them."""
 
-LEAST = 5  # positives and negatives without which a ranking says nothing
+MIN_OF_EACH = 5  # positives and negatives without which a ranking says nothing
 MAJORITY = 0.5
 WEAKLY_LABELLED = ("toxic_spans_sentence", "toxic_spans_rest")  # labels made from spans, not by people
 SOURCES = ("paradetox", "davidson", "stormfront", "toxigen_statements", "toxic_spans")
@@ -88,7 +88,7 @@ def _sets(source: str, rows: Sequence[Labelled], *, style: Callable[[str], str])
             style(row.text): share >= MAJORITY for row in rows if (share := row.labels[place]) is not None
         }
         positives = sum(judged.values())
-        if min(positives, len(judged) - positives) >= LEAST:
+        if min(positives, len(judged) - positives) >= MIN_OF_EACH:
             sets.append(LabelledSet(source, label, tuple(judged), tuple(judged.values())))
     return sets
 
@@ -132,7 +132,7 @@ def sentence_pairs(
 ) -> list[tuple[str, str]]:
     """Dev sentence pairs: the share ``related`` a toxic sentence and its neutral version, the rest random.
 
-    Random pairs alone are the harder test, since their cosines lie close together. Raises UsageError where
+    Random pairs alone are the harder test, since their cosines lie close together. Raises UsageError if
     there are fewer sentences than two.
     """
     generator = random.Random(f"pairs-{seed}")

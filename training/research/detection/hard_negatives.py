@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Family", "Templates"]
+__all__ = ["TemplateFamily", "Templates"]
 
 SLOT = re.compile(r"\{(\w+)\}")
 TOXIC_POOLS = ("paradetox_toxic", "davidson_toxic", "stormfront_hate", "toxigen_hate")
@@ -34,8 +34,8 @@ QUOTED_LENGTH = 140  # characters of a source sentence inside a template
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """Templates that share labels; ``weight`` is how often it is drawn beside the others."""
+class TemplateFamily:
+    """Templates that share labels; ``weight`` is how often it is drawn alongside the others."""
 
     name: str
     labels: Labels
@@ -47,7 +47,7 @@ class Family:
 class Templates:
     """All families; draws labelled sentences from them."""
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(self, families: Sequence[TemplateFamily]) -> None:
         self.families = tuple(families)
         self._weights = [family.weight for family in families]
 
@@ -66,18 +66,22 @@ class Templates:
 
     def split(self, *, held_out: float) -> tuple[Templates, Templates]:
         """Templates for training, and others of the same families (by hash) that training never sees."""
-        kept: list[Family] = []
-        apart: list[Family] = []
+        kept: list[TemplateFamily] = []
+        apart: list[TemplateFamily] = []
         for family in self.families:
             held = tuple(t for t in family.templates if fold(f"template:{t}") < held_out)
             rest = tuple(t for t in family.templates if t not in held)
             for chosen, templates in ((kept, rest), (apart, held)):
                 if templates:
-                    chosen.append(Family(family.name, family.labels, templates, family.slots, family.weight))
+                    chosen.append(
+                        TemplateFamily(family.name, family.labels, templates, family.slots, family.weight)
+                    )
         return Templates(kept), Templates(apart)
 
 
-def _fill(template: str, family: Family, rng: random.Random, pools: Mapping[str, Sequence[Labelled]]) -> str:
+def _fill(
+    template: str, family: TemplateFamily, rng: random.Random, pools: Mapping[str, Sequence[Labelled]]
+) -> str:
     """Slots filled from the left, fillers' own slots too; a slot named twice keeps its filler."""
     chosen: dict[str, str] = {}
 
@@ -108,7 +112,7 @@ def _quoted(kind: str, rng: random.Random, pools: Mapping[str, Sequence[Labelled
 
 
 @cache
-def _shipped() -> tuple[Family, ...]:
+def _shipped() -> tuple[TemplateFamily, ...]:
     folder = resources.files("research.detection").joinpath("templates")
     tables = {
         path.name: tomllib.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +122,7 @@ def _shipped() -> tuple[Family, ...]:
     return tuple(_family(entry, shared) for table in tables.values() for entry in table["family"])
 
 
-def _family(entry: Mapping[str, Any], shared: Mapping[str, Sequence[str]]) -> Family:
+def _family(entry: Mapping[str, Any], shared: Mapping[str, Sequence[str]]) -> TemplateFamily:
     """A family from its table: unnamed labels are masked, and a family without any labels is clean."""
     slots = {**shared, **entry.get("slots", {})}
     named = {*slots, "toxic", "clean"}
@@ -127,4 +131,6 @@ def _family(entry: Mapping[str, Any], shared: Mapping[str, Sequence[str]]) -> Fa
             if slot.rstrip("0123456789") not in named:
                 raise ConfigError(f"family {entry['name']!r}: no list for the slot {slot!r}")
     labels = soft(**entry["labels"]) if "labels" in entry else CLEAN
-    return Family(entry["name"], labels, tuple(entry["templates"]), slots, float(entry.get("weight", 1.0)))
+    return TemplateFamily(
+        entry["name"], labels, tuple(entry["templates"]), slots, float(entry.get("weight", 1.0))
+    )

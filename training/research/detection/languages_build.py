@@ -49,7 +49,7 @@ FIELDS = ("text", "toxic", "neutral", "lookalike")
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class _NaiveBayes:
     """What is needed of a naive Bayes model: strings of features, logarithms (features, languages)."""
 
     features: Sequence[bytes]
@@ -128,7 +128,7 @@ def _texts(value: Any) -> Sequence[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def reduce(model: _Model) -> Languages:
+def reduce(model: _NaiveBayes) -> Languages:
     """The table with the grams that say most for or against one of ``LANGUAGES`` beside English."""
     columns = [list(model.languages).index(language) for language in LANGUAGES]
     english = list(model.languages).index("en")
@@ -178,7 +178,7 @@ def _is_latin(character: str) -> bool:
     return character.isalpha() and "LATIN" in unicodedata.name(character, "")
 
 
-def _py3langid() -> _Model:
+def _py3langid() -> _NaiveBayes:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
@@ -187,7 +187,7 @@ def _py3langid() -> _Model:
     for state, string in _strings(identifier):
         if (feature := identifier.tk_output[state]) >= 0 and not features[feature]:
             features[feature] = string
-    return _Model(features, identifier.nb_classes, logarithms)
+    return _NaiveBayes(features, identifier.nb_classes, logarithms)
 
 
 def _strings(identifier: Any) -> Iterator[tuple[int, bytes]]:

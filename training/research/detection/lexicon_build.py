@@ -15,18 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from guardrail.detectors.normalise import normalise
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from research.detection.labelled import TRAINED, Labelled
 
 __all__ = ["build_lexicon", "lower_bound", "write_lexicon"]
 
 WORD = re.compile(r"[^\W_]{3,}")
 KINDS = ("insult", "obscene", "identity_attack", "threat", "sexual_explicit")
-LEAST_TEXTS = 6  # toxic texts that a word must stand in
-LEAST_MARKS = (
-    5  # occurrences in toxic texts with marks from which it matters whether the word itself is marked
-)
-LEAST_MARKED = 0.5  # ... in at least this share of them (lower bound)
+MIN_TEXTS = 6  # toxic texts that a word must stand in
+MIN_MARKS = 5  # occurrences in toxic texts with marks from which it matters whether the word itself is marked
+MIN_MARKED = 0.5  # ... in at least this share of them (lower bound)
 CERTAIN = 0.8  # lower bound of the share of its texts that are toxic
 LIKELY = 0.4  # the same for a word that rewriters take out
 TAKEN_OUT = 0.75  # lower bound of the share of sentences with the word whose references all do without it
@@ -56,7 +54,7 @@ def lower_bound(hits: float, total: float, *, z: float = 1.64) -> float:
 
 
 def build_lexicon(
-    texts: Sequence[Labelled], *, pairs: Sequence[Row] = (), certain: float = CERTAIN
+    texts: Sequence[Labelled], *, pairs: Sequence[SourceRow] = (), certain: float = CERTAIN
 ) -> list[tuple[str, str, float]]:
     """Entries ``(word, label, weight)`` in order; the weight is the lower bound of the word's toxic share.
 
@@ -74,14 +72,14 @@ def build_lexicon(
         clean = count.clean * balance
         weight = lower_bound(count.toxic, count.toxic + clean)
         marks = count.marked + count.unmarked
-        blamed = marks < LEAST_MARKS or lower_bound(count.marked, marks) >= LEAST_MARKED
+        blamed = marks < MIN_MARKS or lower_bound(count.marked, marks) >= MIN_MARKED
         least = LIKELY if word in taken_out else certain
-        if count.toxic >= LEAST_TEXTS and weight >= least and (blamed or word in taken_out):
+        if count.toxic >= MIN_TEXTS and weight >= least and (blamed or word in taken_out):
             entries.append((word, _label(count), round(weight, 3)))
     return sorted(entries)
 
 
-def _taken_out(pairs: Sequence[Row]) -> set[str]:
+def _taken_out(pairs: Sequence[SourceRow]) -> set[str]:
     """The words that neutral references almost never keep."""
     present: dict[str, int] = defaultdict(int)
     removed: dict[str, int] = defaultdict(int)

@@ -98,7 +98,7 @@ def task_figures(detector: Detector, task: LabelledSet, *, seed: int) -> TaskFig
 
 
 def span_f1(detector: Detector, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> float:
-    """Mean F1 by characters of a detector's spans against marked ones, 1 where both are empty."""
+    """Mean F1 by characters of a detector's spans against marked ones, 1 if both are empty."""
     values = []
     for verdict, marked in zip(detector.detect(list(texts)), spans, strict=True):
         found = {place for span in verdict.spans for place in range(span.start, span.end)}

@@ -13,7 +13,16 @@ from research.detection.corpora import Labelled, Labels
 from research.detection.hard_negatives import Templates
 from research.detection.settings import DetectorSettings
 
-__all__ = ["GROUPS", "LAST_ROWS", "ROWS", "Example", "compose", "draw_pass", "draw_passes", "highest"]
+__all__ = [
+    "GROUPS",
+    "LAST_ROWS",
+    "ROWS",
+    "DetectionExample",
+    "compose",
+    "draw_pass",
+    "draw_passes",
+    "highest",
+]
 
 # Rows per pass. Davidson's tweets, mostly one swear word, are held down; rare kinds are read in several
 # styles. Templates and sentences of our own are many: text unlike the sources is what a detector meets.
@@ -81,11 +90,13 @@ TOXIC_SOURCES = (
 TEMPLATES_HELD_OUT = 0.1  # of the templates, which no training draws from
 OBFUSCATED, FRAMED = 0.18, 0.12
 GENTLE = 0.6  # share of our own sentences that keep their letter case and punctuation, which tell names
-LONGEST = 480  # characters of a composed text: what training cuts off must not hold its one toxic sentence
+MAX_COMPOSED = (
+    480  # characters of a composed text: what training cuts off must not hold its one toxic sentence
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class DetectionExample:
     """A text as the trainer reads it."""
 
     text: Marked
@@ -104,7 +115,7 @@ def draw_pass(
     share: float = 1.0,
     counts: Mapping[str, int] = ROWS,
     obfuscated: float = OBFUSCATED,
-) -> list[Example]:
+) -> list[DetectionExample]:
     """One pass in random order, the same for the same seed; ``share`` scales the rows of every source.
 
     Without ``templates`` there are no template sentences, for figures with and without them.
@@ -116,7 +127,7 @@ def draw_pass(
         pools[text.source].append(text)
         if (family := text.key.split(":")[0]) in groups:
             groups[family][text.pair or text.key].append(text)
-    examples: list[Example] = []
+    examples: list[DetectionExample] = []
     for source, rows in counts.items():
         count = round(rows * share)
         if source == "templates":
@@ -136,7 +147,7 @@ def draw_pass(
 
 def draw_passes(
     texts: Sequence[Labelled], templates: Templates | None, settings: DetectorSettings
-) -> Iterator[list[Example]]:
+) -> Iterator[list[DetectionExample]]:
     """What a training with these settings reads: its passes, then its last phase."""
     first = settings.seed * 1000
     for number in range(settings.passes):
@@ -153,7 +164,7 @@ def draw_passes(
 
 def _twins(
     group: Sequence[Labelled], rng: random.Random, obfuscated: float, *, pair: int
-) -> Iterator[Example]:
+) -> Iterator[DetectionExample]:
     """The texts of one group, one of those that share a source, in one style."""
     style = rng.random()
     by_source: dict[str, list[Labelled]] = defaultdict(list)
@@ -176,7 +187,9 @@ def _cycle(pool: Sequence[Drawn], count: int, rng: random.Random) -> Iterator[Dr
         yield from taken
 
 
-def _dressed(text: Labelled, rng: random.Random, obfuscated: float, *, gentle: bool = False) -> Example:
+def _dressed(
+    text: Labelled, rng: random.Random, obfuscated: float, *, gentle: bool = False
+) -> DetectionExample:
     marked = Marked.of(text.text.strip() if text.spans is None else text.text, text.spans)
     marked = marked.sub(r"^RT |@\w+:? ?|https?://\S+", "") if rng.random() < 0.5 else marked
     marked = marked.sub(r"&#?\w+;", " ") if rng.random() < 0.8 else marked
@@ -186,10 +199,10 @@ def _dressed(text: Labelled, rng: random.Random, obfuscated: float, *, gentle: b
         marked = frame(marked, rng)
     if rng.random() < obfuscated:
         marked = obfuscate(marked, rng)
-    return Example(marked, text.labels, text.weight, text.source, origin=text.text)
+    return DetectionExample(marked, text.labels, text.weight, text.source, origin=text.text)
 
 
-def compose(pools: dict[str, list[Labelled]], rng: random.Random) -> Example:
+def compose(pools: dict[str, list[Labelled]], rng: random.Random) -> DetectionExample:
     """Two to seven sentences on end, none or a few of them toxic; the labels are the highest of its parts."""
     clean = [source for source in CLEAN_SOURCES if pools.get(source)]
     toxic = [source for source in TOXIC_SOURCES if pools.get(source)]
@@ -200,14 +213,14 @@ def compose(pools: dict[str, list[Labelled]], rng: random.Random) -> Example:
     if toxic and rng.random() < 0.5:
         for _ in range(rng.choice([1, 1, 1, 2])):
             parts.insert(rng.randrange(len(parts) + 1), rng.choice(pools[rng.choice(toxic)]))
-    while len(parts) > 1 and sum(len(part.text) for part in parts) > LONGEST:
+    while len(parts) > 1 and sum(len(part.text) for part in parts) > MAX_COMPOSED:
         parts.remove(max(parts, key=lambda part: len(part.text)))
     style = rng.random()
     dressed = [restyle(Marked.of(part.text, part.spans), random.Random(style)) for part in parts]
     text = concatenate(dressed, rng.choice([" ", " ", " ", "\n", "\n\n", "\n- "]))
     if rng.random() < OBFUSCATED:
         text = obfuscate(text, rng)
-    return Example(
+    return DetectionExample(
         text, highest([part.labels for part in parts]), min(part.weight for part in parts), "composed"
     )
 

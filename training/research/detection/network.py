@@ -13,13 +13,13 @@ from transformers import AutoModel
 from guardrail.detectors.windows import LETTER_CASES
 from research.detection.labelled import TRAINED
 
-__all__ = ["DetectorNetwork", "Reading", "mean_embedding"]
+__all__ = ["DetectorNetwork", "NetworkOutput", "mean_embedding"]
 
 HIDDEN = 192  # width of the classifier's hidden layer
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class NetworkOutput:
     """What the network says of a batch."""
 
     logits: Tensor  # (batch, labels), in the order of TRAINED
@@ -71,7 +71,7 @@ class DetectorNetwork(nn.Module):
         )
         return cls(encoder)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, case_ids: Tensor) -> Reading:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, case_ids: Tensor) -> NetworkOutput:
         """Reads ids, mask (1 for real tokens) and letter cases, all (batch, time)."""
         embedded = self.encoder.embeddings.word_embeddings(input_ids) + self.case(case_ids)
         states = self.encoder(inputs_embeds=embedded, attention_mask=attention_mask).last_hidden_state.float()
@@ -81,7 +81,7 @@ class DetectorNetwork(nn.Module):
             [states[:, 0], (weights * states).sum(1), states.masked_fill(absent, -1e9).amax(1)], dim=-1
         )  # (batch, 3 * width)
         logits = self.labels(nn.functional.gelu(self.hidden(pooled)))
-        return Reading(
+        return NetworkOutput(
             logits=logits.float(),
             embedding=mean_embedding(states, attention_mask),
             token_logits=self.tokens(states).squeeze(-1).float(),

@@ -23,14 +23,23 @@ from torch import Tensor, nn
 from research.detection.detector_graph import build
 from research.detection.onnx_graph import Builder, Precision, Ranges, Weights
 
-__all__ = ["Answers", "Cost", "Row", "Session", "activation_ranges", "arrays", "export", "measure_cost"]
+__all__ = [
+    "ExportCost",
+    "ExportSession",
+    "ModelOutputs",
+    "Row",
+    "activation_ranges",
+    "arrays",
+    "export",
+    "measure_cost",
+]
 
 Floats = npt.NDArray[np.float32]
 TOKENS_PER_PASS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class ModelOutputs:
     """What a model says of texts, in their order."""
 
     logits: Floats  # (texts, labels)
@@ -38,8 +47,8 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """An 8-bit file beside the float32 one: both times in milliseconds on this machine, so ratios count."""
+class ExportCost:
+    """An 8-bit file against the float32 one: times in milliseconds on this machine, so ratios count."""
 
     size_ratio: float
     alone_ms: float
@@ -118,7 +127,7 @@ def export(
     return Path(path)
 
 
-class Session:
+class ExportSession:
     """Runs an exported file over token ids in length buckets."""
 
     def __init__(self, path: str | Path, *, threads: int = 2) -> None:
@@ -128,7 +137,7 @@ class Session:
             str(path), options, providers=["CPUExecutionProvider"]
         )
 
-    def read(self, rows: Sequence[Row], *, together: int = 64) -> Answers:
+    def read(self, rows: Sequence[Row], *, together: int = 64) -> ModelOutputs:
         """Answers for each row, in order."""
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
         logits: dict[int, Floats] = {}
@@ -143,11 +152,11 @@ class Session:
             logits.update(zip(places, answer.logits, strict=True))
             embedding.update(zip(places, answer.embedding, strict=True))
             start += size
-        return Answers(
+        return ModelOutputs(
             *(np.stack([found[place] for place in range(len(rows))]) for found in (logits, embedding))
         )
 
-    def run(self, rows: Sequence[Row]) -> Answers:
+    def run(self, rows: Sequence[Row]) -> ModelOutputs:
         """One pass over rows padded to the longest."""
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
         mask, cases = np.zeros_like(ids), np.zeros_like(ids)
@@ -156,14 +165,14 @@ class Session:
             mask[place, : len(row)] = 1
             cases[place, : len(row)] = row.cases
         given = {"input_ids": ids, "attention_mask": mask, "case_ids": cases}
-        return Answers(*self._session.run(["logits", "embedding"], given))
+        return ModelOutputs(*self._session.run(["logits", "embedding"], given))
 
 
 def measure_cost(
     small: Path, large: Path, rows: Sequence[Row], *, threads: int = 2, repeats: int = 5
-) -> Cost:
+) -> ExportCost:
     """Compares two exported files on the same rows. Times are the best of ``repeats``."""
-    sessions = {path: Session(path, threads=threads) for path in (small, large)}
+    sessions = {path: ExportSession(path, threads=threads) for path in (small, large)}
     typical = sorted(rows, key=len)[len(rows) // 2]
     alone, batch = {}, {}
     for path, session in sessions.items():
@@ -177,7 +186,7 @@ def measure_cost(
         )
         for name in ("logits", "embedding")
     )
-    return Cost(
+    return ExportCost(
         size_ratio=small.stat().st_size / large.stat().st_size,
         alone_ms=1e3 * alone[small],
         alone_ms_float=1e3 * alone[large],

@@ -15,7 +15,7 @@ from guardrail.detectors.onnx import OnnxDetector
 from guardrail.detectors.windows import letter_cases
 from guardrail.manifest import Manifest, sha256_of
 from guardrail.outcome import LABELS
-from guardrail_training.data import Row as ParallelRow
+from guardrail_training.data import SourceRow as ParallelRow
 from guardrail_training.data import load_paradetox
 from guardrail_training.metrics.statistics import ranking
 from guardrail_training.runlog import git_commit, package_versions
@@ -34,11 +34,11 @@ from research.detection.hard_negatives import Templates
 from research.detection.labelled import TRAINED
 from research.detection.lexicon_build import WORD, build_lexicon, write_lexicon
 from research.detection.measures import flag_rates, rank_sets
-from research.detection.mixture import Example, draw_pass
+from research.detection.mixture import DetectionExample, draw_pass
 from research.detection.network import DetectorNetwork
 from research.detection.quantise import (
+    ExportSession,
     Row,
-    Session,
     activation_ranges,
     arrays,
     export,
@@ -125,7 +125,7 @@ def release(network: DetectorNetwork, settings: DetectorSettings) -> Path:
 
     # 2. Calibration on texts drawn like training's, from the slice that training never saw.
     rows = _rows(load_tokenizer(folder), written)
-    calibration = _calibrate(Session(folder / "model.onnx").read(rows).logits, examples)
+    calibration = _calibrate(ExportSession(folder / "model.onnx").read(rows).logits, examples)
 
     # 3. Lexicon: proposed by counts, confirmed by the detector.
     manifest = _manifest(folder, settings, texts, calibration=calibration)
@@ -159,7 +159,7 @@ def _rows(tokenizer: Tokenizer, texts: Sequence[str], *, most: int = 256) -> lis
     ]
 
 
-def _calibrate(logits: Any, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+def _calibrate(logits: Any, examples: Sequence[DetectionExample]) -> dict[str, dict[str, float]]:
     """Constants per label, from the examples whose source knows the label."""
     calibration = {}
     for place, label in enumerate(LABELS):
@@ -289,7 +289,7 @@ def _onnxruntime_version() -> str:
 
 
 def _sources(settings: DetectorSettings, texts: Sequence[Labelled]) -> list[dict[str, Any]]:
-    """What it was trained on: name, distinct rows, licence, and the file's sha256 where there is a folder."""
+    """What it was trained on: name, distinct rows, licence, and the file's sha256 if there is a folder."""
     described = []
     for source, licence in corpora.LICENCES.items():
         family = "toxigen" if source.startswith("toxigen") else source
@@ -331,7 +331,7 @@ def _ranking_change(folder: Path, float32: Path, settings: DetectorSettings) -> 
     """The toxicity AUC of each dev source in 8 bits minus that in float32."""
     if not settings.data:
         return {}
-    sessions = [Session(path, threads=settings.threads) for path in (folder / "model.onnx", float32)]
+    sessions = [ExportSession(path, threads=settings.threads) for path in (folder / "model.onnx", float32)]
     changes = {}
     for each in labelled_sets(dev_texts(Path(settings.data))):
         if each.label == "toxicity":

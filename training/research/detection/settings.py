@@ -18,7 +18,7 @@ class DetectorSettings:
 
     base: str  # name that ``guardrail models`` knows, or folder with model.safetensors and tokenizer.json
     out: str  # checkpoints and metrics; the finished model goes to its subfolder "model"
-    start: str = ""  # network.safetensors of an earlier run to go on from; empty: the base itself
+    start: str = ""  # network.safetensors of an earlier run to continue from; empty: the base itself
     data: str | None = None  # folder of sources; GUARDRAIL_DATA, then the hub, by default
     seed: int = 20
     share: float = 1.0  # of the rows of a pass

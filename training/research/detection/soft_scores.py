@@ -17,7 +17,7 @@ from research.detection.augment import Marked
 from research.detection.batches import batches, encode, load_tokenizer, pad
 from research.detection.hard_negatives import Templates
 from research.detection.labelled import TRAINED
-from research.detection.mixture import TEMPLATES_HELD_OUT, Example, draw_passes
+from research.detection.mixture import TEMPLATES_HELD_OUT, DetectionExample, draw_passes
 from research.detection.network import DetectorNetwork
 from research.detection.settings import DetectorSettings
 
@@ -59,7 +59,7 @@ class SoftScores:
         scores = np.stack(list(self._rows.values())).astype(np.float16)
         np.savez_compressed(path, keys=np.array(list(self._rows)), scores=scores)
 
-    def blend(self, example: Example, *, share: float) -> Example:
+    def blend(self, example: DetectionExample, *, share: float) -> DetectionExample:
         """The example with labels moved by ``share`` to its text's scores, and unknown labels filled in.
 
         Sentences of this project keep their own labels, whose twins differ in a word.
@@ -91,7 +91,7 @@ def score_texts(
     """Probabilities (texts, labels) in the order of ``TRAINED``, uncalibrated."""
     nothing = (None,) * len(TRAINED)
     rows = encode(
-        [Example(Marked.of(text, None), nothing, 1.0, "") for text in texts],
+        [DetectionExample(Marked.of(text, None), nothing, 1.0, "") for text in texts],
         load_tokenizer(base),
         max_tokens=max_tokens,
     )

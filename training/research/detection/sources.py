@@ -20,7 +20,15 @@ from typing import Any
 from guardrail.text.masking import GRAMMAR
 from research.detection.labelled import CLEAN, Labelled, soft
 
-__all__ = ["LICENCES", "SOURCES", "Reading", "readings", "removed_spans", "tightened", "wikitext_sentences"]
+__all__ = [
+    "LICENCES",
+    "SOURCES",
+    "SentenceRatings",
+    "readings",
+    "removed_spans",
+    "tightened",
+    "wikitext_sentences",
+]
 
 Row = Mapping[str, Any]
 
@@ -51,7 +59,7 @@ SWEARING = re.compile(
     re.IGNORECASE,
 )
 """Words with which a text that a set of hate calls harmless may still be toxic: its label is left open."""
-LONGEST_MARK = 5  # words of a marked stretch; a longer one is hostile as a whole, and no word of it alone
+MAX_MARK = 5  # words of a marked stretch; a longer one is hostile as a whole, and no word of it alone
 
 
 def _paradetox(row: Row, key: str) -> Iterator[Labelled]:
@@ -74,7 +82,7 @@ def _bare(text: str) -> str:
 def removed_spans(toxic: str, neutral: str) -> tuple[tuple[int, int], ...] | None:
     """The words of ``toxic`` that its neutral version dropped or replaced, as character ranges.
 
-    A weak mark of what was toxic; None where the rewrite changed more than four words in ten or nothing at
+    A weak mark of what was toxic; None if the rewrite changed more than four words in ten or nothing at
     all.
     """
     words = list(re.finditer(r"[\w*@$#']*\w[\w*@$#']*", toxic))
@@ -98,7 +106,7 @@ def tightened(text: str, spans: tuple[tuple[int, int], ...] | None) -> tuple[tup
             words.pop(0)
         while words and _is_function_word(words[-1].group()):
             words.pop()
-        if len(words) > LONGEST_MARK:
+        if len(words) > MAX_MARK:
             return None
         if words:
             tight.append((start + words[0].start(), start + words[-1].end()))
@@ -330,7 +338,7 @@ MARKED_KINDS = ("insult", "profanity", "obfuscated", "generalisation")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SentenceRatings:
     """What readers said of one hostile sentence, as means over readers: severity 0..3, the others 0..1.
 
     ``flags`` names harmless versions (n0, n1, l) in which a reader still found something hostile.
@@ -344,12 +352,12 @@ class Reading:
 
 
 @cache
-def readings() -> Mapping[str, Reading]:
+def readings() -> Mapping[str, SentenceRatings]:
     """Two readers' ratings of the hostile sentences of ``everyday``, by sentence; DATA.md has the rule."""
     path = resources.files("research.detection").joinpath("sentences", "everyday_readings.jsonl")
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return {
-        row["text"]: Reading(
+        row["text"]: SentenceRatings(
             severity=fmean(row["severity"]),
             toxicity=fmean(row["toxicity"]),
             incivility=fmean(row["incivility"]),

@@ -34,8 +34,8 @@ COLUMNS = ("id", "source", "output", *QUESTIONS)
 class Agreement:
     """Two raters on one sheet.
 
-    ``kappa`` is Cohen's kappa per question, with quadratic weights where there are more than two answers; it
-    is None where both raters gave one and the same answer throughout, which leaves chance agreement
+    ``kappa`` is Cohen's kappa per question, with quadratic weights if there are more than two answers; it
+    is None if both raters gave one and the same answer throughout, which leaves chance agreement
     undefined. ``means`` is per system and question the mean of both raters.
     """
 
@@ -50,7 +50,7 @@ def write_sheet(sheet: str | Path, systems: Sequence[SystemOutputs], *, sentence
     key.
 
     Only sentences that all systems answered are drawn. Equal outputs for one source are one row, so that they
-    get one rating. Raises UsageError where there are no such sentences.
+    get one rating. Raises UsageError if there are no such sentences.
     """
     shared = sorted(set.intersection(*(set(system.rows) for system in systems))) if systems else []
     if not shared or sentences < 1:
@@ -135,7 +135,7 @@ def _origins(key: str | Path) -> dict[str, list[str]]:
         content = json.loads(Path(key).read_text(encoding="utf-8"))
         return {identity: [system for system, _ in origins] for identity, origins in content["ids"].items()}
     except FileNotFoundError as error:
-        raise UsageError(f"no key {key}: it is written beside the sheet") from error
+        raise UsageError(f"no key {key}: it is written alongside the sheet") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{key} is not the key of a sheet ({type(error).__name__})") from None
 

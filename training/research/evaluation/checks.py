@@ -2,7 +2,7 @@
 
 References are those of ``everyday`` (train and dev), of this project's own pairs, and of a sample of
 ParaDetox train. Spoilt rewrites are made of ``everyday`` train and dev, one fault each. A verdict of the
-detector on a reference is counted beside the fixed checks: what it flags is its own matter.
+detector on a reference is counted alongside the fixed checks: what it flags is its own matter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PORTION = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class CheckedSentence:
     """A source with its references; ``lossy`` where only the stance of it can be kept."""
 
     source: str
@@ -90,7 +90,7 @@ def measurements(settings: EvaluateSettings) -> Mapping[str, Any]:
     }
 
 
-def _sets(settings: EvaluateSettings) -> Mapping[str, list[Sentence]]:
+def _sets(settings: EvaluateSettings) -> Mapping[str, list[CheckedSentence]]:
     data = required_folder(settings.data)
     paradetox = load_paradetox(data, split="train")
     chosen = random.Random(settings.seed).sample(paradetox, min(settings.paradetox_rows, len(paradetox)))
@@ -98,21 +98,21 @@ def _sets(settings: EvaluateSettings) -> Mapping[str, list[Sentence]]:
         "everyday train": _sentences(data / "everyday" / "train.jsonl"),
         "everyday dev": _sentences(data / "everyday" / "dev.jsonl"),
         "own pairs": _sentences(OWN),
-        "paradetox train": [Sentence(row.source, row.references) for row in chosen],
+        "paradetox train": [CheckedSentence(row.source, row.references) for row in chosen],
     }
 
 
-def _limited(rows: list[Sentence], limit: int) -> list[Sentence]:
+def _limited(rows: list[CheckedSentence], limit: int) -> list[CheckedSentence]:
     return rows[:limit] if limit else rows
 
 
-def _sentences(path: Path) -> list[Sentence]:
+def _sentences(path: Path) -> list[CheckedSentence]:
     rows = (record.content for record in read_records(path))
-    return [Sentence(row["toxic"], tuple(row["neutral"]), bool(row["lossy"])) for row in rows]
+    return [CheckedSentence(row["toxic"], tuple(row["neutral"]), bool(row["lossy"])) for row in rows]
 
 
 def _refusals(
-    rows: Sequence[Sentence], readings: Readings, policy: Policy, settings: EvaluateSettings
+    rows: Sequence[CheckedSentence], readings: Readings, policy: Policy, settings: EvaluateSettings
 ) -> dict[str, Any]:
     readings.read([text for row in rows for text in (row.source, *row.references)])
     counts: Counter[str] = Counter()
@@ -149,7 +149,7 @@ def _examples(refused: Sequence[Mapping[str, Any]], *, per_check: int) -> list[M
 
 
 def _spoilt(
-    rows: Sequence[Sentence], readings: Readings, policy: Policy, *, seed: int, size: int
+    rows: Sequence[CheckedSentence], readings: Readings, policy: Policy, *, seed: int, size: int
 ) -> dict[str, Any]:
     """For each kind of fault how many of up to ``size`` spoilt rewrites are refused, and by what."""
     usable = [row for row in rows if not row.lossy and readings.verdict(row.source).flagged]

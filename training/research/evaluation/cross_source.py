@@ -27,7 +27,7 @@ def cross_source(
 ) -> list[CrossSource]:
     """Trains once per left-out source, one pass over ``texts`` texts, and tests on that source's dev part.
 
-    Raises UsageError where the folder has no source to leave out.
+    Raises UsageError if the folder has no source to leave out.
     """
     from research.detection.detector import DetectorSettings, train
     from research.detection.dev_tasks import TASKS, dev_tasks

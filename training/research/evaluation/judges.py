@@ -34,9 +34,9 @@ from research.evaluation.sets import dialogue_turns, one_style
 __all__ = [
     "OPERATING_POINT",
     "THRESHOLDS",
-    "Corpus",
     "JudgeReport",
     "JudgedSettings",
+    "NgramCorpus",
     "load_judges",
     "ngram_corpus",
     "operating_point",
@@ -72,7 +72,7 @@ class JudgedSettings(GenerationSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class NgramCorpus:
     """Training texts of the n-gram judge, both sides in one style and without duplicates."""
 
     toxic: tuple[str, ...]
@@ -131,7 +131,7 @@ def profanity_check_judge() -> Judge:
     )
 
 
-def ngram_corpus(data: str | Path) -> Corpus:
+def ngram_corpus(data: str | Path) -> NgramCorpus:
     """The n-gram judge's training texts from a data folder.
 
     Half of what annotators refused to rewrite was rewritten by somebody else and stands in ParaDetox: those
@@ -152,7 +152,7 @@ def ngram_corpus(data: str | Path) -> Corpus:
     clean += [turn for row in dialogues for turn in dialogue_turns(row["dialogue"])]
     clean += [summary for row in dialogues for summary in row["summary"]]
     clean += [row["goal"] for row in goals]
-    return Corpus(toxic=_distinct(toxic, known), clean=_distinct(clean, known))
+    return NgramCorpus(toxic=_distinct(toxic, known), clean=_distinct(clean, known))
 
 
 def _distinct(texts: Sequence[str], known: set[str]) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def _distinct(texts: Sequence[str], known: set[str]) -> tuple[str, ...]:
     return tuple(text for text in styled if text and text not in known)
 
 
-def train_ngram_judge(corpus: Corpus) -> Judge:
+def train_ngram_judge(corpus: NgramCorpus) -> Judge:
     """TF-IDF over character 2- to 5-grams inside words and a logistic regression, classes weighted equally.
 
     Texts are brought to one style before training and before judging, so that letter case and punctuation,
@@ -201,7 +201,7 @@ def operating_point(neutral_scores: Scores, *, share: float = OPERATING_POINT) -
 
 
 def report_judge(judge: Judge, *, toxic: Sequence[str], neutral: Sequence[str]) -> JudgeReport:
-    """AUC, shares at the fixed threshold and means of both sides; raises UsageError where one is empty."""
+    """AUC, shares at the fixed threshold and means of both sides; raises UsageError if one is empty."""
     from sklearn.metrics import roc_auc_score
 
     if not toxic or not neutral:

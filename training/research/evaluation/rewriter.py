@@ -16,7 +16,7 @@ from guardrail_training.evaluation.method_report import compare_methods
 from guardrail_training.evaluation.methods import Method, check_methods
 from guardrail_training.evaluation.rewriting_report import (
     Instruments,
-    Measured,
+    SystemMeasurements,
     SystemOutputs,
     advantage,
     measure,
@@ -114,7 +114,7 @@ def _loader(settings: EvaluateSettings) -> Callable[[Path], Rewriter]:
     return lambda folder: LoraRewriter.load(folder, base_folder=base)
 
 
-def _by_method(settings: EvaluateSettings, measured: Sequence[Measured]) -> dict[str, Any]:
+def _by_method(settings: EvaluateSettings, measured: Sequence[SystemMeasurements]) -> dict[str, Any]:
     """Figures of the adapters by method, and the sha256 of their files; empty without ``also``."""
     if not settings.methods:
         return {}

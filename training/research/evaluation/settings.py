@@ -41,7 +41,7 @@ class EvaluateSettings:
     runs          folder of trainings for ``cross_source``
     checkpoints   run folder with step-N adapters, for ``select``
     sheets        the sheet to write, or the two filled sheets to compare
-    key           the key of the compared sheets, empty: beside the first one
+    key           the key of the compared sheets, empty: alongside the first one
     card          model card whose marked block is filled with the tables
     threads       of torch and onnxruntime
     device, dtype of the base that measures perplexity; auto: the GPU, if any

@@ -52,7 +52,7 @@ class Pairing:
 
 
 class Rule(NamedTuple):
-    """A name for the count, and a function that is true where it refuses a reference."""
+    """A name for the count, and a function that is true if it refuses a reference."""
 
     name: str
     refuses: Callable[[Pairing], bool]
@@ -62,7 +62,7 @@ class Rule(NamedTuple):
 class _Change:
     """Words of the source that the reference has others for.
 
-    ``is_toxic`` is by word; ``toxic`` if a toxic word is in them or beside them. ``previous`` and
+    ``is_toxic`` is by word; ``toxic`` if a toxic word is in them or alongside them. ``previous`` and
     ``following`` are the words that they are joined to without a mark between.
     """
 

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from guardrail.rewriters.edits.tagger import tokens_of_words
 from guardrail.rewriters.edits.tags import words
-from research.tagger.examples import Example
+from research.tagger.examples import TaggedExample
 
-__all__ = ["UNTAGGED", "Batch", "Row", "encode", "pad"]
+__all__ = ["UNTAGGED", "TaggedRow", "TaggerBatch", "encode", "pad"]
 
 UNTAGGED = -100
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A text as ids, and the number of each token's tag, ``UNTAGGED`` where a word goes on."""
+class TaggedRow:
+    """A text as ids, and the number of each token's tag, ``UNTAGGED`` where a word continues."""
 
     ids: list[int]
     tags: list[int]
@@ -32,7 +32,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TaggerBatch:
     """Tensors of one step."""
 
     input_ids: Tensor  # (batch, time)
@@ -42,8 +42,8 @@ class Batch:
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: Tokenizer, *, labels: Sequence[str], max_tokens: int
-) -> list[Row]:
+    examples: Sequence[TaggedExample], tokenizer: Tokenizer, *, labels: Sequence[str], max_tokens: int
+) -> list[TaggedRow]:
     """The examples as they are served, without those that are too long or have no word."""
     numbers = {label: number for number, label in enumerate(labels)}
     rows = []
@@ -57,11 +57,11 @@ def encode(
         tags = [UNTAGGED] * len(tokens)
         for word, first in zip(tokens.words, tokens.firsts, strict=True):
             tags[first] = numbers[label_at[word.start]]
-        rows.append(Row(tokens.ids, tags, example.weight))
+        rows.append(TaggedRow(tokens.ids, tags, example.weight))
     return rows
 
 
-def pad(rows: Sequence[Row]) -> Batch:
+def pad(rows: Sequence[TaggedRow]) -> TaggerBatch:
     """Rows padded to the longest of them."""
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     mask, tags = torch.zeros_like(ids), torch.full_like(ids, UNTAGGED)
@@ -69,4 +69,4 @@ def pad(rows: Sequence[Row]) -> Batch:
         ids[place, : len(row)] = torch.tensor(row.ids)
         tags[place, : len(row)] = torch.tensor(row.tags)
         mask[place, : len(row)] = 1
-    return Batch(ids, mask, tags, torch.tensor([row.weight for row in rows]))
+    return TaggerBatch(ids, mask, tags, torch.tensor([row.weight for row in rows]))

@@ -14,8 +14,8 @@ from research.verifier.examples import is_held_out, key_of
 
 __all__ = [
     "Alignment",
-    "Example",
-    "Examples",
+    "TaggedExample",
+    "TaggedExamples",
     "aligned",
     "gather",
     "held_out_pairs",
@@ -36,7 +36,7 @@ class Alignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TaggedExample:
     """A source with the label of each of its words."""
 
     source: str = field(repr=False)
@@ -45,10 +45,10 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class TaggedExamples:
     """What is learned from, the labels that occur in it, and pairs that no training sees."""
 
-    train: tuple[Example, ...]
+    train: tuple[TaggedExample, ...]
     held_out: tuple[PairRow, ...]
     labels: tuple[str, ...]
 
@@ -62,7 +62,7 @@ class Examples:
         }
 
 
-def gather(settings: TaggerSettings) -> Examples:
+def gather(settings: TaggerSettings) -> TaggedExamples:
     """All pairs that a rewriter is trained on; a share of the hand-written ones is held out, as written."""
     mixture = build(
         MixtureSettings(data=settings.data, own=settings.own, clean=settings.clean, seed=settings.seed)
@@ -73,14 +73,14 @@ def gather(settings: TaggerSettings) -> Examples:
     labels = (*ALWAYS, *phrase_labels(rows, count=settings.phrases))
     known = frozenset(labels)
     train = [
-        Example(
+        TaggedExample(
             row.source,
             tags_of(row, known=known),
             settings.paradetox_weight if row.origin == "paradetox" else 1.0,
         )
         for row in rows
     ]
-    return Examples(tuple(train), tuple(held_out), labels)
+    return TaggedExamples(tuple(train), tuple(held_out), labels)
 
 
 def held_out_pairs(settings: TaggerSettings) -> list[PairRow]:

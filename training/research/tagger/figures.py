@@ -9,13 +9,13 @@ from guardrail.rewriters.edits.ranking import letters
 from guardrail.rewriters.edits.tagger import Tagger
 from research.pairs.mixture import PairRow
 
-__all__ = ["AT", "Figures", "measure"]
+__all__ = ["AT", "TaggerMetrics", "measure"]
 
 AT = (50, 100, 200)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class TaggerMetrics:
     """``exact`` proposals have a reference's letters; ``precision`` is their share of the surest so many."""
 
     pairs: int
@@ -24,7 +24,7 @@ class Figures:
     precision: dict[str, float]
 
 
-def measure(tagger: Tagger, pairs: Sequence[PairRow]) -> Figures:
+def measure(tagger: Tagger, pairs: Sequence[PairRow]) -> TaggerMetrics:
     """The figures of the likeliest edit of each source."""
     found = []
     proposals = tagger.propose([pair.source for pair in pairs])
@@ -34,4 +34,4 @@ def measure(tagger: Tagger, pairs: Sequence[PairRow]) -> Figures:
             found.append((edits[0].confidence, letters(edits[0].text) in wanted))
     hits = [hit for _, hit in sorted(found, key=lambda each: -each[0])]
     precision = {f"at {count}": sum(hits[:count]) / count for count in AT if count <= len(hits)}
-    return Figures(len(pairs), len(hits), sum(hits), precision)
+    return TaggerMetrics(len(pairs), len(hits), sum(hits), precision)

@@ -21,7 +21,7 @@ from research.detection.quantise import Row, activation_ranges, arrays, export
 from research.detection.sources import LICENCES
 from research.detection.vocabulary import prune
 from research.tagger.batches import encode
-from research.tagger.examples import Examples
+from research.tagger.examples import TaggedExamples
 from research.tagger.figures import measure
 from research.tagger.network import TaggerNetwork, build
 from research.tagger.settings import TaggerSettings, course
@@ -34,7 +34,7 @@ COMPARED = 500  # texts on which the 8-bit file is compared with float32, and ti
 TOGETHER = 16  # texts in a batch
 
 
-def release(network: TaggerNetwork, settings: TaggerSettings, examples: Examples) -> Path:
+def release(network: TaggerNetwork, settings: TaggerSettings, examples: TaggedExamples) -> Path:
     """Exports and measures; returns the folder with the finished manifest."""
     folder, beside = (Path(settings.out) / name for name in ("model", "float32"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def eight_bit_cost(small: Tagger, large: Tagger, texts: Sequence[str]) -> dict[s
     }
 
 
-def _manifest(settings: TaggerSettings, examples: Examples) -> Manifest:
+def _manifest(settings: TaggerSettings, examples: TaggedExamples) -> Manifest:
     return Manifest(
         kind="tagger",
         name="edits-minilm",

@@ -4,7 +4,7 @@
 
 It learns from the pairs of a rewriter's adapter (``python -m research rewriter-data``), aligned word by word:
 the hand-written ones, ParaDetox cleaned, and texts in which all is kept. A share of the hand-written sources
-is held out. ``start`` goes on from a detector's encoder, which knows what is hostile.
+is held out. ``start`` continues from a detector's encoder, which knows what is hostile.
 
 Steps: 1. gather the pairs, hold sources out, count the phrases; 2. draw every pass; 3. AdamW with warm-up and
 linear decay on cross-entropy of the words' tags; 4. export as 8-bit ONNX with its manifest, and measure on
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from guardrail_training.provenance import model_folder
 from research.detection.batches import batches, load_tokenizer
 from research.detection.optimiser import learning_rate, take_steps, uses_bfloat16
-from research.tagger.batches import UNTAGGED, Batch, encode, pad
-from research.tagger.examples import Examples, gather
+from research.tagger.batches import UNTAGGED, TaggerBatch, encode, pad
+from research.tagger.examples import TaggedExamples, gather
 from research.tagger.network import TaggerNetwork
 from research.tagger.settings import TaggerSettings, course
 
@@ -47,7 +47,7 @@ def run(settings: TaggerSettings) -> Path:
     return release(network, settings, examples)
 
 
-def tagger_loss(logits: Tensor, batch: Batch) -> Tensor:
+def tagger_loss(logits: Tensor, batch: TaggerBatch) -> Tensor:
     """Cross-entropy of the tags, weighted by text, over the number of tagged words."""
     entropy = nn.functional.cross_entropy(
         logits.transpose(1, 2), batch.tags, reduction="none", ignore_index=UNTAGGED
@@ -55,7 +55,7 @@ def tagger_loss(logits: Tensor, batch: Batch) -> Tensor:
     return (entropy.sum(1) * batch.weight).sum() / (batch.tags != UNTAGGED).sum()
 
 
-def train(settings: TaggerSettings, examples: Examples) -> TaggerNetwork:
+def train(settings: TaggerSettings, examples: TaggedExamples) -> TaggerNetwork:
     """The trained network; continues from a checkpoint in ``out`` that has the same settings."""
     # 1. Everything random follows from the seed and the position.
     torch.manual_seed(settings.seed)
@@ -101,7 +101,7 @@ def train(settings: TaggerSettings, examples: Examples) -> TaggerNetwork:
     return network.eval()
 
 
-def _fingerprint(settings: TaggerSettings, examples: Examples) -> str:
+def _fingerprint(settings: TaggerSettings, examples: TaggedExamples) -> str:
     """The settings and texts that decide the course of training, in one hash."""
     digest = hashlib.sha256(json.dumps(course(settings), sort_keys=True).encode())
     for example in examples.train:

@@ -19,7 +19,7 @@ from guardrail_training.nado.guidance import Guidance
 from guardrail_training.regularized.settings import RegularizedSettings
 from research.comparison import experiment, measures, table
 from research.comparison.measures import Measures
-from research.comparison.subject import Subject, load_subject
+from research.comparison.subject import ComparedModel, load_subject
 from tests.training.nado.test_decoding import guidance
 from tests.training.regularized.conftest import ORACLE
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer
@@ -134,7 +134,7 @@ def test_a_subject_says_the_same_of_a_text_alone_and_in_a_batch(llama_base: Path
         with torch.no_grad():
             for parameter in stirred.auxiliary.parameters():
                 parameter.add_(torch.randn_like(parameter))
-    subject = Subject(model, word_tokenizer(), stirred)
+    subject = ComparedModel(model, word_tokenizer(), stirred)
     prompts, responses = [[5, 6], [7], [8, 9, 10]], [[11], [12, 13, 14], [15, 16]]
 
     together = subject.logprobs(prompts, responses)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from guardrail.errors import ConfigError, PluginError, UsageError
 from guardrail_training import modeling
 from research.comparison.judge_models import endpoint_judge, likelihood_judge
-from research.comparison.pairwise import Duel, WinRate, competence, shuffled, win_rate
-from research.comparison.subject import Subject
+from research.comparison.pairwise import ContinuationDuel, ContinuationWinRate, competence, shuffled, win_rate
+from research.comparison.subject import ComparedModel
 from tests.training.reinforcement.conftest import word_tokenizer
 
 DUELS = [
-    Duel(prompt="p", own=" good", other=" bad"),
-    Duel(prompt="p", own=" bad", other=" good"),
-    Duel(prompt="p", own=" good", other=" good"),
+    ContinuationDuel(prompt="p", own=" good", other=" bad"),
+    ContinuationDuel(prompt="p", own=" bad", other=" good"),
+    ContinuationDuel(prompt="p", own=" good", other=" good"),
 ]
 OPENING, CLOSING = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 TEMPLATE = (
@@ -47,7 +47,7 @@ def reads_in_order(questions: Sequence[str]) -> list[str]:
 def test_a_duel_is_won_only_in_both_orders() -> None:
     found = win_rate(DUELS, prefers_good)
 
-    assert found == WinRate(won=1, lost=1, tied=1, first=1, second=0)
+    assert found == ContinuationWinRate(won=1, lost=1, tied=1, first=1, second=0)
     assert found.n == 3
     assert found.consistent == pytest.approx(2 / 3)
     rate = found.rate(seed=0)
@@ -66,7 +66,7 @@ def test_a_judge_that_always_names_one_place_wins_nothing(letter: str) -> None:
 def test_a_judge_that_says_something_else_has_no_opinion() -> None:
     found = win_rate(DUELS, lambda questions: ["?"] * len(questions))
 
-    assert found == WinRate(won=0, lost=0, tied=3, first=0, second=0)
+    assert found == ContinuationWinRate(won=0, lost=0, tied=3, first=0, second=0)
 
 
 def test_no_duels_and_missing_answers_are_errors() -> None:
@@ -83,7 +83,7 @@ def test_a_text_with_place_holders_stays_as_it_is() -> None:
         asked.extend(questions)
         return ["A"] * len(questions)
 
-    win_rate([Duel(prompt="{first}", own="{second}", other="x")], note)
+    win_rate([ContinuationDuel(prompt="{first}", own="{second}", other="x")], note)
 
     assert asked[0].startswith("Text: {first}\n\nContinuation A:{second}\n\nContinuation B:x")
 
@@ -123,13 +123,15 @@ def test_shuffling_keeps_the_words_in_another_order(words: list[str], seed: int)
 
 
 @pytest.fixture
-def subject(tiny_base: Path) -> Subject:
+def subject(tiny_base: Path) -> ComparedModel:
     """A tiny model with a byte-level tokenizer: to it " A" and " B" are two tokens, the first the same."""
-    return Subject(modeling.load_base(tiny_base, dtype=torch.float32), modeling.load_tokenizer(tiny_base))
+    return ComparedModel(
+        modeling.load_base(tiny_base, dtype=torch.float32), modeling.load_tokenizer(tiny_base)
+    )
 
 
 @pytest.mark.parametrize("template", [None, TEMPLATE])
-def test_a_language_model_judges_by_the_likelier_letter(subject: Subject, template: str | None) -> None:
+def test_a_language_model_judges_by_the_likelier_letter(subject: ComparedModel, template: str | None) -> None:
     tokenizer = subject.tokenizer
     tokenizer.chat_template = template
     questions = [f"The {word} cat sat on the mat, said {word}." for word in ("nothing", "rude", "about")]
@@ -145,7 +147,7 @@ def test_a_language_model_judges_by_the_likelier_letter(subject: Subject, templa
     assert answers == expected
 
 
-def test_control_tokens_in_a_question_are_ordinary_text(subject: Subject) -> None:
+def test_control_tokens_in_a_question_are_ordinary_text(subject: ComparedModel) -> None:
     subject.tokenizer.chat_template = TEMPLATE
     asked: list[torch.Tensor] = []
     judge = likelihood_judge(subject)
@@ -162,7 +164,7 @@ def test_a_tokenizer_without_the_letters_is_an_error(llama_base: Path) -> None:
     model = modeling.load_base(llama_base, dtype=torch.float32)
 
     with pytest.raises(ConfigError, match="does not tell the answers A and B apart"):
-        likelihood_judge(Subject(model, word_tokenizer()))
+        likelihood_judge(ComparedModel(model, word_tokenizer()))
 
 
 @pytest.mark.parametrize(

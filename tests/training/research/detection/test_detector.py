@@ -22,7 +22,7 @@ from guardrail.outcome import LABELS
 from guardrail_training.checkpoint import save_checkpoint
 from research.detection import corpora, optimiser
 from research.detection.augment import Marked
-from research.detection.batches import Batch, batches, encode, load_tokenizer, pad
+from research.detection.batches import DetectionBatch, batches, encode, load_tokenizer, pad
 from research.detection.detector import (
     LABEL_WEIGHTS,
     DetectorSettings,
@@ -33,8 +33,8 @@ from research.detection.detector import (
     twin_loss,
 )
 from research.detection.labelled import TRAINED
-from research.detection.mixture import Example, compose, draw_pass, highest
-from research.detection.network import Reading, mean_embedding
+from research.detection.mixture import DetectionExample, compose, draw_pass, highest
+from research.detection.network import NetworkOutput, mean_embedding
 from research.detection.optimiser import learning_rate
 from research.detection.settings import course
 from tests.training.research.detection.tiny_detector import tiny_base, tiny_network
@@ -125,8 +125,8 @@ def small(base: Path, sources: Path, tmp_path: Path) -> DetectorSettings:
     )
 
 
-def example(text: str, *, spans: tuple[tuple[int, int], ...] | None = None) -> Example:
-    return Example(Marked.of(text, spans), corpora.CLEAN, 1.0, "s")
+def example(text: str, *, spans: tuple[tuple[int, int], ...] | None = None) -> DetectionExample:
+    return DetectionExample(Marked.of(text, spans), corpora.CLEAN, 1.0, "s")
 
 
 def batch_of(
@@ -135,12 +135,12 @@ def batch_of(
     marks: torch.Tensor | None = None,
     weight: torch.Tensor | None = None,
     pair: torch.Tensor | None = None,
-) -> Batch:
+) -> DetectionBatch:
     """A batch whose tokens do not matter."""
     rows = len(labels)
     marks = torch.full((rows, 1), 2.0) if marks is None else marks
     ids = torch.zeros(marks.shape, dtype=torch.long)
-    return Batch(
+    return DetectionBatch(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         case_ids=torch.zeros_like(ids),
@@ -172,7 +172,7 @@ def test_the_loss_equals_a_slow_loop_over_known_labels_and_marked_tokens() -> No
     marks = torch.tensor([[2.0, 1.0, 0.0], [0.0, 2.0, 2.0]])
     batch = batch_of(labels, marks=marks, weight=torch.tensor([1.0, 0.5]))
     unit = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
-    reading = Reading(torch.randn(2, len(TRAINED)), unit[:2], torch.randn(2, 3))
+    reading = NetworkOutput(torch.randn(2, len(TRAINED)), unit[:2], torch.randn(2, 3))
     parts = detector_loss(reading, batch, unit[2:], distillation=2.0, token_weight=0.3)
 
     def entropy(logit: float, share: float) -> float:
@@ -198,7 +198,7 @@ def test_a_masked_label_gets_no_gradient() -> None:
     batch = batch_of(labels)
     logits = torch.zeros(1, len(TRAINED), requires_grad=True)
     embedding = torch.ones(1, 1)
-    reading = Reading(logits, embedding, torch.zeros(1, 1))
+    reading = NetworkOutput(logits, embedding, torch.zeros(1, 1))
     loss = detector_loss(reading, batch, embedding, distillation=1.0, token_weight=1.0)["loss"]
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert logits.grad is not None

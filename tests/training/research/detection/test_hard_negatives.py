@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from research.detection.corpora import CLEAN, Labelled
-from research.detection.hard_negatives import Family, Templates
+from research.detection.hard_negatives import TemplateFamily, Templates
 
 POOLS = {
     "paradetox_toxic": [Labelled("what a stupid {plan}", (1.0,), "paradetox_toxic", "k")],
@@ -65,7 +65,7 @@ def test_held_out_templates_are_disjoint_from_the_rest_and_together_they_are_all
 
 
 def test_a_slot_named_twice_keeps_its_filler_and_a_number_draws_another() -> None:
-    family = Family("f", CLEAN, ("{thing} and {thing} or {thing2}",), {"thing": ("a", "b")}, 1.0)
+    family = TemplateFamily("f", CLEAN, ("{thing} and {thing} or {thing2}",), {"thing": ("a", "b")}, 1.0)
     templates = Templates([family])
     for seed in range(20):
         first, _, again, _, _ = templates.draw(random.Random(seed), {}).text.lower().split()
@@ -73,7 +73,7 @@ def test_a_slot_named_twice_keeps_its_filler_and_a_number_draws_another() -> Non
 
 
 def test_without_sources_templates_that_quote_one_still_fill() -> None:
-    family = Family("f", CLEAN, ("He wrote {toxic} and {clean}",), {}, 1.0)
+    family = TemplateFamily("f", CLEAN, ("He wrote {toxic} and {clean}",), {}, 1.0)
     assert Templates([family]).draw(random.Random(0), {}).text.startswith("He wrote ")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.detectors.lexicon import Lexicon
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from research.detection.corpora import CLEAN, Labelled, soft
 from research.detection.lexicon_build import build_lexicon, lower_bound, write_lexicon
 
@@ -39,9 +39,11 @@ def test_a_word_that_clean_texts_use_too_stays_out() -> None:
 
 def test_a_word_that_rewriters_take_out_needs_less_certainty() -> None:
     mixed = [*TEXTS, *(clean(f"a zorg sleeps {n}") for n in range(20))]
-    pairs = [Row(n, f"the zorg driver {n} is late", (f"the driver {n} is late",)) for n in range(60)]
+    pairs = [SourceRow(n, f"the zorg driver {n} is late", (f"the driver {n} is late",)) for n in range(60)]
     assert [word for word, _, _ in build_lexicon(mixed, pairs=pairs)] == ["zorg"]
-    kept = [Row(n, f"the zorg driver {n} is late", (f"the zorg driver {n} is late",)) for n in range(60)]
+    kept = [
+        SourceRow(n, f"the zorg driver {n} is late", (f"the zorg driver {n} is late",)) for n in range(60)
+    ]
     assert build_lexicon(mixed, pairs=kept) == []
 
 

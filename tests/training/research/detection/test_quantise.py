@@ -16,8 +16,8 @@ from research.detection.batches import load_tokenizer
 from research.detection.network import DetectorNetwork
 from research.detection.onnx_graph import WEIGHT_MAX, quantise_columns, quantise_rows, smoothing
 from research.detection.quantise import (
+    ExportSession,
     Row,
-    Session,
     activation_ranges,
     arrays,
     export,
@@ -53,7 +53,7 @@ def test_the_float_file_equals_the_network(network: DetectorNetwork, files: dict
         ids = torch.tensor([row.ids])
         with torch.no_grad():
             reading = network(ids, torch.ones_like(ids), torch.tensor([row.cases]))
-        answer = Session(files["float"]).run([row])
+        answer = ExportSession(files["float"]).run([row])
         np.testing.assert_allclose(answer.logits, reading.logits[:, : len(LABELS)].numpy(), atol=1e-5)
         np.testing.assert_allclose(answer.embedding, reading.embedding.numpy(), atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_token_scores_have_the_shape_of_the_ids_and_equal_the_network(
 
 @pytest.mark.parametrize("precision", ["rows", "static"])
 def test_eight_bits_stay_close_to_float(files: dict[str, Path], precision: str) -> None:
-    small, large = Session(files[precision]).read(ROWS), Session(files["float"]).read(ROWS)
+    small, large = ExportSession(files[precision]).read(ROWS), ExportSession(files["float"]).read(ROWS)
     assert (small.embedding * large.embedding).sum(1).min() > 0.98
     assert np.abs(small.logits - large.logits).max() < 0.2
 
@@ -83,7 +83,7 @@ def test_eight_bits_stay_close_to_float(files: dict[str, Path], precision: str) 
 def test_a_text_alone_in_a_batch_and_padded_gives_the_same_numbers(
     files: dict[str, Path], precision: str
 ) -> None:
-    session = Session(files[precision])
+    session = ExportSession(files[precision])
     together = session.run(ROWS)
     for place, row in enumerate(ROWS):
         alone = session.run([row])
@@ -92,14 +92,14 @@ def test_a_text_alone_in_a_batch_and_padded_gives_the_same_numbers(
 
 
 def test_reading_in_buckets_keeps_the_order_of_the_texts(files: dict[str, Path]) -> None:
-    session = Session(files["rows"])
+    session = ExportSession(files["rows"])
     answers = session.read(ROWS, together=2)
     for place, row in enumerate(ROWS):
         np.testing.assert_allclose(answers.logits[place], session.run([row]).logits[0], atol=1e-5)
 
 
 def test_embeddings_have_unit_length(files: dict[str, Path]) -> None:
-    embedding = Session(files["rows"]).read(ROWS).embedding
+    embedding = ExportSession(files["rows"]).read(ROWS).embedding
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1.0, atol=1e-5)
 
 
@@ -167,7 +167,7 @@ def test_pruning_the_vocabulary_changes_no_answer(network: DetectorNetwork, tmp_
     after = export(vocabulary.apply(arrays(network)), tmp_path / "after.onnx", precision="rows")
     text = "You are a damn fool, [unused0]!"
     answers = [
-        Session(f).run([Row(t.encode(text).ids, [0] * len(t.encode(text).ids))])
+        ExportSession(f).run([Row(t.encode(text).ids, [0] * len(t.encode(text).ids))])
         for f, t in ((before, old), (after, new))
     ]
     np.testing.assert_array_equal(answers[0].logits, answers[1].logits)

@@ -12,7 +12,7 @@ from safetensors.torch import save_model
 from research.detection import soft_scores
 from research.detection.augment import Marked
 from research.detection.labelled import TRAINED, soft
-from research.detection.mixture import Example
+from research.detection.mixture import DetectionExample
 from research.detection.settings import DetectorSettings
 from research.detection.soft_scores import SoftScores, read_scores, score_texts, training_scores
 from tests.training.research.detection.test_detector import write_sources
@@ -28,8 +28,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def example(text: str, source: str = "gab_hate_none") -> Example:
-    return Example(Marked.of(text, None), soft(toxicity=0.0), 1.0, source, origin=text)
+def example(text: str, source: str = "gab_hate_none") -> DetectionExample:
+    return DetectionExample(Marked.of(text, None), soft(toxicity=0.0), 1.0, source, origin=text)
 
 
 def test_labels_move_to_the_scores_and_unknown_ones_are_filled_in(base: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from guardrail.errors import ConfigError, UsageError
 from guardrail.outcome import Action, Outcome, Span, Verdict
-from guardrail_training.data import Row
+from guardrail_training.data import SourceRow
 from guardrail_training.evaluation.best_checkpoint import choose, step_folders
 from guardrail_training.evaluation.judges import Judge
 from guardrail_training.evaluation.rewriting_report import Instruments, advantage, measure, summarise
@@ -30,9 +30,9 @@ from research.evaluation.evaluate import EvaluateSettings, run
 RUDE = "oaf"
 SENTENCES = Sentences.of(
     [
-        Row(1, "that oaf is late again", ("that man is late again", "he is late again")),
-        Row(2, "what an oaf , really", ("what a person , really",)),
-        Row(5, "the plan of an oaf", ("the plan of a man", "a bad plan")),
+        SourceRow(1, "that oaf is late again", ("that man is late again", "he is late again")),
+        SourceRow(2, "what an oaf , really", ("what a person , really",)),
+        SourceRow(5, "the plan of an oaf", ("the plan of a man", "a bad plan")),
     ]
 )
 QUIET = Verdict(scores={"toxicity": 0.0}, flagged=False)

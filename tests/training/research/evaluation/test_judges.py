@@ -13,8 +13,8 @@ from guardrail_training.records import read_records
 from research.detection.corpora import wikitext_sentences
 from research.evaluation.judges import (
     THRESHOLDS,
-    Corpus,
     Judge,
+    NgramCorpus,
     load_judges,
     ngram_corpus,
     operating_point,
@@ -91,7 +91,7 @@ def test_the_ngram_corpus_keeps_single_reasons_and_leaves_out_every_sentence_of_
 
 
 def test_the_ngram_judge_tells_its_two_sides_apart_whatever_their_style() -> None:
-    judge = train_ngram_judge(Corpus(toxic=INSULTS, clean=PRAISE))
+    judge = train_ngram_judge(NgramCorpus(toxic=INSULTS, clean=PRAISE))
     plain = judge.scores([INSULTS[0], PRAISE[0]])
     styled = judge.scores([INSULTS[0].upper() + " !", PRAISE[0].upper() + " !"])
     assert plain[0] > 0.5 > plain[1]
@@ -99,14 +99,14 @@ def test_the_ngram_judge_tells_its_two_sides_apart_whatever_their_style() -> Non
 
 
 def test_two_trainings_on_the_same_corpus_give_the_same_scores() -> None:
-    corpus = Corpus(toxic=INSULTS, clean=PRAISE)
+    corpus = NgramCorpus(toxic=INSULTS, clean=PRAISE)
     first, second = (train_ngram_judge(corpus).scores(INSULTS) for _ in range(2))
     assert np.array_equal(first, second)
 
 
 def test_an_empty_side_of_the_corpus_is_an_error_that_counts_both() -> None:
     with pytest.raises(UsageError, match="0 toxic, 6 clean"):
-        train_ngram_judge(Corpus(toxic=(), clean=PRAISE))
+        train_ngram_judge(NgramCorpus(toxic=(), clean=PRAISE))
 
 
 def test_the_published_judge_scores_an_insult_above_its_threshold_and_small_talk_below() -> None:

@@ -20,11 +20,11 @@ from research.detection.quantise import Row as Tokens
 from research.detection.quantise import activation_ranges, arrays, export
 from research.pairs.mixture import PairRow
 from research.tagger.acceptance import acceptance_table
-from research.tagger.batches import UNTAGGED, Row, encode, pad
+from research.tagger.batches import UNTAGGED, TaggedRow, encode, pad
 from research.tagger.examples import (
     Alignment,
-    Example,
-    Examples,
+    TaggedExample,
+    TaggedExamples,
     aligned,
     gather,
     phrase_labels,
@@ -87,7 +87,7 @@ def settings(folder: Path) -> TaggerSettings:
 
 
 @pytest.fixture(scope="module")
-def examples(settings: TaggerSettings) -> Examples:
+def examples(settings: TaggerSettings) -> TaggedExamples:
     return gather(settings)
 
 
@@ -127,14 +127,16 @@ def test_a_sources_labels_are_those_of_the_reference_that_can_be_said() -> None:
     assert tags_of(row("a bus", "A bus"), known=known) == (KEEP, KEEP)
 
 
-def test_held_out_sources_and_what_nothing_civil_can_carry_are_not_learned_from(examples: Examples) -> None:
+def test_held_out_sources_and_what_nothing_civil_can_carry_are_not_learned_from(
+    examples: TaggedExamples,
+) -> None:
     learned = {example.source.casefold() for example in examples.train}
     assert examples.held_out
     assert not learned & {pair.source for pair in examples.held_out}
     assert not any(f"fool number {n}" in source for source in learned for n in (9, 19, 29))
 
 
-def test_clean_texts_are_kept_as_they_are_and_paradetox_counts_less(examples: Examples) -> None:
+def test_clean_texts_are_kept_as_they_are_and_paradetox_counts_less(examples: TaggedExamples) -> None:
     kept = [example for example in examples.train if set(example.labels) == {KEEP}]
     assert any("i like the" in example.source.casefold() for example in kept)
     weights = {example.source.casefold().startswith("nobody"): example.weight for example in examples.train}
@@ -143,17 +145,17 @@ def test_clean_texts_are_kept_as_they_are_and_paradetox_counts_less(examples: Ex
 
 def test_a_words_tag_stands_at_its_first_token(folder: Path) -> None:
     tokenizer = load_tokenizer(folder / "base")
-    example = Example("you damn zq, go", (KEEP, "delete", "delete", KEEP, KEEP), 2.0)
+    example = TaggedExample("you damn zq, go", (KEEP, "delete", "delete", KEEP, KEEP), 2.0)
     (encoded,) = encode([example], tokenizer, labels=(KEEP, "delete"), max_tokens=64)
     tokens = tokens_of_words(tokenizer, example.source)
     assert [encoded.tags[first] for first in tokens.firsts] == [0, 1, 1, 0, 0]
     assert encoded.tags.count(UNTAGGED) == len(encoded) - 5
     assert encode([example], tokenizer, labels=(KEEP, "delete"), max_tokens=len(encoded) - 1) == []
-    assert encode([Example(" ", ())], tokenizer, labels=(KEEP,), max_tokens=64) == []
+    assert encode([TaggedExample(" ", ())], tokenizer, labels=(KEEP,), max_tokens=64) == []
 
 
 def test_the_loss_equals_a_slow_loop() -> None:
-    rows = [Row([1, 2, 3], [UNTAGGED, 1, 0], 1.0), Row([1, 2], [UNTAGGED, 1], 0.5)]
+    rows = [TaggedRow([1, 2, 3], [UNTAGGED, 1, 0], 1.0), TaggedRow([1, 2], [UNTAGGED, 1], 0.5)]
     logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     total = 0.0
     for line, each in zip(logits, rows, strict=True):
@@ -232,7 +234,7 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(
-    settings: TaggerSettings, examples: Examples, tmp_path: Path
+    settings: TaggerSettings, examples: TaggedExamples, tmp_path: Path
 ) -> None:
     whole = train(replace(settings, out=str(tmp_path / "whole"), checkpoint_every=1), examples)
     parts = replace(settings, out=str(tmp_path / "parts"), checkpoint_every=2)
@@ -246,7 +248,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
         train(replace(parts, lr=1e-3), examples)
 
 
-def _stopped_after_two_steps(settings: TaggerSettings, examples: Examples) -> None:
+def _stopped_after_two_steps(settings: TaggerSettings, examples: TaggedExamples) -> None:
     import os
     import signal
 

@@ -12,15 +12,15 @@ from guardrail.manifest import sha256_of
 from guardrail.outcome import Action
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings, SystemPlace
 from guardrail_training.evaluation.generation.samples import read_samples
-from guardrail_training.evaluation.systems import Moderator, faults_of
+from guardrail_training.evaluation.systems import EvaluatedGuard, faults_of
 from guardrail_training.provenance import model_hashes
 from guardrail_training.records import read_records
 
-__all__ = ["Answers", "answers_of", "guarded"]
+__all__ = ["SystemAnswers", "answers_of", "guarded"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class SystemAnswers:
     """A system's output and action for each sentence, and the sha256 of the files that it is made of."""
 
     name: str
@@ -29,7 +29,7 @@ class Answers:
     made_of: Mapping[str, str]
 
 
-def answers_of(place: SystemPlace, sources: Sequence[str], settings: AcceptanceSettings) -> Answers:
+def answers_of(place: SystemPlace, sources: Sequence[str], settings: AcceptanceSettings) -> SystemAnswers:
     """Runs the system, or reads its ready outputs.
 
     Raises UsageError for a place that is none of the kinds, for a model that failed on the way, and for
@@ -55,12 +55,14 @@ def answers_of(place: SystemPlace, sources: Sequence[str], settings: AcceptanceS
     return guarded(place.name, guard, sources, made_of=made_of)
 
 
-def guarded(name: str, guard: Moderator, sources: Sequence[str], *, made_of: Mapping[str, str]) -> Answers:
+def guarded(
+    name: str, guard: EvaluatedGuard, sources: Sequence[str], *, made_of: Mapping[str, str]
+) -> SystemAnswers:
     """What a guard lets out; UsageError if a model failed: the figures would be those of the error policy."""
     outcomes = guard.check_many(list(sources))
     if faults := faults_of(outcomes):
         raise UsageError(f"system {name!r} did not run with all its models: {', '.join(faults)}")
-    return Answers(
+    return SystemAnswers(
         name,
         tuple(outcome.text for outcome in outcomes),
         tuple(outcome.action for outcome in outcomes),
@@ -68,7 +70,7 @@ def guarded(name: str, guard: Moderator, sources: Sequence[str], *, made_of: Map
     )
 
 
-def _ready(place: SystemPlace, sources: Sequence[str]) -> Answers:
+def _ready(place: SystemPlace, sources: Sequence[str]) -> SystemAnswers:
     found: dict[str, tuple[str, Action]] = {}
     for record in read_records(place.place, fields={"source": str, "output": str}):
         said = record.content.get("action") or Action.REWRITTEN
@@ -80,10 +82,10 @@ def _ready(place: SystemPlace, sources: Sequence[str]) -> Answers:
             ) from None
     _require_all(place, sources, found)
     outputs, actions = zip(*(found[text] for text in sources), strict=True)
-    return Answers(place.name, outputs, actions, {Path(place.place).name: sha256_of(place.place)})
+    return SystemAnswers(place.name, outputs, actions, {Path(place.place).name: sha256_of(place.place)})
 
 
-def _sampled(place: SystemPlace, sources: Sequence[str]) -> Answers:
+def _sampled(place: SystemPlace, sources: Sequence[str]) -> SystemAnswers:
     """What one model of ``evaluate generation`` answered, all of which is read."""
     path, _, model = place.place.rpartition("#")
     found = {
@@ -94,7 +96,7 @@ def _sampled(place: SystemPlace, sources: Sequence[str]) -> Answers:
     _require_all(place, sources, found)
     outputs = tuple(found[text] for text in sources)
     made_of = {Path(path).name: sha256_of(path)}
-    return Answers(place.name, outputs, (Action.REWRITTEN,) * len(outputs), made_of)
+    return SystemAnswers(place.name, outputs, (Action.REWRITTEN,) * len(outputs), made_of)
 
 
 def _require_all(place: SystemPlace, sources: Sequence[str], found: Container[str]) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from guardrail.outcome import Action
-from guardrail_training.evaluation.acceptance.sentences import Sentence
+from guardrail_training.evaluation.acceptance.sentences import HostileSentence
 from guardrail_training.evaluation.acceptance.sheet import ACCEPT, HOSTILE, TURNED, Key
 from guardrail_training.metrics.statistics import Mean, Rate, bootstrap_mean, wilson_rate
 
-__all__ = ["Difference", "SetFigures", "differences_of", "figures_of"]
+__all__ = ["RateDifference", "SetFigures", "differences_of", "figures_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class SetFigures:
     """What one system does with one set's sentences, all of which are hostile.
 
     ``flagged`` and ``missed`` are shares of the sentences; what follows is shares of the flagged ones, None
-    where nothing was flagged: ``accepted`` and ``wrong`` releases, ``turned`` and ``hostile`` among the wrong
+    if nothing was flagged: ``accepted`` and ``wrong`` releases, ``turned`` and ``hostile`` among the wrong
     ones, and ``actions`` for all that was not released as a rewrite. ``rewritable`` and ``lossy`` are the
     accepted among the flagged sentences that can be rewritten and that cannot. ``faults`` counts words.
     """
@@ -41,7 +41,7 @@ class SetFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RateDifference:
     """How much more often (-1..1) the first system does something than the second, on the same sentences.
 
     The interval is that of a paired bootstrap over sentences.
@@ -56,9 +56,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One system's treatment of one sentence; ``rating`` is None where nothing was released."""
+    """One system's treatment of one sentence; ``rating`` is None if nothing was released."""
 
-    sentence: Sentence
+    sentence: HostileSentence
     action: Action
     rating: str | None
 
@@ -84,7 +84,7 @@ def figures_of(key: Key, ratings: Mapping[str, str]) -> list[SetFigures]:
     ]
 
 
-def differences_of(key: Key, ratings: Mapping[str, str], *, seed: int) -> list[Difference]:
+def differences_of(key: Key, ratings: Mapping[str, str], *, seed: int) -> list[RateDifference]:
     """For every two systems and every set the difference in accepted and in wrong releases, of all its
     sentences."""
     cases = _cases(key, ratings)
@@ -99,7 +99,7 @@ def differences_of(key: Key, ratings: Mapping[str, str], *, seed: int) -> list[D
             accepted = [float(ours.is_accepted) - float(theirs.is_accepted) for ours, theirs in pairs]
             wrong = [float(ours.is_wrong) - float(theirs.is_wrong) for ours, theirs in pairs]
             means = (bootstrap_mean(values, seed=seed) for values in (accepted, wrong))
-            found.append(Difference(first, second, name, *means))
+            found.append(RateDifference(first, second, name, *means))
     return found
 
 

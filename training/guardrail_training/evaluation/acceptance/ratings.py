@@ -16,22 +16,22 @@ from guardrail_training.evaluation.acceptance.sheet import (
     COLUMNS,
     COMMENT,
     RATINGS,
-    Item,
     Key,
+    SheetItem,
 )
 
-__all__ = ["RaterAgreement", "Reading", "Settled", "agreement_of", "read_ratings", "settle"]
+__all__ = ["RaterAgreement", "ReaderRatings", "Settled", "agreement_of", "read_ratings", "settle"]
 
 Row = Mapping[str, str]
 SEVERITY = tuple(rating for rating in RATINGS if rating != ACCEPT)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReaderRatings:
     """One reader's ratings by row id, and the rows that they belong to."""
 
     ratings: Mapping[str, str]
-    items: Mapping[str, Item]
+    items: Mapping[str, SheetItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RaterAgreement:
     """Two readers on one sheet: shares that agree, and Cohen's kappa.
 
     ``verdict`` looks at accept or not alone, ``rating`` at all words. A share is None for a sheet without
-    rows, kappa also where both said one thing throughout.
+    rows, kappa also if both said one thing throughout.
     """
 
     rows: int
@@ -58,7 +58,7 @@ class Settled:
     open: tuple[str, ...]
 
 
-def read_ratings(path: str | Path, key: Key, *, wanted: frozenset[str] | None = None) -> Reading:
+def read_ratings(path: str | Path, key: Key, *, wanted: frozenset[str] | None = None) -> ReaderRatings:
     """A filled sheet, checked against the key: every row there once, none unknown, every rating a known word.
 
     ``wanted`` are the rows that it must have, by default all. Raises UsageError and names row, column and
@@ -66,7 +66,7 @@ def read_ratings(path: str | Path, key: Key, *, wanted: frozenset[str] | None = 
     """
     wanted = key.ids if wanted is None else wanted
     ratings: dict[str, str] = {}
-    items: dict[str, Item] = {}
+    items: dict[str, SheetItem] = {}
     for number, row in _rows(Path(path)):
         found, rating = row["id"].strip(), row["rating"].strip().casefold()
         where = f"{path} row {number}"
@@ -81,16 +81,16 @@ def read_ratings(path: str | Path, key: Key, *, wanted: frozenset[str] | None = 
         if rating not in RATINGS:
             said = "empty" if not rating else repr(rating)
             raise UsageError(f"{where}: rating is {said}; it must be one of {', '.join(RATINGS)}")
-        ratings[found], items[found] = rating, Item(found, row["source"], row["output"])
+        ratings[found], items[found] = rating, SheetItem(found, row["source"], row["output"])
     if missing := sorted(wanted - set(ratings)):
         raise UsageError(
             f"{path} lacks {len(missing)} of {len(wanted)} rows, among them {', '.join(missing[:3])}: rate "
             "them too"
         )
-    return Reading(ratings, items)
+    return ReaderRatings(ratings, items)
 
 
-def agreement_of(first: Reading, second: Reading) -> RaterAgreement:
+def agreement_of(first: ReaderRatings, second: ReaderRatings) -> RaterAgreement:
     """How far two readers of the same sheet agree."""
     ids = sorted(first.ratings)
     ours, theirs = ([reading.ratings[each] for each in ids] for reading in (first, second))
@@ -108,7 +108,7 @@ def _agreed(ours: Sequence[object], theirs: Sequence[object]) -> tuple[float | N
     return share, float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else None
 
 
-def settle(first: Reading, second: Reading, third: Reading | None) -> Settled:
+def settle(first: ReaderRatings, second: ReaderRatings, third: ReaderRatings | None) -> Settled:
     """What counts: what both say, else what the third says; without a third the worse of the two."""
     ratings, differing, left = {}, [], []
     for each, one in first.ratings.items():

@@ -20,7 +20,7 @@ from typing import Any
 from guardrail.manifest import sha256_of
 from guardrail_training.evaluation.acceptance.answers import answers_of
 from guardrail_training.evaluation.acceptance.figures import differences_of, figures_of
-from guardrail_training.evaluation.acceptance.ratings import Reading, agreement_of, read_ratings, settle
+from guardrail_training.evaluation.acceptance.ratings import ReaderRatings, agreement_of, read_ratings, settle
 from guardrail_training.evaluation.acceptance.sentences import draw
 from guardrail_training.evaluation.acceptance.settings import AcceptanceSettings
 from guardrail_training.evaluation.acceptance.sheet import Key, items_of, key_path, rule_of, write_items
@@ -105,7 +105,9 @@ def _read(settings: AcceptanceSettings) -> Path:
     return path
 
 
-def _third(settings: AcceptanceSettings, key: Key, first: Reading, second: Reading) -> Reading | None:
+def _third(
+    settings: AcceptanceSettings, key: Key, first: ReaderRatings, second: ReaderRatings
+) -> ReaderRatings | None:
     if not settings.settled:
         return None
     differing = settle(first, second, None).differing

@@ -16,16 +16,16 @@ from typing import Any
 
 from guardrail.errors import UsageError
 from guardrail.outcome import Action
-from guardrail_training.evaluation.acceptance.answers import Answers
-from guardrail_training.evaluation.acceptance.sentences import Sentence
+from guardrail_training.evaluation.acceptance.answers import SystemAnswers
+from guardrail_training.evaluation.acceptance.sentences import HostileSentence
 
 __all__ = [
     "COLUMNS",
     "RATINGS",
     "TASKS",
-    "Item",
     "Key",
-    "Release",
+    "SheetItem",
+    "SheetRelease",
     "identity",
     "inert",
     "items_of",
@@ -75,7 +75,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SheetItem:
     """One row of a sheet."""
 
     id: str
@@ -84,8 +84,8 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """What one system did with one sentence; ``id`` is the sheet's row, None where nothing was released."""
+class SheetRelease:
+    """What one system did with one sentence; ``id`` is the sheet's row, None if nothing was released."""
 
     system: str
     sentence: int
@@ -97,8 +97,8 @@ class Release:
 class Key:
     """Who said what. ``sentences`` are told by their sets; ``made`` is how the sheet came about."""
 
-    sentences: Sequence[Sentence]
-    releases: Sequence[Release]
+    sentences: Sequence[HostileSentence]
+    releases: Sequence[SheetRelease]
     made: Mapping[str, Any]
 
     @property
@@ -126,15 +126,16 @@ class Key:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             sentences = [
-                Sentence(each["text"], tuple(each["sets"]), each["lossy"]) for each in content["sentences"]
+                HostileSentence(each["text"], tuple(each["sets"]), each["lossy"])
+                for each in content["sentences"]
             ]
             releases = [
-                Release(each["system"], each["sentence"], Action(each["action"]), each["id"])
+                SheetRelease(each["system"], each["sentence"], Action(each["action"]), each["id"])
                 for each in content["releases"]
             ]
             return cls(sentences, releases, dict(content["made"]))
         except FileNotFoundError as error:
-            raise UsageError(f"no key {path}: it is written beside the sheet") from error
+            raise UsageError(f"no key {path}: it is written alongside the sheet") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} is not the key of an acceptance sheet ({type(error).__name__})"
@@ -147,25 +148,25 @@ def identity(source: str, output: str, *, seed: int) -> str:
 
 
 def items_of(
-    sentences: Sequence[Sentence], answers: Iterable[Answers], *, seed: int
-) -> tuple[list[Item], list[Release]]:
+    sentences: Sequence[HostileSentence], answers: Iterable[SystemAnswers], *, seed: int
+) -> tuple[list[SheetItem], list[SheetRelease]]:
     """The rows that are to be rated, each output of a sentence once, and what stands behind them.
 
     Only rewrites are rated; what passed, was masked, removed or blocked is counted without reading.
     """
-    items: dict[str, Item] = {}
+    items: dict[str, SheetItem] = {}
     releases = []
     for system in answers:
         for place, sentence in enumerate(sentences):
             action, output, found = system.actions[place], system.outputs[place], None
             if action is Action.REWRITTEN:
                 found = identity(sentence.text, output, seed=seed)
-                items[found] = Item(found, sentence.text, output)
-            releases.append(Release(system.name, place, action, found))
+                items[found] = SheetItem(found, sentence.text, output)
+            releases.append(SheetRelease(system.name, place, action, found))
     return sorted(items.values(), key=lambda item: item.id), releases
 
 
-def write_items(path: Path, items: Iterable[Item], *, task: str = "rewrite") -> None:
+def write_items(path: Path, items: Iterable[SheetItem], *, task: str = "rewrite") -> None:
     """Writes a blank sheet, CSV or JSON Lines by its name: the rule, then a row for each item."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jsonl":

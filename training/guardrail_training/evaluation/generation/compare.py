@@ -4,7 +4,7 @@
         --set prompts=dialogsum/dev.jsonl --set field=dialogue --set reference=summary
 
 Rows: the bare base (zero-shot), the adapter that training started from if there was one, the trained one. Of
-each the mean and deviation of reward and toxicity, ROUGE where there are references, lengths; of the trained
+each the mean and deviation of reward and toxicity, ROUGE if there are references, lengths; of the trained
 one the relative change of toxicity. ``guardrail-train report`` shows them and every sample.
 """
 
@@ -25,26 +25,26 @@ from guardrail.protocols import Embedder
 from guardrail_training import modeling
 from guardrail_training.evaluation.generation.comparison import (
     Changes,
-    Comparison,
-    System,
+    GenerationComparison,
+    GenerationSystem,
     write_comparison,
 )
 from guardrail_training.evaluation.generation.measures import (
-    least_reduced,
     load_encoder,
     load_toxicity,
     relative_change,
     rouge,
     similarity,
+    smallest_reduction,
     spread_of,
 )
 from guardrail_training.evaluation.generation.models import Compared, compared_models
 from guardrail_training.evaluation.generation.responses import Response, respond
-from guardrail_training.evaluation.generation.samples import Output, Sample, write_samples
+from guardrail_training.evaluation.generation.samples import Sample, SampledResponse, write_samples
 from guardrail_training.evaluation.generation.settings import MEASURED, SAMPLES, TABLES, GenerationSettings
 from guardrail_training.evaluation.generation.tables import comparison_tables
 from guardrail_training.records import TrainingRowError, read_records, required_folder
-from guardrail_training.reinforcement.rollouts import Query, load_queries
+from guardrail_training.reinforcement.rollouts import PromptQuery, load_queries
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Score
 from guardrail_training.rewards.formula import read_formula
@@ -57,10 +57,10 @@ PLACES = frozenset({"run", "adapter", "data", "out"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReferencedQuery:
     """A query with the references of its row."""
 
-    query: Query
+    query: PromptQuery
     references: tuple[str, ...]
 
 
@@ -85,7 +85,7 @@ def run(
     encoder = load_encoder(settings.encoder) if settings.encoder else None
 
     # 2. Responses of every model, and what they are worth.
-    answered, systems = dict[str, list[Output]](), []
+    answered, systems = dict[str, list[SampledResponse]](), []
     with progress_bar("reward") as progress:
         task = progress.add_task("generation", total=len(asked) * len(models.titles), reward=float("nan"))
         for name, title in models.titles.items():
@@ -117,13 +117,13 @@ def run(
 
     # 3. The table and the samples.
     changes = _changes(answered[models.before], answered["trained"], seed=settings.seed)
-    comparison = Comparison(
+    comparison = GenerationComparison(
         before=models.before,
         after="trained",
         reward=reward.formula,
         systems=tuple(systems),
         changes=changes,
-        counted=least_reduced({judge: change.mean for judge, change in changes.items()}),
+        counted=smallest_reduction({judge: change.mean for judge, change in changes.items()}),
         settings={key: value for key, value in asdict(settings).items() if key not in PLACES},
         seed=settings.seed,
         versions=package_versions(),
@@ -146,21 +146,23 @@ def _min_tokens(settings: GenerationSettings, models: Compared) -> int:
     return int(models.settings.get("min_response_tokens") or 0)
 
 
-def _asked(settings: GenerationSettings, *, file: Path, models: Compared, tokenizer: Any) -> list[Asked]:
+def _asked(
+    settings: GenerationSettings, *, file: Path, models: Compared, tokenizer: Any
+) -> list[ReferencedQuery]:
     queries = load_queries(
         file,
         field=settings.field,
         template=models.template,
         tokenizer=tokenizer,
-        least_characters=settings.least_characters,
-        most_characters=settings.most_characters,
+        min_characters=settings.min_characters,
+        max_characters=settings.max_characters,
         max_tokens=settings.max_prompt_tokens,
     )
     if 0 < settings.limit < len(queries):
         places = random.Random(f"generation-{settings.seed}").sample(range(len(queries)), settings.limit)
         queries = tuple(queries[place] for place in sorted(places))
     references = _references(file, field=settings.reference) if settings.reference else {}
-    return [Asked(query=query, references=references.get(query.row, ())) for query in queries]
+    return [ReferencedQuery(query=query, references=references.get(query.row, ())) for query in queries]
 
 
 def _references(file: Path, *, field: str) -> dict[int, tuple[str, ...]]:
@@ -177,12 +179,12 @@ def _references(file: Path, *, field: str) -> dict[int, tuple[str, ...]]:
 
 
 def _scored(
-    asked: Sequence[Asked],
+    asked: Sequence[ReferencedQuery],
     responses: Sequence[Response],
     *,
     reward: Reward,
     toxicity: Mapping[str, Score],
-) -> tuple[list[Output], dict[str, list[float]]]:
+) -> tuple[list[SampledResponse], dict[str, list[float]]]:
     """The outputs of one model, and the terms of their rewards."""
     answers = [
         Answer(query=each.query.text, prompt=each.query.prompt, response=response.text)
@@ -191,7 +193,7 @@ def _scored(
     scored = reward(answers)
     judged = {name: np.asarray(score(answers), dtype=np.float64) for name, score in toxicity.items()}
     outputs = [
-        Output(
+        SampledResponse(
             response=response.text,
             tokens=response.tokens,
             ended=response.ended,
@@ -207,18 +209,18 @@ def _system(
     name: str,
     title: str,
     *,
-    asked: Sequence[Asked],
-    outputs: Sequence[Output],
+    asked: Sequence[ReferencedQuery],
+    outputs: Sequence[SampledResponse],
     terms: Mapping[str, Sequence[float]],
     encoder: Embedder | None,
     seed: int,
-) -> System:
+) -> GenerationSystem:
     references = [each.references for each in asked]
     said = [output.response for output in outputs]
     closeness = rouge(said, references, seed=seed) if all(references) else {}
     if encoder is not None and all(references):
         closeness["similarity"] = similarity(encoder, said, references, seed=seed)
-    return System(
+    return GenerationSystem(
         name=name,
         title=title,
         n=len(outputs),
@@ -234,7 +236,9 @@ def _system(
     )
 
 
-def _changes(before: Sequence[Output], after: Sequence[Output], *, seed: int) -> dict[str, Changes]:
+def _changes(
+    before: Sequence[SampledResponse], after: Sequence[SampledResponse], *, seed: int
+) -> dict[str, Changes]:
     found = {}
     for judge in before[0].toxicity:
         first, second = ([output.toxicity[judge] for output in side] for side in (before, after))
@@ -243,7 +247,9 @@ def _changes(before: Sequence[Output], after: Sequence[Output], *, seed: int) ->
     return found
 
 
-def _samples(asked: Sequence[Asked], answered: Mapping[str, Sequence[Output]]) -> list[Sample]:
+def _samples(
+    asked: Sequence[ReferencedQuery], answered: Mapping[str, Sequence[SampledResponse]]
+) -> list[Sample]:
     return [
         Sample(
             row=each.query.row,

@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.errors import UsageError
-from guardrail_training.evaluation.generation.measures import Change, Figure
+from guardrail_training.evaluation.generation.measures import MeanInterval, RelativeChange
 from guardrail_training.metrics.statistics import Mean
 from guardrail_training.provenance import plain
 
-__all__ = ["Changes", "Comparison", "System", "mean_of", "read_comparison", "write_comparison"]
+__all__ = [
+    "Changes",
+    "GenerationComparison",
+    "GenerationSystem",
+    "mean_of",
+    "read_comparison",
+    "write_comparison",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class System:
+class GenerationSystem:
     """One model's figures over all prompts: reward and its terms, toxicity by judge, ROUGE by its kind.
 
     ``rouge`` is empty without references and holds ``similarity`` too if an encoder was named; ``ended`` is
@@ -27,11 +34,11 @@ class System:
     name: str
     title: str
     n: int
-    reward: Figure
+    reward: MeanInterval
     terms: Mapping[str, Mean]
-    toxicity: Mapping[str, Figure]
+    toxicity: Mapping[str, MeanInterval]
     rouge: Mapping[str, Mean]
-    tokens: Figure
+    tokens: MeanInterval
     ended: float
 
 
@@ -39,12 +46,12 @@ class System:
 class Changes:
     """How mean and standard deviation of toxicity changed by one judge."""
 
-    mean: Change
-    std: Change
+    mean: RelativeChange
+    std: RelativeChange
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class GenerationComparison:
     """The models in the order of training, two of which are ``before`` and ``after``, and their origin.
 
     ``changes`` is by judge; ``counted`` is the judge by which toxicity fell least. ``data`` and ``models``
@@ -54,7 +61,7 @@ class Comparison:
     before: str
     after: str
     reward: str
-    systems: tuple[System, ...]
+    systems: tuple[GenerationSystem, ...]
     changes: Mapping[str, Changes]
     counted: str | None
     settings: Mapping[str, Any]
@@ -78,13 +85,13 @@ class Comparison:
             raise UsageError("a comparison needs a change by each judge of toxicity, and one judge at least")
 
 
-def write_comparison(path: str | Path, comparison: Comparison) -> None:
+def write_comparison(path: str | Path, comparison: GenerationComparison) -> None:
     """Writes the figures as JSON."""
     content = json.dumps(plain(comparison), indent=1, allow_nan=False)
     Path(path).write_text(content + "\n", encoding="utf-8")
 
 
-def read_comparison(path: str | Path) -> Comparison:
+def read_comparison(path: str | Path) -> GenerationComparison:
     """The figures of a file; UsageError names it where ``write_comparison`` did not write it."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -94,7 +101,7 @@ def read_comparison(path: str | Path) -> Comparison:
             "data": dict(content["data"]),
             "models": {name: dict(files) for name, files in content["models"].items()},
         }
-        return Comparison(**{**content, **known})
+        return GenerationComparison(**{**content, **known})
     except FileNotFoundError:
         raise UsageError(f"{path} not found: run 'guardrail-train evaluate generation' again") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -104,7 +111,7 @@ def read_comparison(path: str | Path) -> Comparison:
         ) from None
 
 
-def _system(content: Any) -> System:
+def _system(content: Any) -> GenerationSystem:
     known = {
         "title": str(content["title"]),
         "reward": _figure(content["reward"]),
@@ -114,11 +121,11 @@ def _system(content: Any) -> System:
         "tokens": _figure(content["tokens"]),
         "ended": float(content["ended"]),
     }
-    return System(**{**content, **known})
+    return GenerationSystem(**{**content, **known})
 
 
-def _figure(content: Any) -> Figure:
-    return Figure(mean=mean_of(content["mean"]), std=float(content["std"]))
+def _figure(content: Any) -> MeanInterval:
+    return MeanInterval(mean=mean_of(content["mean"]), std=float(content["std"]))
 
 
 def mean_of(content: Any) -> Mean:
@@ -128,4 +135,4 @@ def mean_of(content: Any) -> Mean:
 
 
 def _changes(content: Any) -> Changes:
-    return Changes(mean=Change(**content["mean"]), std=Change(**content["std"]))
+    return Changes(mean=RelativeChange(**content["mean"]), std=RelativeChange(**content["std"]))

@@ -19,14 +19,14 @@ from guardrail_training.rewards.algebra import Answer, Reward, Score
 from guardrail_training.rewards.formula import read_formula
 
 __all__ = [
-    "Change",
-    "Figure",
-    "least_reduced",
+    "MeanInterval",
+    "RelativeChange",
     "load_encoder",
     "load_toxicity",
     "relative_change",
     "rouge",
     "similarity",
+    "smallest_reduction",
     "spread_of",
 ]
 
@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MeanInterval:
     """A mean with its interval, and the standard deviation (population) of the values."""
 
     mean: Mean
@@ -42,8 +42,8 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A relative change, -1 for a fall to 0, with its 95 % interval; None where it began at 0."""
+class RelativeChange:
+    """A relative change, -1 for a fall to 0, with its 95 % interval; None if it began at 0."""
 
     value: float | None
     low: float | None
@@ -59,9 +59,9 @@ def _scored(reward: Reward, answers: Sequence[Answer]) -> Floats:
     return np.asarray(reward(answers).total, dtype=np.float64)
 
 
-def spread_of(values: Sequence[float], *, seed: int) -> Figure:
+def spread_of(values: Sequence[float], *, seed: int) -> MeanInterval:
     """Mean with interval, and standard deviation."""
-    return Figure(mean=bootstrap_mean(values, seed=seed), std=float(np.std(values)))
+    return MeanInterval(mean=bootstrap_mean(values, seed=seed), std=float(np.std(values)))
 
 
 def rouge(outputs: Sequence[str], references: Sequence[Sequence[str]], *, seed: int) -> dict[str, Mean]:
@@ -91,7 +91,7 @@ def similarity(
 
 def relative_change(
     before: Sequence[float], after: Sequence[float], *, figure: Callable[[Floats], float], seed: int
-) -> Change:
+) -> RelativeChange:
     """How much a figure of the same prompts changed, relative to before, with a paired bootstrap interval."""
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != second.shape or first.size == 0:
@@ -104,12 +104,12 @@ def relative_change(
             changes.append(figure(second[rows]) / origin - 1)
     origin = figure(first)
     if origin <= 0 or not changes:
-        return Change(value=None, low=None, high=None)
+        return RelativeChange(value=None, low=None, high=None)
     low, high = np.quantile(changes, [0.025, 0.975])
-    return Change(value=float(figure(second) / origin - 1), low=float(low), high=float(high))
+    return RelativeChange(value=float(figure(second) / origin - 1), low=float(low), high=float(high))
 
 
-def least_reduced(changes: Mapping[str, Change]) -> str | None:
-    """The judge that counts: the one by which toxicity fell least; None where none of them began above 0."""
+def smallest_reduction(changes: Mapping[str, RelativeChange]) -> str | None:
+    """The judge that counts: the one by which toxicity fell least; None if none of them began above 0."""
     found = {name: change.value for name, change in changes.items() if change.value is not None}
     return max(found, key=lambda name: found[name]) if found else None

@@ -25,7 +25,7 @@ __all__ = ["Compared", "compared_models"]
 class Compared:
     """Base and adapters of a run; every model is asked with the trained adapter's template.
 
-    ``start`` is None where training began with the bare base. ``settings`` are the run's own.
+    ``start`` is None if training began with the bare base. ``settings`` are the run's own.
     """
 
     base: Path

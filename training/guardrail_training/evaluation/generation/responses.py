@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from guardrail_training.modeling.families import family_of
-from guardrail_training.reinforcement.rollouts import Query, noise_for, sample, text_of
+from guardrail_training.reinforcement.rollouts import PromptQuery, noise_for, sample, text_of
 
 __all__ = ["Response", "respond"]
 
@@ -26,7 +26,7 @@ class Response:
 
 def respond(
     model: Any,
-    queries: Sequence[Query],
+    queries: Sequence[PromptQuery],
     *,
     tokenizer: Any,
     tokens: int,
@@ -65,6 +65,6 @@ def respond(
     return [found[place] for place in range(len(queries))]
 
 
-def _seed(seed: int, query: Query) -> int:
+def _seed(seed: int, query: PromptQuery) -> int:
     digest = hashlib.sha256(f"generation-{seed}-{list(query.ids)}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guardrail_training.records import Record, TrainingRowError, read_records
+from guardrail_training.records import FileRecord, TrainingRowError, read_records
 
-__all__ = ["Output", "Sample", "read_samples", "write_samples"]
+__all__ = ["Sample", "SampledResponse", "read_samples", "write_samples"]
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class SampledResponse:
     """One model's response; ``tokens`` counts its end where it came, ``toxicity`` is by judge, 0..1."""
 
     response: str = field(repr=False)
@@ -32,7 +32,7 @@ class Sample:
     row: int
     query: str = field(repr=False)
     references: tuple[str, ...] = field(repr=False)
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, SampledResponse]
 
     def gain(self, before: str, after: str) -> float:
         """How much higher the reward of one model's response is than another's."""
@@ -56,7 +56,7 @@ def read_samples(path: str | Path) -> list[Sample]:
     return [_sample(record, Path(path)) for record in read_records(path, fields=fields)]
 
 
-def _sample(record: Record, path: Path) -> Sample:
+def _sample(record: FileRecord, path: Path) -> Sample:
     references, outputs = record["references"], record["outputs"]
     if not all(isinstance(reference, str) for reference in references):
         raise TrainingRowError(f"{path} row {record.number}: field 'references' must hold texts")
@@ -70,7 +70,7 @@ def _sample(record: Record, path: Path) -> Sample:
     )
 
 
-def _output(content: Any, *, where: str) -> Output:
+def _output(content: Any, *, where: str) -> SampledResponse:
     kinds: dict[str, type | tuple[type, ...]] = {
         "response": str,
         "tokens": int,
@@ -84,4 +84,4 @@ def _output(content: Any, *, where: str) -> Output:
             raise TrainingRowError(f"{where}: an output has no {name!r}; run 'evaluate generation' again")
     if not all(isinstance(value, (int, float)) for value in given["toxicity"].values()):
         raise TrainingRowError(f"{where}: an output's 'toxicity' must hold numbers")
-    return Output(**{name: given[name] for name in kinds})
+    return SampledResponse(**{name: given[name] for name in kinds})

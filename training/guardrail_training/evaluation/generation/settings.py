@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from guardrail.errors import ConfigError
+from guardrail_training.settings import DATA, setting
 
 __all__ = ["MEASURED", "SAMPLES", "TABLES", "GenerationSettings"]
 
@@ -25,7 +26,7 @@ class GenerationSettings:
     judges               measures of toxicity: formulas such as ``1 - clean`` (the shipped detector)
                          or ``classifier('FOLDER', label='hate', output='probability')``
     limit                so many prompts, drawn by the seed; 0: all
-    least_characters, most_characters     texts outside are left out
+    min_characters, max_characters        texts outside are left out
     max_prompt_tokens    a longer prompt is an error
     response_tokens, temperature          of sampling; 0: the run's, else 60 and 1
     min_response_tokens  a response cannot end before; None: the run's, else 0
@@ -48,8 +49,8 @@ class GenerationSettings:
     reward: str = ""
     judges: tuple[str, ...] = ("1 - clean",)
     limit: int = 200
-    least_characters: int = 1
-    most_characters: int = 4000
+    min_characters: int = setting(1, "Shorter texts are left out.", group=DATA, formerly="least_characters")
+    max_characters: int = setting(4000, "Longer texts are left out.", group=DATA, formerly="most_characters")
     max_prompt_tokens: int = 1024
     response_tokens: int = 0
     temperature: float = 0.0

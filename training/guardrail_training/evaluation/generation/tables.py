@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guardrail_training.evaluation.generation.comparison import Comparison, System
-from guardrail_training.evaluation.generation.measures import Change
+from guardrail_training.evaluation.generation.comparison import GenerationComparison, GenerationSystem
+from guardrail_training.evaluation.generation.measures import RelativeChange
 from guardrail_training.evaluation.generation.samples import Sample
 from guardrail_training.evaluation.tables import table
 from guardrail_training.metrics.statistics import Mean
@@ -17,7 +17,7 @@ from guardrail_training.metrics.statistics import Mean
 __all__ = ["comparison_tables"]
 
 
-def comparison_tables(comparison: Comparison, samples: Sequence[Sample]) -> str:
+def comparison_tables(comparison: GenerationComparison, samples: Sequence[Sample]) -> str:
     """The figures with 95 % bootstrap intervals over prompts, then the samples, greatest gain first."""
     changes = [
         [f"toxicity, {judge}", _percent(change.mean), _percent(change.std)]
@@ -36,7 +36,7 @@ def comparison_tables(comparison: Comparison, samples: Sequence[Sample]) -> str:
     )
 
 
-def _models(systems: Sequence[System]) -> str:
+def _models(systems: Sequence[GenerationSystem]) -> str:
     first = systems[0]
     header = ["model", "reward", *(f"toxicity, {judge}, mean / std" for judge in first.toxicity)]
     header += [*(name.replace("rouge", "ROUGE-") for name in first.rouge), "tokens", "ended"]
@@ -54,7 +54,7 @@ def _models(systems: Sequence[System]) -> str:
     return table(header, rows)
 
 
-def _samples(comparison: Comparison, samples: Sequence[Sample], *, judge: str) -> str:
+def _samples(comparison: GenerationComparison, samples: Sequence[Sample], *, judge: str) -> str:
     pair = comparison.pair
     rows = []
     for sample in sorted(samples, key=lambda sample: sample.gain(*pair), reverse=True):
@@ -69,7 +69,7 @@ def _interval(mean: Mean) -> str:
     return f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
 
 
-def _percent(change: Change) -> str | None:
+def _percent(change: RelativeChange) -> str | None:
     if change.value is None or change.low is None or change.high is None:
         return None
     return f"{100 * change.value:+.0f} % [{100 * change.low:+.0f}, {100 * change.high:+.0f}]"

@@ -13,9 +13,14 @@ from torch import Tensor
 from guardrail_training.modeling import trainable_parameters
 from guardrail_training.nado.auxiliary import Auxiliary
 from guardrail_training.nado.guidance import Guidance
-from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.lessons import Batch, corpus_lessons, sample_lessons, tune_step
-from guardrail_training.regularized.samples import Samples
+from guardrail_training.regularized.corpus import CorpusPassage
+from guardrail_training.regularized.posterior_targets import (
+    TuneBatch,
+    corpus_targets,
+    sample_targets,
+    tune_step,
+)
+from guardrail_training.regularized.samples import LabelledSamples
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of, base_of
@@ -24,8 +29,8 @@ from tests.training.regularized.conftest import samples_of
 VOCABULARY = 35
 STRENGTH = 1.5
 PASSAGES = [
-    Passage(prompt=(5, 6), response=(7, 8, 9), text="", guided=True),
-    Passage(prompt=(10,), response=(11, 1), text="", guided=True),
+    CorpusPassage(prompt=(5, 6), response=(7, 8, 9), text="", guided=True),
+    CorpusPassage(prompt=(10,), response=(11, 1), text="", guided=True),
 ]
 
 
@@ -36,11 +41,11 @@ def exact(settings: RegularizedSettings) -> RegularizedSettings:
         settings,
         candidates=VOCABULARY,
         strength=STRENGTH,
-        most_log_ratio=50.0,
-        most_prefix_weight=1e9,
-        least_weight=0.0,
-        most_weight=1e9,
-        least_success=0.0,
+        max_log_ratio=50.0,
+        max_prefix_weight=1e9,
+        min_weight=0.0,
+        max_weight=1e9,
+        min_success=0.0,
     )
 
 
@@ -53,7 +58,7 @@ def moved(learner: Learner, *, seed: int = 3) -> None:
 
 
 def stirred(learner: Learner) -> Auxiliary:
-    """An auxiliary model with opinions, within the bounds of its logits."""
+    """An auxiliary model that tells prefixes apart, within the bounds of its logits."""
     auxiliary = auxiliary_of(learner)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -63,7 +68,7 @@ def stirred(learner: Learner) -> Auxiliary:
 
 
 def guidance_of(auxiliary: Auxiliary) -> Guidance:
-    return Guidance(auxiliary, strength=STRENGTH, most_log_ratio=50.0, candidates=VOCABULARY)
+    return Guidance(auxiliary, strength=STRENGTH, max_log_ratio=50.0, candidates=VOCABULARY)
 
 
 def log_p(learner: Learner, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
@@ -95,7 +100,7 @@ def posterior_of(
     return Row((now + STRENGTH * after).log_softmax(dim=1), (now + after).logsumexp(dim=1))
 
 
-def rows_of(samples: Samples) -> list[tuple[list[int], list[int]]]:
+def rows_of(samples: LabelledSamples) -> list[tuple[list[int], list[int]]]:
     prompts = [
         ids[mask].tolist() for ids, mask in zip(samples.prompts.ids, samples.prompts.mask, strict=True)
     ]
@@ -131,7 +136,7 @@ def slow_samples_loss(
     return total / tokens
 
 
-def step_of(learner: Learner, batch: Batch, **weights: float) -> tuple[dict[str, float], list[Tensor]]:
+def step_of(learner: Learner, batch: TuneBatch, **weights: float) -> tuple[dict[str, float], list[Tensor]]:
     """The figures of an optimizer step and the gradient that it followed."""
     before = [parameter.detach().clone() for parameter in trainable_parameters(learner)]
     figures = tune_step(
@@ -171,12 +176,12 @@ def test_drawn_responses_teach_what_a_slow_loop_says(
     if not are_fresh:
         moved(learner)
 
-    lessons = sample_lessons(learner, guidance_of(auxiliary), samples, settings=exact, are_fresh=are_fresh)
+    targets = sample_targets(learner, guidance_of(auxiliary), samples, settings=exact, are_fresh=are_fresh)
     posteriors = [posterior_of(learner, auxiliary, *row) for row in rows]
     expected = slow_samples_loss(learner, rows, posteriors, drawn)
     slope = gradient_of(learner, 3 * expected)
     figures, found = step_of(
-        learner, Batch(plain=[], taught=None, drawn=lessons), corpus_weight=0.0, samples_weight=3.0
+        learner, TuneBatch(plain=[], taught=None, drawn=targets), corpus_weight=0.0, samples_weight=3.0
     )
 
     assert figures["loss/samples_kl"] == pytest.approx(expected.item(), rel=1e-4)
@@ -189,9 +194,9 @@ def test_corpus_texts_teach_the_posterior_beside_themselves(
 ) -> None:
     auxiliary = stirred(learner)
     moved(learner)
-    plain = Passage(prompt=(12, 13), response=(14, 15), text="", guided=False)
+    plain = CorpusPassage(prompt=(12, 13), response=(14, 15), text="", guided=False)
 
-    lessons = corpus_lessons(
+    targets = corpus_targets(
         learner,
         guidance_of(auxiliary),
         PASSAGES,
@@ -209,7 +214,7 @@ def test_corpus_texts_teach_the_posterior_beside_themselves(
             expected = expected + 4 * (log_q.exp() * (log_q - now)).sum()
     slope = gradient_of(learner, expected / tokens)
     _, found = step_of(
-        learner, Batch(plain=[plain], taught=lessons, drawn=None), corpus_weight=4.0, samples_weight=0.0
+        learner, TuneBatch(plain=[plain], taught=targets, drawn=None), corpus_weight=4.0, samples_weight=0.0
     )
 
     assert_alike(found, slope)
@@ -219,15 +224,15 @@ def test_a_posterior_taken_before_a_step_stays_what_it_was(
     learner: Learner, exact: RegularizedSettings
 ) -> None:
     auxiliary = stirred(learner)
-    lessons = sample_lessons(
+    targets = sample_targets(
         learner,
         guidance_of(auxiliary),
         samples_of(learner, exact),
         settings=exact,
         are_fresh=True,
     )
-    before = lessons.log_q.clone()
+    before = targets.log_q.clone()
 
-    step_of(learner, Batch(plain=[], taught=None, drawn=lessons), corpus_weight=0.0, samples_weight=1.0)
+    step_of(learner, TuneBatch(plain=[], taught=None, drawn=targets), corpus_weight=0.0, samples_weight=1.0)
 
-    assert torch.equal(lessons.log_q, before)
+    assert torch.equal(targets.log_q, before)

@@ -17,12 +17,12 @@ from guardrail_training.records import TrainingRowError
 from guardrail_training.regularized import trainer
 from guardrail_training.regularized.corpus import load_mixture
 from guardrail_training.regularized.fitting import fit, ranking_quality
-from guardrail_training.regularized.samples import read_opinions
+from guardrail_training.regularized.samples import read_prefix_labels
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner
 from tests.training.nado.conftest import auxiliary_of
 from tests.training.regularized.conftest import ORACLE, samples_of
-from tests.training.regularized.test_lessons import moved
+from tests.training.regularized.test_posterior_targets import moved
 from tests.training.regularized.test_trainer import _corpus, metrics
 from tests.training.reinforcement.conftest import WORDS, word_tokenizer
 
@@ -58,7 +58,7 @@ def test_states_are_the_bases_and_labels_the_oracles(
     tokenizer = word_tokenizer()
     moved(learner)
 
-    found = read_opinions(learner, passages, reward=ORACLE, tokenizer=tokenizer, settings=known)
+    found = read_prefix_labels(learner, passages, reward=ORACLE, tokenizer=tokenizer, settings=known)
 
     for row, passage in enumerate(passages):
         length = len(passage.response)
@@ -80,14 +80,14 @@ def test_known_texts_teach_which_words_matter(
 ) -> None:
     passages = load_mixture(tmp_path, known, tokenizer=word_tokenizer()).known
     told, asked = (
-        read_opinions(learner, part, reward=ORACLE, tokenizer=word_tokenizer(), settings=known)
+        read_prefix_labels(learner, part, reward=ORACLE, tokenizer=word_tokenizer(), settings=known)
         for part in (passages[:30], passages[30:])
     )
     samples = samples_of(learner, known)
     auxiliary = auxiliary_of(learner)
     optimizer = torch.optim.AdamW(auxiliary.parameters(), lr=1e-2, weight_decay=0.0)
 
-    fit(auxiliary, optimizer, samples, settings=known, iteration=0, steps=100, opinions=told)
+    fit(auxiliary, optimizer, samples, settings=known, iteration=0, steps=100, prefix_labels=told)
 
     logits = auxiliary(asked.states, asked.ids[..., None])[..., 0].detach()
     found = ~asked.labels.isnan()

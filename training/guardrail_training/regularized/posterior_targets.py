@@ -1,6 +1,6 @@
-"""What the regularizer teaches, and how the language model learns it beside its corpus.
+"""What the regularizer teaches, and how the language model learns it alongside its corpus.
 
-A lesson is a text with the posterior before each of its tokens, taken once and held.
+Its targets are texts with the posterior before each of their tokens, computed once and held constant.
 """
 
 from __future__ import annotations
@@ -17,18 +17,24 @@ from guardrail_training.modeling.families import Prompts
 from guardrail_training.nado.balance import prefix_importance
 from guardrail_training.nado.guidance import Guidance, Guided
 from guardrail_training.nado.posterior import prefix_weights, token_kl
-from guardrail_training.regularized.corpus import Passage
-from guardrail_training.regularized.samples import Reading, Samples, candidate_logprobs, padded, read
+from guardrail_training.regularized.corpus import CorpusPassage
+from guardrail_training.regularized.samples import (
+    LabelledSamples,
+    TokenPredictions,
+    candidate_logprobs,
+    padded,
+    read,
+)
 from guardrail_training.regularized.settings import RegularizedSettings
 from guardrail_training.reinforcement.policy import Learner, token_logprobs
 from guardrail_training.reinforcement.rollouts import Responses
 from guardrail_training.run import clip_gradients
 
-__all__ = ["Batch", "Lessons", "corpus_lessons", "sample_lessons", "tune_step"]
+__all__ = ["PosteriorTargets", "TuneBatch", "corpus_targets", "sample_targets", "tune_step"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lessons:
+class PosteriorTargets:
     """Texts ``(rows, time)`` and, before each token, the posterior over candidates and what it counts."""
 
     prompts: Prompts
@@ -37,11 +43,11 @@ class Lessons:
     log_q: Tensor  # (rows, time, candidates + 1)
     weights: Tensor  # (rows, time)
 
-    def select(self, rows: Tensor) -> Lessons:
+    def select(self, rows: Tensor) -> PosteriorTargets:
         """Some of the texts, without the columns that are padding in all of them."""
         lengths = self.responses.lengths[rows]
         time = int(lengths.max())
-        return Lessons(
+        return PosteriorTargets(
             prompts=self.prompts.select(rows),
             responses=Responses(
                 ids=self.responses.ids[rows, :time], lengths=lengths, ended=self.responses.ended[rows]
@@ -52,19 +58,19 @@ class Lessons:
         )
 
 
-def corpus_lessons(
+def corpus_targets(
     learner: Learner,
     guidance: Guidance,
-    passages: Sequence[Passage],
+    passages: Sequence[CorpusPassage],
     *,
     settings: RegularizedSettings,
     pad_id: int,
     is_base: bool,
-) -> Lessons:
+) -> PosteriorTargets:
     """The posterior along corpus texts, every prefix counting alike.
 
     The texts were not drawn from it, so the mean over them is not KL(q* || p) itself; that is what
-    ``sample_lessons`` is for.
+    ``sample_targets`` is for.
     """
     prompts = learner.family.pad([passage.prompt for passage in passages])
     responses = padded([passage.response for passage in passages], pad_id=pad_id)
@@ -78,17 +84,17 @@ def corpus_lessons(
     )
     guided = guidance.over(reading.states, reading.ids, reading.log_p)
     weights = _counting(guided, settings) * responses.mask
-    return Lessons(prompts, responses, reading.ids, guided.log_q, weights)
+    return PosteriorTargets(prompts, responses, reading.ids, guided.log_q, weights)
 
 
-def sample_lessons(
+def sample_targets(
     learner: Learner,
     guidance: Guidance,
-    samples: Samples,
+    samples: LabelledSamples,
     *,
     settings: RegularizedSettings,
     are_fresh: bool,
-) -> Lessons:
+) -> PosteriorTargets:
     """The posterior along drawn responses, whose prefixes count as the posterior would reach them.
 
     Responses that an earlier language model drew (``are_fresh`` false) are read again, and each prefix is
@@ -100,16 +106,18 @@ def sample_lessons(
         weights = weights * prefix_importance(
             reading.log_taken - samples.reading.log_taken,
             samples.responses.mask,
-            least=settings.least_weight,
-            most=settings.most_weight,
+            min_weight=settings.min_weight,
+            max_weight=settings.max_weight,
         )
     guided = guidance.over(reading.states, reading.ids, reading.log_p)
-    reached = prefix_weights(guided.log_success, most=settings.most_prefix_weight)
+    reached = prefix_weights(guided.log_success, max_weight=settings.max_prefix_weight)
     weights = weights * reached * _counting(guided, settings)
-    return Lessons(samples.prompts, samples.responses, reading.ids, guided.log_q, weights)
+    return PosteriorTargets(samples.prompts, samples.responses, reading.ids, guided.log_q, weights)
 
 
-def _read_again(learner: Learner, samples: Samples, *, settings: RegularizedSettings) -> Reading:
+def _read_again(
+    learner: Learner, samples: LabelledSamples, *, settings: RegularizedSettings
+) -> TokenPredictions:
     return read(
         learner,
         samples.prompts,
@@ -121,23 +129,23 @@ def _read_again(learner: Learner, samples: Samples, *, settings: RegularizedSett
 
 
 def _counting(guided: Guided, settings: RegularizedSettings) -> Tensor:
-    """0 where all is lost, else 1, or what may still fail where that is the gate ``(rows, time)``."""
+    """0 if no success is left, else 1, or 1 - R if the gate is ``failure`` ``(rows, time)``."""
     success = guided.log_success.exp()
-    counting = (success >= settings.least_success).float()
+    counting = (success >= settings.min_success).float()
     return counting * (1 - success) if settings.gate == "failure" else counting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class TuneBatch:
     """What one optimizer step learns from.
 
     ``plain`` corpus texts carry the language-model loss alone, ``taught`` ones the regularizer too, ``drawn``
     responses the regularizer alone.
     """
 
-    plain: Sequence[Passage] = field(repr=False)
-    taught: Lessons | None
-    drawn: Lessons | None
+    plain: Sequence[CorpusPassage] = field(repr=False)
+    taught: PosteriorTargets | None
+    drawn: PosteriorTargets | None
 
 
 @dataclass(slots=True)
@@ -152,7 +160,7 @@ class _Sums:
 def tune_step(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    batch: TuneBatch,
     *,
     corpus_weight: float,
     samples_weight: float,
@@ -162,7 +170,7 @@ def tune_step(
     """One optimizer step; returns its means per token by metric name.
 
     The loss is the mean over corpus tokens of -log p, plus ``corpus_weight`` times the mean over the same
-    tokens of KL(q || p), which is 0 where nothing is taught, and ``samples_weight`` times that over drawn
+    tokens of KL(q || p), which is 0 if nothing is taught, and ``samples_weight`` times that over drawn
     ones. Rows at a time change nothing but memory.
     """
     optimizer.zero_grad(set_to_none=True)
@@ -170,11 +178,14 @@ def tune_step(
     drawn = 0 if batch.drawn is None else int(batch.drawn.responses.lengths.sum())
     corpus = taught + sum(len(passage.response) for passage in batch.plain)
     sums = _Sums()
+    # General corpus texts: -log p of the tokens alone, as in plain fine-tuning.
     for rows in _parts([len(passage.prompt) for passage in batch.plain], microbatch_size):
-        chosen = [batch.plain[int(row)] for row in rows]
-        loss = -_plain_logprobs(learner, chosen).sum()
+        passages = [batch.plain[int(row)] for row in rows]
+        loss = -_plain_logprobs(learner, passages).sum()
         _backward(loss / corpus)
         sums.language_model += loss.item()
+    # Guided corpus texts: the same, and KL(q || p) before each token, which is the regularizer of Meng et al.
+    # 2024. Divided by all corpus tokens, so that microbatches add up to the mean over the batch.
     if batch.taught is not None:
         for rows in _parts(batch.taught.prompts.mask.sum(dim=1), microbatch_size):
             log_p_taken, kl = _taught(learner, batch.taught.select(rows))
@@ -182,6 +193,7 @@ def tune_step(
             _backward((loss + corpus_weight * kl.sum()) / corpus)
             sums.language_model += loss.item()
             sums.corpus += kl.sum().item()
+    # Responses of the model itself: the KL alone, since they are samples and not text to imitate.
     if batch.drawn is not None:
         for rows in _parts(batch.drawn.prompts.mask.sum(dim=1), microbatch_size):
             _, kl = _taught(learner, batch.drawn.select(rows))
@@ -215,7 +227,7 @@ def _backward(loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
 
 
-def _plain_logprobs(learner: Learner, passages: Sequence[Passage]) -> Tensor:
+def _plain_logprobs(learner: Learner, passages: Sequence[CorpusPassage]) -> Tensor:
     """The log-probability of each learned token ``(tokens,)``."""
     prompts = learner.family.pad([passage.prompt for passage in passages])
     responses = padded([passage.response for passage in passages], pad_id=0)
@@ -225,16 +237,16 @@ def _plain_logprobs(learner: Learner, passages: Sequence[Passage]) -> Tensor:
         return token_logprobs(states, tokens, learner.family.head, temperature=1.0)
 
 
-def _taught(learner: Learner, lessons: Lessons) -> tuple[Tensor, Tensor]:
+def _taught(learner: Learner, targets: PosteriorTargets) -> tuple[Tensor, Tensor]:
     """The log-probability of each token, and the regularizer before it as it counts, both ``(tokens,)``."""
-    mask = lessons.responses.mask
+    mask = targets.responses.mask
     with learner.autocast():
-        states = _states(learner, lessons.prompts, lessons.responses)
-        ids = lessons.ids[mask]
+        states = _states(learner, targets.prompts, targets.responses)
+        ids = targets.ids[mask]
         log_p = candidate_logprobs(states, ids, family=learner.family).cpu()
     # The token that follows is always among the candidates.
-    taken = log_p[:, :-1][ids == lessons.responses.ids[mask][:, None]]
-    return taken, lessons.weights[mask] * token_kl(lessons.log_q[mask], log_p)
+    taken = log_p[:, :-1][ids == targets.responses.ids[mask][:, None]]
+    return taken, targets.weights[mask] * token_kl(targets.log_q[mask], log_p)
 
 
 def _states(learner: Learner, prompts: Prompts, responses: Responses) -> Tensor:
