@@ -10,7 +10,7 @@ IN ?= guardrail training/guardrail_training training/research benchmarks example
 help:
 	@echo "make demo    see the guard at work on a dozen texts"
 	@echo "make test    lint, types, every test, the wheel's contents"
-	@echo "make check   lint, types, and the tests that need no model: for the inner loop"
+	@echo "make check   lint, types, and the quick tests of text and engine: for the inner loop"
 	@echo "make coverage  the share of the package's lines and branches that tests reach; fails below 95 and 90 %"
 	@echo "make test-browser  the playground page in headless Chromium (Debian: chromium chromium-driver)"
 	@echo "make test-frameworks  docs/frameworks.md and its adapters with the real packages, in an environment of their own"
@@ -30,7 +30,7 @@ test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 check: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 -m "not base and not slow" tests/text tests/test_policy.py tests/test_outcome.py tests/engine/test_flow.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 -m "not base and not slow" tests/text tests/engine tests/test_policy.py tests/test_outcome.py
 
 coverage: .venv/installed-dev
 	$(BIN)/guardrail models pull
