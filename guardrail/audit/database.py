@@ -40,8 +40,8 @@ class Database:
 
     def __init__(self, where: str | Path) -> None:
         url = _url(where)
-        self.where = url.render_as_string(hide_password=True)
-        self.is_sqlite = url.drivername == "sqlite"
+        self.where: str = url.render_as_string(hide_password=True)
+        self.is_sqlite: bool = url.drivername == "sqlite"
         self._engine = _engine(url)
         self._prepared = False
         self._preparing = threading.Lock()

@@ -44,7 +44,7 @@ class AuditStore:
         on_error: Literal["closed", "open"] = "closed",
     ) -> None:
         self.include_text = include_text
-        self.database = Database(where)
+        self.database: Database = Database(where)
         self._on_error = on_error
         try:
             self.database.prepare()

@@ -86,8 +86,8 @@ class Runner:
 
     def __init__(self, models: Models, policy: Policy, *, failures: FailureLog | None = None) -> None:
         self.models = models
-        self.failures = failures or FailureLog()
-        self.is_open = models.open_rewriter is None
+        self.failures: FailureLog = failures or FailureLog()
+        self.is_open: bool = models.open_rewriter is None
         self._thresholds = policy.thresholds
         self._labels_known = not policy.thresholds or models.detect.require_labels(policy.thresholds)
         self._detector = _timed(models.detect, policy.detect_timeout)

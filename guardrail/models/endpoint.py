@@ -68,7 +68,7 @@ class RequestError(Exception):
         self.code = code
         self.transient = transient
         self.pause = pause
-        self.down = down or transient
+        self.down: bool = down or transient
 
 
 class Circuit:
@@ -184,7 +184,7 @@ class Endpoint:
             require_variable_name(key_env, place=place)
             if not os.environ.get(key_env, "").strip():
                 raise ConfigError(f"{place} key_env names a variable that is not set in this environment")
-        self.server = Server(
+        self.server: Server = Server(
             url=_base(url, place=place),
             place=place,
             plugin=plugin,

@@ -157,6 +157,7 @@ def tokens_a_character() -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_no_text_has_more_than_thrice_the_tokens_of_prose(
     tokens_a_character: dict[str, float], kind: str

@@ -59,6 +59,7 @@ def test_nine_of_ten_disguises_are_caught(detector: OnnxDetector) -> None:
     assert len(missed) <= 0.1 * len(disguised), missed
 
 
+@pytest.mark.slow
 def test_harmless_text_is_not_flagged_for_what_it_reads_like(
     detector: OnnxDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

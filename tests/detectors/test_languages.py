@@ -183,6 +183,7 @@ def test_what_is_flagged_as_well_goes_no_milder_way_than_the_ladder(detector: On
     assert "weiß" not in outcome.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unsupported", ["pass", "mask", "block"])
 def test_streams_equal_whole_texts_for_every_way_of_cutting(detector: OnnxDetector, unsupported: str) -> None:
     reader = guard(detector, unsupported=unsupported)

@@ -178,6 +178,7 @@ def test_the_event_loop_keeps_ticking_while_models_run() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_long_text_does_not_hold_up_the_event_loop() -> None:
     text = f"{CLEAN} " * (300_000 // len(CLEAN))
 

@@ -165,6 +165,7 @@ def test_the_set_holds_200_insults_over_two_or_three_sentences() -> None:
     assert {len(of_text) for of_text in parts} == {2, 3}
 
 
+@pytest.mark.slow
 def test_no_split_insult_is_lost_because_its_parts_are_clear() -> None:
     ladder = ("mask", "block")
     default, wide, alone = (

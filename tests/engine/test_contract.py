@@ -73,6 +73,7 @@ WAYS: dict[str, Callable[[Guard, str], str]] = {
 places, ways, policies = map(st.sampled_from, (PLACES, sorted(WAYS), THRESHOLDS))
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(place=places, way=ways, thresholds=policies, data=st.data())
 def test_what_means_the_same_is_read_the_same_every_way_in(
@@ -86,6 +87,7 @@ def test_what_means_the_same_is_read_the_same_every_way_in(
     assert not any(outcome.degraded for outcome in heard)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(place=places, way=ways, thresholds=policies, data=st.data())
 def test_what_breaks_the_contract_fails_closed_and_is_told_of_every_way_in(

@@ -36,6 +36,7 @@ TEXTS = st.lists(
 ).map(" ".join)
 
 
+@pytest.mark.slow
 @given(st.lists(TEXTS, max_size=6))
 def test_check_many_gives_what_check_gives(texts: list[str]) -> None:
     one_by_one = [timeless(guard().check(text)) for text in texts]

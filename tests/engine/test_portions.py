@@ -103,6 +103,7 @@ def test_a_long_text_is_embedded_in_small_calls() -> None:
     assert all(size <= MAX_CHARACTERS for _, size in sizes(calls))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "length"), [(150, 40), (80, 400), (12, 3000)])
 def test_every_way_of_asking_makes_small_calls(number: int, length: int) -> None:
     words, rewriter = WordDetector(), WordRewriter()

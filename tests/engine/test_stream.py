@@ -95,6 +95,7 @@ def test_a_pause_between_sentences_changes_nothing(sentences: list[str]) -> None
     assert "".join(later_) == plain.text
 
 
+@pytest.mark.slow
 def test_a_megabyte_in_one_chunk_comes_out_in_pieces() -> None:
     text = f"{CLEAN} " * (1_000_000 // len(CLEAN))
     pieces, outcome = read(guard().stream([text]))

@@ -258,6 +258,7 @@ def test_a_proposal_does_not_show_its_texts() -> None:
     assert "fool" not in repr(Proposal("fool", "fool too", (), 1.0, False, False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["a", "A", "A'", "don", "don ", "n ", " ", "\n", "- ", "A. ", "\u200b", "\u0301"]
 )

@@ -60,6 +60,12 @@ def test_no_mask_where_it_would_hide_most_or_break_a_tag(text: str, toxic: list[
         ("[You idiot.", "[[removed]"),
         ("| idiot | 5 |", "| [removed] ||"),
         ("- - -", "- - -"),
+        ("You <!-- dumb --> idiot.", "[removed]"),
+        ("See [you idiot](http://x.org/idiot) there.", "[removed]"),
+        ("you idiot](http://x.org/idiot) there.", "[removed]](#)"),
+        ("f**k you **idiot", "**[removed]"),
+        ("(You [idiot) there].", "[removed]"),
+        ("*You (idiot* there.", "([removed]"),
     ],
 )
 def test_removed_text_keeps_the_markup_around_it(body: str, left: str) -> None:

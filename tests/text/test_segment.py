@@ -91,6 +91,7 @@ def chunked(draw: st.DrawFn) -> list[str]:
     return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 
 
+@pytest.mark.slow
 @given(texts, bounds)
 def test_segments_join_back_to_the_text(text: str, bound: tuple[int, int]) -> None:
     segments = cut(text, *bound)
@@ -112,6 +113,7 @@ def test_what_was_emitted_stays_when_more_text_comes(text: str, more: str, bound
     assert cut(text + more, *bound)[: len(early)] == early
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(chunked(), bounds, st.data())
 def test_segments_join_back_wherever_the_text_paused(
@@ -312,6 +314,7 @@ def cut_and_count(text: str, chunks: Iterable[str]) -> None:
     assert sum(len(segment.text) for segment in cut_chunks(chunks)) == len(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", LARGE)
 def test_a_megabyte_is_cut_in_linear_time(piece: str) -> None:
     def cutting(size: int) -> Callable[[], None]:

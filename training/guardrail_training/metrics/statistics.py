@@ -31,7 +31,6 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 RESAMPLES = 2000
-NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +89,12 @@ def bootstrap_mean(values: Sequence[float] | Floats, *, seed: int, resamples: in
 
 def wilson_rate(hits: int, n: int) -> Rate:
     """The share ``hits / n`` with the score interval of Wilson (1927), which stays sensible at 0 and 1."""
+    from scipy.stats import binomtest
+
     if not 0 <= hits <= n or n == 0:
         raise UsageError(f"a rate needs 0 <= hits <= n and n > 0, got {hits} of {n}")
-    share = hits / n
-    spread = NORMAL_95**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = NORMAL_95 / (1 + spread) * float(np.sqrt(share * (1 - share) / n + spread / (4 * n)))
-    return Rate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return Rate(value=hits / n, low=float(interval.low), high=float(interval.high), n=n)
 
 
 def auc_interval(

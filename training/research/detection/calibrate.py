@@ -11,7 +11,6 @@ import numpy.typing as npt
 __all__ = ["ScoredTexts", "choose_thresholds", "platt", "scores"]
 
 Floats = npt.NDArray[np.floating]
-STEPS = 60
 RIDGE = 1e-3
 MIN_TEXTS = 60
 GRID = tuple(place / 100 for place in range(5, 100))
@@ -20,18 +19,24 @@ GRID = tuple(place / 100 for place in range(5, 100))
 def platt(logits: Floats, shares: Floats, weights: Floats) -> dict[str, float]:
     """``a`` and ``b`` such that ``sigmoid(a * logit + b)`` is the expected share of votes.
 
-    Weighted logistic regression on soft targets by Newton's method (Platt 1999), with a slight pull to a=1,
-    b=0, which is also the answer without any rows.
+    Weighted logistic regression on soft targets (Platt 1999), with a slight pull to a=1, b=0, which is also
+    the answer without any rows. Plain Newton steps can jump to and fro for ever if logits are large.
     """
+    from scipy.optimize import minimize
+
     design = np.stack([logits, np.ones_like(logits)], axis=1).astype(float)  # (rows, 2)
     start = np.array([1.0, 0.0])
-    best = start.copy()
-    for _ in range(STEPS):
-        expected = _sigmoid(design @ best)
-        gradient = design.T @ (weights * (expected - shares)) + RIDGE * (best - start)
-        curvature = (design * (weights * expected * (1 - expected))[:, None]).T @ design + RIDGE * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        best = best - step * min(1.0, 2.0 / max(1e-9, float(np.abs(step).max())))
+
+    total = max(1.0, float(weights.sum()))  # of the order of 1, the first step is a small one
+
+    def loss(line: Floats) -> tuple[float, Floats]:
+        """Mean cross-entropy with the pull, and its gradient."""
+        z = design @ line
+        entropy = weights @ (np.logaddexp(0.0, z) - shares * z)
+        gradient = design.T @ (weights * (_sigmoid(z) - shares)) + RIDGE * (line - start)
+        return float(entropy + RIDGE / 2 * ((line - start) ** 2).sum()) / total, gradient / total
+
+    best = minimize(loss, start, jac=True, method="BFGS").x
     return {"a": round(float(best[0]), 6), "b": round(float(best[1]), 6)}
 
 

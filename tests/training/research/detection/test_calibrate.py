@@ -10,6 +10,17 @@ from hypothesis import strategies as st
 from research.detection.calibrate import MIN_TEXTS, ScoredTexts, choose_thresholds, platt, scores
 
 
+def test_calibration_of_large_overconfident_logits_converges() -> None:
+    drawn = np.random.default_rng(3)
+    probabilities = drawn.uniform(0.02, 0.6, 800)
+    shares = (drawn.random(800) < probabilities).astype(float)
+    logits = 3.0 * np.log(probabilities / (1 - probabilities)) + 4.0
+    constants = platt(logits, shares, np.ones(800))
+    assert abs(constants["a"] - 1 / 3) < 0.06
+    expected = 1 / (1 + np.exp(-(constants["a"] * logits + constants["b"])))
+    assert abs(expected.mean() - shares.mean()) < 1e-3
+
+
 def test_known_constants_are_found_again() -> None:
     logits = np.random.default_rng(0).normal(size=20_000) * 3
     shares = 1 / (1 + np.exp(-(0.5 * logits - 1.0)))
