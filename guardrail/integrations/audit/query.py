@@ -1,4 +1,4 @@
-"""What is asked of an audit, as ranges of its indexes, so that a large one answers as quickly as a small one."""
+"""What is asked of an audit, as ranges of its indexes: a large one answers as quickly as a small one."""
 
 from __future__ import annotations
 
@@ -102,23 +102,31 @@ class Look:
 
     ranges: Sequence[Condition]
     rest: Mapping[str, Condition]
-    bounds: Sequence[Condition] = ()
+    since: datetime | None = None
+    until: datetime | None = None
     floor: Place | None = None
     is_small: bool = False
 
     def selects(self, *columns: ColumnElement[Any], below: Place | None = None) -> Iterator[Select[Any]]:
         """What reads these columns of the rows that fit and are older than ``below``: one per range."""
-        place, bounds = tuple_(_TABLE.at, _TABLE.id), [*self.bounds]
-        if below is not None:
-            bounds.append(place < _constant(below))
-        if self.floor is not None:
-            bounds.append(place >= _constant(self.floor))
         for one in self.ranges:
-            chosen = select(*columns).select_from(interventions).where(one, *bounds)
+            chosen = select(*columns).select_from(interventions).where(one, *self._bounds(below))
             if self.rest.keys() & {"review", "text"}:
                 is_on = LAST_REVIEWS.c.intervention == _TABLE.id
                 chosen = chosen.outerjoin_from(interventions, LAST_REVIEWS, is_on)
             yield chosen.where(*self.rest.values())
+
+    def _bounds(self, below: Place | None) -> Iterator[Condition]:
+        """The narrower bound of each side alone: of two, SQLite takes the first that it finds."""
+        place = tuple_(_TABLE.at, _TABLE.id)
+        if self.floor is not None:
+            yield place >= _constant(self.floor)
+        elif self.since is not None:
+            yield _TABLE.at >= self.since
+        if below is not None and (self.until is None or below.at < self.until):
+            yield place < _constant(below)
+        elif self.until is not None:
+            yield _TABLE.at < self.until
 
     def newest(self, connection: Connection, limit: int, *, below: Place | None = None) -> list[Place]:
         """The places of the newest rows that fit and are older than ``below``, newest first."""
@@ -139,11 +147,10 @@ class Look:
 
 def look(connection: Connection, query: Query, *, below: Place | None = None) -> Look:
     """The quickest look at the rows that a query asks for and that are older than ``below``."""
-    bounds = [*_times(query)]
     found: list[Look] = []
     for ranges, covered, is_small in _ranges(connection, query):
         rest = {name: one for name, one in _conditions(query).items() if name not in covered}
-        one = Look(ranges, rest, bounds, is_small=is_small)
+        one = Look(ranges, rest, query.since, query.until, is_small=is_small)
         if is_small or not rest:
             return one
         found.append(replace(one, floor=_floor(connection, one, below)))
@@ -224,13 +231,6 @@ def _conditions(query: Query) -> dict[str, Condition]:
 def _plain(column: ColumnElement[str]) -> ColumnElement[str]:
     """The column, out of reach of its index: one range at a time is read, and its rows in their order."""
     return func.coalesce(column, "")
-
-
-def _times(query: Query) -> Iterator[Condition]:
-    if query.since is not None:
-        yield _TABLE.at >= query.since
-    if query.until is not None:
-        yield _TABLE.at < query.until
 
 
 def _floor(connection: Connection, wanted: Look, below: Place | None) -> Place | None:

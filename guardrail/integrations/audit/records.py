@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta, timezone
+from itertools import pairwise
 
 from sqlalchemy import Connection, func, select
 
@@ -118,7 +119,7 @@ def days(database: Database, query: Query, *, last: int = 30) -> list[Day]:
     asked = replace(query, since=since)
     indexed = replace(asked, text=None, policy=None, label=None, model=None, key=None, review=None)
     with database.transaction() as connection:
-        if asked == indexed:
+        if asked == indexed and since.date() <= end:
             start, found = since.date(), _counted(connection, asked, _days(since.date(), end))
         else:
             start, found = _grouped(connection, asked)
@@ -145,13 +146,12 @@ def record_of(database: Database, number: int) -> Record:
 
 def _counted(connection: Connection, query: Query, found: list[date]) -> Iterator[tuple[date, str, int]]:
     """How many records the days have of each action: read from an index alone, which is quick."""
+    edges = [query.since, *map(_midnight, found[1:]), query.until or _midnight(found[-1] + timedelta(days=1))]
     for action in [query.action] if query.action else map(str, Action):
-        for chosen in look(connection, replace(query, action=action)).selects(func.count()):
-            counted = (
-                chosen.where(_TABLE.at >= _midnight(day), _TABLE.at < _midnight(day + timedelta(days=1)))
-                for day in found
-            )
-            numbers = connection.execute(select(*(one.scalar_subquery() for one in counted))).one()
+        wanted = look(connection, replace(query, action=action))
+        each = [replace(wanted, since=one, until=other) for one, other in pairwise(edges)]
+        for counts in zip(*(one.selects(func.count()) for one in each), strict=True):
+            numbers = connection.execute(select(*(count.scalar_subquery() for count in counts))).one()
             yield from ((day, action, number) for day, number in zip(found, numbers, strict=True) if number)
 
 
