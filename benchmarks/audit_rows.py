@@ -24,7 +24,18 @@ AT_ONCE = 10_000
 ACTIONS = {"rewritten": 60.0, "masked": 25.0, "lossy": 6.0, "removed": 5.0, "passed": 4.0, "blocked": 0.002}
 POLICIES = {("1" * 16, ""): 70.0, ("2" * 16, "community"): 29.9, ("3" * 16, "strict"): 0.1}
 LABELS = ("toxicity", "incivility", "insult", "obscene", "identity_attack", "threat", "sexual_explicit")
-NAMES = ("driver", "neighbour", "manager", "teacher", "waiter", "referee", "author", "singer", "mayor", "doctor")
+NAMES = (
+    "driver",
+    "neighbour",
+    "manager",
+    "teacher",
+    "waiter",
+    "referee",
+    "author",
+    "singer",
+    "mayor",
+    "doctor",
+)
 PLACES = ("bus", "town", "office", "school", "club", "village", "paper", "band", "council", "clinic")
 INSULTS = ("idiot", "moron", "fool", "clown", "liar", "fraud", "coward", "loser")
 DECISIONS = {"accepted": 80.0, "rejected": 15.0, "corrected": 5.0}
@@ -92,7 +103,14 @@ def _reviews(dice: random.Random, rows: int) -> Iterator[tuple[Any, ...]]:
         is_corrected = decision == "corrected"
         correction = f"That person {number} is wrong." if is_corrected else None
         at = datetime.now(timezone.utc)
-        yield (number, at, decision, correction, dice.choice(("alice", "bob")), "[]" if is_corrected else None)
+        yield (
+            number,
+            at,
+            decision,
+            correction,
+            dice.choice(("alice", "bob")),
+            "[]" if is_corrected else None,
+        )
 
 
 def _drawn(dice: random.Random, weights: dict[Any, float]) -> Iterator[Any]:
@@ -100,7 +118,9 @@ def _drawn(dice: random.Random, weights: dict[Any, float]) -> Iterator[Any]:
         yield from dice.choices([*weights], [*weights.values()], k=1000)
 
 
-def _load(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+def _load(
+    connection: Connection, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
     named = ", ".join(f'"{column}"' for column in columns)
     cursor: Any = connection.connection.cursor()
     if connection.dialect.name == "postgresql":

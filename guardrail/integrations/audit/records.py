@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta, timezone
 from itertools import pairwise
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, CursorResult, Select, func, select
 
 from guardrail.audit.database import Database
 from guardrail.audit.schema import interventions
@@ -16,9 +17,21 @@ from guardrail.errors import UsageError
 from guardrail.integrations.audit.query import LAST_REVIEWS, LONGEST_PAGE, Query, look, place_of
 from guardrail.outcome import Action
 
-__all__ = ["LONGEST_PAGE", "Day", "Page", "Query", "Record", "days", "page", "record_of", "records_of"]
+__all__ = [
+    "LONGEST_PAGE",
+    "Day",
+    "Page",
+    "Query",
+    "Record",
+    "all_records",
+    "days",
+    "page",
+    "record_of",
+    "records_of",
+]
 
 MAX_COUNTED = 10_000
+ROWS_AT_ONCE = 1000
 _TABLE = interventions.c
 
 
@@ -116,10 +129,12 @@ def days(database: Database, query: Query, *, last: int = 30) -> list[Day]:
     since = _midnight(end - timedelta(days=last - 1))
     if query.since is not None:
         since = max(since, query.since.astimezone(timezone.utc))
+    if since.date() > end:
+        return []
     asked = replace(query, since=since)
     indexed = replace(asked, text=None, policy=None, label=None, model=None, key=None, review=None)
     with database.transaction() as connection:
-        if asked == indexed and since.date() <= end:
+        if asked == indexed:
             start, found = since.date(), _counted(connection, asked, _days(since.date(), end))
         else:
             start, found = _grouped(connection, asked)
@@ -144,15 +159,29 @@ def record_of(database: Database, number: int) -> Record:
     return found[0]
 
 
+def all_records(database: Database) -> Iterator[Record]:
+    """Every record, by number. Some are read at a time, so that nobody who writes or prunes has to wait."""
+    wanted = _with_decision().order_by(_TABLE.id).limit(ROWS_AT_ONCE)
+    last = -1
+    while True:
+        with database.transaction() as connection:
+            found = _records(connection.execute(wanted.where(_TABLE.id > last)))
+        if not found:
+            return
+        yield from found
+        last = found[-1].id
+
+
 def _counted(connection: Connection, query: Query, found: list[date]) -> Iterator[tuple[date, str, int]]:
     """How many records the days have of each action: read from an index alone, which is quick."""
     edges = [query.since, *map(_midnight, found[1:]), query.until or _midnight(found[-1] + timedelta(days=1))]
+    modes = [False, True] if query.mode is None else [query.mode == "monitored"]
+    number = select(func.count()).select_from(interventions).where(_TABLE.monitored.in_(modes))
     for action in [query.action] if query.action else map(str, Action):
-        wanted = look(connection, replace(query, action=action))
-        each = [replace(wanted, since=one, until=other) for one, other in pairwise(edges)]
-        for counts in zip(*(one.selects(func.count()) for one in each), strict=True):
-            numbers = connection.execute(select(*(count.scalar_subquery() for count in counts))).one()
-            yield from ((day, action, number) for day, number in zip(found, numbers, strict=True) if number)
+        of_action = number.where(_TABLE.action == action)
+        each = [of_action.where(_TABLE.at >= one, _TABLE.at < other) for one, other in pairwise(edges)]
+        counts = connection.execute(select(*(one.scalar_subquery() for one in each))).one()
+        yield from ((day, action, count) for day, count in zip(found, counts, strict=True) if count)
 
 
 def _grouped(connection: Connection, query: Query) -> tuple[date | None, list[tuple[date, str, int]]]:
@@ -173,22 +202,24 @@ def _days(start: date, end: date) -> list[date]:
 
 
 def _read(connection: Connection, numbers: Collection[int]) -> list[Record]:
+    wanted = _with_decision().where(_TABLE.id.in_(numbers)).order_by(_TABLE.at.desc(), _TABLE.id.desc())
+    return _records(connection.execute(wanted))
+
+
+def _with_decision() -> Select[Any]:
     last = LAST_REVIEWS.c
-    wanted = (
-        select(
-            interventions,
-            last.decision,
-            last.correction,
-            last.reviewer,
-            last.confirmed,
-            last.at.label("reviewed_at"),
-        )
-        .outerjoin(LAST_REVIEWS, last.intervention == _TABLE.id)
-        .where(_TABLE.id.in_(numbers))
-        .order_by(_TABLE.at.desc(), _TABLE.id.desc())
-    )
-    rows = connection.execute(wanted).mappings()
-    return [Record(**{field.name: row[field.name] for field in fields(Record)}) for row in rows]
+    return select(
+        interventions,
+        last.decision,
+        last.correction,
+        last.reviewer,
+        last.confirmed,
+        last.at.label("reviewed_at"),
+    ).outerjoin(LAST_REVIEWS, last.intervention == _TABLE.id)
+
+
+def _records(found: CursorResult[Any]) -> list[Record]:
+    return [Record(**{field.name: row[field.name] for field in fields(Record)}) for row in found.mappings()]
 
 
 def _midnight(day: date) -> datetime:
