@@ -1,4 +1,4 @@
-"""Fills an audit with made-up interventions and decisions, in bulk: as a year of a busy server leaves them."""
+"""Fills an audit with made-up interventions and decisions, in bulk, as a busy server leaves them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def _interventions(dice: random.Random, rows: int) -> Iterator[tuple[Any, ...]]:
         scores = json.dumps({label: round(dice.random() ** 2, 6) for label in LABELS})
         release = 1 if number < rows / 2 else 2
         rare = f" near the {RARE_WORD}" if number % RARE == RARE // 2 else ""
-        said = f"The {dice.choice(NAMES)} of the {dice.choice(PLACES)} {number} is {{}}{rare}, says everybody here."
+        who = f"The {dice.choice(NAMES)} of the {dice.choice(PLACES)} {number}"
+        said = f"{who} is {{}}{rare}, says everybody here."
         policy, name = next(policies)
         yield (
             began + SPAN * (number / rows) + timedelta(seconds=dice.uniform(-5, 5)),

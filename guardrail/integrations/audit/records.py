@@ -104,20 +104,24 @@ def page(database: Database, query: Query) -> Page:
     """The records that a query asks for."""
     with database.transaction() as connection:
         newest = look(connection, query)
-        total = newest.count(connection, up_to=MAX_COUNTED + 1)
-        exact = newest.floor is None and total <= MAX_COUNTED
-        total = min(total, MAX_COUNTED)
         wanted, below = newest, None
         if query.before is not None:
             below = place_of(connection, query.before)
-            if below is None:  # it was removed, and with it all that is older
-                return Page([], None, total, exact)
             wanted = look(connection, query, below=below)
-        found = wanted.newest(connection, query.limit + 1, below=below)
+        is_removed = query.before is not None and below is None  # and with it all that is older
+        found = [] if is_removed else wanted.newest(connection, query.limit + 1, below=below)
         records = _read(connection, [place.id for place in found[: query.limit]])
+        is_whole = query.before is None and len(found) <= query.limit
+        total = len(found) if is_whole else newest.count(connection, up_to=MAX_COUNTED + 1)
+    following = wanted.floor
     if len(found) > query.limit:
-        return Page(records, records[-1].id, total, exact)
-    return Page(records, None if wanted.floor is None else wanted.floor.id, total, exact)
+        following = found[query.limit - 1]
+    return Page(
+        records,
+        None if following is None or is_removed else following.id,
+        min(total, MAX_COUNTED),
+        newest.floor is None and total <= MAX_COUNTED,
+    )
 
 
 def days(database: Database, query: Query, *, last: int = 30) -> list[Day]:
