@@ -350,28 +350,6 @@ def test_checks_of_a_correction_leave_no_trace_in_the_audit(store: AuditStore) -
     assert numbers(store) == [5, 4, 3, 2, 1]
 
 
-def test_an_audit_of_the_earlier_version_goes_on_and_its_unchecked_corrections_stay_in(
-    store: AuditStore, where: str, tmp_path: Path
-) -> None:
-    correct(store, 1, "You are a moron.", confirmed=["toxic", "lexicon"])
-    decide(store.database, 2, "accepted", reviewer="alice")
-    with store.database.transaction(write=True) as connection:
-        connection.exec_driver_sql("ALTER TABLE guardrail_reviews DROP COLUMN confirmed")
-        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN acceptable")
-        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN monitored")
-        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN policy_name")
-        connection.exec_driver_sql("UPDATE guardrail_schema SET version = 1")
-    store.close()
-    result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", where])
-    assert result.exit_code == 0, result.output
-    assert result.stderr.startswith("1 pairs\ncorrections left out as nothing checked them: 1;")
-    again = AuditStore(where)
-    assert record_of(again.database, 1).confirmed is None
-    assert correct(again, 1, "You are a person.").confirmed == []
-    assert len(list(pairs(again.database))) == 2
-    again.close()
-
-
 def test_old_interventions_are_removed_with_their_decisions_and_new_ones_stay(
     store: AuditStore, where: str
 ) -> None:
