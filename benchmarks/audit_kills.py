@@ -31,7 +31,7 @@ from guardrail.audit.trail import Intervention, Origin
 from guardrail.errors import AuditError
 from guardrail.outcome import Action, Verdict
 
-__all__ = ["Found", "campaign", "intervention"]
+__all__ = ["Found", "campaign", "compared", "intervention", "places"]
 
 WRITERS = ("first", "second")
 CRASH_EVERY = 20
@@ -106,7 +106,7 @@ def campaign(where: str, *, kills: int, seed: int) -> Found:
         _round(database if is_crash else None, where, acknowledged, dice)
         if dice.random() < 0.5:  # otherwise the next writers are the first to open what was left behind
             between += _holds_more(database, acknowledged)
-    found = _compared(database, acknowledged, kills=kills, crashes=crashes, between=between)
+    found = compared(database, acknowledged, kills=kills, crashes=crashes, between=between)
     database.close()
     return found
 
@@ -176,9 +176,10 @@ def _holds_more(database: Database, acknowledged: Mapping[str, int]) -> bool:
     return found is not None
 
 
-def _compared(
+def compared(
     database: Database, acknowledged: Mapping[str, int], *, kills: int, crashes: int, between: int
 ) -> Found:
+    """What is in the audit, if each writer was told to have done so many calls."""
     with database.transaction() as connection:
         rows = connection.execute(select(_TABLE.text_key, _TABLE.start, _TABLE.before)).all()
         if database.is_sqlite and connection.exec_driver_sql("PRAGMA integrity_check").scalar() != "ok":
