@@ -298,14 +298,10 @@ def test_an_export_of_records_has_every_one_with_its_last_decision(
     table = pq.read_table(tmp_path / "records.parquet").to_pylist()
     assert [_with_dicts(row) for row in table] == wanted
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
-    moments = {"at", "reviewed_at"}
-    assert [
-        {
-            name: datetime.fromisoformat(value) if name in moments and value else value
-            for name, value in row.items()
-        }
-        for row in map(json.loads, lines)
-    ] == wanted
+    found = list(map(json.loads, lines))
+    for row in found:
+        row |= {name: row[name] and datetime.fromisoformat(row[name]) for name in ("at", "reviewed_at")}
+    assert found == wanted
     assert (wanted[0]["decision"], wanted[0]["confirmed"]) == ("corrected", ["toxic", "lexicon"])
 
 

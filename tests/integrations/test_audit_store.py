@@ -347,21 +347,19 @@ def test_the_oracle_of_the_kills_sees_what_is_lost_torn_or_not_asked_for(tmp_pat
         return found.lost, found.torn, found.unasked
 
     assert seen() == (0, 0, 0), "the fifth call was committed and not acknowledged"
-    with store.database.transaction(write=True) as connection:
-        connection.exec_driver_sql(
-            "DELETE FROM guardrail_interventions WHERE text_key = 'first-4' AND start = 0"
-        )
+    changed(store, "DELETE FROM {} WHERE text_key = 'first-4' AND start = 0")
     assert seen() == (0, 1, 0)
-    with store.database.transaction(write=True) as connection:
-        connection.exec_driver_sql("DELETE FROM guardrail_interventions WHERE text_key = 'first-1'")
+    changed(store, "DELETE FROM {} WHERE text_key = 'first-1'")
     assert seen() == (2, 1, 0)
-    with store.database.transaction(write=True) as connection:
-        connection.exec_driver_sql(
-            "UPDATE guardrail_interventions SET before = 'x' WHERE text_key = 'first-0'"
-        )
+    changed(store, "UPDATE {} SET before = 'x' WHERE text_key = 'first-0'")
     store.record([intervention("first-7", 0)])
     assert seen() == (2, 1, 2)
     store.close()
+
+
+def changed(store: AuditStore, statement: str) -> None:
+    with store.database.transaction(write=True) as connection:
+        connection.exec_driver_sql(statement.format("guardrail_interventions"))
 
 
 def test_two_processes_write_one_database_while_a_third_reads(where: str) -> None:
@@ -373,10 +371,8 @@ store = AuditStore(sys.argv[1], include_text=True)
 for number in range(100):
     store.record([intervention(f"{sys.argv[2]}-{number}", start) for start in range(2)])
 """
-    writers = [
-        subprocess.Popen([sys.executable, "-c", script, where, name], cwd=ROOT)
-        for name in ("first", "second")
-    ]
+    command = [sys.executable, "-c", script, where]
+    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("first", "second")]
     database = Database(where)
     totals = []
     while any(writer.poll() is None for writer in writers):
