@@ -306,7 +306,8 @@ def test_an_export_of_records_has_every_one_with_its_last_decision(
 
 
 def _with_dicts(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {name: row[name] and dict(row[name]) for name in ("scores", "scores_after")}
+    names = [name for name in ("scores", "scores_after") if row[name] is not None]
+    return row | {name: dict(row[name]) for name in names}
 
 
 def test_an_empty_export_is_a_file_that_can_be_read(where: str, tmp_path: Path) -> None:

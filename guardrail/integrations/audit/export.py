@@ -85,7 +85,7 @@ def _parquet(file: BinaryIO, schema: pa.Schema) -> Iterator[Callable[[Rows], Non
 
         def write(batch: Rows) -> None:
             for row in batch:
-                row.update({name: row[name] and [*row[name].items()] for name in maps})
+                row.update({name: [*row[name].items()] for name in maps if row[name] is not None})
             writer.write_table(pa.Table.from_pylist(list(batch), schema))
 
         yield write
