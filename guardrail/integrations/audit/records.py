@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta, timezone
 from itertools import pairwise
@@ -14,7 +14,7 @@ from guardrail.audit.database import Database
 from guardrail.audit.schema import interventions
 from guardrail.audit.trail import now
 from guardrail.errors import UsageError
-from guardrail.integrations.audit.query import LAST_REVIEWS, LONGEST_PAGE, Query, look, place_of
+from guardrail.integrations.audit.query import LAST_REVIEWS, LONGEST_PAGE, Look, Query, look, place_of
 from guardrail.outcome import Action
 
 __all__ = [
@@ -137,11 +137,14 @@ def days(database: Database, query: Query, *, last: int = 30) -> list[Day]:
         return []
     asked = replace(query, since=since)
     indexed = replace(asked, text=None, policy=None, label=None, model=None, key=None, review=None)
+    start = since.date()
     with database.transaction() as connection:
         if asked == indexed:
-            start, found = since.date(), _counted(connection, asked, _days(since.date(), end))
+            found: Iterable[tuple[date, str, int]] = _counted(connection, asked, _days(start, end))
         else:
-            start, found = _grouped(connection, asked)
+            wanted = look(connection, asked)
+            start = start if wanted.floor is None else wanted.floor.at.date()
+            found = _grouped(connection, wanted)
         every = {day: dict[str, int]() for day in _days(start, end)}
         for day, action, number in found:
             counts = every.setdefault(day, {})
@@ -188,17 +191,13 @@ def _counted(connection: Connection, query: Query, found: list[date]) -> Iterato
         yield from ((day, action, count) for day, count in zip(found, counts, strict=True) if count)
 
 
-def _grouped(connection: Connection, query: Query) -> tuple[date | None, list[tuple[date, str, int]]]:
-    """The same of what is in reach, and the day that this reaches back to."""
-    wanted = look(connection, query)
+def _grouped(connection: Connection, wanted: Look) -> Iterator[tuple[date, str, int]]:
+    """The same of what a look reaches."""
     at = func.timezone("UTC", _TABLE.at) if connection.dialect.name == "postgresql" else _TABLE.at
     day = func.date(at).label("day")
-    found = [
-        (date.fromisoformat(str(row.day)), row.action, row.number)
-        for chosen in wanted.selects(day, _TABLE.action, func.count().label("number"))
-        for row in connection.execute(chosen.group_by(day, _TABLE.action))
-    ]
-    return (query.since if wanted.floor is None else wanted.floor.at).date(), found
+    for chosen in wanted.selects(day, _TABLE.action, func.count().label("number")):
+        for row in connection.execute(chosen.group_by(day, _TABLE.action)):
+            yield date.fromisoformat(str(row.day)), row.action, row.number
 
 
 def _days(start: date, end: date) -> list[date]:
