@@ -36,7 +36,7 @@ from guardrail.errors import AuditError
 
 __all__ = ["VERSION", "insert_once", "interventions", "prepare", "reviews", "schema_version"]
 
-VERSION = 4
+VERSION = 5
 """Raised by one with every change of the tables; a store of a later version is refused, not guessed at."""
 
 _LOCK = 0x67756172  # any number that other programs in the same database are unlikely to lock
@@ -106,7 +106,10 @@ interventions = Table(
     Column("before", Readable, comment="only if texts are kept"),
     Column("after", Readable, comment="only if texts are kept"),
     UniqueConstraint("text_key", "kind", "start", name="guardrail_once"),
-    Index("guardrail_interventions_at", "at"),
+    Index("guardrail_interventions_place", "at", "id"),
+    Index("guardrail_interventions_action", "action", "monitored", "at", "id"),
+    Index("guardrail_interventions_policy", "policy", "at", "id"),
+    Index("guardrail_interventions_policy_name", "policy_name", "at", "id"),
 )
 
 reviews = Table(
@@ -124,6 +127,7 @@ reviews = Table(
         comment="checks that refuse the correction, which the reviewer confirmed all the same; "
         "NULL if nothing was checked",
     ),
+    Index("guardrail_reviews_decision", "decision", "intervention"),
 )
 
 _NAMED = ("id", "intervention", "at", "decision", "correction", "reviewer", "confirmed")
@@ -153,6 +157,22 @@ MIGRATIONS: dict[int, dict[str, tuple[str, ...]]] = {
             f"ALTER TABLE {reviews.name} ADD CONSTRAINT {reviews.name}_decision_check CHECK ({DECISIONS})",
         ),
     },
+    4: dict.fromkeys(
+        ("sqlite", "postgresql"),
+        (
+            f"DROP INDEX {interventions.name}_at",
+            *(
+                f"CREATE INDEX {interventions.name}_{name} ON {interventions.name} ({columns})"
+                for name, columns in (
+                    ("place", "at, id"),
+                    ("action", "action, monitored, at, id"),
+                    ("policy", "policy, at, id"),
+                    ("policy_name", "policy_name, at, id"),
+                )
+            ),
+            f"CREATE INDEX {reviews.name}_decision ON {reviews.name} (decision, intervention)",
+        ),
+    ),
 }
 """What makes the tables of each earlier version those of the next, by dialect."""
 

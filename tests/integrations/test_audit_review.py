@@ -6,20 +6,24 @@ import hmac
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from guardrail import Guard, Policy
 from guardrail.audit.schema import interventions
 from guardrail.audit.store import AuditStore
-from guardrail.errors import ConfigError, UsageError
+from guardrail.errors import AuditError, ConfigError, UsageError
+from guardrail.integrations.audit import export, records
 from guardrail.integrations.audit.records import Query, Record, days, page, record_of
 from guardrail.integrations.audit.review import (
+    Pair,
     RefusedCorrectionError,
     accept_all,
     corrections,
@@ -263,6 +267,99 @@ def test_the_export_is_what_the_trainer_reads(store: AuditStore, where: str, tmp
     assert "cannot write" in again.stderr
 
 
+def test_a_parquet_export_holds_what_the_other_one_does(
+    store: AuditStore, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "ROWS_AT_ONCE", 1)
+    decide(store.database, 1, "accepted", reviewer="alice")
+    correct(store, 1, "You are mistaken.")
+    decide(store.database, 2, "accepted", reviewer="bob")
+    for name in ("pairs.jsonl", "pairs.parquet"):
+        done = CliRunner().invoke(app, ["audit", "export", str(tmp_path / name), "--audit", where])
+        assert (done.exit_code, done.stderr) == (0, "2 pairs\n")
+    table = pq.ParquetFile(tmp_path / "pairs.parquet")
+    lines = (tmp_path / "pairs.jsonl").read_text().splitlines()
+    assert table.read().to_pylist() == [json.loads(line) for line in lines]
+    assert table.num_row_groups == 2, "one pair is in memory at a time here"
+
+
+def test_an_export_of_records_has_every_one_with_its_last_decision(
+    store: AuditStore, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "ROWS_AT_ONCE", 2)
+    decide(store.database, 1, "accepted", reviewer="alice")
+    correct(store, 1, "You are a moron.", confirmed=["toxic", "lexicon"])
+    for name in ("records.jsonl", "records.parquet"):
+        done = CliRunner().invoke(
+            app, ["audit", "export", "--records", str(tmp_path / name), "--audit", where]
+        )
+        assert (done.exit_code, done.stderr) == (0, "5 records\n")
+    wanted = [asdict(record_of(store.database, number)) for number in range(1, 6)]
+    table = pq.read_table(tmp_path / "records.parquet").to_pylist()
+    assert [_with_dicts(row) for row in table] == wanted
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    found = list(map(json.loads, lines))
+    for row in found:
+        row |= {name: row[name] and datetime.fromisoformat(row[name]) for name in ("at", "reviewed_at")}
+    assert found == wanted
+    assert (wanted[0]["decision"], wanted[0]["confirmed"]) == ("corrected", ["toxic", "lexicon"])
+
+
+def _with_dicts(row: dict[str, Any]) -> dict[str, Any]:
+    names = [name for name in ("scores", "scores_after") if row[name] is not None]
+    return row | {name: dict(row[name]) for name in names}
+
+
+def test_an_empty_export_is_a_file_that_can_be_read(where: str, tmp_path: Path) -> None:
+    AuditStore(where).close()
+    for option in ([], ["--records"]):
+        target = tmp_path / f"{len(option)}.parquet"
+        done = CliRunner().invoke(app, ["audit", "export", *option, str(target), "--audit", where])
+        assert done.exit_code == 0
+        assert pq.read_table(target).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [(["x.pq"], "parquet"), (["x", "--format", "parquet"], "parquet"), (["x.txt"], "jsonl")],
+)
+def test_an_export_has_the_format_that_is_asked_for_or_named(
+    store: AuditStore, where: str, tmp_path: Path, arguments: list[str], kind: str
+) -> None:
+    target = tmp_path / arguments[0]
+    done = CliRunner().invoke(app, ["audit", "export", str(target), *arguments[1:], "--audit", where])
+    assert done.exit_code == 0
+    assert target.read_bytes().startswith(b"PAR1") == (kind == "parquet")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.arrow", "x.jsonl.gz", "x.parquet.zst"])
+def test_an_export_in_another_format_is_refused_and_makes_nothing(
+    store: AuditStore, where: str, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    done = CliRunner().invoke(app, ["audit", "export", str(folder / name), "--audit", where])
+    assert done.exit_code == 2
+    assert "name it .jsonl or .parquet" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_an_export_that_fails_leaves_no_file(
+    store: AuditStore, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(database: object) -> Iterator[Pair]:
+        yield Pair("You idiot.", ("You person.",))
+        raise AuditError("the audit does not work")
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.setattr(export, "pairs", broken)
+    for name in ("x.jsonl", "x.parquet"):
+        done = CliRunner().invoke(app, ["audit", "export", str(folder / name), "--audit", where])
+        assert done.exit_code == 1
+    assert list(folder.iterdir()) == []
+
+
 def test_pairs_of_one_segment_are_one_pair(store: AuditStore) -> None:
     rewriting = guard(store)
     for _ in range(3):
@@ -348,28 +445,6 @@ def test_checks_of_a_correction_leave_no_trace_in_the_audit(store: AuditStore) -
     with pytest.raises(RefusedCorrectionError):
         correct(store, 1, "You are a moron.")
     assert numbers(store) == [5, 4, 3, 2, 1]
-
-
-def test_an_audit_of_the_earlier_version_goes_on_and_its_unchecked_corrections_stay_in(
-    store: AuditStore, where: str, tmp_path: Path
-) -> None:
-    correct(store, 1, "You are a moron.", confirmed=["toxic", "lexicon"])
-    decide(store.database, 2, "accepted", reviewer="alice")
-    with store.database.transaction(write=True) as connection:
-        connection.exec_driver_sql("ALTER TABLE guardrail_reviews DROP COLUMN confirmed")
-        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN acceptable")
-        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN monitored")
-        connection.exec_driver_sql("ALTER TABLE guardrail_interventions DROP COLUMN policy_name")
-        connection.exec_driver_sql("UPDATE guardrail_schema SET version = 1")
-    store.close()
-    result = CliRunner().invoke(app, ["audit", "export", str(tmp_path / "out.jsonl"), "--audit", where])
-    assert result.exit_code == 0, result.output
-    assert result.stderr.startswith("1 pairs\ncorrections left out as nothing checked them: 1;")
-    again = AuditStore(where)
-    assert record_of(again.database, 1).confirmed is None
-    assert correct(again, 1, "You are a person.").confirmed == []
-    assert len(list(pairs(again.database))) == 2
-    again.close()
 
 
 def test_old_interventions_are_removed_with_their_decisions_and_new_ones_stay(

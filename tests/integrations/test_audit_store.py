@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.audit_kills import compared, intervention, places
 from guardrail import Action, Guard, Outcome, Policy, Verdict
 from guardrail.audit.database import Database
 from guardrail.audit.schema import VERSION, schema_version
@@ -37,6 +38,7 @@ CANARY = "canaryword7419"
 TOXIC = f"The driver of the {CANARY} bus is an idiot."
 MENDED = f"The driver of the {CANARY} bus is an person."
 CLEAN = "The meeting starts at nine in the small room."
+ROOT = Path(__file__).parents[2]
 FAKES = "detector=WordDetector(), lexicon=WordDetector(), rewriter=WordRewriter(), embedder=BagEmbedder()"
 
 
@@ -292,7 +294,7 @@ def start_worker(where: str, **environ: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", WORKER, where],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | environ | {"PYTHONPATH": str(ROOT)},
     )
 
 
@@ -319,6 +321,71 @@ def test_whatever_a_killed_process_has_told_is_in_the_audit(where: str) -> None:
     recorded = numbers(where)
     assert recorded[: len(told)] == told
     assert len(recorded) <= len(told) + 1
+
+
+def test_writers_killed_at_random_points_leave_every_acknowledged_row_once(where: str) -> None:
+    found = killed(where, kills=6)
+    assert found["acknowledged"] > 0
+    assert found["lost"] == found["doubled"] == found["torn"] == found["unasked"] == 0
+
+
+def killed(where: str, *, kills: int) -> dict[str, int]:
+    command = [sys.executable, "-m", "benchmarks.audit_kills", where, "--kills", str(kills)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def test_the_oracle_of_the_kills_sees_what_is_lost_torn_or_not_asked_for(tmp_path: Path) -> None:
+    store = AuditStore(tmp_path / "audit.db", include_text=True)
+    for number in range(5):
+        store.record([intervention(*place) for place in places("first", number)])
+    told = {"first": 4}
+
+    def seen() -> tuple[int, int, int]:
+        found = compared(store.database, told, kills=1, crashes=0, between=0)
+        return found.lost, found.torn, found.unasked
+
+    assert seen() == (0, 0, 0), "the fifth call was committed and not acknowledged"
+    changed(store, "DELETE FROM {} WHERE text_key = 'first-4' AND start = 0")
+    assert seen() == (0, 1, 0)
+    changed(store, "DELETE FROM {} WHERE text_key = 'first-1'")
+    assert seen() == (2, 1, 0)
+    changed(store, "UPDATE {} SET before = 'x' WHERE text_key = 'first-0'")
+    store.record([intervention("first-7", 0)])
+    assert seen() == (2, 1, 2)
+    store.close()
+
+
+def changed(store: AuditStore, statement: str) -> None:
+    with store.database.transaction(write=True) as connection:
+        connection.exec_driver_sql(statement.format("guardrail_interventions"))
+
+
+def test_two_processes_write_one_database_while_a_third_reads(where: str) -> None:
+    script = """
+import sys
+from benchmarks.audit_kills import intervention
+from guardrail.audit.store import AuditStore
+store = AuditStore(sys.argv[1], include_text=True)
+for number in range(100):
+    store.record([intervention(f"{sys.argv[2]}-{number}", start) for start in range(2)])
+"""
+    command = [sys.executable, "-c", script, where]
+    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("first", "second")]
+    database = Database(where)
+    totals = []
+    while any(writer.poll() is None for writer in writers):
+        totals.append(page(database, Query(limit=1)).total)
+    database.close()
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert totals == sorted(totals)
+    assert all(total % 2 == 0 for total in totals), "a call is there as a whole or not at all"
+    found = [(row.text_key, row.start) for row in rows(where)]
+    assert len(found) == len(set(found)) == 400
+    for name in ("first", "second"):
+        order = [int(key.partition("-")[2]) for key, _ in found if key.startswith(name)]
+        assert order == sorted(order)
 
 
 # ---- failure
@@ -472,7 +539,7 @@ for _ in range(5):
     guard.check("He is an idiot, says everybody here.")
 assert all(os.waitpid(child, 0)[1] == 0 for child in children)
 """
-    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", script, where], env=environ, check=True, timeout=PATIENCE)
     assert len(rows(where)) == 1 + 1 + 4 * 5
 

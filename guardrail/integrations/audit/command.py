@@ -1,10 +1,11 @@
-"""``guardrail audit``: decisions of people as training pairs and thresholds; old records removed."""
+"""``guardrail audit``: records and reviewed pairs into files, thresholds, and removal of old records."""
 
 from __future__ import annotations
 
 import json
 import re
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,32 +24,44 @@ __all__ = ["audit_app"]
 audit_app = typer.Typer(no_args_is_help=True, help="What was recorded of interventions.")
 
 
+class ExportKind(str, Enum):
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
 @audit_app.command()
 def export(
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines; must not exist yet.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="JSON Lines, Parquet if its name ends in .parquet; must not exist yet."
+        ),
+    ],
     *,
+    records: Annotated[
+        bool, typer.Option("--records", help="Every record instead, with the last decision on it.")
+    ] = False,
+    kind: Annotated[
+        ExportKind | None,
+        typer.Option("--format", help="The format of OUT; default: by its suffix.", show_default=False),
+    ] = None,
     audit: AuditOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Writes accepted and corrected interventions as pairs that 'guardrail-train sft' reads.
 
-    Each line holds a toxic segment and its neutral versions: {"toxic": ..., "neutral": [...]}.
+    Each line or row holds a toxic segment and its neutral versions: {"toxic": ..., "neutral": [...]}.
     """
     settings = with_audit(Config.load(config), audit, include_text=False).audit
     database = _existing(settings.where)
-    from guardrail.integrations.audit.review import corrections, pairs
+    from guardrail.integrations.audit.export import export_kind, export_pairs, export_records
+    from guardrail.integrations.audit.review import corrections
 
-    count = 0
-    try:
-        file = target.open("x", encoding="ascii")
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    with file:
-        for pair in pairs(database):
-            # Escaped: readers differ in what they take for the end of a line.
-            file.write(f"{json.dumps({'toxic': pair.toxic, 'neutral': pair.neutral})}\n")
-            count += 1
-    typer.echo(f"{count} pairs", err=True)
+    chosen = export_kind(target, None if kind is None else kind.value)
+    if records:
+        typer.echo(f"{export_records(database, target, kind=chosen)} records", err=True)
+        return
+    typer.echo(f"{export_pairs(database, target, kind=chosen)} pairs", err=True)
     found = corrections(database)
     if found.confirmed:
         typer.echo(f"corrections confirmed although checks refuse them: {found.confirmed}", err=True)

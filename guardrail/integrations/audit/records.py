@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta, timezone
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
-from sqlalchemy import Float, RowMapping, Select, cast, func, or_, select
+from sqlalchemy import Connection, CursorResult, Select, func, select
 
 from guardrail.audit.database import Database
-from guardrail.audit.schema import interventions, reviews
+from guardrail.audit.schema import interventions
 from guardrail.audit.trail import now
 from guardrail.errors import UsageError
-from guardrail.events import fingerprint
+from guardrail.integrations.audit.query import LAST_REVIEWS, LONGEST_PAGE, Look, Query, look, place_of
 from guardrail.outcome import Action
 
 __all__ = [
@@ -23,48 +23,16 @@ __all__ = [
     "Page",
     "Query",
     "Record",
+    "all_records",
     "days",
-    "last_reviews",
     "page",
     "record_of",
     "records_of",
 ]
 
-LONGEST_PAGE = 200
-_NUMBER = re.compile(r"#(\d{1,18})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """Which interventions are wanted; None leaves a condition out, and all conditions hold together.
-
-    ``label`` asks for a score of at least ``least`` under that label. ``since`` is included, ``until`` is
-    not. ``mode`` is ``monitored`` for what was judged in monitor mode, where nothing is done. ``policy`` is
-    the digest or the name of a policy. ``model`` is a part of the identity of detector, lexicon or rewriter.
-    ``review`` is ``open`` if nobody has decided. ``text`` is a part of a text before, after or corrected,
-    in capitals or not, or a whole segment even if texts are not kept (by its HMAC), or ``#`` and a number.
-    ``before`` is the ``next`` of an earlier page; the newest come first.
-    """
-
-    action: str | None = None
-    label: str | None = None
-    least: float = 0.5
-    since: datetime | None = None
-    until: datetime | None = None
-    policy: str | None = None
-    model: str | None = None
-    key: str | None = None
-    mode: Literal["enforced", "monitored"] | None = None
-    review: Literal["open", "accepted", "corrected", "rejected"] | None = None
-    text: str | None = field(default=None, repr=False)
-    before: int | None = None
-    limit: int = 50
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.limit <= LONGEST_PAGE:
-            raise UsageError(f"a page has between 1 and {LONGEST_PAGE} rows, not {self.limit}")
-        if self.action is not None and self.action not in {str(action) for action in Action}:
-            raise UsageError(f"no action {self.action!r}; there are {', '.join(map(str, Action))}")
+MAX_COUNTED = 10_000
+ROWS_AT_ONCE = 1000
+_TABLE = interventions.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +81,15 @@ class Record:
 class Page:
     """Some records, newest first; ``next`` is the ``before`` of the page that follows, None on the last.
 
-    ``total`` counts the records of all pages.
+    A page may have fewer records than asked for, or none, and another one follow: conditions that no index
+    serves are looked for in some thousand records at a time. ``total`` counts the records of all pages;
+    there may be more than that if it is not ``exact``.
     """
 
     records: list[Record]
     next: int | None
     total: int
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,38 +102,60 @@ class Day:
 
 def page(database: Database, query: Query) -> Page:
     """The records that a query asks for."""
-    wanted = _filtered(query)
-    shown = wanted if query.before is None else wanted.where(interventions.c.id < query.before)
     with database.transaction() as connection:
-        rows = connection.execute(shown.limit(query.limit + 1)).mappings().all()
-        total = connection.execute(select(func.count()).select_from(_matching(wanted))).scalar_one()
-    records = [_record(row) for row in rows[: query.limit]]
-    return Page(records, records[-1].id if len(rows) > query.limit else None, total)
+        newest = look(connection, query)
+        wanted, below = newest, None
+        if query.before is not None:
+            below = place_of(connection, query.before)
+            wanted = look(connection, query, below=below)
+        is_removed = query.before is not None and below is None  # and with it all that is older
+        found = [] if is_removed else wanted.newest(connection, query.limit + 1, below=below)
+        records = _read(connection, [place.id for place in found[: query.limit]])
+        is_whole = query.before is None and len(found) <= query.limit
+        total = len(found) if is_whole else newest.count(connection, up_to=MAX_COUNTED + 1)
+    following = wanted.floor
+    if len(found) > query.limit:
+        following = found[query.limit - 1]
+    return Page(
+        records,
+        None if following is None or is_removed else following.id,
+        min(total, MAX_COUNTED),
+        newest.floor is None and total <= MAX_COUNTED,
+    )
 
 
 def days(database: Database, query: Query, *, last: int = 30) -> list[Day]:
-    """The days of a query's records, one after the other: the last ones before ``until``, or up to today."""
+    """The days of a query's records, one after the other: the last ones before ``until``, or up to today.
+
+    Fewer, if conditions that no index serves are looked for; the first of them may then not be complete.
+    """
     end = (query.until - timedelta(microseconds=1) if query.until else now()).astimezone(timezone.utc).date()
-    start = end - timedelta(days=last - 1)
+    since = _midnight(end - timedelta(days=last - 1))
     if query.since is not None:
-        start = max(start, query.since.astimezone(timezone.utc).date())
-    midnight = datetime.combine(start, time(), timezone.utc)
-    found = _matching(_filtered(query).where(interventions.c.at >= midnight))
-    at = found.c.at if database.is_sqlite else func.timezone("UTC", found.c.at)
-    day = func.date(at).label("day")
-    counted = select(day, found.c.action, func.count().label("number")).group_by(day, found.c.action)
-    every = {start + timedelta(days=number): dict[str, int]() for number in range((end - start).days + 1)}
+        since = max(since, query.since.astimezone(timezone.utc))
+    if since.date() > end:
+        return []
+    asked = replace(query, since=since)
+    indexed = replace(asked, text=None, policy=None, label=None, model=None, key=None, review=None)
+    start = since.date()
     with database.transaction() as connection:
-        for row in connection.execute(counted):
-            every.setdefault(date.fromisoformat(str(row.day)), {})[row.action] = row.number
+        if asked == indexed:
+            found: Iterable[tuple[date, str, int]] = _counted(connection, asked, _days(start, end))
+        else:
+            wanted = look(connection, asked)
+            start = start if wanted.floor is None else wanted.floor.at.date()
+            found = _grouped(connection, wanted)
+        every = {day: dict[str, int]() for day in _days(start, end)}
+        for day, action, number in found:
+            counts = every.setdefault(day, {})
+            counts[action] = counts.get(action, 0) + number
     return [Day(day, counts) for day, counts in sorted(every.items())]
 
 
 def records_of(database: Database, numbers: Collection[int]) -> list[Record]:
     """The records with these numbers, as far as there are such, newest first."""
     with database.transaction() as connection:
-        rows = connection.execute(_everything().where(interventions.c.id.in_(numbers))).mappings().all()
-    return [_record(row) for row in rows]
+        return _read(connection, numbers)
 
 
 def record_of(database: Database, number: int) -> Record:
@@ -173,69 +166,64 @@ def record_of(database: Database, number: int) -> Record:
     return found[0]
 
 
-def last_reviews() -> Any:
-    """The decision that counts for each intervention that has one, as a table."""
-    newest = select(func.max(reviews.c.id)).group_by(reviews.c.intervention)
-    return select(reviews).where(reviews.c.id.in_(newest)).subquery("last")
+def all_records(database: Database) -> Iterator[Record]:
+    """Every record, by number. Some are read at a time, so that nobody who writes or prunes has to wait."""
+    wanted = _with_decision().order_by(_TABLE.id).limit(ROWS_AT_ONCE)
+    last = -1
+    while True:
+        with database.transaction() as connection:
+            found = _records(connection.execute(wanted.where(_TABLE.id > last)))
+        if not found:
+            return
+        yield from found
+        last = found[-1].id
 
 
-def _everything() -> Select[Any]:
-    last = last_reviews()
-    return (
-        select(
-            interventions,
-            last.c.decision,
-            last.c.correction,
-            last.c.reviewer,
-            last.c.confirmed,
-            last.c.at.label("reviewed_at"),
-        )
-        .outerjoin(last, last.c.intervention == interventions.c.id)
-        .order_by(interventions.c.id.desc())
-    )
+def _counted(connection: Connection, query: Query, found: list[date]) -> Iterator[tuple[date, str, int]]:
+    """How many records the days have of each action: read from an index alone, which is quick."""
+    edges = [query.since, *map(_midnight, found[1:]), query.until or _midnight(found[-1] + timedelta(days=1))]
+    modes = [False, True] if query.mode is None else [query.mode == "monitored"]
+    number = select(func.count()).select_from(interventions).where(_TABLE.monitored.in_(modes))
+    for action in [query.action] if query.action else map(str, Action):
+        of_action = number.where(_TABLE.action == action)
+        each = [of_action.where(_TABLE.at >= one, _TABLE.at < other) for one, other in pairwise(edges)]
+        counts = connection.execute(select(*(one.scalar_subquery() for one in each))).one()
+        yield from ((day, action, count) for day, count in zip(found, counts, strict=True) if count)
 
 
-def _filtered(query: Query) -> Select[Any]:
-    table, chosen = interventions.c, _everything()
-    decision = chosen.selected_columns["decision"]
-    equal = {"action": table.action, "key": table.text_key}
-    for name, column in equal.items():
-        if (value := getattr(query, name)) is not None:
-            chosen = chosen.where(column == value)
-    if query.policy is not None:
-        chosen = chosen.where(or_(table.policy == query.policy, table.policy_name == query.policy))
-    if query.mode is not None:
-        chosen = chosen.where(table.monitored.is_(query.mode == "monitored"))
-    if query.since is not None:
-        chosen = chosen.where(table.at >= query.since)
-    if query.until is not None:
-        chosen = chosen.where(table.at < query.until)
-    if query.label is not None:
-        chosen = chosen.where(cast(table.scores[query.label].as_string(), Float) >= query.least)
-    if query.model is not None:
-        named = [column.contains(query.model, autoescape=True) for column in _models()]
-        chosen = chosen.where(or_(*named))
-    if query.review is not None:
-        chosen = chosen.where(decision.is_(None) if query.review == "open" else decision == query.review)
-    return chosen if query.text is None else chosen.where(_mentions(query.text, chosen))
+def _grouped(connection: Connection, wanted: Look) -> Iterator[tuple[date, str, int]]:
+    """The same of what a look reaches."""
+    at = func.timezone("UTC", _TABLE.at) if connection.dialect.name == "postgresql" else _TABLE.at
+    day = func.date(at).label("day")
+    for chosen in wanted.selects(day, _TABLE.action, func.count().label("number")):
+        for row in connection.execute(chosen.group_by(day, _TABLE.action)):
+            yield date.fromisoformat(str(row.day)), row.action, row.number
 
 
-def _matching(chosen: Select[Any]) -> Any:
-    """The rows that fit, for counting: when they are from and what was done."""
-    return chosen.with_only_columns(interventions.c.at, interventions.c.action).order_by(None).subquery()
+def _days(start: date, end: date) -> list[date]:
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
 
 
-def _mentions(text: str, chosen: Select[Any]) -> Any:
-    if number := _NUMBER.fullmatch(text.strip()):
-        return interventions.c.id == int(number[1])
-    places = (interventions.c.before, interventions.c.after, chosen.selected_columns["correction"])
-    found = [place.icontains(text, autoescape=True) for place in places]
-    return or_(interventions.c.hmac == fingerprint(text), *found)
+def _read(connection: Connection, numbers: Collection[int]) -> list[Record]:
+    wanted = _with_decision().where(_TABLE.id.in_(numbers)).order_by(_TABLE.at.desc(), _TABLE.id.desc())
+    return _records(connection.execute(wanted))
 
 
-def _models() -> list[Any]:
-    return [interventions.c.detector, interventions.c.lexicon, interventions.c.rewriter]
+def _with_decision() -> Select[Any]:
+    last = LAST_REVIEWS.c
+    return select(
+        interventions,
+        last.decision,
+        last.correction,
+        last.reviewer,
+        last.confirmed,
+        last.at.label("reviewed_at"),
+    ).outerjoin(LAST_REVIEWS, last.intervention == _TABLE.id)
 
 
-def _record(row: RowMapping) -> Record:
-    return Record(**{field.name: row[field.name] for field in fields(Record)})
+def _records(found: CursorResult[Any]) -> list[Record]:
+    return [Record(**{field.name: row[field.name] for field in fields(Record)}) for row in found.mappings()]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), timezone.utc)

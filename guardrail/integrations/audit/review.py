@@ -14,7 +14,8 @@ from guardrail.audit.schema import interventions, reviews
 from guardrail.audit.trail import now
 from guardrail.errors import UsageError
 from guardrail.guard import Guard
-from guardrail.integrations.audit.records import LONGEST_PAGE, Record, last_reviews, record_of, records_of
+from guardrail.integrations.audit.query import LAST_REVIEWS
+from guardrail.integrations.audit.records import LONGEST_PAGE, Record, record_of, records_of
 from guardrail.outcome import Action
 
 __all__ = [
@@ -140,7 +141,7 @@ def pairs(database: Database) -> Iterator[Pair]:
 
     A correction that was never checked, as by an earlier version, is left out.
     """
-    last = last_reviews()
+    last = LAST_REVIEWS
     neutral = func.coalesce(last.c.correction, interventions.c.after)
     wanted = (
         select(interventions.c.before.label("toxic"), neutral.label("neutral"))
@@ -161,7 +162,7 @@ def pairs(database: Database) -> Iterator[Pair]:
 
 def corrections(database: Database) -> Corrections:
     """How far the corrections that count were checked."""
-    last = last_reviews()
+    last = LAST_REVIEWS
     with database.transaction() as connection:
         found = connection.execute(select(last.c.confirmed).where(last.c.decision == "corrected")).scalars()
         checked = [None if failed is None else len(failed) for failed in found]

@@ -132,11 +132,10 @@ def audit_routes(database: Database, reviewers: Reviewers, *, guard: Guard | Non
     @router.get("/audit/interventions", dependencies=[Depends(reviewer)])
     @router.post("/audit/interventions", dependencies=[Depends(reviewer)])
     def listed(query: Asked, search: Search = NOTHING) -> Response:
-        """A page of records, newest first, and how many there are."""
+        """A page of records, newest first, and how many there are; more than that if not ``exact``."""
         page = records.page(database, replace(query, text=search.text or None))
-        return JsonReply(
-            {"records": [_shown(one) for one in page.records], "next": page.next, "total": page.total}
-        )
+        shown = [_shown(one) for one in page.records]
+        return JsonReply({"records": shown, "next": page.next, "total": page.total, "exact": page.exact})
 
     @router.get("/audit/days", dependencies=[Depends(reviewer)])
     @router.post("/audit/days", dependencies=[Depends(reviewer)])

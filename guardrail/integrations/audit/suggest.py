@@ -16,7 +16,7 @@ from sqlalchemy import select
 from guardrail.audit.database import Database
 from guardrail.audit.schema import interventions
 from guardrail.errors import UsageError
-from guardrail.integrations.audit.records import last_reviews
+from guardrail.integrations.audit.query import LAST_REVIEWS
 
 __all__ = ["Reviewed", "Share", "Suggestion", "Suggestions", "described", "suggested", "wanted_precision"]
 
@@ -161,7 +161,7 @@ def suggested(database: Database, *, precision: float, min_reviews: int = 30) ->
 
 def _reviewed(database: Database) -> dict[str, list[Reviewed]]:
     """Reviewed interventions by detector, that of the newest first."""
-    last, table = last_reviews(), interventions.c
+    last, table = LAST_REVIEWS, interventions.c
     wanted = (
         select(table.detector, table.scores, last.c.decision)
         .join(last, last.c.intervention == table.id)

@@ -7,9 +7,10 @@ import { trend } from "./trend.js";
 const $ = (id) => document.getElementById(id);
 const STORED = "guardrail-audit-key"; // in this tab alone, if its owner wants that
 const PAGE = 50;
-const newer = []; // the `before` of every newer page, the newest first
-let here = null;
+const newer = []; // of every newer page, the newest first: its `before` and how many records came before it
+let here = { before: null, shown: 0 };
 let next = null;
+let asked = 0; // counts the questions: an answer to an earlier one is not shown
 let key = "";
 let records = [];
 let at = -1; // the row that the keyboard is at
@@ -65,16 +66,25 @@ async function load() {
   $("records").setAttribute("aria-busy", "true");
   const chosen = query();
   chosen.set("limit", PAGE);
-  if (here !== null) chosen.set("before", here);
+  const mine = ++asked;
   try {
-    const page = await ask(`/audit/interventions?${chosen}`, search());
-    show(page);
-    return true;
+    // A page without a record may have others behind it: the server looks through some thousand at a time.
+    for (;;) {
+      if (here.before !== null) chosen.set("before", here.before);
+      const page = await ask(`/audit/interventions?${chosen}`, search());
+      if (mine !== asked) return false;
+      if (page.records.length || page.next === null) {
+        show(page);
+        return true;
+      }
+      here = { before: page.next, shown: here.shown };
+      $("status").textContent = `Looking … nothing fits down to number ${page.next}.`;
+    }
   } catch (error) {
-    told(error);
+    if (mine === asked) told(error);
     return false;
   } finally {
-    $("records").setAttribute("aria-busy", "false");
+    if (mine === asked) $("records").setAttribute("aria-busy", "false");
   }
 }
 
@@ -135,10 +145,13 @@ function show(page) {
   $("list").replaceChildren(...records.map(row));
   $("newer").disabled = newer.length === 0;
   $("older").disabled = next === null;
-  const first = newer.length * PAGE;
-  const total = page.total;
-  $("range").textContent = records.length ? `${first + 1}–${first + records.length} of ${total}` : "";
-  $("status").textContent = total === 0 ? "No intervention fits." : `${total} intervention${total === 1 ? "" : "s"}.`;
+  const first = here.shown;
+  const last = first + records.length;
+  const isAll = page.exact || next === null;
+  const total = page.exact ? page.total : isAll ? last : Math.max(page.total, last);
+  const many = isAll ? `${total}` : `${total} or more`;
+  $("range").textContent = records.length ? `${first + 1}–${last} of ${many}` : "";
+  $("status").textContent = last === 0 && isAll ? "No intervention fits." : `${many} intervention${many === "1" ? "" : "s"}.`;
   $("all").checked = false;
   selected();
 }
@@ -248,7 +261,7 @@ async function turn(change) {
 
 const older = () => (next === null ? undefined : turn(() => {
   newer.push(here);
-  here = next;
+  here = { before: next, shown: here.shown + records.length };
 }));
 const younger = () => (newer.length === 0 ? undefined : turn(() => {
   here = newer.pop();
@@ -569,7 +582,7 @@ for (const name of ["submit", "reset"]) {
   $("filters").addEventListener(name, (event) => {
     if (name === "submit") event.preventDefault();
     newer.length = 0;
-    here = null;
+    here = { before: null, shown: 0 };
     setTimeout(async () => { // behind the reset of the fields
       if (await load()) move(0);
       await loadDays();
