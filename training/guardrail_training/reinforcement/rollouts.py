@@ -41,6 +41,7 @@ __all__ = [
     "first_ratio_gap",
     "load_queries",
     "noise_for",
+    "opinions",
     "read_responses",
     "respond",
     "sample",
@@ -162,7 +163,8 @@ class Witness:
         self._logprobs[rows, step] = logprobs.cpu()
         self._entropies[rows, step] = entropies.cpu()
         if self._head is not None:
-            self._values[rows, step] = self._head(states).cpu()
+            with torch.autocast(states.device.type, enabled=False):  # values are float32 everywhere
+                self._values[rows, step] = self._head(states).cpu()
 
     def reading(self, responses: Responses) -> Reading:
         """All that was noted, in the shape of the responses."""
@@ -354,14 +356,14 @@ def collect(
         for query, text in zip(rows, texts, strict=True)
     ]
     scored = _scored(answers, reward=reward, processes=processes)
-    sampled, gap = None, None
-    if witness is not None:
-        sampled = witness.reading(responses)
-        gap = first_ratio_gap(learner, prompts, responses, sampled, row=step % len(rows))
-        if processes.any(not gap <= MAX_GAP):
-            sampled = None
-    policy, reference = read_responses(
-        learner, prompts, responses, rows_at_once=settings.microbatch_size, sampled=sampled
+    policy, reference, gap = opinions(
+        learner,
+        prompts,
+        responses,
+        witness=witness,
+        rows_at_once=settings.microbatch_size,
+        step=step,
+        processes=processes,
     )
     rollout = Rollout(
         prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored, gap=gap
@@ -415,6 +417,33 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     """Tensors ``(rows, time)`` one below the other, zeros where one is shorter than the longest."""
     longest = max(part.shape[1] for part in parts)
     return torch.cat([functional.pad(part, (0, longest - part.shape[1])) for part in parts])
+
+
+def opinions(
+    learner: Learner,
+    prompts: Prompts,
+    responses: Responses,
+    *,
+    witness: Witness | None,
+    rows_at_once: int,
+    step: int,
+    processes: Processes,
+) -> tuple[Reading, Tensor, float | None]:
+    """What policy and reference say of responses, and how far the witness was off, None without one.
+
+    What the witness saw stands for the policy's own reading if that of one response, another one in each
+    step, agrees with it in every process.
+    """
+    sampled, gap = None, None
+    if witness is not None:
+        sampled = witness.reading(responses)
+        gap = first_ratio_gap(learner, prompts, responses, sampled, row=step % len(prompts))
+        if processes.any(not gap <= MAX_GAP):  # not a number is not within it
+            sampled = None
+    policy, reference = read_responses(
+        learner, prompts, responses, rows_at_once=rows_at_once, sampled=sampled
+    )
+    return policy, reference, gap
 
 
 @torch.no_grad()
