@@ -4,14 +4,16 @@ Run: ``python -m benchmarks.ppo --trl-python PATH``, where PATH is the Python of
 
     pip install torch==2.13.0 trl==0.11.3 transformers==4.45.2 peft==0.13.2 accelerate==1.0.1 "numpy<3" rich
 
-Both sides hold a model of FLAN-T5-base's shape with random weights and a LoRA adapter on q and v, in ``--dtype``.
-They draw a batch of 16 and learn from it in mini-batches of 4, with value function and reference. The lengths
-of ``ppo_workload`` are divided by ``--scale``. The sides take turns, each in a process of its own, and the
-first step of each is not counted. Claims are about processor seconds, since the machine may be shared.
+Both sides hold a model of FLAN-T5-base's shape with random weights and a LoRA adapter on q and v, computed
+in ``--dtype``. They draw a batch of 16 and learn from it in mini-batches of 4, with value function and
+reference. The lengths of ``ppo_workload`` are divided by ``--scale``. The sides take turns, each in a process
+of its own, and the first step of each is not counted. Claims are about processor seconds, since the machine
+may be shared.
 
-This project takes old log-probabilities and values from sampling (``old_logprobs = "sampled"``), which it
-checks in every step; ``--old-logprobs read`` measures it with the pass that this saves. What share of the
-machine's peak a step reaches, and in which of its parts, prints ``benchmarks.ppo_peak``.
+In float32 this project takes old log-probabilities and values from sampling (``old_logprobs = "sampled"``),
+which it checks in every step; ``--old-logprobs read`` measures it with the pass that this saves. In bfloat16
+sampling is too far off by rounding, and they are read. What share of the machine's peak a step reaches, and
+in which of its parts, is printed by ``benchmarks.ppo_peak``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.measure import Claim, report
-from benchmarks.ppo_workload import BATCH, MINIBATCH, SEED, SHAPE, Workload
+from benchmarks.ppo_workload import BATCH, MINIBATCH, OLD_LOGPROBS, SEED, SHAPE, Workload
 from benchmarks.side import Cost, Side
 from guardrail_training.runlog import git_commit
 
@@ -74,10 +76,12 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[MINIBATCH], help="learned from at a time")
     parser.add_argument("--chunk", type=int, default=BATCH, help="responses that trl draws at a time")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--old-logprobs", choices=("read", "sampled"), default="sampled")
+    parser.add_argument("--old-logprobs", choices=("read", "sampled"))
     parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.old_logprobs = asked.old_logprobs or OLD_LOGPROBS[asked.dtype]
+    return asked
 
 
 def sides(asked: argparse.Namespace, rows: int, stack: ExitStack) -> dict[str, Side]:

@@ -36,7 +36,13 @@ class Training:
     """A learner and what it learns from; a step is ``generate``, ``score`` and ``update``, in this order."""
 
     def __init__(
-        self, workload: Workload, *, layers: int, rows: int, dtype: str = "float32", old_logprobs: str = "sampled"
+        self,
+        workload: Workload,
+        *,
+        layers: int,
+        rows: int,
+        dtype: str = "float32",
+        old_logprobs: str = "sampled",
     ) -> None:
         torch.manual_seed(0)
         base = T5ForConditionalGeneration(T5Config(**SHAPE, num_layers=layers)).requires_grad_(False)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from benchmarks.measure import report
 from benchmarks.ppo_guardrail import Training
-from benchmarks.ppo_workload import MINIBATCH, Workload
+from benchmarks.ppo_workload import MINIBATCH, OLD_LOGPROBS, Workload
 from guardrail_training.reinforcement.ppo import minibatches
 from guardrail_training.reinforcement.rollouts import chunks_by_length
 from guardrail_training.runlog import git_commit
@@ -113,7 +113,7 @@ def measured(training: Training, dtype: str, *, rounds: int) -> list[dict[str, A
                 "peak Gop/s": most / 1e9,
                 "share of peak": done / took / most,
                 "padding": padding(training, part) if part in ("score", "update") else "",
-                "first ratio's gap": training.gap if part == "score" else "",
+                "first ratio's gap": training.gap if part == "score" and training.gap is not None else "",
             }
         )
     return lines
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="layers of encoder and decoder each")
     parser.add_argument("--rows", type=int, default=MINIBATCH, help="learned from at a time")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--old-logprobs", choices=("read", "sampled"), default="sampled")
+    parser.add_argument("--old-logprobs", choices=("read", "sampled"))
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -137,7 +137,7 @@ def main() -> None:
             layers=asked.layers,
             rows=asked.rows,
             dtype=dtype,
-            old_logprobs=asked.old_logprobs,
+            old_logprobs=asked.old_logprobs or OLD_LOGPROBS[dtype],
         )
         lines += measured(training, dtype, rounds=asked.rounds)
         del training

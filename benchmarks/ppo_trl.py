@@ -1,8 +1,8 @@
 """trl's side of the PPO benchmark, run by the Python of its own environment; ``benchmarks.ppo`` starts it.
 
 trl is set up in its own favour: one base under policy and reference (its ``create_reference_model`` would
-hold a second one), no dropout, no logging, and generation in chunks of responses of about equal length. In bfloat16 it holds the base in it and
-computes in it, the adapter stays in float32: as this project does.
+hold a second one), no dropout, no logging, and generation in chunks of responses of about equal length.
+In bfloat16 it holds the base and computes in that, the adapter stays in float32: as this project does.
 """
 
 from __future__ import annotations

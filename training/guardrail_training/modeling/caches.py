@@ -1,4 +1,4 @@
-"""What a model remembers while it generates, with room for what comes: transformers copies all at every token."""
+"""What a model remembers while it generates, with room behind it: transformers copies all at every token."""
 
 from __future__ import annotations
 

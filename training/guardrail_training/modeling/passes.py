@@ -36,6 +36,5 @@ def parts_by_cost(
     while bounds[-1]:
         bounds.append(best[bounds[-1]][1])
     return tuple(
-        torch.tensor(places[begin:end])
-        for begin, end in zip(bounds[:0:-1], bounds[-2::-1], strict=True)
+        torch.tensor(places[begin:end]) for begin, end in zip(bounds[:0:-1], bounds[-2::-1], strict=True)
     )

@@ -69,7 +69,7 @@ def token_logprobs(
 
 
 class _FrozenHead(torch.autograd.Function):
-    """Log-probabilities whose gradient is known with them: a token's own is (1[token] - p) W / temperature."""
+    """Log-probabilities whose gradient is known with them: that of one is (1[token] - p) W / temperature."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, tokens: Tensor, head: Head, temperature: float) -> Tensor:
@@ -115,10 +115,10 @@ def token_readings(
 ) -> tuple[Tensor, Tensor]:
     """``token_figures`` from the states before the tokens; each logit is computed once, without gradient."""
     parts = zip(torch.split(states, CHUNK), torch.split(tokens.to(states.device), CHUNK), strict=True)
-    figures = [
-        token_figures(scaled_logits(part, head, temperature=temperature), own) for part, own in parts
-    ]
-    return torch.cat([logprobs for logprobs, _ in figures]), torch.cat([entropies for _, entropies in figures])
+    figures = [token_figures(scaled_logits(part, head, temperature=temperature), own) for part, own in parts]
+    return torch.cat([logprobs for logprobs, _ in figures]), torch.cat(
+        [entropies for _, entropies in figures]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -196,7 +196,7 @@ def sample(
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
     the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
-    that is sharded over processes, all of them make as many. ``witness`` sees what every token was drawn from.
+    that is sharded over processes, all of them make as many. ``witness`` sees what a token was drawn from.
     """
     # Prompts of like lengths together: the less padding to read and to remember.
     by_length = prompts.mask.sum(dim=1).argsort(stable=True)
@@ -368,9 +368,7 @@ def collect(
     rollout = Rollout(
         prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored, gap=gap
     )
-    return _joined(
-        processes.gather(rollout), prompts=learner.family.pad([query.ids for query in every])
-    )
+    return _joined(processes.gather(rollout), prompts=learner.family.pad([query.ids for query in every]))
 
 
 def _scored(answers: Sequence[Answer], *, reward: Reward, processes: Processes) -> Scored:
@@ -472,9 +470,7 @@ def read_responses(
     shape, mask = responses.ids.shape, responses.mask
     logprobs, reference, entropies, values = (torch.zeros(shape) for _ in range(4))
     every = torch.arange(len(prompts))
-    for rows in chunks_by_length(
-        every, prompts, responses, size=rows_at_once, pass_cost=learner.pass_cost
-    ):
+    for rows in chunks_by_length(every, prompts, responses, size=rows_at_once, pass_cost=learner.pass_cost):
         longest = int(responses.lengths[rows].max())
         batch = prompts.select(rows), responses.ids[rows, :longest], mask[rows, :longest]
         reference[rows, :longest] = learner.reference_logprobs(*batch)
@@ -501,9 +497,7 @@ def chunks_by_length(
     With what a pass costs in tokens there are more chunks if their padding would cost more than passes.
     """
     asked, answered = prompts.mask.sum(dim=1)[rows].tolist(), responses.lengths[rows].tolist()
-    return tuple(
-        rows[chunk] for chunk in parts_by_cost(asked, answered, size=size, pass_cost=pass_cost)
-    )
+    return tuple(rows[chunk] for chunk in parts_by_cost(asked, answered, size=size, pass_cost=pass_cost))
 
 
 def _limit(settings: PpoSettings, seed: int) -> int:
