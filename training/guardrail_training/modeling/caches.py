@@ -16,7 +16,7 @@ GROWTH = 1.5
 FIRST_ROOM = 64
 
 
-class _RoomyLayer(DynamicLayer):
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # mypy does not read transformers
     """A layer's keys and values ``(rows, heads, time, width)``, written into the room behind them."""
 
     def __init__(self, layer: DynamicLayer) -> None:
