@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,11 +13,12 @@ from guardrail_training import modeling
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.reinforcement.ppo import assess, rollout_metrics, update
-from guardrail_training.reinforcement.rollouts import Responses, Rollout, noise_for, read_responses, sample
+from guardrail_training.reinforcement.rollouts import Rollout, Witness, noise_for, opinions, sample
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, named
 
 NEVER = -1
+SOFTENED = 0.05
 SETTINGS = PpoSettings(
     batch_size=BATCH,
     minibatch_size=MINIBATCH,
@@ -33,72 +33,109 @@ SETTINGS = PpoSettings(
 
 
 class GuardrailPpo:
-    """A learner and what it learns from."""
+    """A learner and what it learns from; a step is ``generate``, ``score`` and ``update``, in this order."""
 
-    def __init__(self, workload: Workload, *, layers: int, rows: int) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        layers: int,
+        rows: int,
+        dtype: str = "float32",
+        old_logprobs: str = "sampled",
+    ) -> None:
         torch.manual_seed(0)
         base = T5ForConditionalGeneration(T5Config(**SHAPE, num_layers=layers)).requires_grad_(False)
+        with torch.no_grad():
+            # Random weights are sure of every token; so little that rounding could change a probability.
+            base.lm_head.weight.mul_(SOFTENED)
+        base = base.to(getattr(torch, dtype))
+        modeling.fuse_activations(base)
         adapted = modeling.add_lora(
             base, rank=RANK, alpha=SETTINGS.alpha, dropout=0.0, targets=SETTINGS.targets
         )
-        self._learner = Learner(adapted, pad_id=PAD_ID, temperature=1.0, dtype=torch.float32, has_values=True)
-        self._optimizer = torch.optim.AdamW(
-            modeling.trainable_parameters(self._learner), lr=SETTINGS.learning_rate, weight_decay=0.0
+        self.learner = Learner(
+            adapted, pad_id=PAD_ID, temperature=1.0, dtype=getattr(torch, dtype), has_values=True
         )
-        self._settings = replace(SETTINGS, microbatch_size=rows)
-        self._workload, self._steps = workload, 0
+        self._optimizer = torch.optim.AdamW(
+            modeling.trainable_parameters(self.learner), lr=SETTINGS.learning_rate, weight_decay=0.0
+        )
+        self.settings = replace(SETTINGS, microbatch_size=rows, old_logprobs=old_logprobs, dtype=dtype)
+        self._workload, self._step = workload, 0
+        self._prompts = self.learner.family.pad(workload.prompts)
 
     def generate(self) -> int:
         """Draws responses of the workload's lengths."""
         workload = self._workload
-        with self._learner.sampling() as family:
-            drawn = sample(
+        tokens = max(workload.limits)
+        self._witness = (
+            Witness(self.learner, rows=BATCH, tokens=tokens)
+            if self.settings.old_logprobs == "sampled"
+            else None
+        )
+        with self.learner.sampling() as family:
+            self._responses = sample(
                 family,
-                family.pad(workload.prompts),
-                noise=noise_for(range(BATCH), tokens=max(workload.limits)),
+                self._prompts,
+                noise=noise_for(range(BATCH), tokens=tokens),
                 limits=torch.tensor(workload.limits),
                 temperature=1.0,
                 stop_id=NEVER,
                 pad_id=PAD_ID,
+                witness=self._witness,
             )
-        return int(drawn.lengths.sum())
+        return int(self._responses.lengths.sum())
 
-    def learn(self) -> int:
-        """One step on the workload's responses: policy, reference, values, advantages, four updates."""
-        self._steps += 1
-        prompts = self._learner.family.pad(self._workload.prompts)
-        responses = _padded(self._workload.responses)
-        policy, reference = read_responses(
-            self._learner, prompts, responses, rows_at_once=self._settings.microbatch_size
+    def score(self) -> int:
+        """Policy, reference, values and advantages of what was drawn."""
+        self._step += 1
+        policy, reference, gap = opinions(
+            self.learner,
+            self._prompts,
+            self._responses,
+            witness=self._witness,
+            rows_at_once=self.settings.microbatch_size,
+            step=self._step,
+            processes=Processes(),
         )
+        self.gap = gap
         scored = named("score", lambda _: self._workload.scores)([Answer("", "", "")] * BATCH)
-        rollout = Rollout(prompts, responses, policy, reference, scored)
-        experience = assess(rollout, settings=self._settings, coefficient=SETTINGS.kl_coefficient)
-        rollout_metrics(rollout, experience, coefficient=SETTINGS.kl_coefficient)
+        self.rollout = Rollout(self._prompts, self._responses, policy, reference, scored, gap)
+        coefficient = SETTINGS.kl_coefficient
+        self._experience = assess(self.rollout, settings=self.settings, coefficient=coefficient)
+        rollout_metrics(self.rollout, self._experience, coefficient=coefficient)
+        return int(self._responses.lengths.sum())
+
+    def update(self) -> int:
+        """Four updates from it."""
         moved = update(
-            self._learner,
+            self.learner,
             self._optimizer,
-            rollout,
-            experience,
-            settings=self._settings,
-            step=self._steps,
+            self.rollout,
+            self._experience,
+            settings=self.settings,
+            step=self._step,
             processes=Processes(),
         )
         assert moved.taken == BATCH // MINIBATCH
-        return int(responses.lengths.sum())
+        return int(self._responses.lengths.sum())
 
-
-def _padded(responses: Sequence[Sequence[int]]) -> Responses:
-    longest = max(map(len, responses))
-    ids = torch.tensor([[*response, *[PAD_ID] * (longest - len(response))] for response in responses])
-    lengths = torch.tensor([len(response) for response in responses])
-    return Responses(ids=ids, lengths=lengths, ended=torch.ones(len(responses), dtype=torch.bool))
+    def learn(self) -> int:
+        """All that trl's ``step`` does."""
+        self.score()
+        return self.update()
 
 
 def main() -> None:
     """Generates and learns when asked to."""
-    arguments = read_arguments()
-    training = GuardrailPpo(Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows)
+    asked = read_arguments()
+    training = GuardrailPpo(
+        Workload.scaled(asked.scale),
+        layers=asked.layers,
+        rows=asked.rows,
+        dtype=asked.dtype,
+        old_logprobs=asked.old_logprobs,
+    )
     serve({"generate": training.generate, "learn": training.learn})
 
 

@@ -2,6 +2,7 @@
 
 trl is set up in its own favour: one base under policy and reference (its ``create_reference_model`` would
 hold a second one), no dropout, no logging, and generation in chunks of responses of about equal length.
+In bfloat16 it holds the base and computes in that, the adapter stays in float32: as this project does.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 class TrlPpo:
     """A trainer and what it learns from; responses are drawn ``chunk`` at a time."""
 
-    def __init__(self, workload: Workload, *, layers: int, rows: int, chunk: int) -> None:
+    def __init__(self, workload: Workload, *, layers: int, rows: int, chunk: int, dtype: str) -> None:
         torch.manual_seed(0)
-        base = T5ForConditionalGeneration(T5Config(**SHAPE, num_layers=layers))
+        base = T5ForConditionalGeneration(T5Config(**SHAPE, num_layers=layers)).to(getattr(torch, dtype))
         base.generation_config.eos_token_id = None  # responses of given lengths
         lora = LoraConfig(
             r=RANK,
@@ -51,6 +52,7 @@ class TrlPpo:
             gradient_accumulation_steps=MINIBATCH // rows,
             ppo_epochs=1,
             seed=0,
+            accelerator_kwargs={"mixed_precision": "bf16", "cpu": True} if dtype == "bfloat16" else {},
         )
         self._trainer = PPOTrainer(config, model, ref_model=None, tokenizer=tokenizer())
         self._workload, self._chunk = workload, chunk
@@ -89,7 +91,11 @@ def main() -> None:
     """Generates and learns when asked to."""
     arguments = read_arguments()
     training = TrlPpo(
-        Workload.scaled(arguments.scale), layers=arguments.layers, rows=arguments.rows, chunk=arguments.chunk
+        Workload.scaled(arguments.scale),
+        layers=arguments.layers,
+        rows=arguments.rows,
+        chunk=arguments.chunk,
+        dtype=arguments.dtype,
     )
     serve({"generate": training.generate, "learn": training.learn})
 

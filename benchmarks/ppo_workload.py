@@ -10,7 +10,17 @@ import argparse
 import random
 from dataclasses import dataclass
 
-__all__ = ["BATCH", "END_ID", "MINIBATCH", "PAD_ID", "RANK", "SHAPE", "Workload", "read_arguments"]
+__all__ = [
+    "BATCH",
+    "END_ID",
+    "MINIBATCH",
+    "OLD_LOGPROBS",
+    "PAD_ID",
+    "RANK",
+    "SHAPE",
+    "Workload",
+    "read_arguments",
+]
 
 SEED = 0
 BATCH, MINIBATCH = 16, 4
@@ -31,6 +41,8 @@ SHAPE = {
     "decoder_start_token_id": PAD_ID,
 }
 """Arguments of transformers' T5Config but for the layers, of which FLAN-T5-base has 12."""
+OLD_LOGPROBS = {"float32": "sampled", "bfloat16": "read"}
+"""Where this project takes them from; sampling in bfloat16 is too far off."""
 PROMPT_TOKENS, NEW_TOKENS = (50, 250), (100, 400)
 
 
@@ -38,8 +50,8 @@ PROMPT_TOKENS, NEW_TOKENS = (50, 250), (100, 400)
 class Workload:
     """Ids of the prompts and of a response to each, and what each response is worth.
 
-    Generation draws as many tokens as each response here has; learning reads these responses themselves, so
-    that both sides learn from the same ones.
+    Generation draws as many tokens as each response here has. Log-probabilities from sampling are those of
+    the drawn tokens, so this project learns from what it drew; trl learns from these, which are as long.
     """
 
     prompts: list[list[int]]
@@ -67,10 +79,12 @@ class Workload:
 
 
 def read_arguments() -> argparse.Namespace:
-    """The arguments of a side: ``scale``, ``layers``, ``rows`` in memory at a time, trl's ``chunk``."""
+    """The arguments of a side: its model's and workload's, ``rows`` in memory at a time, trl's ``chunk``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=int, required=True)
     parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--rows", type=int, default=MINIBATCH)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--old-logprobs", choices=("read", "sampled"), default="sampled")
     parser.add_argument("--chunk", type=int, default=BATCH)
     return parser.parse_args()

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.activations import NewGELUActivation
 
 from guardrail.errors import ConfigError
+from guardrail_training.modeling import caches, fuse_activations
 from guardrail_training.modeling.families import Family, Prompts, family_of
 from tests.training.reinforcement.conftest import WORDS, tiny_llama, tiny_t5
 
@@ -212,3 +214,51 @@ def test_an_architecture_that_changes_its_logits_after_the_head_is_refused() -> 
     config.pad_token_id = config.bos_token_id = config.eos_token_id = 1
     with pytest.raises(ConfigError, match="CohereForCausalLM changes its logits after its output layer"):
         family_of(CohereForCausalLM(config).eval(), pad_id=0)
+
+
+def test_prompts_that_are_read_apart_give_what_they_give_together(model: Any, family: Family) -> None:
+    apart = family_of(model, pad_id=0, pass_cost=0)
+    prompts = family.pad([*PROMPTS, PROMPTS[1]])
+    tokens = torch.tensor([20, 23, 25, 22])
+
+    with torch.no_grad():
+        one, other = family.begin(prompts), apart.begin(prompts)
+        for _ in range(3):
+            torch.testing.assert_close(other.states, one.states, atol=1e-5, rtol=1e-5)
+            one.advance(tokens)
+            other.advance(tokens)
+        kept = torch.tensor([2, 0])
+        one.keep(kept)
+        other.keep(kept)
+        one.advance(tokens[kept])
+        other.advance(tokens[kept])
+
+    torch.testing.assert_close(other.states, one.states, atol=1e-5, rtol=1e-5)
+
+
+def test_a_long_response_outgrows_the_room_that_is_kept_for_it(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "FIRST_ROOM", 1)
+    prompts, response = family.pad(PROMPTS[:1]), torch.arange(3, 23)[None]
+    with torch.no_grad():
+        expected = family.states(prompts, response)[0]
+
+        under_way = family.begin(prompts)
+        found = [under_way.states]
+        for token in response[0, :-1]:
+            under_way.advance(token[None])
+            found.append(under_way.states)
+
+    torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_fused_activation_gives_the_same_logits() -> None:
+    model, ids = flan_t5().eval(), torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        before = model(input_ids=ids, decoder_input_ids=ids).logits
+        fuse_activations(model)
+        after = model(input_ids=ids, decoder_input_ids=ids).logits
+
+    assert not any(isinstance(module, NewGELUActivation) for module in model.modules())
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)

@@ -14,8 +14,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from guardrail.errors import ConfigError
+from guardrail_training.modeling.caches import can_join, join_left_padded, with_room
+from guardrail_training.modeling.passes import parts_by_cost
 
 __all__ = ["Continuation", "Family", "Prompts", "family_of"]
 
@@ -80,9 +83,14 @@ class Family(Protocol):
     def head(self, states: Tensor) -> Tensor: ...
 
 
-def family_of(model: Any, *, pad_id: int) -> Family:
-    """The family of a transformers model; ConfigError if its logits are not its head's product alone."""
-    family: Family = (EncoderDecoder if model.config.is_encoder_decoder else Causal)(model, pad_id=pad_id)
+def family_of(model: Any, *, pad_id: int, pass_cost: int | None = None) -> Family:
+    """The family of a transformers model; ConfigError where its logits are not its head's product alone.
+
+    ``pass_cost`` is what a pass costs before its first token, in tokens: prompts whose padding would cost
+    more are read apart. None reads all of them at once.
+    """
+    kind = EncoderDecoder if model.config.is_encoder_decoder else Causal
+    family: Family = kind(model, pad_id=pad_id, pass_cost=pass_cost)
     ids = torch.arange(2, 5, device=model.device)[None] % model.config.vocab_size
     inputs: dict[str, Tensor] = {"input_ids": ids}
     if isinstance(family, EncoderDecoder):
@@ -101,9 +109,9 @@ def family_of(model: Any, *, pad_id: int) -> Family:
 class Causal:
     """Decoder-only models: prompts padded on the left, so that every response begins in the same column."""
 
-    def __init__(self, model: Any, *, pad_id: int) -> None:
+    def __init__(self, model: Any, *, pad_id: int, pass_cost: int | None = None) -> None:
         self._trunk, self._output = model.base_model, model.get_output_embeddings()
-        self._pad_id, self._device = pad_id, model.device
+        self._pad_id, self._device, self._pass_cost = pad_id, model.device, pass_cost
         self._takes_positions = "position_ids" in inspect.signature(self._trunk.forward).parameters
 
     def pad(self, prompts: Sequence[Sequence[int]]) -> Prompts:
@@ -156,6 +164,11 @@ class Causal:
         logits: Tensor = self._output(states)
         return logits
 
+    def _prefill(self, prompts: Prompts) -> tuple[Any, Tensor]:
+        mask = prompts.mask
+        answer = self._read(prompts.ids, mask=mask, positions=_positions(mask), use_cache=True)
+        return answer.past_key_values, answer.last_hidden_state[:, -1]
+
     def _read(self, ids: Tensor, *, mask: Tensor, positions: Tensor, **cache: Any) -> Any:
         where = {"position_ids": positions} if self._takes_positions else {}
         return self._trunk(input_ids=ids, attention_mask=mask.long(), **where, **cache)
@@ -168,9 +181,23 @@ class _CausalContinuation:
         distinct, places = prompts.distinct()
         self._family, self._mask = family, distinct.mask
         self._positions = distinct.mask.sum(dim=1) - 1
-        self._cache: Any = None
-        self._read(distinct.ids, _positions(distinct.mask))
+        self._cache, self.states = self._begun(distinct)
+        self._cache = with_room(self._cache)
         self.keep(places)
+
+    def _begun(self, prompts: Prompts) -> tuple[Any, Tensor]:
+        """What is remembered of prompts, and the states after them."""
+        parts = _parts(prompts, pass_cost=self._family._pass_cost)
+        if len(parts) == 1:
+            return self._family._prefill(prompts)
+        read = [self._family._prefill(prompts.select(parts[0]))]
+        if not can_join(read[0][0]):
+            return self._family._prefill(prompts)
+        read += [self._family._prefill(prompts.select(rows)) for rows in parts[1:]]
+        cache = join_left_padded([cache for cache, _ in read], time=prompts.ids.shape[1])
+        back = _back(parts)
+        cache.batch_select_indices(back)
+        return cache, torch.cat([states for _, states in read])[back]
 
     def keep(self, rows: Tensor) -> None:
         rows = rows.to(self._mask.device)
@@ -197,14 +224,14 @@ class EncoderDecoder:
     included.
     """
 
-    def __init__(self, model: Any, *, pad_id: int) -> None:
+    def __init__(self, model: Any, *, pad_id: int, pass_cost: int | None = None) -> None:
         self._encoder, self._decoder = model.get_encoder(), model.get_decoder()
         self._output = model.get_output_embeddings()
         self._bias: Tensor | None = getattr(model, "final_logits_bias", None)  # BART's
         # T5 with tied embeddings scales the decoder's states (Mesh TensorFlow does).
         is_scaled = getattr(model.config, "scale_decoder_outputs", False)
         self._scale: float = model.config.d_model**-0.5 if is_scaled else 1.0
-        self._pad_id, self._device = pad_id, model.device
+        self._pad_id, self._device, self._pass_cost = pad_id, model.device, pass_cost
         self.start: int = model.config.decoder_start_token_id
 
     def pad(self, prompts: Sequence[Sequence[int]]) -> Prompts:
@@ -235,9 +262,20 @@ class EncoderDecoder:
     def encode(self, prompts: Prompts) -> Tensor:
         """The encoder's states ``(rows, time, width)``; each distinct prompt is read once."""
         distinct, places = prompts.distinct()
-        answer = self._encoder(input_ids=distinct.ids, attention_mask=distinct.mask.long())
-        states: Tensor = answer.last_hidden_state
+        parts = _parts(distinct, pass_cost=self._pass_cost)
+        if len(parts) == 1:
+            states = self._encode(distinct)
+        else:
+            read = [self._encode(distinct.select(rows)) for rows in parts]
+            time = distinct.ids.shape[1]
+            padded = [functional.pad(part, (0, 0, 0, time - part.shape[1])) for part in read]
+            states = torch.cat(padded)[_back(parts)]
         return states if len(distinct) == len(prompts) else states[places]
+
+    def _encode(self, prompts: Prompts) -> Tensor:
+        answer = self._encoder(input_ids=prompts.ids, attention_mask=prompts.mask.long())
+        states: Tensor = answer.last_hidden_state
+        return states
 
     def start_column(self, rows: int) -> Tensor:
         """The decoder's start token ``(rows, 1)``."""
@@ -257,6 +295,7 @@ class _DecoderContinuation:
         self._encoded = family.encode(prompts)
         self._cache: Any = None
         self._read(family.start_column(len(prompts)))
+        self._cache = with_room(self._cache)
 
     def keep(self, rows: Tensor) -> None:
         rows = rows.to(self._mask.device)
@@ -271,6 +310,18 @@ class _DecoderContinuation:
             ids, self._encoded, self._mask, past_key_values=self._cache, use_cache=True
         )
         self._cache, self.states = answer.past_key_values, answer.last_hidden_state[:, -1]
+
+
+def _parts(prompts: Prompts, *, pass_cost: int | None) -> tuple[Tensor, ...]:
+    """Rows that are cheaper to read apart."""
+    if pass_cost is None:
+        return (torch.arange(len(prompts)),)
+    return parts_by_cost(prompts.mask.sum(dim=1).tolist(), size=len(prompts), pass_cost=pass_cost)
+
+
+def _back(parts: Sequence[Tensor]) -> Tensor:
+    """Where each row stands among those of the parts, one below the other."""
+    return torch.cat(list(parts)).argsort()
 
 
 def _positions(mask: Tensor) -> Tensor:

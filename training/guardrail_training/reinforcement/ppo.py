@@ -134,6 +134,7 @@ def run(settings: PpoSettings, *, reward: Reward | None = None, callbacks: Seque
         dtype=dtype,
         has_values=settings.estimator == "ppo",
         recomputes=settings.gradient_checkpointing,
+        is_sharded=processes.is_sharded,
     )
     optimizer = _optimizer(learner, settings)
     control = KlControl(
@@ -309,7 +310,13 @@ def update(
         tokens = int(rollout.responses.lengths[rows].sum())
         sums: dict[str, float] = {}
         own = torch.tensor(processes.own(rows.tolist()))
-        for part in chunks_by_length(own, rollout.prompts, rollout.responses, size=settings.microbatch_size):
+        for part in chunks_by_length(
+            own,
+            rollout.prompts,
+            rollout.responses,
+            size=settings.microbatch_size,
+            pass_cost=learner.pass_cost,
+        ):
             with learner.updating():
                 loss, metrics = _loss(learner, rollout, experience, rows=part, settings=settings)
                 (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
@@ -433,6 +440,8 @@ def rollout_metrics(rollout: Rollout, experience: Experience, *, coefficient: fl
         "tokens/responses_len_std": lengths.std(correction=0).item(),
     }
     metrics |= {f"reward/{name}": float(values.mean()) for name, values in rollout.scored.terms.items()}
+    if rollout.gap is not None:
+        metrics["ppo/policy/sampling_gap"] = rollout.gap
     if policy.entropies is not None:
         metrics["ppo/policy/entropy"] = masked_mean(policy.entropies, mask).item()
     if policy.values is not None and experience.returns is not None:

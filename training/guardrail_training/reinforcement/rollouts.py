@@ -23,9 +23,10 @@ from guardrail.errors import PluginError
 from guardrail.manifest import Template
 from guardrail_training.data import read_texts
 from guardrail_training.modeling.families import EncoderDecoder, Family, Prompts
+from guardrail_training.modeling.passes import parts_by_cost
 from guardrail_training.processes import Processes
 from guardrail_training.records import TrainingRowError
-from guardrail_training.reinforcement.policy import Learner, PolicyReading, scaled_logits
+from guardrail_training.reinforcement.policy import Learner, PolicyReading, scaled_logits, token_metrics
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, Reward, Scored
 
@@ -33,11 +34,14 @@ __all__ = [
     "PromptQuery",
     "Responses",
     "Rollout",
+    "Witness",
     "chunks_by_length",
     "collect",
     "drawn",
+    "first_ratio_gap",
     "load_queries",
     "noise_for",
+    "opinions",
     "read_responses",
     "respond",
     "sample",
@@ -46,6 +50,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+MAX_GAP = 1e-3
+"""How far a first ratio may be from 1 if sampling's own log-probabilities are taken."""
 ROWS = 64
 """Rows that are drawn at a time: enough for matrix products near their peak; more only cost memory."""
 
@@ -141,6 +147,35 @@ def noise_for(seeds: Sequence[int], *, tokens: int) -> Tensor:
     return torch.stack(rows)
 
 
+class Witness:
+    """What a policy says of its tokens while it draws them, which is what another pass would say of them.
+
+    But for rounding: products of few rows add up in another order.
+    """
+
+    def __init__(self, learner: Learner, *, rows: int, tokens: int) -> None:
+        self._head = learner.value_head
+        self._logprobs, self._entropies, self._values = (torch.zeros(rows, tokens) for _ in range(3))
+
+    def see(self, rows: Tensor, step: int, states: Tensor, logits: Tensor, tokens: Tensor) -> None:
+        """Notes the tokens drawn in some rows from their logits, which followed from their states."""
+        logprobs, entropies = token_metrics(logits, tokens)
+        self._logprobs[rows, step] = logprobs.cpu()
+        self._entropies[rows, step] = entropies.cpu()
+        if self._head is not None:
+            with torch.autocast(states.device.type, enabled=False):  # values are float32 everywhere
+                self._values[rows, step] = self._head(states).cpu()
+
+    def reading(self, responses: Responses) -> PolicyReading:
+        """All that was noted, in the shape of the responses."""
+        time = responses.ids.shape[1]
+        return PolicyReading(
+            logprobs=self._logprobs[:, :time],
+            values=None if self._head is None else self._values[:, :time],
+            entropies=self._entropies[:, :time],
+        )
+
+
 @torch.no_grad()
 def sample(
     family: Family,
@@ -153,14 +188,15 @@ def sample(
     pad_id: int,
     min_tokens: int = 0,
     is_pass_due: Callable[[bool], bool] = bool,
+    witness: Witness | None = None,
 ) -> Responses:
     """One response per prompt: a pure function of the model, the prompts and ``noise`` ``(rows, steps)``.
 
     The stop token cannot be among the first ``min_tokens``.
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
-    the batch. ``is_pass_due`` gets whether another pass is wanted and says whether to make one: of a model
-    that is sharded over processes, all of them make as many.
+    the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
+    that is sharded over processes, all of them make as many. ``witness`` sees what a token was drawn from.
     """
     # Prompts of like lengths together: the less padding to read and to remember.
     by_length = prompts.mask.sum(dim=1).argsort(stable=True)
@@ -172,9 +208,11 @@ def sample(
         alive = rows
         for step in range(ids.shape[1]):
             logits = scaled_logits(under_way.states, family.head, temperature=temperature)
-            if step < min_tokens:
-                logits[:, stop_id] = -torch.inf
-            tokens = _draw(logits, noise[alive, step].to(logits.device)).cpu()
+            uniform = noise[alive, step].to(logits.device)
+            tokens = _draw(_without(logits, stop_id) if step < min_tokens else logits, uniform)
+            if witness is not None:
+                witness.see(alive, step, under_way.states, logits, tokens)
+            tokens = tokens.cpu()
             ids[alive, step] = tokens
             lengths[alive] += 1
             stopped = tokens == stop_id
@@ -192,6 +230,10 @@ def sample(
         while is_pass_due(False):
             under_way.advance(tokens)
     return Responses(ids=ids[:, : int(lengths.max())], lengths=lengths, ended=ended)
+
+
+def _without(logits: Tensor, token: int) -> Tensor:
+    return logits.index_fill(1, torch.tensor([token], device=logits.device), -torch.inf)
 
 
 def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -221,6 +263,7 @@ def respond(
     min_tokens: int = 0,
     keeps_special: bool = False,
     is_pass_due: Callable[[bool], bool] = bool,
+    witness: Witness | None = None,
 ) -> tuple[Prompts, Responses, list[str]]:
     """A response of at most ``tokens``, or its own of ``limits``, to the ids of each prompt, and its text."""
     prompts = family.pad(queries)
@@ -234,6 +277,7 @@ def respond(
         pad_id=tokenizer.pad_token_id,
         min_tokens=min_tokens,
         is_pass_due=is_pass_due,
+        witness=witness,
     )
     texts = [
         text_of(family, responses, row, tokenizer=tokenizer, keeps_special=keeps_special)
@@ -257,8 +301,9 @@ def text_of(family: Family, responses: Responses, row: int, *, tokenizer: Any, k
 class Rollout:
     """Responses to the prompts of one step with all that is known of them before the policy moves.
 
-    ``policy`` and ``reference`` are taken once, in the forward passes that training makes too: sampling's own
-    numbers differ by rounding.
+    ``policy`` and ``reference`` are taken once: in the forward passes that training makes too, or, with
+    ``old_logprobs = "sampled"``, the policy's while it draws. Those differ by rounding, by ``gap`` at most in
+    the ratio of any token of the response that was read both ways, None if none was.
     """
 
     prompts: Prompts
@@ -266,6 +311,7 @@ class Rollout:
     policy: PolicyReading
     reference: Tensor  # (rows, time)
     scored: Scored
+    gap: float | None = None
 
 
 def collect(
@@ -287,6 +333,11 @@ def collect(
     rows = processes.own(every)
     numbers = processes.own(range(len(every)))
     seeds = [seed_of("response", settings.seed, step, row) for row in numbers]
+    witness = (
+        Witness(learner, rows=len(rows), tokens=settings.response_tokens)
+        if settings.old_logprobs == "sampled"
+        else None
+    )
     with learner.sampling() as family:
         prompts, responses, texts = respond(
             family,
@@ -299,19 +350,26 @@ def collect(
             min_tokens=settings.min_response_tokens,
             keeps_special=settings.keeps_special_tokens,
             is_pass_due=processes.is_pass_due,
+            witness=witness,
         )
     answers = [
         Answer(query=query.text, prompt=query.prompt, response=text)
         for query, text in zip(rows, texts, strict=True)
     ]
     scored = _scored(answers, reward=reward, processes=processes)
-    policy, reference = read_responses(learner, prompts, responses, rows_at_once=settings.microbatch_size)
-    return _joined(
-        processes.gather(
-            Rollout(prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored)
-        ),
-        prompts=learner.family.pad([query.ids for query in every]),
+    policy, reference, gap = opinions(
+        learner,
+        prompts,
+        responses,
+        witness=witness,
+        rows_at_once=settings.microbatch_size,
+        step=step,
+        processes=processes,
     )
+    rollout = Rollout(
+        prompts=prompts, responses=responses, policy=policy, reference=reference, scored=scored, gap=gap
+    )
+    return _joined(processes.gather(rollout), prompts=learner.family.pad([query.ids for query in every]))
 
 
 def _scored(answers: Sequence[Answer], *, reward: Reward, processes: Processes) -> Scored:
@@ -350,6 +408,7 @@ def _joined(parts: Sequence[Rollout], *, prompts: Prompts) -> Rollout:
         ),
         reference=_stacked([part.reference for part in parts]),
         scored=Scored.joined([part.scored for part in parts]),
+        gap=max((part.gap for part in parts if part.gap is not None), default=None),
     )
 
 
@@ -359,34 +418,87 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([functional.pad(part, (0, longest - part.shape[1])) for part in parts])
 
 
+def opinions(
+    learner: Learner,
+    prompts: Prompts,
+    responses: Responses,
+    *,
+    witness: Witness | None,
+    rows_at_once: int,
+    step: int,
+    processes: Processes,
+) -> tuple[PolicyReading, Tensor, float | None]:
+    """What policy and reference say of responses, and how far the witness was off, None without one.
+
+    What the witness saw stands for the policy's own reading if that of one response, another one in each
+    step, agrees with it in every process.
+    """
+    sampled, gap = None, None
+    if witness is not None:
+        sampled = witness.reading(responses)
+        gap = first_ratio_gap(learner, prompts, responses, sampled, row=step % len(prompts))
+        if processes.any(not gap <= MAX_GAP):  # not a number is not within it
+            sampled = None
+    policy, reference = read_responses(
+        learner, prompts, responses, rows_at_once=rows_at_once, sampled=sampled
+    )
+    return policy, reference, gap
+
+
+@torch.no_grad()
+def first_ratio_gap(
+    learner: Learner, prompts: Prompts, responses: Responses, sampled: PolicyReading, *, row: int
+) -> float:
+    """How far the ratio of any token of a row is from 1 if the policy reads it as training will."""
+    one, length = torch.tensor([row]), int(responses.lengths[row])
+    read = learner.read(prompts.select(one), responses.ids[one, :length], responses.mask[one, :length])
+    return (read.logprobs - sampled.logprobs[one, :length]).exp().sub(1).abs().max().item()
+
+
 @torch.no_grad()
 def read_responses(
-    learner: Learner, prompts: Prompts, responses: Responses, *, rows_at_once: int
+    learner: Learner,
+    prompts: Prompts,
+    responses: Responses,
+    *,
+    rows_at_once: int,
+    sampled: PolicyReading | None = None,
 ) -> tuple[PolicyReading, Tensor]:
-    """What policy and reference say of all responses, a few rows at a time."""
+    """What policy and reference say of all responses, a few rows at a time.
+
+    The policy is not asked if what it said while it drew them is given.
+    """
     shape, mask = responses.ids.shape, responses.mask
     logprobs, reference, entropies, values = (torch.zeros(shape) for _ in range(4))
-    for rows in chunks_by_length(torch.arange(len(prompts)), prompts, responses, size=rows_at_once):
+    every = torch.arange(len(prompts))
+    for rows in chunks_by_length(every, prompts, responses, size=rows_at_once, pass_cost=learner.pass_cost):
         longest = int(responses.lengths[rows].max())
         batch = prompts.select(rows), responses.ids[rows, :longest], mask[rows, :longest]
+        reference[rows, :longest] = learner.reference_logprobs(*batch)
+        if sampled is not None:
+            continue
         own = learner.read(*batch, with_entropies=True)
         logprobs[rows, :longest] = own.logprobs
-        reference[rows, :longest] = learner.reference_logprobs(*batch)
         if own.entropies is not None:
             entropies[rows, :longest] = own.entropies
         if own.values is not None:
             values[rows, :longest] = own.values
+    if sampled is not None:
+        return sampled, reference
     has_values = learner.value_head is not None
     policy = PolicyReading(logprobs=logprobs, values=values if has_values else None, entropies=entropies)
     return policy, reference
 
 
 def chunks_by_length(
-    rows: Tensor, prompts: Prompts, responses: Responses, *, size: int
+    rows: Tensor, prompts: Prompts, responses: Responses, *, size: int, pass_cost: int | None = None
 ) -> tuple[Tensor, ...]:
-    """The rows in chunks of at most ``size``, similar lengths together: the less padding to compute."""
-    lengths = prompts.mask.sum(dim=1) + responses.lengths
-    return torch.split(rows[lengths[rows].argsort(stable=True)], size)
+    """The rows in chunks of at most ``size``, similar lengths together, the less padding to compute.
+
+    With what a pass costs in tokens there are more chunks if their padding would cost more than passes.
+    """
+    asked, answered = prompts.mask.sum(dim=1)[rows].tolist(), responses.lengths[rows].tolist()
+    return tuple(rows[chunk] for chunk in parts_by_cost(asked, answered, size=size, pass_cost=pass_cost))
 
 
 def _limit(settings: PpoSettings, seed: int) -> int:

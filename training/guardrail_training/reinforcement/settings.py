@@ -74,6 +74,13 @@ class PpoSettings(TrainingSettings):
     keeps_special_tokens: bool = setting(
         False, "Rewards read responses with their special tokens, such as </s>.", group=RESPONSES
     )
+    old_logprobs: str = setting(
+        "read",
+        "Old log-probabilities and values: read by another pass, or sampled, which saves it. Every step "
+        "reads one response both ways, and all of them where a ratio is not 1 within 0.001.",
+        group=RESPONSES,
+        choices=("read", "sampled"),
+    )
     temperature: float = setting(1.0, "At which responses are drawn and scored.", group=RESPONSES, above=0)
     missing_eos_penalty: float = setting(
         1.0, "Taken from the score of a response that reaches its limit.", group=REWARDS, min=0
