@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.measure import Claim, report
 from benchmarks.ppo_workload import BATCH, MINIBATCH, OLD_LOGPROBS, SEED, SHAPE, Workload
-from benchmarks.side import TaskCost, Side
+from benchmarks.side import Side, TaskCost
 from guardrail_training.runlog import git_commit
 
 TASKS = ("generate", "learn")

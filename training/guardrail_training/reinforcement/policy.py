@@ -26,8 +26,8 @@ __all__ = [
     "PolicyReading",
     "ValueHead",
     "scaled_logits",
-    "token_metrics",
     "token_logprobs",
+    "token_metrics",
     "token_readings",
 ]
 
