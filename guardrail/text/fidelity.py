@@ -375,7 +375,7 @@ _STILL_CONDITIONS = word_set(
 
 
 def is_unconditional(comparison: Comparison) -> bool:
-    """True if what stood behind an "if" is said outright: "You think so"."""
+    """True if a condition is said outright: what stood behind an "if", or was dared with "and I'll ..."."""
     folded = _folded(comparison.candidate)
     if (
         not comparison.has_insult
@@ -383,12 +383,24 @@ def is_unconditional(comparison: Comparison) -> bool:
         or any(w.negates for w in comparison.candidate) != any(w.negates for w in comparison.source)
     ):
         return False
-    found = {word.key for word in comparison.candidate}
+    kept = {word.key for word in comparison.candidate}
     for i, word in enumerate(comparison.source):
         if word.text.casefold() in _CONDITIONS:
             said = [other.key for other in comparison.source[i + 1 :] if other.content][:3]
-            return bool(said) and found.issuperset(said)
+            return bool(said) and kept.issuperset(said)
+        if i and word.text.casefold() == "and" and _PROMISE.match(_text(comparison.source[i + 1 : i + 3])):
+            before = [other.key for other in comparison.source[:i] if other.content][:2]
+            after = {other.key for other in comparison.source[i + 1 :] if other.content}
+            return bool(before and after) and kept.issuperset(before) and not kept & after
     return False
+
+
+_PROMISE = re.compile(r"(?:i|we)(?:[\u2019']?ll| will| shall)\b")
+"""What follows on a dare: "Touch it again and I'll break your arm" must not become "Touch it again"."""
+
+
+def _text(words: Iterable[AlignedWord]) -> str:
+    return " ".join(word.text.casefold() for word in words)
 
 
 _PERSONS = {

@@ -114,6 +114,20 @@ BESIDE_INSULTS = [
     ),
     ("opposite", "i hate this stupid phone", "stupid", "i love this phone", "i do not like this phone"),
     ("condition", "you are a fool if it rains", "fool", "it rains", "when it rains, you are mistaken"),
+    (
+        "condition",
+        "touch my bike again, you snitch, and I'll make you eat it with the lock",
+        "snitch",
+        "touch my bike again for now",
+        "do not touch my bike again, I'll make you pay for the lock",
+    ),
+    (
+        "condition",
+        "merge it and we will fix your moronic tests",
+        "moronic",
+        "merge it",
+        "merge it and we will fix your tests",
+    ),
 ]
 
 
