@@ -88,7 +88,9 @@ class Wording:
 
 
 def _fitted(candidate: str, source: str) -> str:
-    """The candidate with the source's capital and full stop: adapters learn from comments without either."""
+    """The candidate with the source's capitals and full stop: adapters learn from comments without either."""
+    if source.isupper():
+        candidate = candidate.upper()  # "YOU BILLED ME" must not become "YOU BILLed ME"
     if source[:1].isupper():
         candidate = candidate[:1].upper() + candidate[1:]
     # A mark that stands apart, as tokenised text has it, is not a habit worth keeping.

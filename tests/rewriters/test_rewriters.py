@@ -139,6 +139,12 @@ def test_each_adapter_is_sampled_at_the_temperature_that_its_manifest_names(load
     assert two.rewrite(SEGMENTS, 4) == sampled(plain, 1.0)
 
 
+def test_a_segment_in_capitals_gets_candidates_in_capitals(rewriter):
+    (candidates,) = rewriter.rewrite(["YOU BILLED ME TWICE, YOU FOOLS!"], 4)
+    assert candidates
+    assert not any(character.islower() for text in candidates for character in text)
+
+
 def test_candidates_are_stripped_different_and_never_blank(rewriter):
     for candidates in rewriter.rewrite(SEGMENTS, 6):
         assert len(set(candidates)) == len(candidates) <= 6
