@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from guardrail import Guard, Policy, Verdict
-from guardrail.audit.schema import VERSION
 from guardrail.audit.store import AuditStore
 from guardrail.errors import UsageError
 from guardrail.integrations.audit.records import Query, page
@@ -161,34 +159,3 @@ def test_records_are_found_by_the_name_of_their_policy(store: AuditStore) -> Non
     (record,) = page(store.database, Query(policy="trial")).records
     assert (record.policy_name, record.policy) == ("trial", MONITOR.digest())
     assert page(store.database, Query(policy=record.policy)).total == 1
-
-
-def test_an_audit_of_the_version_before_is_brought_up_to_date(store: AuditStore, tmp_path: Path) -> None:
-    WordGuard(audit=store).check("You are an idiot.")
-    decide(store.database, 1, "accepted", reviewer="alice")
-    store.close()
-    file = tmp_path / "audit.db"
-    with sqlite3.connect(file) as old:
-        old.executescript(
-            """
-            ALTER TABLE guardrail_interventions DROP COLUMN monitored;
-            ALTER TABLE guardrail_interventions DROP COLUMN policy_name;
-            CREATE TABLE kept AS SELECT * FROM guardrail_reviews;
-            DROP TABLE guardrail_reviews;
-            CREATE TABLE guardrail_reviews (
-                id INTEGER NOT NULL PRIMARY KEY, intervention INTEGER NOT NULL, at DATETIME NOT NULL,
-                decision VARCHAR(16) NOT NULL CHECK (decision IN ('accepted', 'corrected')),
-                correction TEXT, reviewer VARCHAR(100) NOT NULL, confirmed JSON,
-                FOREIGN KEY(intervention) REFERENCES guardrail_interventions (id));
-            CREATE INDEX ix_guardrail_reviews_intervention ON guardrail_reviews (intervention);
-            INSERT INTO guardrail_reviews SELECT * FROM kept;
-            DROP TABLE kept;
-            UPDATE guardrail_schema SET version = 3;
-            """
-        )
-    again = AuditStore(file, include_text=True)
-    (record,) = page(again.database, Query()).records
-    assert (record.decision, record.monitored, record.policy_name) == ("accepted", False, "")
-    assert decide(again.database, 1, "rejected", reviewer="bob").decision == "rejected"
-    with sqlite3.connect(file) as connection:
-        assert connection.execute("SELECT version FROM guardrail_schema").fetchone() == (VERSION,)

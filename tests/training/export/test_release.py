@@ -65,7 +65,7 @@ def test_an_exported_model_is_a_base_to_train_on(run: SftSettings, tmp_path: Pat
     report = sft.run(replace(run, base=str(out), out=str(tmp_path / "again"), learning_rate=1e-9))
 
     before = Manifest.load(Path(run.out) / "step-1").metrics["dev_loss"]
-    assert report.figures["dev_loss"] == pytest.approx(before, abs=2e-3)  # the adapter was stored in float16
+    assert report.metrics["dev_loss"] == pytest.approx(before, abs=2e-3)  # the adapter was stored in float16
 
 
 def test_an_adapter_is_exported_as_it_is_with_a_card(run: SftSettings, tmp_path: Path) -> None:

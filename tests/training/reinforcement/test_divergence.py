@@ -91,7 +91,7 @@ def test_figures_that_are_no_numbers_stop_the_run(
 def test_a_reward_that_is_no_number_stops_the_run_and_the_last_good_adapter_stays(
     settings: PpoSettings, value: float
 ) -> None:
-    with pytest.raises(PluginError, match=r"step 4: reward 'lengths' .* not finite .*last-good; mend"):
+    with pytest.raises(PluginError, match=r"step 4: reward 'lengths' .* not finite .*last-good; correct"):
         ppo.run(replace(settings, checkpoint_every=3), reward=failing(at=4, value=value))
 
     kept = Path(settings.out) / "last-good" / "adapter_model.safetensors"

@@ -16,7 +16,7 @@ from guardrail_training.processes import Processes
 from guardrail_training.reinforcement import ppo, rollouts
 from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.reinforcement.ppo import assess, update
-from guardrail_training.reinforcement.rollouts import Query, Rollout, collect
+from guardrail_training.reinforcement.rollouts import PromptQuery, Rollout, collect
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import named
 from tests.training.reinforcement.conftest import layers_of, load_learner, small_settings
@@ -29,7 +29,7 @@ REWARD = named("length", lambda answers: [len(answer.response) / 10 for answer i
 def collected(learner: Learner, settings: PpoSettings, *, way: str) -> Rollout:
     return collect(
         learner,
-        [Query(text="", prompt="", ids=ids) for ids in IDS],
+        [PromptQuery(text="", prompt="", ids=ids) for ids in IDS],
         reward=REWARD,
         tokenizer=modeling.load_tokenizer(settings.base),
         settings=replace(settings, old_logprobs=way),
@@ -80,7 +80,7 @@ def test_an_update_goes_the_same_way_from_either(base: Path, settings: PpoSettin
         moved = update(
             learner, optimizer, rollout, experience, settings=settings, step=1, processes=Processes()
         )
-        ways[way] = moved.figures, [p.detach().clone() for p in modeling.trainable_parameters(learner)]
+        ways[way] = moved.metrics, [p.detach().clone() for p in modeling.trainable_parameters(learner)]
 
     assert ways["sampled"][0] == pytest.approx(ways["read"][0], abs=1e-4, rel=1e-4)
     torch.testing.assert_close(ways["sampled"][1], ways["read"][1], atol=1e-5, rtol=1e-4)

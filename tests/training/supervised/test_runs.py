@@ -180,7 +180,7 @@ def test_nf4_names_a_layer_that_has_no_whole_blocks(bases: dict[str, Path]) -> N
         ({"optimizer": "sgd"}, "optimizer must be one of"),
         ({"tuning": "full", "quantisation": "nf4"}, "goes with tuning = 'lora' alone"),
         ({"tuning": "full", "dropout": 0.1}, "dropout is the adapter's"),
-        ({"adapter": "a", "dropout": 0.1}, "dropout is for a new adapter"),
+        ({"adapter": "a", "dropout": 0.1}, "dropout must be 0 when continuing"),
         ({"tuning": "full", "adapter": "a"}, "adapter goes with tuning = 'lora'"),
         ({"microbatch_size": 0}, "microbatch_size must be at least 1"),
         ({"weight_decay": -1.0}, "weight_decay"),
