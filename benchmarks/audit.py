@@ -2,7 +2,8 @@
 
 Run: ``python -m benchmarks.audit --rows 1000000 --kills 200``. In SQLite, and in PostgreSQL if that is here.
 The rows are made up and loaded in bulk; what is timed is the code that a server runs. ``--kills`` plays
-``benchmarks.audit_kills`` on a database of each kind, too. The result is ``results/audit-ROWS.json``.
+``benchmarks.audit_kills`` on a database of each kind, too. The result is ``results/audit-ROWS.json``; of one
+``--database`` alone it is ``results/audit-ROWS-DATABASE.json``.
 """
 
 from __future__ import annotations
@@ -222,6 +223,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=0, help="how often writers are killed, in each database")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), help="measures only this one")
     parser.add_argument("--record", metavar="WHERE", help=argparse.SUPPRESS)  # what several writers do
     parser.add_argument("--name", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -236,6 +238,10 @@ def main() -> int:
         databases = {"sqlite": partial(next, files)}
         if is_installed():
             databases["postgresql"] = stack.enter_context(serving_postgresql())
+        if asked.database is not None:
+            if asked.database not in databases:
+                parser.error("PostgreSQL is not installed")
+            databases = {asked.database: databases[asked.database]}
         for name, create in databases.items():
             found, about = measured(create(), asked.rows, folder)
             rows += found
@@ -252,7 +258,8 @@ def main() -> int:
                 claim = f"{name}: nothing acknowledged is lost, doubled or torn in {asked.kills} kills"
                 claims.append(Claim(claim, wrong, wrong == 0))
     packages = (*PACKAGES, "sqlalchemy", "psycopg", "pyarrow")
-    report(f"audit-{asked.rows}", rows, claims, packages=packages, settings=settings)
+    result = "-".join(filter(None, ("audit", str(asked.rows), asked.database)))
+    report(result, rows, claims, packages=packages, settings=settings)
     print(json.dumps(settings, indent=1))
     return 0 if all(claim.holds for claim in claims) else 1
 

@@ -115,7 +115,12 @@ def _engine(url: URL) -> Engine:
         return engine
     try:
         return create_engine(
-            url, hide_parameters=True, pool_pre_ping=True, connect_args={"connect_timeout": BUSY_SECONDS}
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            # Statements are not prepared: after some calls the server would plan them without their values,
+            # and could not see how few rows lie between two places.
+            connect_args={"connect_timeout": BUSY_SECONDS, "prepare_threshold": None},
         )
     except ImportError as error:
         raise MissingExtraError(feature="an audit in PostgreSQL", extra="postgresql") from error

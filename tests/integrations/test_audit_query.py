@@ -217,6 +217,16 @@ def test_a_page_behind_a_record_that_was_removed_is_empty(database: Database) ->
     assert (behind.records, behind.next, behind.total) == ([], None, ROWS)
 
 
+def test_postgresql_plans_a_page_with_its_values_however_often_it_was_asked_for(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite always plans a statement anew")
+    for _ in range(12):
+        page(database, Query(label="toxicity"))
+    with database.transaction() as connection:
+        prepared = connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one()
+    assert prepared == 0
+
+
 def test_a_page_of_ten_times_as_many_rows_is_no_more_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     and_,
     cast,
+    exists,
     false,
     func,
     literal,
@@ -40,8 +41,8 @@ MAX_REVIEWS = 2_000
 _NUMBER = re.compile(r"#(\d{1,18})", re.ASCII)
 _TABLE = interventions.c
 _newer = reviews.alias("newer")
-_last = select(func.max(_newer.c.id)).where(_newer.c.intervention == reviews.c.intervention)
-LAST_REVIEWS = select(reviews).where(reviews.c.id == _last.scalar_subquery()).subquery("last")
+_is_outdated = exists().where(_newer.c.intervention == reviews.c.intervention, _newer.c.id > reviews.c.id)
+LAST_REVIEWS = select(reviews).where(~_is_outdated).subquery("last")
 """The decision that counts for each intervention that has one, as a table."""
 Condition = ColumnElement[bool]
 
@@ -117,7 +118,10 @@ class Look:
             yield chosen.where(*self.rest.values())
 
     def _bounds(self, below: Place | None) -> Iterator[Condition]:
-        """The narrower bound of each side alone: of two, SQLite takes the first that it finds."""
+        """The narrower bound of each side alone: of two, SQLite takes the first that it finds.
+
+        Between two places their times follow: PostgreSQL knows only of those how few rows lie between them.
+        """
         place = tuple_(_TABLE.at, _TABLE.id)
         if self.floor is not None:
             yield place >= _constant(self.floor)
@@ -125,6 +129,8 @@ class Look:
             yield _TABLE.at >= self.since
         if below is not None and (self.until is None or below.at < self.until):
             yield place < _constant(below)
+            if self.floor is not None:
+                yield _TABLE.at.between(self.floor.at, below.at)
         elif self.until is not None:
             yield _TABLE.at < self.until
 
