@@ -13,7 +13,13 @@ from guardrail_training import modeling
 from guardrail_training.processes import Processes
 from guardrail_training.reinforcement.policy import Learner
 from guardrail_training.reinforcement.ppo import assess, rollout_metrics, update
-from guardrail_training.reinforcement.rollouts import Rollout, Witness, noise_for, opinions, sample
+from guardrail_training.reinforcement.rollouts import (
+    Rollout,
+    SamplingRecorder,
+    noise_for,
+    old_readings,
+    sample,
+)
 from guardrail_training.reinforcement.settings import PpoSettings
 from guardrail_training.rewards.algebra import Answer, named
 
@@ -69,7 +75,7 @@ class GuardrailPpo:
         workload = self._workload
         tokens = max(workload.limits)
         self._witness = (
-            Witness(self.learner, rows=BATCH, tokens=tokens)
+            SamplingRecorder(self.learner, rows=BATCH, tokens=tokens)
             if self.settings.old_logprobs == "sampled"
             else None
         )
@@ -82,18 +88,18 @@ class GuardrailPpo:
                 temperature=1.0,
                 stop_id=NEVER,
                 pad_id=PAD_ID,
-                witness=self._witness,
+                recorder=self._witness,
             )
         return int(self._responses.lengths.sum())
 
     def score(self) -> int:
         """Policy, reference, values and advantages of what was drawn."""
         self._step += 1
-        policy, reference, gap = opinions(
+        policy, reference, gap = old_readings(
             self.learner,
             self._prompts,
             self._responses,
-            witness=self._witness,
+            recorder=self._witness,
             rows_at_once=self.settings.microbatch_size,
             step=self._step,
             processes=Processes(),

@@ -1,4 +1,4 @@
-"""What a model remembers while it generates, with room behind it: transformers copies all at every token."""
+"""What a model remembers while it generates, with spare capacity: transformers copies it at every token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROWTH = 1.5
 FIRST_ROOM = 64
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # mypy does not read transformers
+class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # mypy does not read transformers
     """A layer's keys and values ``(rows, heads, time, width)``, written into the room behind them."""
 
     def __init__(self, layer: DynamicLayer) -> None:
@@ -52,9 +52,9 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # mypy does not read tra
 
 
 def with_room(cache: Any) -> Any:
-    """The cache with room behind every layer that only grows; those of other kinds stay as they are."""
+    """The cache with spare capacity in every layer that only grows; those of other kinds stay as they are."""
     own = getattr(cache, "self_attention_cache", cache)
-    own.layers = [_RoomyLayer(layer) if _only_grows(layer) else layer for layer in own.layers]
+    own.layers = [_PreallocatedLayer(layer) if _only_grows(layer) else layer for layer in own.layers]
     return cache
 
 

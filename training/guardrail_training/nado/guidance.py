@@ -71,7 +71,7 @@ class Guidance:
         log_success = from_logits(self.auxiliary.last(states, ids)).log_success
         log_p = over_candidates(logits, ids)
         log_q = self._posterior(log_p, log_success)
-        # Where the bound binds, what is left for the tail is not what it had; nan if there is no tail.
+        # If the bound binds, what is left for the tail is not what it had; nan if there is no tail.
         tail = (log_q[:, -1:] - log_p[:, -1:]).nan_to_num()
         return (logits.float().log_softmax(dim=1) + tail).scatter(1, ids, log_q[:, :-1])
 

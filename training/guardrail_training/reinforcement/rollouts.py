@@ -34,14 +34,14 @@ __all__ = [
     "PromptQuery",
     "Responses",
     "Rollout",
-    "Witness",
+    "SamplingRecorder",
     "chunks_by_length",
     "collect",
     "drawn",
     "first_ratio_gap",
     "load_queries",
     "noise_for",
-    "opinions",
+    "old_readings",
     "read_responses",
     "respond",
     "sample",
@@ -147,7 +147,7 @@ def noise_for(seeds: Sequence[int], *, tokens: int) -> Tensor:
     return torch.stack(rows)
 
 
-class Witness:
+class SamplingRecorder:
     """What a policy says of its tokens while it draws them, which is what another pass would say of them.
 
     But for rounding: products of few rows add up in another order.
@@ -188,7 +188,7 @@ def sample(
     pad_id: int,
     min_tokens: int = 0,
     is_pass_due: Callable[[bool], bool] = bool,
-    witness: Witness | None = None,
+    recorder: SamplingRecorder | None = None,
 ) -> Responses:
     """One response per prompt: a pure function of the model, the prompts and ``noise`` ``(rows, steps)``.
 
@@ -196,7 +196,7 @@ def sample(
     A row ends with the stop token or with its limit of tokens (``limits``, ``(rows,)``, at most ``steps``)
     and leaves the batch, which gets cheaper as rows end. A row's noise decides its tokens whatever else is in
     the batch. ``is_pass_due`` is told whether another pass is wanted and says whether to make one: of a model
-    that is sharded over processes, all of them make as many. ``witness`` sees what a token was drawn from.
+    that is sharded over processes, all of them make as many. ``recorder`` sees what a token was drawn from.
     """
     # Prompts of like lengths together: the less padding to read and to remember.
     by_length = prompts.mask.sum(dim=1).argsort(stable=True)
@@ -210,8 +210,8 @@ def sample(
             logits = scaled_logits(under_way.states, family.head, temperature=temperature)
             uniform = noise[alive, step].to(logits.device)
             tokens = _draw(_without(logits, stop_id) if step < min_tokens else logits, uniform)
-            if witness is not None:
-                witness.see(alive, step, under_way.states, logits, tokens)
+            if recorder is not None:
+                recorder.see(alive, step, under_way.states, logits, tokens)
             tokens = tokens.cpu()
             ids[alive, step] = tokens
             lengths[alive] += 1
@@ -263,7 +263,7 @@ def respond(
     min_tokens: int = 0,
     keeps_special: bool = False,
     is_pass_due: Callable[[bool], bool] = bool,
-    witness: Witness | None = None,
+    recorder: SamplingRecorder | None = None,
 ) -> tuple[Prompts, Responses, list[str]]:
     """A response of at most ``tokens``, or its own of ``limits``, to the ids of each prompt, and its text."""
     prompts = family.pad(queries)
@@ -277,7 +277,7 @@ def respond(
         pad_id=tokenizer.pad_token_id,
         min_tokens=min_tokens,
         is_pass_due=is_pass_due,
-        witness=witness,
+        recorder=recorder,
     )
     texts = [
         text_of(family, responses, row, tokenizer=tokenizer, keeps_special=keeps_special)
@@ -333,8 +333,8 @@ def collect(
     rows = processes.own(every)
     numbers = processes.own(range(len(every)))
     seeds = [seed_of("response", settings.seed, step, row) for row in numbers]
-    witness = (
-        Witness(learner, rows=len(rows), tokens=settings.response_tokens)
+    recorder = (
+        SamplingRecorder(learner, rows=len(rows), tokens=settings.response_tokens)
         if settings.old_logprobs == "sampled"
         else None
     )
@@ -350,18 +350,18 @@ def collect(
             min_tokens=settings.min_response_tokens,
             keeps_special=settings.keeps_special_tokens,
             is_pass_due=processes.is_pass_due,
-            witness=witness,
+            recorder=recorder,
         )
     answers = [
         Answer(query=query.text, prompt=query.prompt, response=text)
         for query, text in zip(rows, texts, strict=True)
     ]
     scored = _scored(answers, reward=reward, processes=processes)
-    policy, reference, gap = opinions(
+    policy, reference, gap = old_readings(
         learner,
         prompts,
         responses,
-        witness=witness,
+        recorder=recorder,
         rows_at_once=settings.microbatch_size,
         step=step,
         processes=processes,
@@ -418,24 +418,24 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([functional.pad(part, (0, longest - part.shape[1])) for part in parts])
 
 
-def opinions(
+def old_readings(
     learner: Learner,
     prompts: Prompts,
     responses: Responses,
     *,
-    witness: Witness | None,
+    recorder: SamplingRecorder | None,
     rows_at_once: int,
     step: int,
     processes: Processes,
 ) -> tuple[PolicyReading, Tensor, float | None]:
-    """What policy and reference say of responses, and how far the witness was off, None without one.
+    """What policy and reference say of responses, and how far the recorder was off, None without one.
 
-    What the witness saw stands for the policy's own reading if that of one response, another one in each
+    What the recorder saw stands for the policy's own reading if that of one response, another one in each
     step, agrees with it in every process.
     """
     sampled, gap = None, None
-    if witness is not None:
-        sampled = witness.reading(responses)
+    if recorder is not None:
+        sampled = recorder.reading(responses)
         gap = first_ratio_gap(learner, prompts, responses, sampled, row=step % len(prompts))
         if processes.any(not gap <= MAX_GAP):  # not a number is not within it
             sampled = None
